@@ -1,0 +1,3 @@
+//! Images: formats, decoding, augmentation, loading, synthesis.
+
+pub mod batch;

@@ -1,0 +1,1 @@
+//! Evaluation: features, kNN, linear and logistic classifiers.

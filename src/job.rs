@@ -1,0 +1,114 @@
+//! What a runner hands to the process that executes one stage, and how that process answers. The engine writes it and
+//! `stages/` reads it; neither knows the other.
+
+use crate::metric::{self, Metric};
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Exit code of a stage that was asked to stop and wrote a checkpoint (EX_TEMPFAIL of sysexits.h).
+pub const STOPPED: i32 = 75;
+
+/// One stage to execute. All paths are absolute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The stage's name in the pipeline, for messages.
+    pub stage: String,
+    /// The stage kind.
+    pub kind: String,
+    /// The resolved parameters.
+    pub parameters: serde_json::Value,
+    /// Where each input lies, by slot.
+    pub inputs: BTreeMap<String, PathBuf>,
+    /// Outputs are written here, each under its declared path. Empty at the start of every attempt.
+    pub out: PathBuf,
+    /// The stage's own folder. It survives a crash; checkpoints belong here.
+    pub work: PathBuf,
+    /// By-products are written here: rates, times, anything that may differ between two equal runs.
+    pub byproducts: PathBuf,
+    /// Threads the stage may use.
+    pub threads: usize,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+}
+
+/// How far a stage is. Written beside its checkpoints for whoever watches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// What is counted: `steps`, `images`.
+    pub unit: String,
+    /// The last figure worth a look, with its name.
+    pub note: String,
+}
+
+/// A job being executed.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What was asked for.
+    pub job: Job,
+    stop: Arc<AtomicBool>,
+}
+
+/// The error of a stage that was asked to stop and whose state is on disk.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped at a checkpoint")]
+pub struct Stopped;
+
+impl Task {
+    /// A task whose [`Task::stopping`] follows `stop`.
+    pub fn new(job: Job, stop: Arc<AtomicBool>) -> Self {
+        Task { job, stop }
+    }
+
+    /// The parameters as the kind's own type.
+    pub fn parameters<P: DeserializeOwned>(&self) -> Result<P> {
+        serde_json::from_value(self.job.parameters.clone())
+            .with_context(|| format!("stage '{}': parameters do not fit kind '{}'", self.job.stage, self.job.kind))
+    }
+
+    /// The input in `slot`.
+    pub fn input(&self, slot: &str) -> Result<&Path> {
+        match self.job.inputs.get(slot) {
+            Some(path) => Ok(path),
+            None => bail!("stage '{}' has no input '{slot}'", self.job.stage),
+        }
+    }
+
+    /// Where the output of this path below the output folder is written.
+    pub fn output(&self, path: &str) -> PathBuf {
+        self.job.out.join(path)
+    }
+
+    /// Whether the stage should write a checkpoint and return [`Stopped`].
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Tells whoever watches how far the stage is. Cheap enough for a few calls a second; failures are of no account.
+    pub fn progress(&self, progress: &Progress) {
+        let write = || -> io::Result<()> {
+            let aside = self.job.work.join("progress.json.partial");
+            fs::write(&aside, serde_json::to_vec(progress)?)?;
+            fs::rename(aside, self.job.work.join("progress.json"))
+        };
+        let _ = write();
+    }
+
+    /// Writes the stage's metrics among its outputs.
+    pub fn metrics(&self, metrics: &[Metric]) -> Result<()> {
+        let path = self.output("metrics.jsonl");
+        metric::write(&path, metrics).with_context(|| format!("cannot write {}", path.display()))
+    }
+}

@@ -1,0 +1,16 @@
+//! `caco`: a content-hashed DAG of stages, and the CaCo experiment as such a DAG. Modules in the order data flows.
+
+#[cfg(feature = "torch")]
+pub mod data;
+#[cfg(feature = "torch")]
+pub mod eval;
+pub mod job;
+pub mod metric;
+#[cfg(feature = "torch")]
+pub mod model;
+pub mod rng;
+pub mod spec;
+#[cfg(feature = "torch")]
+pub mod stages;
+#[cfg(feature = "torch")]
+pub mod train;

@@ -1,0 +1,1 @@
+//! Networks: the residual encoder, its head, the bank.

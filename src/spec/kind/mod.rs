@@ -1,0 +1,145 @@
+//! The stage kinds as a pipeline file writes them: one plain struct a kind, one file each. What a kind computes is in
+//! `stages/`; nothing here touches a tensor or a file.
+
+mod compare;
+mod features;
+mod index;
+mod init_bank;
+mod init_encoder;
+mod knn;
+mod linear_eval;
+mod model;
+mod pretrain;
+mod synthesize;
+mod transfer_eval;
+mod views;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use compare::{Claim, Compare, Row, Standing};
+pub use features::{Features, Filter};
+pub use index::{Index, Unreadable};
+pub use init_bank::InitBank;
+pub use init_encoder::InitEncoder;
+pub use knn::Knn;
+pub use linear_eval::LinearEval;
+pub use model::{Arch, Model, Precision, Stem};
+pub use pretrain::{Monitor, Objective, Pretrain};
+pub use synthesize::{Domain, Synthesize};
+pub use transfer_eval::{TransferEval, TransferMetric};
+pub use views::{Jitter, View, Views};
+
+/// Where a stage reads from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Source {
+    /// An output of another stage: `Stage("images/train")` is output `train` of stage `images`; the output may be left
+    /// out where the stage has one only, or where its first one is meant.
+    Stage(String),
+    /// A file or folder outside the store. `${VAR}` and `${VAR:-default}` are replaced from the environment; a relative
+    /// path starts at the current folder.
+    Path(String),
+}
+
+/// One input of a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// The name under which the stage finds it, and the field of the pipeline file that says it.
+    pub slot: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// How it counts in the stage's key.
+    pub role: Role,
+}
+
+/// How an input counts in the stage's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its content digest joins the key.
+    Content,
+    /// It is the folder that the index in this stage's slot of the same name was made from. The index holds a digest of
+    /// every image in it, so the folder is located, not hashed.
+    ImagesOf,
+}
+
+impl Input {
+    /// An input that is hashed, from another stage.
+    pub fn stage(slot: &str, stage: &str) -> Self {
+        Input { slot: slot.into(), source: Source::Stage(stage.into()), role: Role::Content }
+    }
+
+    /// An index, and beside it (slot `<slot>.images`) the folder of images that it lists.
+    pub fn index(slot: &str, stage: &str) -> [Self; 2] {
+        let images =
+            Input { slot: format!("{slot}.images"), source: Source::Stage(stage.into()), role: Role::ImagesOf };
+        [Self::stage(slot, stage), images]
+    }
+}
+
+/// One declared output of a stage: its name in references, and its path below the stage's output folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The name in `Stage("stage/name")` and `caco get stage/name`.
+    pub name: &'static str,
+    /// The file or folder written.
+    pub path: &'static str,
+}
+
+/// Shorthand for an [`Output`].
+pub const fn output(name: &'static str, path: &'static str) -> Output {
+    Output { name, path }
+}
+
+/// A value that is out of range: the field's path inside the stage, and what is wrong with it and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Dotted path of the field.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Complains about `field` unless `ok`.
+pub fn ensure(ok: bool, field: &str, message: impl Into<String>) -> Result<(), Complaint> {
+    if ok { Ok(()) } else { Err(Complaint { field: field.into(), message: message.into() }) }
+}
+
+/// A stage kind: the parameters of one kind of stage.
+pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
+    /// The word in pipeline files.
+    const NAME: &'static str;
+    /// Raised when the same parameters and inputs give other results than before.
+    const VERSION: u32;
+    /// What the stage writes besides its metrics. The first is meant where a reference names none.
+    const OUTPUTS: &'static [Output];
+    /// Parameters added since `VERSION` was last raised, each with the JSON of the value that is today's behaviour: at
+    /// that value it is left out of the preimage, so that adding it moved no key.
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[];
+    /// The fields (dotted paths) that say where to read from: what is read there joins the key, the name does not.
+    const SOURCES: &'static [&'static str] = &[];
+    /// What it reads.
+    fn inputs(&self) -> Vec<Input>;
+    /// Checks ranges, so that a wrong value is told before anything runs.
+    fn check(&self) -> Result<(), Complaint>;
+    /// The parameters that decide the result, as they stand in the preimage. Most kinds: all fields but the sources.
+    fn parameters(&self) -> serde_json::Value {
+        without_sources(self)
+    }
+}
+
+/// All fields but those that say where to read from.
+fn without_sources<K: Kind>(kind: &K) -> serde_json::Value {
+    let mut value = serde_json::to_value(kind).expect("parameters are plain data");
+    for path in K::SOURCES {
+        remove(&mut value, path);
+    }
+    value
+}
+
+fn remove(value: &mut serde_json::Value, path: &str) {
+    let Some(fields) = value.as_object_mut() else { return };
+    match path.split_once('.') {
+        Some((first, rest)) => fields.get_mut(first).into_iter().for_each(|inner| remove(inner, rest)),
+        None => drop(fields.remove(path)),
+    }
+}

@@ -1,0 +1,1 @@
+//! Training: the CaCo step, LARS, schedules, checkpoints, the loop.
