@@ -14,3 +14,4 @@ pub mod spec;
 pub mod stages;
 #[cfg(feature = "torch")]
 pub mod train;
+pub mod engine;
