@@ -1,17 +1,19 @@
 //! `caco`: a content-hashed DAG of stages, and the CaCo experiment as such a DAG. Modules in the order data flows.
 
+pub mod cli;
 #[cfg(feature = "torch")]
 pub mod data;
+pub mod engine;
 #[cfg(feature = "torch")]
 pub mod eval;
 pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
 pub mod model;
+pub mod report;
 pub mod rng;
 pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;
 #[cfg(feature = "torch")]
 pub mod train;
-pub mod engine;
