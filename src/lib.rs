@@ -13,4 +13,6 @@ pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;
 #[cfg(feature = "torch")]
+pub mod tensors;
+#[cfg(feature = "torch")]
 pub mod train;
