@@ -1,6 +1,8 @@
 //! `caco`: a content-hashed DAG of stages, and the CaCo experiment as such a DAG. Modules in the order data flows.
 
 #[cfg(feature = "torch")]
+pub mod bridge;
+#[cfg(feature = "torch")]
 pub mod data;
 #[cfg(feature = "torch")]
 pub mod eval;

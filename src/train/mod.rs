@@ -1,1 +1,5 @@
-//! Training: the CaCo step, LARS, schedules, checkpoints, the loop.
+//! Training: the step, its loss, its optimizer, and the loop around it.
+
+pub mod caco;
+pub mod contrast;
+pub mod replay;
