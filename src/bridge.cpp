@@ -149,6 +149,8 @@ Tensor lars_foreach(std::vector<Tensor> &params, std::vector<Tensor> &grads, std
 
 extern "C" {
 
+const char *caco_version() { return TORCH_VERSION; }
+
 char *caco_deterministic(bool yes) {
   return guarded([&] {
     auto &context = at::globalContext();

@@ -6,6 +6,7 @@ use tch::Tensor;
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
+    fn caco_version() -> *const c_char;
     fn caco_deterministic(yes: bool) -> *mut c_char;
     fn caco_lars(
         params: *const *const C_tensor,
@@ -41,6 +42,12 @@ fn check(error: *mut c_char, what: &str) -> Result<()> {
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
+}
+
+/// The version of libtorch that this was compiled against, such as `2.11.0`.
+pub fn version() -> String {
+    // SAFETY: a static string.
+    unsafe { CStr::from_ptr(caco_version()) }.to_string_lossy().into_owned()
 }
 
 /// Makes libtorch choose deterministic algorithms only, without filling new memory, and f32 mean f32 (no TF32).

@@ -5,12 +5,15 @@ pub mod bridge;
 #[cfg(feature = "torch")]
 pub mod data;
 #[cfg(feature = "torch")]
+pub mod device;
+#[cfg(feature = "torch")]
 pub mod eval;
 pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
 pub mod model;
 pub mod rng;
+pub mod schedule;
 pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;
