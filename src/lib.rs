@@ -2,8 +2,12 @@
 
 pub mod cli;
 #[cfg(feature = "torch")]
+pub mod bridge;
+#[cfg(feature = "torch")]
 pub mod data;
 pub mod engine;
+#[cfg(feature = "torch")]
+pub mod device;
 #[cfg(feature = "torch")]
 pub mod eval;
 pub mod job;
@@ -12,8 +16,11 @@ pub mod metric;
 pub mod model;
 pub mod report;
 pub mod rng;
+pub mod schedule;
 pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;
+#[cfg(feature = "torch")]
+pub mod tensors;
 #[cfg(feature = "torch")]
 pub mod train;
