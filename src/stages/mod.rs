@@ -22,3 +22,11 @@ pub fn execute(task: &Task) -> Result<()> {
         other => bail!("kind '{other}' is not built in"),
     }
 }
+
+/// The libtorch in use, in one line, for `caco doctor`.
+pub fn describe_libtorch() -> String {
+    let class = crate::device::class();
+    let fields = class.as_object().into_iter().flatten();
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+    fields.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+}
