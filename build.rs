@@ -19,7 +19,11 @@ fn jpeg() {
     println!("cargo:rerun-if-changed=src/data/jpeg.c");
     // mozjpeg-sys passes on the folders of the headers it was built with.
     let headers = std::env::var_os("DEP_JPEG_INCLUDE").expect("mozjpeg-sys names its include folders");
-    cc::Build::new().file("src/data/jpeg.c").includes(std::env::split_paths(&headers)).warnings(true).compile("caco_jpeg");
+    cc::Build::new()
+        .file("src/data/jpeg.c")
+        .includes(std::env::split_paths(&headers))
+        .warnings(true)
+        .compile("caco_jpeg");
 }
 
 #[cfg(feature = "torch")]

@@ -218,7 +218,8 @@ mod tests {
         let fs = f64::from((f64::from(s as f32) / 255.0) as f32);
         let value = f64::from(v as f32);
         let round = |x: f64| (x.round() as i32).clamp(0, 255);
-        let (p, q, t) = (round(value * (1.0 - fs)), round(value * (1.0 - fs * f)), round(value * (1.0 - fs * (1.0 - f))));
+        let (p, q, t) =
+            (round(value * (1.0 - fs)), round(value * (1.0 - fs * f)), round(value * (1.0 - fs * (1.0 - f))));
         match i as i32 % 6 {
             0 => [v, t, p],
             1 => [q, v, p],

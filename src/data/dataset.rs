@@ -80,7 +80,11 @@ impl Dataset {
 
     /// Writes the index, with the files that were left out.
     pub fn save(&self, index: &Path, unreadable: &[Unreadable]) -> Result<()> {
-        let mut text = serde_json::to_string(&Header { format: FORMAT, classes: self.classes.clone(), images: self.images.len() })?;
+        let mut text = serde_json::to_string(&Header {
+            format: FORMAT,
+            classes: self.classes.clone(),
+            images: self.images.len(),
+        })?;
         for image in &self.images {
             text = text + "\n" + &serde_json::to_string(image)?;
         }
@@ -114,7 +118,11 @@ mod tests {
 
     fn set() -> Dataset {
         let image = |path: &str, label| Image { path: path.into(), label, size: (3, 2), bytes: 9, blake3: "00".into() };
-        Dataset { root: "/r".into(), classes: vec!["a".into(), "b".into()], images: vec![image("a/1.jpg", 0), image("b/\"2.jpg", 1)] }
+        Dataset {
+            root: "/r".into(),
+            classes: vec!["a".into(), "b".into()],
+            images: vec![image("a/1.jpg", 0), image("b/\"2.jpg", 1)],
+        }
     }
 
     #[test]

@@ -26,7 +26,12 @@ pub fn build(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset
     for (label, class) in classes.iter().enumerate() {
         let before = files.len();
         collect(&root.join(class), class, label as u32, &mut files)?;
-        ensure!(files.len() > before, "class folder {} holds no image ({})", root.join(class).display(), ENDINGS.join(", "));
+        ensure!(
+            files.len() > before,
+            "class folder {} holds no image ({})",
+            root.join(class).display(),
+            ENDINGS.join(", ")
+        );
     }
     files.sort_by(|a, b| a.1.cmp(&b.1));
     let (done, total) = (AtomicU64::new(0), files.len() as u64);
@@ -35,10 +40,11 @@ pub fn build(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         image.map_err(|error| Unreadable { path, unreadable: format!("{error:#}") })
     };
-    let (images, unreadable) = files.into_par_iter().map_init(Default::default, read).partition_map(|image| match image {
-        Ok(image) => rayon::iter::Either::Left(image),
-        Err(unreadable) => rayon::iter::Either::Right(unreadable),
-    });
+    let (images, unreadable) =
+        files.into_par_iter().map_init(Default::default, read).partition_map(|image| match image {
+            Ok(image) => rayon::iter::Either::Left(image),
+            Err(unreadable) => rayon::iter::Either::Right(unreadable),
+        });
     Ok((Dataset { root: root.into(), classes, images }, unreadable))
 }
 
@@ -50,7 +56,10 @@ pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     let listed: String = unreadable.iter().take(LISTED).map(|u| format!("\n  {}: {}", u.path, u.unreadable)).collect();
     let more = unreadable.len().saturating_sub(LISTED);
     let more = if more > 0 { format!("\n  … and {more} more") } else { String::new() };
-    bail!("{} image(s) cannot be read; mend or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}", unreadable.len())
+    bail!(
+        "{} image(s) cannot be read; mend or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}",
+        unreadable.len()
+    )
 }
 
 /// Class folders, in the byte order of their names.
@@ -70,7 +79,10 @@ fn collect(folder: &Path, prefix: &str, label: u32, files: &mut Vec<(u32, String
         let relative = format!("{prefix}/{name}");
         if path.is_dir() {
             collect(&path, &relative, label, files)?;
-        } else if name.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending.to_ascii_lowercase().as_str())) {
+        } else if name
+            .rsplit_once('.')
+            .is_some_and(|(_, ending)| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
+        {
             files.push((label, relative));
         }
     }
@@ -82,7 +94,9 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = vec![];
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let Ok(name) = entry.file_name().into_string() else { bail!("{} has a name that is not UTF-8; rename it", entry.path().display()) };
+        let Ok(name) = entry.file_name().into_string() else {
+            bail!("{} has a name that is not UTF-8; rename it", entry.path().display())
+        };
         found.push((name, entry.path()));
     }
     found.sort();
@@ -93,7 +107,13 @@ fn read(root: &Path, path: &str, label: u32, (decoder, raster): &mut (Decoder, R
     let bytes = fs::read(root.join(path)).context("cannot be opened")?;
     decoder.decode(&bytes, raster)?;
     let size = (raster.width as u32, raster.height as u32);
-    Ok(Image { path: path.into(), label, size, bytes: bytes.len() as u64, blake3: blake3::hash(&bytes).to_hex().to_string() })
+    Ok(Image {
+        path: path.into(),
+        label,
+        size,
+        bytes: bytes.len() as u64,
+        blake3: blake3::hash(&bytes).to_hex().to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -102,7 +122,10 @@ mod tests {
 
     fn jpeg(path: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        jpeg_encoder::Encoder::new_file(path, 90).unwrap().encode(&[128; 5 * 4 * 3], 5, 4, jpeg_encoder::ColorType::Rgb).unwrap();
+        jpeg_encoder::Encoder::new_file(path, 90)
+            .unwrap()
+            .encode(&[128; 5 * 4 * 3], 5, 4, jpeg_encoder::ColorType::Rgb)
+            .unwrap();
     }
 
     #[test]
@@ -113,8 +136,12 @@ mod tests {
         let (set, unreadable) = build(root.path(), |_, _| ()).unwrap();
         assert!(unreadable.is_empty());
         assert_eq!(set.classes, ["B", "a-b", "b"]);
-        let listed: Vec<(&str, u32, (u32, u32))> = set.images.iter().map(|i| (i.path.as_str(), i.label, i.size)).collect();
-        assert_eq!(listed, [("B/x.jpg", 0, (5, 4)), ("a-b/deep/3.jpg", 1, (5, 4)), ("b/1.jpeg", 2, (5, 4)), ("b/2.JPG", 2, (5, 4))]);
+        let listed: Vec<(&str, u32, (u32, u32))> =
+            set.images.iter().map(|i| (i.path.as_str(), i.label, i.size)).collect();
+        assert_eq!(
+            listed,
+            [("B/x.jpg", 0, (5, 4)), ("a-b/deep/3.jpg", 1, (5, 4)), ("b/1.jpeg", 2, (5, 4)), ("b/2.JPG", 2, (5, 4))]
+        );
     }
 
     #[test]

@@ -79,14 +79,21 @@ impl Loader {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
         let loader = Loader { set: Arc::new(set.clone()), reading };
         let (images, batch) = (set.images.len(), loader.reading.batch);
-        ensure!(loader.batches() > 0, "{images} images do not fill one batch of {batch}; lower `batch` or give more images");
+        ensure!(
+            loader.batches() > 0,
+            "{images} images do not fill one batch of {batch}; lower `batch` or give more images"
+        );
         Ok(loader)
     }
 
     /// The samples of an epoch, in order.
     fn order(&self, epoch: u64) -> Vec<u32> {
         let n = self.set.images.len();
-        if self.reading.shuffle { Rng::new(self.reading.seed, "order", epoch, 0).permutation(n) } else { (0..n as u32).collect() }
+        if self.reading.shuffle {
+            Rng::new(self.reading.seed, "order", epoch, 0).permutation(n)
+        } else {
+            (0..n as u32).collect()
+        }
     }
 }
 
@@ -98,8 +105,12 @@ impl Source for Loader {
 
     fn epoch(&self, epoch: u64, first: u64) -> Result<Batches<'_>> {
         let order = self.order(epoch);
-        let chunks: Vec<Vec<u32>> =
-            order.chunks(self.reading.batch).take(self.batches() as usize).skip(first as usize).map(<[u32]>::to_vec).collect();
+        let chunks: Vec<Vec<u32>> = order
+            .chunks(self.reading.batch)
+            .take(self.batches() as usize)
+            .skip(first as usize)
+            .map(<[u32]>::to_vec)
+            .collect();
         Ok(Box::new(Epoch::start(self.set.clone(), &self.reading, epoch, chunks)))
     }
 }
@@ -265,7 +276,15 @@ impl Shared {
         }
     }
 
-    fn make(&self, sample: u32, slots: Vec<Slot>, decoder: &mut Decoder, augmenter: &mut Augmenter, raster: &mut Raster, file: &mut Vec<u8>) -> Result<()> {
+    fn make(
+        &self,
+        sample: u32,
+        slots: Vec<Slot>,
+        decoder: &mut Decoder,
+        augmenter: &mut Augmenter,
+        raster: &mut Raster,
+        file: &mut Vec<u8>,
+    ) -> Result<()> {
         let path = self.set.file(sample);
         let naming = || format!("cannot read image {}", path.display());
         read_into(&path, file).with_context(naming)?;
@@ -304,7 +323,10 @@ mod tests {
             let path = folder.join(format!("{}/{i:03}.jpg", i % 3));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             let pixels: Vec<u8> = (0..40 * 30 * 3).map(|p| (p * (i + 3) % 251) as u8).collect();
-            jpeg_encoder::Encoder::new_file(path, 90).unwrap().encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb).unwrap();
+            jpeg_encoder::Encoder::new_file(path, 90)
+                .unwrap()
+                .encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb)
+                .unwrap();
         }
         crate::data::index::build(folder, |_, _| ()).unwrap().0
     }

@@ -131,7 +131,12 @@ pub fn resample(
     for (y, line) in out.pixels.chunks_exact_mut(window.width.max(1)).enumerate() {
         let (top, weights) = rows.of(y);
         let start = (top - first) * window.width;
-        vertical(scratch.rows[start..][..rows.width * window.width].as_flattened(), weights, &mut scratch.sums, line.as_flattened_mut());
+        vertical(
+            scratch.rows[start..][..rows.width * window.width].as_flattened(),
+            weights,
+            &mut scratch.sums,
+            line.as_flattened_mut(),
+        );
     }
 }
 

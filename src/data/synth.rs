@@ -14,8 +14,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 use tiny_skia::{
-    Color, FillRule, FilterQuality, GradientStop, LinearGradient, LineCap, LineJoin, Paint, Path as Outline, PathBuilder, Pattern, Pixmap,
-    Point, SpreadMode, Stroke, Transform,
+    Color, FillRule, FilterQuality, GradientStop, LineCap, LineJoin, LinearGradient, Paint, Path as Outline,
+    PathBuilder, Pattern, Pixmap, Point, SpreadMode, Stroke, Transform,
 };
 
 /// Draws a set into `out/train` and `out/test`, in the ImageFolder layout; `progress` is called with images done and in
@@ -102,7 +102,8 @@ fn background(canvas: &mut Pixmap, rng: &mut Rng) {
     canvas.fill_rect(whole, &shaded, Transform::identity(), None);
     for _ in 0..3 + rng.below(4) {
         let outline = blob(side, rng);
-        let stroke = Stroke { width: side * rng.range(0.02, 0.06) as f32, line_cap: LineCap::Round, ..Stroke::default() };
+        let stroke =
+            Stroke { width: side * rng.range(0.02, 0.06) as f32, line_cap: LineCap::Round, ..Stroke::default() };
         let paint = paint(colour(rng));
         if rng.chance(0.5) {
             canvas.stroke_path(&outline, &paint, &stroke, Transform::identity(), None);
@@ -133,7 +134,10 @@ fn placement(side: f32, radius: (f64, f64), rng: &mut Rng) -> Transform {
     let (x, y) = (along(), along());
     let turn = rng.range(0.0, 360.0) as f32;
     let (squeeze, lean) = (rng.range(0.8, 1.0) as f32, rng.range(-0.15, 0.15) as f32);
-    Transform::from_row(1.0, 0.0, lean, 1.0, 0.0, 0.0).post_scale(radius, radius * squeeze).post_rotate(turn).post_translate(x, y)
+    Transform::from_row(1.0, 0.0, lean, 1.0, 0.0, 0.0)
+        .post_scale(radius, radius * squeeze)
+        .post_rotate(turn)
+        .post_translate(x, y)
 }
 
 fn shape(canvas: &mut Pixmap, class: u32, rng: &mut Rng) {
@@ -144,7 +148,10 @@ fn shape(canvas: &mut Pixmap, class: u32, rng: &mut Rng) {
     let grain = side * rng.range(0.008, 0.014) as f32;
     let turned = Transform::from_rotate(rng.range(0.0, 360.0) as f32).post_scale(grain, grain);
     let Some(outline) = figure(class % 8, class / 8).and_then(|outline| outline.transform(place)) else { return };
-    let textured = Paint { shader: Pattern::new(tile.as_ref(), SpreadMode::Repeat, FilterQuality::Bilinear, 1.0, turned), ..Paint::default() };
+    let textured = Paint {
+        shader: Pattern::new(tile.as_ref(), SpreadMode::Repeat, FilterQuality::Bilinear, 1.0, turned),
+        ..Paint::default()
+    };
     canvas.fill_path(&outline, &textured, FillRule::EvenOdd, Transform::identity(), None);
     let edge = Stroke { width: side * 0.03, line_join: LineJoin::Round, ..Stroke::default() };
     canvas.stroke_path(&outline, &paint(contrasting(fill, rng)), &edge, Transform::identity(), None);
@@ -211,7 +218,20 @@ fn polygon(path: &mut PathBuilder, corners: u32, radii: &[f32]) {
 
 fn cross(path: &mut PathBuilder) {
     const ARM: f32 = 0.32;
-    let corners = [(-ARM, -1.0), (ARM, -1.0), (ARM, -ARM), (1.0, -ARM), (1.0, ARM), (ARM, ARM), (ARM, 1.0), (-ARM, 1.0), (-ARM, ARM), (-1.0, ARM), (-1.0, -ARM), (-ARM, -ARM)];
+    let corners = [
+        (-ARM, -1.0),
+        (ARM, -1.0),
+        (ARM, -ARM),
+        (1.0, -ARM),
+        (1.0, ARM),
+        (ARM, ARM),
+        (ARM, 1.0),
+        (-ARM, 1.0),
+        (-ARM, ARM),
+        (-1.0, ARM),
+        (-1.0, -ARM),
+        (-ARM, -ARM),
+    ];
     for (i, (x, y)) in corners.into_iter().enumerate() {
         if i == 0 { path.move_to(x, y) } else { path.line_to(x, y) }
     }
@@ -232,7 +252,12 @@ fn glyphs(canvas: &mut Pixmap, class: u32, rng: &mut Rng) {
     for _ in 0..2 + rng.below(2) {
         let place = placement(side, (0.16, 0.27), rng);
         let Some(outline) = glyph(class, rng).and_then(|outline| outline.transform(place)) else { continue };
-        let stroke = Stroke { width: side * rng.range(0.045, 0.075) as f32, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
+        let stroke = Stroke {
+            width: side * rng.range(0.045, 0.075) as f32,
+            line_cap: LineCap::Round,
+            line_join: LineJoin::Round,
+            ..Stroke::default()
+        };
         let halo = Stroke { width: stroke.width * 1.8, ..stroke.clone() };
         canvas.stroke_path(&outline, &paint(contrasting(ink, rng)), &halo, Transform::identity(), None);
         canvas.stroke_path(&outline, &paint(ink), &stroke, Transform::identity(), None);

@@ -22,5 +22,9 @@ pub fn run(task: &Task) -> Result<()> {
     }
     set.save(&task.output("index.jsonl"), &unreadable)?;
     let count = |name: &str, n: usize| Metric::new(name, "all", n as f64);
-    task.metrics(&[count("images", set.images.len()), count("classes", set.classes.len()), count("unreadable", unreadable.len())])
+    task.metrics(&[
+        count("images", set.images.len()),
+        count("classes", set.classes.len()),
+        count("unreadable", unreadable.len()),
+    ])
 }

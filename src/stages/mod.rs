@@ -39,7 +39,10 @@ fn dataset(task: &Task, slot: &str) -> Result<Dataset> {
 /// Shuffled batches of random views, the last incomplete batch dropped: what training reads.
 fn training_views(task: &Task, set: &Dataset, views: Vec<View>, batch: u32, seed: u64) -> Result<Loader> {
     let transform = Transform::Views(views);
-    Loader::new(set, Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.job.threads })
+    Loader::new(
+        set,
+        Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.job.threads },
+    )
 }
 
 /// A thread pool of the size that the stage was given.
