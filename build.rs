@@ -28,14 +28,15 @@ fn jpeg() {
 
 #[cfg(feature = "torch")]
 fn bridge(lib: &std::path::Path) {
-    println!("cargo:rerun-if-changed=src/bridge.cpp");
+    const FILES: [&str; 3] = ["src/bridge.cpp", "src/norm.cpp", "src/bridge.h"];
+    FILES.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
     let include = match std::env::var_os("LIBTORCH_INCLUDE") {
         Some(folder) => std::path::PathBuf::from(folder).join("include"),
         None => lib.with_file_name("include"),
     };
     cc::Build::new()
         .cpp(true)
-        .file("src/bridge.cpp")
+        .files(FILES.iter().filter(|file| file.ends_with(".cpp")))
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .std("c++17")
