@@ -13,5 +13,7 @@ pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;
 #[cfg(feature = "torch")]
+pub mod tensors;
+#[cfg(feature = "torch")]
 pub mod train;
 pub mod engine;
