@@ -2,8 +2,10 @@
 
 #[cfg(feature = "torch")]
 pub mod data;
+pub mod engine;
 #[cfg(feature = "torch")]
 pub mod eval;
+pub mod interval;
 pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
@@ -16,4 +18,3 @@ pub mod stages;
 pub mod tensors;
 #[cfg(feature = "torch")]
 pub mod train;
-pub mod engine;

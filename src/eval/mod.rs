@@ -1,1 +1,4 @@
 //! Evaluation: features, kNN, linear and logistic classifiers.
+
+pub mod lbfgs;
+pub mod logistic;
