@@ -1,8 +1,13 @@
 //! `caco`: a content-hashed DAG of stages, and the CaCo experiment as such a DAG. Modules in the order data flows.
 
+pub mod cli;
+#[cfg(feature = "torch")]
+pub mod bridge;
 #[cfg(feature = "torch")]
 pub mod data;
 pub mod engine;
+#[cfg(feature = "torch")]
+pub mod device;
 #[cfg(feature = "torch")]
 pub mod eval;
 pub mod interval;
@@ -10,7 +15,9 @@ pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
 pub mod model;
+pub mod report;
 pub mod rng;
+pub mod schedule;
 pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;

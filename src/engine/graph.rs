@@ -56,7 +56,8 @@ pub struct Graph {
 impl Graph {
     /// Joins the stages. Unknown references, ambiguous ones and cycles are errors.
     pub fn new(pipeline: Pipeline) -> Result<Graph, Invalid> {
-        let by_name: HashMap<String, Id> = pipeline.stages.iter().enumerate().map(|(i, s)| (s.name.clone(), i as Id)).collect();
+        let by_name: HashMap<String, Id> =
+            pipeline.stages.iter().enumerate().map(|(i, s)| (s.name.clone(), i as Id)).collect();
         unambiguous(&pipeline, &by_name)?;
         let mut edges = Vec::with_capacity(pipeline.stages.len());
         for stage in &pipeline.stages {
@@ -133,11 +134,15 @@ impl Graph {
                 chosen.insert(*id);
                 continue;
             }
-            let glob = glob::Pattern::new(pattern).map_err(|e| Diagnostic::new(format!("'{pattern}' is no pattern: {e}")))?;
+            let glob =
+                glob::Pattern::new(pattern).map_err(|e| Diagnostic::new(format!("'{pattern}' is no pattern: {e}")))?;
             let before = chosen.len();
             chosen.extend(self.by_name.iter().filter(|(name, _)| glob.matches(name)).map(|(_, id)| *id));
             if chosen.len() == before && !self.by_name.keys().any(|name| glob.matches(name)) {
-                return Err(self.find(pattern).expect_err("no stage has this name").help("`caco graph` lists the stages"));
+                return Err(self
+                    .find(pattern)
+                    .expect_err("no stage has this name")
+                    .help("`caco graph` lists the stages"));
             }
         }
         Ok(self.order.iter().copied().filter(|id| chosen.contains(id)).collect())
@@ -189,7 +194,10 @@ fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(),
             let Some(above) = by_name.get(parent).map(|id| &pipeline.stages[*id as usize]) else { continue };
             let output = &stage.name[parent.len() + 1..];
             if output == METRICS || above.outputs.iter().any(|o| o.name == output) {
-                let message = format!("'{}' means two things: this stage, and the output '{output}' of stage '{parent}'", stage.name);
+                let message = format!(
+                    "'{}' means two things: this stage, and the output '{output}' of stage '{parent}'",
+                    stage.name
+                );
                 let error = Diagnostic::new(message).at(stage.at).help("rename one of them");
                 return Err(Invalid { errors: vec![error], sources: pipeline.sources.clone() });
             }
@@ -233,19 +241,31 @@ fn from_path(path: &str) -> From {
 }
 
 /// What stage `reference` reads in `slot`.
-fn through(pipeline: &Pipeline, by_name: &HashMap<String, Id>, reference: &str, slot: &str) -> Result<From, Diagnostic> {
+fn through(
+    pipeline: &Pipeline,
+    by_name: &HashMap<String, Id>,
+    reference: &str,
+    slot: &str,
+) -> Result<From, Diagnostic> {
     let (id, _) = find_output(pipeline, by_name, reference)?;
     let stage = &pipeline.stages[id as usize];
     let input = stage.inputs.iter().find(|input| input.slot == slot).ok_or_else(|| {
-        Diagnostic::new(format!("'{reference}' is a stage of kind '{}', which has no input '{slot}'", stage.kind)).help("name a stage of kind 'index'")
+        Diagnostic::new(format!("'{reference}' is a stage of kind '{}', which has no input '{slot}'", stage.kind))
+            .help("name a stage of kind 'index'")
     })?;
     match &input.source {
         Source::Path(path) => Ok(from_path(path)),
-        Source::Stage(reference) => find_output(pipeline, by_name, reference).map(|(id, output)| From::Output(id, output)),
+        Source::Stage(reference) => {
+            find_output(pipeline, by_name, reference).map(|(id, output)| From::Output(id, output))
+        }
     }
 }
 
-fn find_output(pipeline: &Pipeline, by_name: &HashMap<String, Id>, reference: &str) -> Result<(Id, Box<str>), Diagnostic> {
+fn find_output(
+    pipeline: &Pipeline,
+    by_name: &HashMap<String, Id>,
+    reference: &str,
+) -> Result<(Id, Box<str>), Diagnostic> {
     let mut head = reference;
     loop {
         if let Some(id) = by_name.get(head) {
@@ -272,7 +292,8 @@ fn find_output(pipeline: &Pipeline, by_name: &HashMap<String, Id>, reference: &s
 fn cycle(pipeline: &Pipeline, graph: &DiGraph<(), ()>) -> Invalid {
     let components = petgraph::algo::tarjan_scc(graph);
     let in_cycle = |c: &&Vec<NodeIndex>| c.len() > 1 || graph.contains_edge(c[0], c[0]);
-    let members: HashSet<NodeIndex> = components.iter().find(in_cycle).expect("sorting failed on a cycle").iter().copied().collect();
+    let members: HashSet<NodeIndex> =
+        components.iter().find(in_cycle).expect("sorting failed on a cycle").iter().copied().collect();
     // Every member has a successor inside; following the lowest one must come back to a stage seen before.
     let start = *members.iter().min().expect("a cycle has members");
     let mut path = vec![start];

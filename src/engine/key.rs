@@ -90,7 +90,8 @@ impl Parts<'_> {
         inputs.sort_unstable_by_key(|(slot, _)| *slot);
         let mut text = String::with_capacity(160 + self.parameters.len() + inputs.len() * 90);
         let quoted = |s: &str| serde_json::to_string(s).expect("strings are JSON");
-        write!(text, r#"{{"format":{FORMAT},"kind":{},"version":{}"#, quoted(self.kind), self.version).expect("a string takes all text");
+        write!(text, r#"{{"format":{FORMAT},"kind":{},"version":{}"#, quoted(self.kind), self.version)
+            .expect("a string takes all text");
         if let Some(code) = self.code {
             write!(text, r#","code":"{code}""#).expect("a string takes all text");
         }
@@ -134,7 +135,8 @@ mod tests {
     #[test]
     fn keys_are_frozen() {
         // Results in users' stores stand under these keys.
-        let text = parts(r#"{"epochs":200,"temperature":0.08}"#, &BTreeMap::new()).text(&mut [("index", Digest::of(b"i")), ("bank", Digest::of(b"b"))]);
+        let text = parts(r#"{"epochs":200,"temperature":0.08}"#, &BTreeMap::new())
+            .text(&mut [("index", Digest::of(b"i")), ("bank", Digest::of(b"b"))]);
         insta::assert_snapshot!(format!("{text}\n{}", of_text(&text)));
     }
 

@@ -144,7 +144,8 @@ impl Listing {
             let mut parts = line.splitn(3, ' ');
             let digest = parts.next().and_then(|d| d.parse().ok());
             let size = parts.next().and_then(|s| s.parse().ok());
-            let path = parts.next().filter(|p| !p.is_empty() && p.split('/').all(|part| !matches!(part, "" | "." | "..")));
+            let path =
+                parts.next().filter(|p| !p.is_empty() && p.split('/').all(|part| !matches!(part, "" | "." | "..")));
             match (digest, size, path) {
                 (Some(digest), Some(size), Some(path)) => Ok(Entry { path: path.into(), digest, size }),
                 _ => Err(i + 1),

@@ -121,7 +121,8 @@ fn decode(bytes: &[u8]) -> Option<HashMap<Name, (Stamp, Digest)>> {
     let records = body.strip_prefix(HEADER)?;
     let record = |r: &[u8]| {
         let word = |i: usize| u64::from_le_bytes(r[16 + 8 * i..24 + 8 * i].try_into().expect("eight bytes"));
-        let stamp = Stamp { size: word(0), mtime: word(1) as i64, ctime: word(2) as i64, inode: word(3), device: word(4) };
+        let stamp =
+            Stamp { size: word(0), mtime: word(1) as i64, ctime: word(2) as i64, inode: word(3), device: word(4) };
         let digest = Digest(r[56..].try_into().expect("thirty-two bytes"));
         (r[..16].try_into().expect("sixteen bytes"), (stamp, digest))
     };

@@ -1,5 +1,6 @@
-//! Networks and their tensors: the residual backbone, the head, and an encoder as a file.
+//! Networks and their tensors: the residual backbone, the head, an encoder as a file; and the bank.
 
+pub mod bank;
 pub mod encoder;
 mod head;
 pub mod network;
@@ -7,6 +8,7 @@ pub mod pixels;
 pub mod resnet;
 pub mod weights;
 
+pub use bank::Bank;
 pub use encoder::Encoder;
 pub use network::{Network, Pass, Shape, unit};
 pub use pixels::normalise;

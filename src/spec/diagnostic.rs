@@ -50,18 +50,25 @@ impl Diagnostic {
         let mut all: Vec<&str> = known.collect();
         all.sort_unstable();
         all.dedup();
-        if all.is_empty() || all.len() > 24 { with_nearest } else { with_nearest.help(format!("known here: {}", all.join(", "))) }
+        if all.is_empty() || all.len() > 24 {
+            with_nearest
+        } else {
+            with_nearest.help(format!("known here: {}", all.join(", ")))
+        }
     }
 
     /// The text for people, with the line and a caret.
     pub fn render(&self, sources: &[Source], colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let mut group = Level::ERROR.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
+        let mut group =
+            Level::ERROR.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
         if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source as usize)?))) {
             let end = (span.end as usize).min(source.text.len());
             let start = (span.start as usize).min(end);
-            let annotation = AnnotationKind::Primary.span(start..first_line(&source.text, start, end)).label(self.label.as_str());
-            group = group.element(Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(annotation));
+            let annotation =
+                AnnotationKind::Primary.span(start..first_line(&source.text, start, end)).label(self.label.as_str());
+            group =
+                group.element(Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(annotation));
         }
         let group = self.help.iter().fold(group, |group, help| group.element(Level::HELP.message(help.as_str())));
         renderer.render(&[group])
@@ -106,7 +113,9 @@ mod tests {
     fn a_place_is_shown_with_its_line() {
         let text = "(\n    epoch: 3,\n)";
         let sources = [Source { name: "p.ron".into(), text: text.into() }];
-        let error = Diagnostic::new("unknown field 'epoch'").at(Span { source: 0, start: 6, end: 11 }).nearest("epoch", ["epochs"].into_iter());
+        let error = Diagnostic::new("unknown field 'epoch'")
+            .at(Span { source: 0, start: 6, end: 11 })
+            .nearest("epoch", ["epochs"].into_iter());
         insta::assert_snapshot!(error.render(&sources, false));
     }
 }

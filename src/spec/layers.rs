@@ -69,13 +69,16 @@ impl<'a> File<'a> {
         let mut file = File::default();
         for Field { key, value, .. } in fields {
             match key {
-                "name" => file.name = Some(value.string().ok_or_else(|| Diagnostic::new("a name is a string").at(value.at))?),
+                "name" => {
+                    file.name = Some(value.string().ok_or_else(|| Diagnostic::new("a name is a string").at(value.at))?)
+                }
                 "common" => file.common = into_fields(value, "'common' is a struct: (field: value, …)")?,
                 "stages" => file.stages = named_entries(value, key)?,
                 "each_variant" => file.each_variant = named_entries(value, key)?,
                 "variants" => {
                     let named = named_entries(value, key)?;
-                    file.variants = named.into_iter().map(|(name, node)| Variant::read(name, node)).collect::<Result<_, _>>()?;
+                    file.variants =
+                        named.into_iter().map(|(name, node)| Variant::read(name, node)).collect::<Result<_, _>>()?;
                 }
                 "profiles" => file.profiles = named_entries(value, key)?,
                 _ => file.targets = Some(names(&value)?),
@@ -100,7 +103,8 @@ impl<'a> File<'a> {
         for stage in &mut stages {
             let known = super::kind::registry::find(stage.node.name.unwrap_or_default());
             let known = known.ok_or_else(|| unknown_kind(&stage.node))?;
-            let fits = |f: &&Field<'a>| known.fields().iter().any(|name| name == f.key) && stage.node.field(f.key).is_none();
+            let fits =
+                |f: &&Field<'a>| known.fields().iter().any(|name| name == f.key) && stage.node.field(f.key).is_none();
             let missing: Vec<_> = self.common.iter().filter(fits).cloned().collect();
             if !missing.is_empty() {
                 stage.node = stage.node.under(missing);
@@ -114,7 +118,11 @@ impl<'a> File<'a> {
             let known = self.profiles.iter().map(|(name, _)| name.as_str());
             return Err(Diagnostic::new(format!("no profile is called '{wanted}'")).nearest(wanted, known));
         };
-        known_fields(fields(&node, "a profile is a struct: (set: {…})")?, &["common", "set", "without_variants", "targets"], "a profile")?;
+        known_fields(
+            fields(&node, "a profile is a struct: (set: {…})")?,
+            &["common", "set", "without_variants", "targets"],
+            "a profile",
+        )?;
         if let Some(common) = node.field("common") {
             self.lay_common(into_fields(common.clone(), "'common' is a struct: (field: value, …)")?);
         }
@@ -146,7 +154,9 @@ impl<'a> File<'a> {
             let chain = self.chain(variant)?;
             for (target, node) in chain.iter().flat_map(|v| &v.set) {
                 if !templates.contains(&target.as_str()) {
-                    let error = Diagnostic::new(format!("variant '{}' sets '{target}', which no variant has", variant.name)).at(node.at);
+                    let error =
+                        Diagnostic::new(format!("variant '{}' sets '{target}', which no variant has", variant.name))
+                            .at(node.at);
                     return Err(error.nearest(target, templates.iter().copied()));
                 }
             }
@@ -156,7 +166,11 @@ impl<'a> File<'a> {
                 }
                 let set = chain.iter().flat_map(|v| &v.set).filter(|(target, _)| target == template);
                 let node = set.fold(node.clone(), |node, (_, over)| node.overlay(over));
-                stages.push(Layered { name: format!("{template}/{}", variant.name), node, variant: Some(variant.name.clone()) });
+                stages.push(Layered {
+                    name: format!("{template}/{}", variant.name),
+                    node,
+                    variant: Some(variant.name.clone()),
+                });
             }
         }
         Ok(stages)
@@ -188,11 +202,15 @@ impl<'a> File<'a> {
             self.lay_common(into_fields(nested, "--set common.FIELD=VALUE")?);
             return Ok(());
         }
-        let names = stages.iter().map(|s| s.name.as_str()).chain(self.each_variant.iter().map(|(name, _)| name.as_str()));
-        let target = names.filter(|n| over.path.strip_prefix(n).is_some_and(|rest| rest.starts_with('.'))).max_by_key(|n| n.len());
+        let names =
+            stages.iter().map(|s| s.name.as_str()).chain(self.each_variant.iter().map(|(name, _)| name.as_str()));
+        let target = names
+            .filter(|n| over.path.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')))
+            .max_by_key(|n| n.len());
         let Some(target) = target.map(str::to_string) else {
             let wanted = over.path.split('.').next().unwrap_or_default();
-            let known = stages.iter().map(|s| s.name.as_str()).chain(self.each_variant.iter().map(|(name, _)| name.as_str()));
+            let known =
+                stages.iter().map(|s| s.name.as_str()).chain(self.each_variant.iter().map(|(name, _)| name.as_str()));
             let error = Diagnostic::new(format!("--set {}: no stage is called '{wanted}'", over.path));
             return Err(error.nearest(wanted, known).help("write --set STAGE.FIELD=VALUE or --set common.FIELD=VALUE"));
         };
@@ -204,7 +222,9 @@ impl<'a> File<'a> {
 impl<'a> Variant<'a> {
     fn read(name: String, node: Node<'a>) -> Result<Self, Diagnostic> {
         known_fields(fields(&node, "a variant is a struct: (set: {…})")?, &["extends", "set", "without"], "a variant")?;
-        let string = |n: &Node| n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("the name of a variant is a string").at(n.at));
+        let string = |n: &Node| {
+            n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("the name of a variant is a string").at(n.at))
+        };
         Ok(Variant {
             name,
             at: node.at,
@@ -224,7 +244,8 @@ impl<'a> Variant<'a> {
 fn lay<'a>(stages: &mut [Layered<'a>], target: &str, over: &Node<'a>) -> Result<(), Diagnostic> {
     let mut found = false;
     for stage in stages.iter_mut() {
-        let of_template = stage.variant.as_ref().is_some_and(|v| stage.name.strip_suffix(v.as_str()) == Some(&format!("{target}/")));
+        let of_template =
+            stage.variant.as_ref().is_some_and(|v| stage.name.strip_suffix(v.as_str()) == Some(&format!("{target}/")));
         if stage.name == target || of_template {
             stage.node = stage.node.overlay(over);
             found = true;
@@ -262,7 +283,9 @@ fn into_fields<'a>(node: Node<'a>, expected: &str) -> Result<Vec<Field<'a>>, Dia
 
 fn known_fields(fields: &[Field], known: &[&str], what: &str) -> Result<(), Diagnostic> {
     let Some(field) = fields.iter().find(|f| !known.contains(&f.key)) else { return Ok(()) };
-    Err(Diagnostic::new(format!("{what} has no field '{}'", field.key)).at(field.at).nearest(field.key, known.iter().copied()))
+    Err(Diagnostic::new(format!("{what} has no field '{}'", field.key))
+        .at(field.at)
+        .nearest(field.key, known.iter().copied()))
 }
 
 /// The entries of a map from strings; a name that stands twice is an error.
@@ -273,7 +296,8 @@ fn named_entries<'a>(node: Node<'a>, what: &str) -> Result<Vec<(String, Node<'a>
     let mut seen = HashSet::with_capacity(entries.len());
     let mut named = Vec::with_capacity(entries.len());
     for (key, value) in entries {
-        let name = key.string().ok_or_else(|| Diagnostic::new("a name here is a string in double quotes").at(key.at))?;
+        let name =
+            key.string().ok_or_else(|| Diagnostic::new("a name here is a string in double quotes").at(key.at))?;
         check_name(&name).map_err(|message| Diagnostic::new(message).at(key.at))?;
         if !seen.insert(name.clone()) {
             return Err(Diagnostic::new(format!("'{name}' stands twice in '{what}'")).at(key.at));
@@ -286,11 +310,17 @@ fn named_entries<'a>(node: Node<'a>, what: &str) -> Result<Vec<(String, Node<'a>
 fn check_name(name: &str) -> Result<(), String> {
     let good = |c: char| c.is_alphanumeric() || "_-+=.,@".contains(c);
     let fine = name.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && part.chars().all(good));
-    if fine { Ok(()) } else { Err(format!("'{name}' cannot be a name: letters, digits and _-+=.,@ it may have, parts separated by /")) }
+    if fine {
+        Ok(())
+    } else {
+        Err(format!("'{name}' cannot be a name: letters, digits and _-+=.,@ it may have, parts separated by /"))
+    }
 }
 
 fn names(node: &Node) -> Result<Vec<(String, Span)>, Diagnostic> {
-    let Body::List(items) = &node.body else { return Err(Diagnostic::new("this is a list of names: [\"…\"]").at(node.at)) };
+    let Body::List(items) = &node.body else {
+        return Err(Diagnostic::new("this is a list of names: [\"…\"]").at(node.at));
+    };
     let name = |n: &Node| n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("a name is a string").at(n.at));
     items.iter().map(name).collect()
 }

@@ -3,7 +3,7 @@
 use super::{
     diagnostic::Diagnostic,
     kind::{
-        Complaint, Input, Output, Role, Source,
+        Complaint, Input, Output, Source,
         registry::{self, ReadError},
     },
     layers::{File, Layered, Override},
@@ -39,6 +39,8 @@ pub struct Pipeline {
     pub targets: Option<Vec<String>>,
     /// The texts it was read from, for messages.
     pub sources: Vec<tree::Source>,
+    /// What the caller laid over it.
+    pub overlay: Overlay,
 }
 
 /// A stage: what it computes, from what.
@@ -113,11 +115,13 @@ impl Pipeline {
     pub fn parse(path: &Path, text: String, overlay: &Overlay) -> Result<Pipeline, Invalid> {
         let mut sources = vec![tree::Source { name: path.display().to_string(), text }];
         for set in &overlay.set {
-            let (name, text) = set.split_once('=').ok_or_else(|| Invalid::plain(format!("--set {set}: '=' is missing; write --set STAGE.FIELD=VALUE")))?;
+            let (name, text) = set
+                .split_once('=')
+                .ok_or_else(|| Invalid::plain(format!("--set {set}: '=' is missing; write --set STAGE.FIELD=VALUE")))?;
             sources.push(tree::Source { name: format!("--set {}", name.trim()), text: text.trim().into() });
         }
         match resolve(&sources, path, overlay) {
-            Ok(pipeline) => Ok(Pipeline { sources, ..pipeline }),
+            Ok(pipeline) => Ok(Pipeline { sources, overlay: overlay.clone(), ..pipeline }),
             Err(mut errors) => {
                 errors.sort_by_key(|e| e.span.map(|s| (s.source, s.start)));
                 Err(Invalid { errors, sources })
@@ -131,10 +135,32 @@ impl Pipeline {
         text.as_bytes()[..(span.start as usize).min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
     }
 
-    /// Where the field at a dotted path of a stage is written, as `file:line`; the stage's own line where it is not.
+    /// Where a stage is written, as `file:line`.
     pub fn place(&self, stage: &Stage) -> String {
         let name = self.sources.get(stage.at.source as usize).map_or("", |s| s.name.as_str());
         format!("{name}:{}", self.line(stage.at))
+    }
+
+    /// Where the field at a dotted path of a stage gets its value, as `file:line`. None: it is a default.
+    pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
+        let root = Node::parse(0, &self.sources[0].text).ok()?;
+        let overrides = overrides(&self.sources).ok()?;
+        let layered = File::read(root).ok()?.layer(self.overlay.profile.as_deref(), &overrides).ok()?;
+        let mut node = &layered.iter().find(|l| l.name == stage.name)?.node;
+        let mut found = None;
+        for part in field.split('.') {
+            let name = part.split('[').next().unwrap_or(part);
+            match node.field(name) {
+                Some(inner) => {
+                    node = inner;
+                    found = Some(inner.at);
+                }
+                None => break,
+            }
+        }
+        let at = found?;
+        let source = &self.sources[at.source as usize];
+        Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
     }
 
     /// An error with the place in the file where `reference` stands inside a stage.
@@ -187,7 +213,7 @@ fn resolve(sources: &[tree::Source], path: &Path, overlay: &Overlay) -> Result<P
         return Err(errors);
     }
     let targets = file.targets.map(|targets| targets.into_iter().map(|(name, _)| name).collect());
-    Ok(Pipeline { name, path: path.into(), stages, targets, sources: vec![] })
+    Ok(Pipeline { name, path: path.into(), stages, targets, sources: vec![], overlay: Overlay::default() })
 }
 
 /// The `--set` options. A value that is no RON is taken as a string, so that a path needs no second pair of quotes.
@@ -201,12 +227,18 @@ fn overrides(sources: &[tree::Source]) -> Result<Vec<Override<'_>>, Diagnostic> 
     Ok(overrides)
 }
 
-fn stage(layered: &Layered, sources: &[tree::Source], templates: &HashSet<String>, names: &HashSet<&str>) -> Result<Stage, Diagnostic> {
+fn stage(
+    layered: &Layered,
+    sources: &[tree::Source],
+    templates: &HashSet<String>,
+    names: &HashSet<&str>,
+) -> Result<Stage, Diagnostic> {
     let entry = registry::find(layered.node.name.unwrap_or_default()).expect("kinds were looked up while layering");
     let policy = extra::<Policy>(layered, "run", sources)?.unwrap_or_default();
     let pin = extra::<BTreeMap<String, String>>(layered, "pin", sources)?.unwrap_or_default();
     let has_extra = layered.node.field("run").is_some() || layered.node.field("pin").is_some();
-    let body = if has_extra { layered.node.clone().retain(|key| key != "run" && key != "pin") } else { layered.node.clone() };
+    let body =
+        if has_extra { layered.node.clone().retain(|key| key != "run" && key != "pin") } else { layered.node.clone() };
     let rendered = body.named(None).render(sources);
     let read = (entry.read)(&rendered.text).map_err(|error| {
         let error = match error {
@@ -215,7 +247,8 @@ fn stage(layered: &Layered, sources: &[tree::Source], templates: &HashSet<String
         };
         Diagnostic { message: format!("stage '{}': {}", layered.name, error.message), ..error }
     })?;
-    let inputs = read.inputs.into_iter().map(|input| scoped(input, layered.variant.as_deref(), templates, names)).collect();
+    let inputs =
+        read.inputs.into_iter().map(|input| scoped(input, layered.variant.as_deref(), templates, names)).collect();
     Ok(Stage {
         name: layered.name.clone(),
         kind: entry.name,
@@ -230,7 +263,11 @@ fn stage(layered: &Layered, sources: &[tree::Source], templates: &HashSet<String
     })
 }
 
-fn extra<T: serde::de::DeserializeOwned>(layered: &Layered, field: &str, sources: &[tree::Source]) -> Result<Option<T>, Diagnostic> {
+fn extra<T: serde::de::DeserializeOwned>(
+    layered: &Layered,
+    field: &str,
+    sources: &[tree::Source],
+) -> Result<Option<T>, Diagnostic> {
     let Some(node) = layered.node.field(field) else { return Ok(None) };
     let rendered = node.render(sources);
     registry::options().from_str(&rendered.text).map(Some).map_err(|e| ron_error(&e, &rendered, layered))
@@ -283,22 +320,28 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
         let before = rendered.text[..end.min(rendered.text.len())].rfind(name);
         before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.start + name.len() as u32, ..s })
     };
-    let here = rendered.origin(start).map(|s| Span { end: (s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1)), ..s });
+    let here = rendered
+        .origin(start)
+        .map(|s| Span { end: (s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1)), ..s });
     match &error.code {
         E::NoSuchStructField { expected, found, outer } => {
             let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
             let extra = if of.is_empty() || layered.node.field(found).is_some() { &["run", "pin"][..] } else { &[] };
-            let error = Diagnostic::new(format!("unknown field '{found}'{of}")).at(named(found).or(here).unwrap_or(layered.node.at));
+            let error = Diagnostic::new(format!("unknown field '{found}'{of}"))
+                .at(named(found).or(here).unwrap_or(layered.node.at));
             error.nearest(found, expected.iter().chain(extra).copied())
         }
         E::NoSuchEnumVariant { expected, found, outer } => {
             let of = outer.as_deref().map_or(String::new(), |o| format!(" for {}", lower(o)));
-            let error = Diagnostic::new(format!("unknown value '{found}'{of}")).at(named(found).or(here).unwrap_or(layered.node.at));
+            let error = Diagnostic::new(format!("unknown value '{found}'{of}"))
+                .at(named(found).or(here).unwrap_or(layered.node.at));
             error.nearest(found, expected.iter().copied())
         }
         E::MissingStructField { field, outer } => {
             let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
-            Diagnostic::new(format!("field '{field}'{of} is missing")).at(layered.node.at).help(format!("add `{field}: …`, here or in `common`"))
+            Diagnostic::new(format!("field '{field}'{of} is missing"))
+                .at(layered.node.at)
+                .help(format!("add `{field}: …`, here or in `common`"))
         }
         other => {
             let message = other.to_string();
@@ -338,9 +381,4 @@ pub fn expand(path: &str) -> Result<String, String> {
     }
     out.push_str(rest);
     Ok(out)
-}
-
-/// Whether an input is only located, not hashed.
-pub fn is_through(input: &Input) -> bool {
-    matches!(input.role, Role::Through(_))
 }

@@ -136,7 +136,7 @@ impl<'a> Node<'a> {
             (Body::Map(below), Body::Map(above)) => Body::Map(overlay_entries(below, above)),
             _ => return over.clone(),
         };
-        Node { at: over.at, name: self.name, body, verbatim: false }
+        Node { at: self.at, name: self.name, body, verbatim: false }
     }
 
     /// The same node with `fields` laid under its own.
@@ -173,7 +173,9 @@ impl<'a> Node<'a> {
             Body::Scalar(text) => wanted(text).then_some(self.at),
             Body::Struct(fields) => fields.iter().find_map(|f| f.value.find_scalar(wanted)),
             Body::Tuple(items) | Body::List(items) => items.iter().find_map(|n| n.find_scalar(wanted)),
-            Body::Map(entries) => entries.iter().find_map(|(k, v)| k.find_scalar(wanted).or_else(|| v.find_scalar(wanted))),
+            Body::Map(entries) => {
+                entries.iter().find_map(|(k, v)| k.find_scalar(wanted).or_else(|| v.find_scalar(wanted)))
+            }
         }
     }
 }
@@ -424,7 +426,11 @@ impl<'a> Parser<'a> {
     }
 
     /// The parts between a bracket and its closing one, separated by commas.
-    fn items<T>(&mut self, close: u8, mut item: impl FnMut(&mut Self) -> Result<T, Diagnostic>) -> Result<Vec<T>, Diagnostic> {
+    fn items<T>(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Result<T, Diagnostic>,
+    ) -> Result<Vec<T>, Diagnostic> {
         let opening = self.error(format!("this bracket is not closed by '{}'", close as char));
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -562,7 +568,9 @@ mod tests {
 
     #[test]
     fn a_broken_text_says_where() {
-        for (text, at) in [("(a: 1", 0), ("(a 1)", 3), ("[1 2]", 3), ("(a: \"x)", 4), ("{1: }", 4), ("", 0), ("1 2", 2), ("/* x", 0)] {
+        for (text, at) in
+            [("(a: 1", 0), ("(a 1)", 3), ("[1 2]", 3), ("(a: \"x)", 4), ("{1: }", 4), ("", 0), ("1 2", 2), ("/* x", 0)]
+        {
             let error = Node::parse(0, text).expect_err(text);
             assert_eq!(error.span.unwrap().start, at, "{text}: {}", error.message);
         }

@@ -33,7 +33,11 @@ impl Kind for Command {
     const SOURCES: &'static [&'static str] = &["inputs"];
 
     fn inputs(&self) -> Vec<Input> {
-        let input = |(slot, source): (&String, &Source)| Input { slot: slot.clone(), source: source.clone(), role: Role::Content };
+        let input = |(slot, source): (&String, &Source)| Input {
+            slot: slot.clone(),
+            source: source.clone(),
+            role: Role::Content,
+        };
         self.inputs.iter().map(input).collect()
     }
 
@@ -43,11 +47,19 @@ impl Kind for Command {
 
     fn check(&self) -> Result<(), Complaint> {
         ensure(self.argv.is_empty() != self.shell.is_none(), "argv", "give either 'argv' or 'shell'")?;
-        ensure(!self.outputs.is_empty(), "outputs", "is empty; name what the command writes, or nothing can be kept of it")?;
+        ensure(
+            !self.outputs.is_empty(),
+            "outputs",
+            "is empty; name what the command writes, or nothing can be kept of it",
+        )?;
         for path in &self.outputs {
             ensure(is_inside(path), "outputs", format!("'{path}' is not a relative path inside the stage's folder"))?;
             ensure(path != "metrics", "outputs", "'metrics' stands for the metrics of a stage; choose another name")?;
-            ensure(!self.inputs.contains_key(path), "outputs", format!("'{path}' is an input too; inputs are read-only"))?;
+            ensure(
+                !self.inputs.contains_key(path),
+                "outputs",
+                format!("'{path}' is an input too; inputs are read-only"),
+            )?;
         }
         let mut sorted: Vec<_> = self.outputs.iter().collect();
         sorted.sort();
@@ -57,7 +69,11 @@ impl Kind for Command {
             ensure(is_inside(path), "inputs", format!("'{path}' is not a relative path inside the stage's folder"))?;
         }
         for name in self.env.keys().chain(&self.pass_env) {
-            ensure(!name.is_empty() && !name.contains(['=', '\0']), "env", format!("'{name}' is no name of a variable"))?;
+            ensure(
+                !name.is_empty() && !name.contains(['=', '\0']),
+                "env",
+                format!("'{name}' is no name of a variable"),
+            )?;
         }
         Ok(())
     }

@@ -39,7 +39,13 @@ pub enum ReadError {
 
 impl Entry {
     const fn of<K: Kind>() -> Entry {
-        Entry { name: K::NAME, version: K::VERSION, schema: || schema_for!(K), read: read::<K>, fields: OnceLock::new() }
+        Entry {
+            name: K::NAME,
+            version: K::VERSION,
+            schema: || schema_for!(K),
+            read: read::<K>,
+            fields: OnceLock::new(),
+        }
     }
 
     /// The names of its fields.
