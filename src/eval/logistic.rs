@@ -133,7 +133,8 @@ impl Objective for Problem {
         let mut logarithms = logits.log_softmax(1, Kind::Double);
         let loss = -logarithms.gather(1, &self.labels, false).sum(Kind::Double).double_value(&[]);
         self.probabilities = logarithms.exp_();
-        let errors = self.probabilities.scatter_add(1, &self.labels, &self.labels.full_like(-1.0).to_kind(Kind::Double));
+        let errors =
+            self.probabilities.scatter_add(1, &self.labels, &self.labels.full_like(-1.0).to_kind(Kind::Double));
         let gradient = errors.tr().matmul(&self.features) + &weight * self.strength;
         let bias_gradient = errors.sum_dim_intlist(0, true, Kind::Double).tr();
         let penalty = self.strength / 2.0 * weight.square().sum(Kind::Double).double_value(&[]);

@@ -76,7 +76,11 @@ impl Predictions {
         }
         let mean = |counts: Option<&[u32]>| score::mean_per_class(&self.labels, &right, self.classes.len(), counts);
         let interval = interval::bootstrap(right.len(), 0, |counts| mean(Some(counts)));
-        Metric { samples: Some(samples), interval: Some(interval), ..Metric::new(figure.name(), &self.split, mean(None)) }
+        Metric {
+            samples: Some(samples),
+            interval: Some(interval),
+            ..Metric::new(figure.name(), &self.split, mean(None))
+        }
     }
 
     /// Writes `labels` i64 [n] and `answers` i64 [n, width]; the rest is metadata.
