@@ -10,6 +10,7 @@ pub mod device;
 pub mod engine;
 #[cfg(feature = "torch")]
 pub mod eval;
+pub mod interval;
 pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
