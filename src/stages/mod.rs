@@ -1,17 +1,24 @@
 //! One file a stage kind: resolved parameters and input paths → output files and metrics. The only place that sees both
 //! the engine's words ([`Task`]) and the experiment half.
 
+mod compare;
+mod features;
 mod index;
 mod init_bank;
 mod init_encoder;
+mod knn;
+mod linear_eval;
 mod pretrain;
 mod synthesize;
 mod training;
+mod transfer_eval;
 
 use crate::{
     data::{Dataset, Loader, Reading, Transform},
     job::{Progress, Task},
-    spec::kind::{Index, InitBank, InitEncoder, Kind as _, Pretrain, Synthesize, View},
+    spec::kind::{
+        Compare, Features, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval, Pretrain, Synthesize, TransferEval, View,
+    },
 };
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -27,6 +34,11 @@ pub fn execute(task: &Task) -> Result<()> {
         InitEncoder::NAME => init_encoder::run(task),
         InitBank::NAME => init_bank::run(task),
         Pretrain::NAME => pretrain::run(task),
+        Features::NAME => features::run(task),
+        Knn::NAME => knn::run(task),
+        LinearEval::NAME => linear_eval::run(task),
+        TransferEval::NAME => transfer_eval::run(task),
+        Compare::NAME => compare::run(task),
         other => bail!("kind '{other}' is not built in"),
     }
 }
@@ -34,6 +46,13 @@ pub fn execute(task: &Task) -> Result<()> {
 /// The data set of an index slot: `slot` holds the index, `slot.images` the folder that it lists.
 fn dataset(task: &Task, slot: &str) -> Result<Dataset> {
     Dataset::open(task.input(slot)?, task.input(&format!("{slot}.images"))?)
+}
+
+/// The digest of an index, which names the images that it lists, in order.
+fn images_digest(task: &Task, slot: &str) -> Result<String> {
+    let path = task.input(slot)?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
 /// Shuffled batches of random views, the last incomplete batch dropped: what training reads.

@@ -86,7 +86,8 @@ fn check(folder: &str, allowed: &[&str]) {
 #[test]
 fn modules_name_only_what_they_may() {
     check("rng", &[]);
-    check("metric", &[]);
+    check("metric", &["interval"]);
+    check("interval", &["rng"]);
     check("schedule", &[]);
     check("spec", &["spec"]);
     check("engine", &["engine", "spec", "job"]);
