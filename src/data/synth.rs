@@ -65,9 +65,18 @@ fn save(image: &Pixmap, quality: u8, path: &Path) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// A tinted grey. Strong colours would name an image better than its shape does, and a network that tells images apart
+/// would learn them instead; a tint this weak does not survive the colour jitter.
 fn colour(rng: &mut Rng) -> Color {
-    let mut channel = || rng.range(0.05, 0.95) as f32;
+    let grey = rng.range(0.1, 0.9);
+    let mut channel = || (grey + rng.range(-0.1, 0.1)).clamp(0.0, 1.0) as f32;
     Color::from_rgba(channel(), channel(), channel(), 1.0).expect("channels are in 0 to 1")
+}
+
+/// A colour a little lighter, darker or otherwise tinted.
+fn nearby(of: Color, rng: &mut Rng) -> Color {
+    let mut shifted = |channel: f32| (channel + rng.range(-0.12, 0.12) as f32).clamp(0.0, 1.0);
+    Color::from_rgba(shifted(of.red()), shifted(of.green()), shifted(of.blue()), 1.0).expect("channels are in 0 to 1")
 }
 
 /// A colour that stands out against another: its lightness differs by at least a third.
@@ -88,23 +97,24 @@ fn paint<'a>(colour: Color) -> Paint<'a> {
     paint
 }
 
-/// A gradient, and scattered strokes and patches on it.
+/// Two nearby colours that run into each other, and a few strokes and patches.
 fn background(canvas: &mut Pixmap, rng: &mut Rng) {
     let side = canvas.width() as f32;
     let mut at = || Point::from_xy(rng.range(0.0, f64::from(side)) as f32, rng.range(0.0, f64::from(side)) as f32);
     let (from, to) = (at(), at());
-    let stops = vec![GradientStop::new(0.0, colour(rng)), GradientStop::new(1.0, colour(rng))];
+    let ground = colour(rng);
+    let stops = vec![GradientStop::new(0.0, ground), GradientStop::new(1.0, nearby(ground, rng))];
     let mut shaded = Paint::default();
-    if let Some(shader) = LinearGradient::new(from, to, stops, SpreadMode::Reflect, Transform::identity()) {
+    if let Some(shader) = LinearGradient::new(from, to, stops, SpreadMode::Pad, Transform::identity()) {
         shaded.shader = shader;
     }
     let whole = tiny_skia::Rect::from_xywh(0.0, 0.0, side, side).expect("sizes are checked");
     canvas.fill_rect(whole, &shaded, Transform::identity(), None);
-    for _ in 0..3 + rng.below(4) {
+    for _ in 0..1 + rng.below(3) {
         let outline = blob(side, rng);
         let stroke =
-            Stroke { width: side * rng.range(0.02, 0.06) as f32, line_cap: LineCap::Round, ..Stroke::default() };
-        let paint = paint(colour(rng));
+            Stroke { width: side * rng.range(0.02, 0.05) as f32, line_cap: LineCap::Round, ..Stroke::default() };
+        let paint = paint(nearby(ground, rng));
         if rng.chance(0.5) {
             canvas.stroke_path(&outline, &paint, &stroke, Transform::identity(), None);
         } else {
@@ -129,7 +139,7 @@ fn blob(side: f32, rng: &mut Rng) -> Outline {
 /// Size, turn and place of a figure that is drawn around the origin with radius 1.
 fn placement(side: f32, radius: (f64, f64), rng: &mut Rng) -> Transform {
     let radius = rng.range(radius.0, radius.1) as f32 * side;
-    let margin = (radius * 0.8).min(side / 2.0);
+    let margin = (radius * 0.85).min(side / 2.0);
     let mut along = || rng.range(f64::from(margin), f64::from(side - margin)) as f32;
     let (x, y) = (along(), along());
     let turn = rng.range(0.0, 360.0) as f32;
@@ -142,10 +152,10 @@ fn placement(side: f32, radius: (f64, f64), rng: &mut Rng) -> Transform {
 
 fn shape(canvas: &mut Pixmap, class: u32, rng: &mut Rng) {
     let side = canvas.width() as f32;
-    let place = placement(side, (0.26, 0.44), rng);
+    let place = placement(side, (0.42, 0.6), rng);
     let fill = colour(rng);
-    let tile = texture(class % 4, fill, contrasting(fill, rng));
-    let grain = side * rng.range(0.008, 0.014) as f32;
+    let tile = texture(class % 8, fill, contrasting(fill, rng));
+    let grain = side * rng.range(0.014, 0.019) as f32;
     let turned = Transform::from_rotate(rng.range(0.0, 360.0) as f32).post_scale(grain, grain);
     let Some(outline) = figure(class % 8, class / 8).and_then(|outline| outline.transform(place)) else { return };
     let textured = Paint {
@@ -157,28 +167,46 @@ fn shape(canvas: &mut Pixmap, class: u32, rng: &mut Rng) {
     canvas.stroke_path(&outline, &paint(contrasting(fill, rng)), &edge, Transform::identity(), None);
 }
 
-/// A tile of 16 × 16 pixels in two colours: stripes, dots, checks or crosses.
+/// A tile of 16 × 16 pixels in two colours.
 fn texture(kind: u32, ground: Color, mark: Color) -> Pixmap {
     let mut tile = Pixmap::new(16, 16).expect("16 pixels are a size");
     tile.fill(ground);
     let paint = paint(mark);
-    let mut rect = |x, y, w, h| {
+    let mut rect = |x: f32, y: f32, w: f32, h: f32| {
         let rect = tiny_skia::Rect::from_xywh(x, y, w, h).expect("tiles are made of proper rectangles");
         tile.fill_rect(rect, &paint, Transform::identity(), None);
     };
     match kind {
-        0 => rect(0.0, 0.0, 16.0, 7.0),
-        1 => {
-            let dot = PathBuilder::from_circle(8.0, 8.0, 5.0).expect("a circle is a path");
-            tile.fill_path(&dot, &paint, FillRule::Winding, Transform::identity(), None);
+        // Broad stripes, narrow stripes, checks, a grid, bricks; then dots, rings and wedges.
+        0 => rect(0.0, 0.0, 16.0, 8.0),
+        1 => [0.0, 8.0].into_iter().for_each(|y| rect(0.0, y, 16.0, 3.0)),
+        2 => [0.0, 8.0].into_iter().for_each(|at| rect(at, at, 8.0, 8.0)),
+        3 => {
+            rect(0.0, 0.0, 4.0, 16.0);
+            rect(0.0, 0.0, 16.0, 4.0);
         }
-        2 => {
-            rect(0.0, 0.0, 8.0, 8.0);
-            rect(8.0, 8.0, 8.0, 8.0);
+        4 => {
+            rect(1.0, 1.0, 14.0, 6.0);
+            rect(0.0, 9.0, 7.0, 6.0);
+            rect(9.0, 9.0, 7.0, 6.0);
         }
         _ => {
-            rect(6.0, 0.0, 4.0, 16.0);
-            rect(0.0, 6.0, 16.0, 4.0);
+            let mut path = PathBuilder::new();
+            match kind {
+                5 => path.push_circle(8.0, 8.0, 5.0),
+                6 => {
+                    path.push_circle(8.0, 8.0, 7.0);
+                    path.push_circle(8.0, 8.0, 4.0);
+                }
+                _ => {
+                    path.move_to(0.0, 16.0);
+                    path.line_to(8.0, 0.0);
+                    path.line_to(16.0, 16.0);
+                    path.close();
+                }
+            }
+            let outline = path.finish().expect("every tile has an outline");
+            tile.fill_path(&outline, &paint, FillRule::EvenOdd, Transform::identity(), None);
         }
     }
     tile

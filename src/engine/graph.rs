@@ -188,8 +188,10 @@ impl Graph {
 /// Every stage behind all it reads from, and otherwise in the order of the file, which is the order people expect to
 /// read. Stages in a circle, and behind one, are left out.
 fn sort(graph: &DiGraph<(), ()>) -> Vec<Id> {
-    let mut missing: Vec<usize> = graph.node_indices().map(|n| graph.neighbors_directed(n, Direction::Incoming).count()).collect();
-    let mut ready: BinaryHeap<Reverse<usize>> = missing.iter().enumerate().filter(|(_, m)| **m == 0).map(|(i, _)| Reverse(i)).collect();
+    let mut missing: Vec<usize> =
+        graph.node_indices().map(|n| graph.neighbors_directed(n, Direction::Incoming).count()).collect();
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        missing.iter().enumerate().filter(|(_, m)| **m == 0).map(|(i, _)| Reverse(i)).collect();
     let mut order = Vec::with_capacity(missing.len());
     while let Some(Reverse(i)) = ready.pop() {
         order.push(i as Id);
@@ -305,7 +307,8 @@ fn find_output(
         }
     }
     let error = Diagnostic::new(format!("no stage is called '{reference}'"));
-    let outputs = |stage: &Stage| stage.outputs.iter().map(|o| format!("{}/{}", stage.name, o.name)).collect::<Vec<_>>();
+    let outputs =
+        |stage: &Stage| stage.outputs.iter().map(|o| format!("{}/{}", stage.name, o.name)).collect::<Vec<_>>();
     let outputs: Vec<String> = pipeline.stages.iter().flat_map(outputs).collect();
     match nearest(reference, outputs.iter().map(String::as_str)) {
         Some(output) => Err(error.help(format!("did you mean '{output}'?"))),

@@ -84,14 +84,16 @@ impl Verdict {
     }
 }
 
-const HEADINGS: [&str; 8] = ["encoder", "evaluation", "metric", "images", "%", "95 % interval", "over baseline (95 % interval)", "claimed"];
+const HEADINGS: [&str; 8] =
+    ["encoder", "evaluation", "metric", "images", "%", "95 % interval", "over baseline (95 % interval)", "claimed"];
 
 impl Comparison {
     fn rows(&self) -> Vec<[String; 8]> {
         let row = |line: &Line, cell: &Cell| {
             let m = &cell.metric;
             let per_cent = |share: f64| format!("{:.1}", 100.0 * share);
-            let interval = m.interval.map_or(String::new(), |(low, high)| format!("{} – {}", per_cent(low), per_cent(high)));
+            let interval =
+                m.interval.map_or(String::new(), |(low, high)| format!("{} – {}", per_cent(low), per_cent(high)));
             let difference = cell.difference.map_or(String::new(), |(d, (low, high))| {
                 format!("{:+.1} ({:+.1} – {:+.1})", 100.0 * d, 100.0 * low, 100.0 * high)
             });
@@ -100,7 +102,16 @@ impl Comparison {
                 format!("{:.1} ({}{second_hand}): {}", c.per_cent, c.source, c.verdict.words())
             });
             let images = m.samples.map_or(String::new(), |n| n.to_string());
-            [line.name.clone(), cell.evaluation.clone(), m.name.clone(), images, per_cent(m.value), interval, difference, claim]
+            [
+                line.name.clone(),
+                cell.evaluation.clone(),
+                m.name.clone(),
+                images,
+                per_cent(m.value),
+                interval,
+                difference,
+                claim,
+            ]
         };
         self.lines.iter().flat_map(|line| line.cells.iter().map(move |cell| row(line, cell))).collect()
     }
@@ -133,7 +144,9 @@ impl Comparison {
     /// For Markdown.
     pub fn markdown(&self) -> String {
         let (headings, rows) = self.table();
-        let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
+        let line = |cells: &[String]| {
+            format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "))
+        };
         let mut text = line(&headings.iter().map(|h| h.to_string()).collect::<Vec<_>>());
         text += &line(&vec!["---".to_string(); headings.len()]);
         rows.iter().for_each(|row| text += &line(row));
@@ -142,8 +155,12 @@ impl Comparison {
 
     /// For spreadsheets: shares with all their digits.
     pub fn csv(&self) -> String {
-        let quoted = |s: &str| if s.contains([',', '"', '\n']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_string() };
-        let mut text = String::from("encoder,evaluation,metric,split,samples,value,low,high,difference,difference_low,difference_high,claimed_per_cent,source,second_hand,verdict\n");
+        let quoted = |s: &str| {
+            if s.contains([',', '"', '\n']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_string() }
+        };
+        let mut text = String::from(
+            "encoder,evaluation,metric,split,samples,value,low,high,difference,difference_low,difference_high,claimed_per_cent,source,second_hand,verdict\n",
+        );
         for (line, cell) in self.lines.iter().flat_map(|line| line.cells.iter().map(move |cell| (line, cell))) {
             let m = &cell.metric;
             let number = |n: Option<f64>| n.map_or(String::new(), |n| n.to_string());
@@ -173,8 +190,11 @@ impl Comparison {
     /// For LaTeX, with the package booktabs.
     pub fn latex(&self) -> String {
         let (headings, rows) = self.table();
-        let escaped = |s: &str| s.replace('%', "\\%").replace('_', "\\_").replace('&', "\\&").replace('–', "--").replace('#', "\\#");
-        let line = |cells: &[String]| format!("{} \\\\\n", cells.iter().map(|c| escaped(c)).collect::<Vec<_>>().join(" & "));
+        let escaped = |s: &str| {
+            s.replace('%', "\\%").replace('_', "\\_").replace('&', "\\&").replace('–', "--").replace('#', "\\#")
+        };
+        let line =
+            |cells: &[String]| format!("{} \\\\\n", cells.iter().map(|c| escaped(c)).collect::<Vec<_>>().join(" & "));
         let mut text = format!("\\begin{{tabular}}{{{}}}\n\\toprule\n", "l".repeat(headings.len()));
         text += &line(&headings.iter().map(|h| h.to_string()).collect::<Vec<_>>());
         text += "\\midrule\n";
@@ -188,8 +208,18 @@ mod tests {
     use super::*;
 
     fn comparison() -> Comparison {
-        let cell = |right, difference, claim| Cell { evaluation: "linear_eval".into(), metric: Metric::share("top1", "test", right, 2000), difference, claim };
-        let claim = Claim { per_cent: 71.3, source: "the paper, table 1".into(), second_hand: true, verdict: Verdict::Undecided };
+        let cell = |right, difference, claim| Cell {
+            evaluation: "linear_eval".into(),
+            metric: Metric::share("top1", "test", right, 2000),
+            difference,
+            claim,
+        };
+        let claim = Claim {
+            per_cent: 71.3,
+            source: "the paper, table 1".into(),
+            second_hand: true,
+            verdict: Verdict::Undecided,
+        };
         let lines = vec![
             Line { name: "untrained".into(), cells: vec![cell(900, None, None)] },
             Line { name: "long, \"best\"".into(), cells: vec![cell(1400, Some((0.25, (0.22, 0.28))), Some(claim))] },

@@ -14,7 +14,8 @@ use std::fs;
 /// Writes `comparison.json`, `.md`, `.csv` and `.tex`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Compare = task.parameters()?;
-    let baseline = parameters.baseline.as_ref().and_then(|name| parameters.rows.iter().position(|row| row.name == *name));
+    let baseline =
+        parameters.baseline.as_ref().and_then(|name| parameters.rows.iter().position(|row| row.name == *name));
     let mut lines = vec![];
     for (i, row) in parameters.rows.iter().enumerate() {
         lines.push(line(task, i, row, baseline)?);
@@ -63,12 +64,19 @@ fn predictions(task: &Task, i: usize, j: usize) -> Result<Predictions> {
 }
 
 /// Ours less the baseline's, where both answered the same images; with its 95 % interval.
-fn difference(task: &Task, base: usize, j: usize, ours: &Predictions, figure: Figure) -> Result<Option<(f64, (f64, f64))>> {
+fn difference(
+    task: &Task,
+    base: usize,
+    j: usize,
+    ours: &Predictions,
+    figure: Figure,
+) -> Result<Option<(f64, (f64, f64))>> {
     if !task.job.inputs.contains_key(&format!("{base}.{j}.predictions")) || figure == Figure::MeanPerClass {
         return Ok(None);
     }
     let theirs = predictions(task, base, j)?;
-    let comparable = theirs.evaluation == ours.evaluation && theirs.images == ours.images && theirs.labels == ours.labels;
+    let comparable =
+        theirs.evaluation == ours.evaluation && theirs.images == ours.images && theirs.labels == ours.labels;
     if !comparable || !theirs.figures.contains(&figure) {
         return Ok(None);
     }

@@ -17,8 +17,11 @@ pub fn run(task: &Task) -> Result<()> {
     let device = device::open(&task.job.device, task.job.threads)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let set = dataset(task, "index")?;
-    let transform =
-        Transform::Centre { resize: parameters.resize as usize, crop: parameters.crop as usize, filter: parameters.filter };
+    let transform = Transform::Centre {
+        resize: parameters.resize as usize,
+        crop: parameters.crop as usize,
+        filter: parameters.filter,
+    };
     let reading = Reading {
         transform,
         batch: parameters.batch as usize,

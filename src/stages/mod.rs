@@ -17,7 +17,8 @@ use crate::{
     data::{Dataset, Loader, Reading, Transform},
     job::{Progress, Task},
     spec::kind::{
-        Compare, Features, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval, Pretrain, Synthesize, TransferEval, View,
+        Compare, Features, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval, Pretrain, Synthesize,
+        TransferEval, View,
     },
 };
 use anyhow::{Context as _, Result, bail};

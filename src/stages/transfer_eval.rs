@@ -46,7 +46,8 @@ pub fn run(task: &Task) -> Result<()> {
     let (strength, on_val) = choose(task, &parameters, &fit_on, &choose_on, figure)?;
     let all = Tensor::cat(&[&fit_on.features, &choose_on.features], 0);
     let labels = [fit_on.labels, choose_on.labels].concat();
-    let classifier = Regression::new(&all, &Tensor::from_slice(&labels), classes.len() as i64)?.fit(strength, TOLERANCE)?.classifier;
+    let classifier =
+        Regression::new(&all, &Tensor::from_slice(&labels), classes.len() as i64)?.fit(strength, TOLERANCE)?.classifier;
     let predictions = Predictions {
         evaluation: TransferEval::NAME.into(),
         split: "test".into(),
@@ -65,7 +66,13 @@ pub fn run(task: &Task) -> Result<()> {
 }
 
 /// The strength that answers the validation images best, of equal ones the stronger; and how well it does.
-fn choose(task: &Task, parameters: &TransferEval, fit_on: &Features, choose_on: &Features, figure: Figure) -> Result<(f64, f64)> {
+fn choose(
+    task: &Task,
+    parameters: &TransferEval,
+    fit_on: &Features,
+    choose_on: &Features,
+    figure: Figure,
+) -> Result<(f64, f64)> {
     let classes = fit_on.set.classes.len();
     let mut regression = Regression::new(&fit_on.features, &Tensor::from_slice(&fit_on.labels), classes as i64)?;
     let mut best = (f64::NAN, f64::NEG_INFINITY);
@@ -82,7 +89,12 @@ fn choose(task: &Task, parameters: &TransferEval, fit_on: &Features, choose_on: 
             best = (strength, value);
         }
         let note = format!("val {:.4}", best.1);
-        task.progress(&Progress { done: i as u64 + 1, total: parameters.strengths.into(), unit: "strengths".into(), note });
+        task.progress(&Progress {
+            done: i as u64 + 1,
+            total: parameters.strengths.into(),
+            unit: "strengths".into(),
+            note,
+        });
         if task.stopping() {
             return Err(Stopped.into());
         }

@@ -109,7 +109,11 @@ fn variants_share_what_is_equal_and_differ_in_the_rest() {
         profiles: {"tiny": (set: {"train/long": (env: {"N": "3"})})},
     )"#,
     );
-    assert_eq!(project.run(&[]), ["data", "prepare/short", "train/long", "train/short"], "`prepare` runs once for both");
+    assert_eq!(
+        project.run(&[]),
+        ["data", "prepare/short", "train/long", "train/short"],
+        "`prepare` runs once for both"
+    );
     assert_eq!(project.run(&["--profile", "tiny"]), ["train/long"]);
     assert_eq!(project.run(&["--set", r#"train.env.N="4""#]).len(), 1, "one key, run once");
 }

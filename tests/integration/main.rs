@@ -2,7 +2,11 @@
 
 mod architecture;
 mod caching;
+#[cfg(feature = "torch")]
+mod experiment;
 mod mistakes;
+#[cfg(feature = "torch")]
+mod parity;
 mod project;
 mod signals;
 mod store;
