@@ -1,1 +1,5 @@
-fn main() {}
+//! The command `caco`.
+
+fn main() -> std::process::ExitCode {
+    caco::cli::main()
+}

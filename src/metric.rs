@@ -1,5 +1,6 @@
 //! A measured number, as stages write it, the store keeps it and reports read it.
 
+use crate::interval::wilson;
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
 
@@ -33,18 +34,6 @@ impl Metric {
     }
 }
 
-/// Wilson's 95 % score interval for a share (Wilson 1927). Nothing measured gives the whole range.
-pub fn wilson(right: u64, samples: u64) -> (f64, f64) {
-    if samples == 0 {
-        return (0.0, 1.0);
-    }
-    const Z: f64 = 1.959_963_984_540_054;
-    let (n, p) = (samples as f64, right as f64 / samples as f64);
-    let centre = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    ((centre - half).max(0.0), (centre + half).min(1.0))
-}
-
 /// Writes a stage's metrics as JSON, one object a line.
 pub fn write(path: &Path, metrics: &[Metric]) -> io::Result<()> {
     let mut text = String::new();
@@ -59,18 +48,4 @@ pub fn write(path: &Path, metrics: &[Metric]) -> io::Result<()> {
 pub fn read(path: &Path) -> io::Result<Vec<Metric>> {
     let text = std::fs::read_to_string(path)?;
     text.lines().map(|line| serde_json::from_str(line).map_err(io::Error::from)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wilson_agrees_with_published_values() {
-        // Newcombe 1998, table I: 81 of 263 and 0 of 20.
-        let (low, high) = wilson(81, 263);
-        assert!((low - 0.2553).abs() < 5e-5 && (high - 0.3662).abs() < 5e-5, "{low} {high}");
-        let (low, high) = wilson(0, 20);
-        assert!(low == 0.0 && (high - 0.1611).abs() < 5e-5, "{low} {high}");
-    }
 }

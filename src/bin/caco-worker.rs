@@ -1,4 +1,34 @@
-fn main() {
-    tch::manual_seed(0);
-    println!("{:?}", tch::Tensor::from_slice(&[1.0f32]).sum(tch::Kind::Float));
+//! Executes one stage: `caco-worker JOB.json`. Started by the runner.
+
+use caco::job::{Job, STOPPED, Stopped, Task};
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time().init();
+    let Some(argument) = std::env::args().nth(1) else {
+        eprintln!("usage: caco-worker JOB.json (the runner starts it; see `caco run`)");
+        return ExitCode::from(2);
+    };
+    if argument == "--doctor" {
+        println!("{}", caco::stages::describe_libtorch());
+        return ExitCode::SUCCESS;
+    }
+    match execute(&argument) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Stopped>() => ExitCode::from(STOPPED as u8),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(path: &str) -> anyhow::Result<()> {
+    let job: Job = serde_json::from_slice(&std::fs::read(path)?)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
+    caco::stages::execute(&Task::new(job, stop))
 }

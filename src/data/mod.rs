@@ -13,6 +13,7 @@ pub mod jpeg;
 pub mod loader;
 pub mod raster;
 pub mod resample;
+pub mod synth;
 mod vectorise;
 
 pub use dataset::Dataset;

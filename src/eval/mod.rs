@@ -1,1 +1,12 @@
 //! Evaluation: features, kNN, linear and logistic classifiers.
+
+pub mod features;
+pub mod knn;
+pub mod lbfgs;
+pub mod linear;
+pub mod logistic;
+pub mod predictions;
+pub mod score;
+#[cfg(test)]
+mod sketch;
+pub mod split;

@@ -1,1 +1,14 @@
-//! Networks: the residual encoder, its head, the bank.
+//! Networks and their tensors: the residual backbone, the head, an encoder as a file; and the bank.
+
+pub mod bank;
+pub mod encoder;
+mod head;
+pub mod network;
+pub mod pixels;
+pub mod resnet;
+pub mod weights;
+
+pub use bank::Bank;
+pub use encoder::Encoder;
+pub use network::{Network, Pass, Shape, unit};
+pub use pixels::normalise;

@@ -1,3 +1,8 @@
 //! RON text → plain data. No file but the pipeline file is read, and no tensor is known here.
 
+pub mod diagnostic;
 pub mod kind;
+pub mod layers;
+pub mod pipeline;
+pub mod policy;
+pub mod tree;

@@ -1,12 +1,73 @@
 //! One file a stage kind: resolved parameters and input paths → output files and metrics. The only place that sees both
 //! the engine's words ([`Task`]) and the experiment half.
 
-use crate::job::Task;
-use anyhow::{Result, bail};
+mod index;
+mod init_bank;
+mod init_encoder;
+mod pretrain;
+mod synthesize;
+mod training;
+
+use crate::{
+    data::{Dataset, Loader, Reading, Transform},
+    job::{Progress, Task},
+    spec::kind::{Index, InitBank, InitEncoder, Kind as _, Pretrain, Synthesize, View},
+};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 /// Executes one stage.
 pub fn execute(task: &Task) -> Result<()> {
     match task.job.kind.as_str() {
+        Synthesize::NAME => synthesize::run(task),
+        Index::NAME => index::run(task),
+        InitEncoder::NAME => init_encoder::run(task),
+        InitBank::NAME => init_bank::run(task),
+        Pretrain::NAME => pretrain::run(task),
         other => bail!("kind '{other}' is not built in"),
     }
+}
+
+/// The data set of an index slot: `slot` holds the index, `slot.images` the folder that it lists.
+fn dataset(task: &Task, slot: &str) -> Result<Dataset> {
+    Dataset::open(task.input(slot)?, task.input(&format!("{slot}.images"))?)
+}
+
+/// Shuffled batches of random views, the last incomplete batch dropped: what training reads.
+fn training_views(task: &Task, set: &Dataset, views: Vec<View>, batch: u32, seed: u64) -> Result<Loader> {
+    let transform = Transform::Views(views);
+    Loader::new(
+        set,
+        Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.job.threads },
+    )
+}
+
+/// A thread pool of the size that the stage was given.
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")
+}
+
+/// Tells the task's progress in these units, a few times a second.
+fn counted<'t>(task: &'t Task, unit: &'static str) -> impl Fn(u64, u64) + Sync + 't {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let told = Mutex::new(Instant::now());
+    move |done, total| {
+        if let Ok(mut told) = told.try_lock()
+            && told.elapsed() >= PAUSE
+        {
+            *told = Instant::now();
+            task.progress(&Progress { done, total, unit: unit.into(), note: String::new() });
+        }
+    }
+}
+
+/// The libtorch in use, in one line, for `caco doctor`.
+pub fn describe_libtorch() -> String {
+    let class = crate::device::class();
+    let fields = class.as_object().into_iter().flatten();
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+    fields.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
 }

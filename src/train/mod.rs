@@ -1,1 +1,11 @@
-//! Training: the CaCo step, LARS, schedules, checkpoints, the loop.
+//! Training: the step, its loss, its optimizer, and the loop around it.
+
+pub mod bench;
+pub mod caco;
+pub mod checkpoint;
+pub mod contrast;
+pub mod curve;
+pub mod fit;
+mod pace;
+pub mod procedure;
+pub mod replay;

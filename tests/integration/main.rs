@@ -1,1 +1,8 @@
-fn main() {}
+//! The real `caco`, run in folders of its own.
+
+mod architecture;
+mod caching;
+mod mistakes;
+mod project;
+mod signals;
+mod store;

@@ -1,6 +1,7 @@
 //! The stage kinds as a pipeline file writes them: one plain struct a kind, one file each. What a kind computes is in
 //! `stages/`; nothing here touches a tensor or a file.
 
+mod command;
 mod compare;
 mod features;
 mod index;
@@ -10,13 +11,16 @@ mod knn;
 mod linear_eval;
 mod model;
 mod pretrain;
+pub mod registry;
 mod synthesize;
 mod transfer_eval;
 mod views;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::borrow::Cow;
 
+pub use command::Command;
 pub use compare::{Claim, Compare, Row, Standing};
 pub use features::{Features, Filter};
 pub use index::{Index, Unreadable};
@@ -57,9 +61,9 @@ pub struct Input {
 pub enum Role {
     /// Its content digest joins the key.
     Content,
-    /// It is the folder that the index in this stage's slot of the same name was made from. The index holds a digest of
-    /// every image in it, so the folder is located, not hashed.
-    ImagesOf,
+    /// The source is a stage, and what is meant is the input that it has in this slot. It is located, not hashed: the
+    /// stage's own output, another input here, already holds a digest of all that matters in it.
+    Through(&'static str),
 }
 
 impl Input {
@@ -71,7 +75,7 @@ impl Input {
     /// An index, and beside it (slot `<slot>.images`) the folder of images that it lists.
     pub fn index(slot: &str, stage: &str) -> [Self; 2] {
         let images =
-            Input { slot: format!("{slot}.images"), source: Source::Stage(stage.into()), role: Role::ImagesOf };
+            Input { slot: format!("{slot}.images"), source: Source::Stage(stage.into()), role: Role::Through("root") };
         [Self::stage(slot, stage), images]
     }
 }
@@ -80,14 +84,14 @@ impl Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// The name in `Stage("stage/name")` and `caco get stage/name`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The file or folder written.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
 }
 
 /// Shorthand for an [`Output`].
 pub const fn output(name: &'static str, path: &'static str) -> Output {
-    Output { name, path }
+    Output { name: Cow::Borrowed(name), path: Cow::Borrowed(path) }
 }
 
 /// A value that is out of range: the field's path inside the stage, and what is wrong with it and what would be right.
@@ -117,6 +121,10 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const NEUTRAL: &'static [(&'static str, &'static str)] = &[];
     /// The fields (dotted paths) that say where to read from: what is read there joins the key, the name does not.
     const SOURCES: &'static [&'static str] = &[];
+    /// What it writes.
+    fn outputs(&self) -> Vec<Output> {
+        Self::OUTPUTS.to_vec()
+    }
     /// What it reads.
     fn inputs(&self) -> Vec<Input>;
     /// Checks ranges, so that a wrong value is told before anything runs.

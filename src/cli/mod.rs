@@ -1,0 +1,161 @@
+//! The command line: one file a command. Data goes to stdout, talk to stderr.
+
+mod check;
+mod display;
+mod doctor;
+mod get;
+mod graph;
+mod log;
+mod open;
+mod plan;
+mod programs;
+mod run;
+mod show;
+mod why;
+
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Exit code of a run in which a stage failed, and of every other error.
+const FAILED: u8 = 1;
+
+/// A reproducible experiment pipeline: a content-hashed DAG of stages, written in RON, executed with caching.
+#[derive(Parser)]
+#[command(name = "caco", version, about, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Say more (-v, -vv); RUST_LOG is heeded too.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// Where results are kept.
+#[derive(Args, Clone)]
+struct StoreArgs {
+    /// The store.
+    #[arg(long, global = true, env = "CACO_CACHE", default_value = "cache", value_name = "DIR")]
+    cache: PathBuf,
+}
+
+/// What is laid over a pipeline file.
+#[derive(Args, Clone, Default)]
+struct OverlayArgs {
+    /// One of the file's profiles.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Override a value: STAGE.FIELD=VALUE or common.FIELD=VALUE.
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+}
+
+/// A pipeline file, named first.
+#[derive(Args, Clone)]
+struct PipelineArgs {
+    /// The pipeline file; `tiny` means pipelines/tiny.ron.
+    #[arg(value_name = "PIPELINE")]
+    pipeline: PathBuf,
+    #[command(flatten)]
+    overlay: OverlayArgs,
+}
+
+/// A pipeline file, as an option: the one that was run last where it is left out.
+#[derive(Args, Clone)]
+struct OfPipelineArgs {
+    /// The pipeline file; left out: the one that was run last.
+    #[arg(short, long, env = "CACO_PIPELINE", value_name = "PIPELINE")]
+    pipeline: Option<PathBuf>,
+    #[command(flatten)]
+    overlay: OverlayArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline, or some of its stages with all they need
+    Run(run::RunArgs),
+    /// Tell what would run, and why
+    Plan(plan::PlanArgs),
+    /// Tell why a stage will run: which value changed, from what to what
+    Why(why::WhyArgs),
+    /// Show a stage: parameters, inputs, outputs, metrics, time
+    Show(show::ShowArgs),
+    /// Print the log of a stage
+    Log(log::LogArgs),
+    /// Print the graph of stages for Graphviz or Mermaid
+    Graph(graph::GraphArgs),
+    /// Is this pipeline file right?
+    Check(check::CheckArgs),
+    /// Copy an output out of the store
+    Get(get::GetArgs),
+    /// Look at the toolchain, libtorch, the GPU, the disk
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::engine::guard::COMMAND) {
+        crate::engine::guard::watch();
+        return ExitCode::SUCCESS;
+    }
+    let cli = Cli::parse();
+    trace(cli.verbose);
+    let done = match cli.command {
+        Command::Run(args) => run::main(&args, &cli.store),
+        Command::Plan(args) => plan::main(&args, &cli.store),
+        Command::Why(args) => why::main(&args, &cli.store),
+        Command::Show(args) => show::main(&args, &cli.store),
+        Command::Log(args) => log::main(&args, &cli.store),
+        Command::Graph(args) => graph::main(&args),
+        Command::Check(args) => check::main(&args),
+        Command::Get(args) => get::main(&args, &cli.store),
+        Command::Doctor(args) => doctor::main(&args, &cli.store),
+    };
+    done.unwrap_or_else(|error| report(&error))
+}
+
+/// Tells an error; a closed pipe is no error.
+fn report(error: &anyhow::Error) -> ExitCode {
+    let broken_pipe = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.chain().filter_map(|e| e.downcast_ref()).any(broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(invalid) = error.downcast_ref::<crate::spec::pipeline::Invalid>() {
+        for diagnostic in &invalid.errors {
+            eprintln!("{}", diagnostic.render(&invalid.sources, colour()));
+        }
+        return ExitCode::from(FAILED);
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(FAILED)
+}
+
+/// Whether stderr takes colours.
+fn colour() -> bool {
+    use std::io::IsTerminal;
+    std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()
+}
+
+fn trace(verbose: u8) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("caco={level}")));
+    fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_ansi(colour()).init();
+}
+
+/// Prints a value as JSON on stdout.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Prints text on stdout.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}

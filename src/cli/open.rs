@@ -1,0 +1,101 @@
+//! From arguments to a pipeline, its graph and a store.
+
+use super::{OfPipelineArgs, OverlayArgs, PipelineArgs, StoreArgs};
+use crate::{
+    engine::{
+        graph::{Graph, Id},
+        store::Store,
+    },
+    spec::{
+        diagnostic::Diagnostic,
+        pipeline::{Invalid, Overlay, Pipeline},
+    },
+};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// Reads a pipeline and joins its stages.
+pub fn graph(args: &PipelineArgs) -> Result<Graph> {
+    load(&locate(&args.pipeline)?, &args.overlay)
+}
+
+/// The graph of the pipeline that an option names, or of the one that was run last in this store.
+pub fn graph_of(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {
+    let Some(pipeline) = &args.pipeline else { return last(args, store) };
+    load(&locate(pipeline)?, &args.overlay)
+}
+
+fn load(path: &Path, overlay: &OverlayArgs) -> Result<Graph> {
+    let overlay = Overlay { profile: overlay.profile.clone(), set: overlay.set.clone() };
+    Ok(Graph::new(Pipeline::load(path, &overlay)?)?)
+}
+
+/// `tiny` means pipelines/tiny.ron.
+fn locate(path: &Path) -> Result<PathBuf> {
+    if path.exists() {
+        return Ok(path.into());
+    }
+    let named = Path::new("pipelines").join(path).with_extension("ron");
+    if path.components().count() == 1 && named.exists() {
+        return Ok(named);
+    }
+    let known = std::fs::read_dir("pipelines").into_iter().flatten().flatten();
+    let mut known: Vec<String> =
+        known.map(|e| e.path().display().to_string()).filter(|p| p.ends_with(".ron")).collect();
+    known.sort();
+    let help = if known.is_empty() { String::new() } else { format!("; there are {}", known.join(", ")) };
+    bail!("{} does not exist{help}", path.display())
+}
+
+/// What was run last: the file and what was laid over it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Last {
+    pipeline: PathBuf,
+    profile: Option<String>,
+    set: Vec<String>,
+}
+
+/// Notes which pipeline is run, for commands that name a stage only.
+pub fn remember(args: &PipelineArgs, store: &Store) {
+    let pipeline = locate(&args.pipeline).and_then(|p| Ok(std::path::absolute(p)?));
+    let Ok(pipeline) = pipeline else { return };
+    let last = Last { pipeline, profile: args.overlay.profile.clone(), set: args.overlay.set.clone() };
+    let text = serde_json::to_vec(&last).expect("plain data is JSON");
+    let _ = crate::engine::store::write_aside(&store.root().join("last.json"), &text);
+}
+
+fn last(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {
+    let text = std::fs::read(store.root().join("last.json")).ok();
+    let last: Option<Last> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    let Some(last) = last else {
+        bail!("no pipeline was run in {} yet; name one with --pipeline", store.root().display())
+    };
+    let here = std::env::current_dir().ok();
+    let path = here.and_then(|h| last.pipeline.strip_prefix(h).ok().map(Path::to_path_buf)).unwrap_or(last.pipeline);
+    let mut overlay = OverlayArgs { profile: args.overlay.profile.clone().or(last.profile), set: last.set };
+    overlay.set.extend(args.overlay.set.iter().cloned());
+    load(&path, &overlay).with_context(|| format!("the pipeline that was run last ({})", path.display()))
+}
+
+/// Opens the store.
+pub fn store(args: &StoreArgs) -> Result<Store> {
+    Ok(Store::open(&args.cache)?)
+}
+
+/// The stages that the caller means: names, patterns, or the pipeline's targets.
+pub fn select(graph: &Graph, patterns: &[String]) -> Result<Vec<Id>> {
+    if patterns.is_empty() {
+        return Ok(graph.targets());
+    }
+    graph.select(patterns).map_err(plain)
+}
+
+/// The one stage of that name.
+pub fn stage(graph: &Graph, name: &str) -> Result<Id> {
+    graph.find(name).map_err(plain)
+}
+
+/// An error that points at no line.
+pub fn plain(error: Diagnostic) -> anyhow::Error {
+    Invalid { errors: vec![error], sources: vec![] }.into()
+}

@@ -1,0 +1,266 @@
+//! `caco run`
+
+use super::{FAILED, PipelineArgs, StoreArgs, display::Display, open, plan, print, print_json, programs::Here};
+use crate::engine::{
+    graph::{Graph, Id},
+    names::Names,
+    plan::{Plan, Step},
+    run::{Failure, Options, Outcome, Runner, Signals},
+    store::Store,
+};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Stages or patterns (`linear/*`); left out: the pipeline's targets
+    #[arg(value_name = "STAGE")]
+    stages: Vec<String>,
+    /// Run what these stages need, not the stages themselves
+    #[arg(long)]
+    upstream: bool,
+    /// Run what reads from these stages as well
+    #[arg(long)]
+    downstream: bool,
+    /// Run this stage even if its result is there
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+    /// Tell what would run, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on with what does not hang on a failed stage
+    #[arg(short, long)]
+    keep_going: bool,
+    /// CPU cores to use; left out: all
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<u32>,
+    /// GPUs to hand out, by number
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    gpus: Vec<u32>,
+    /// Where tensors live: auto, cpu, cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Stop at a checkpoint after so many minutes, with exit code 75
+    #[arg(long, value_name = "MINUTES")]
+    max_time: Option<f64>,
+    /// Tell the outcome as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let graph = open::graph(&args.pipeline)?;
+    let store = open::store(store)?;
+    let ids = wanted(args, &graph)?;
+    let forced: HashSet<Id> =
+        if args.force.is_empty() { HashSet::new() } else { open::select(&graph, &args.force)?.into_iter().collect() };
+    let plan = Plan::new(&graph, &ids, &store, &forced)?;
+    if args.dry_run {
+        return plan::tell(&graph, &store, &plan, &forced, args.json);
+    }
+    open::remember(&args.pipeline, &store);
+    if let Some(code) = refuse_blocked(&graph, &plan, args.keep_going) {
+        return Ok(code);
+    }
+    let signals = Arc::new(Signals::default());
+    heed(&signals)?;
+    let display = Display::new(&graph, &plan);
+    let programs = Here { device: args.device.clone() };
+    let mut results = hits(&plan);
+    let outcome = if plan.is_done() {
+        Outcome { hits: plan.steps.len(), ..Outcome::default() }
+    } else {
+        let runner = Runner::new(&graph, &store, plan, forced, &programs, options(args), &signals);
+        let outcome = runner.run(&mut |event| display.event(&event))?;
+        results.extend(outcome.results.iter().map(|(id, published)| (*id, published.key)));
+        outcome
+    };
+    display.finish();
+    note_names(&graph, &store, &results)?;
+    store.save_accelerators();
+    conclude(args, &graph, &store, &outcome, begun.elapsed())
+}
+
+fn hits(plan: &Plan) -> Vec<(Id, crate::engine::key::Key)> {
+    let hit = |(id, step): &(Id, Step)| match step {
+        Step::Hit(published) => Some((*id, published.key)),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(hit).collect()
+}
+
+fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
+    let mut ids = open::select(graph, &args.stages)?;
+    if args.downstream {
+        ids = graph.with_readers(&ids);
+    }
+    if !args.upstream {
+        return Ok(graph.with_sources(&ids));
+    }
+    let above: HashSet<Id> = graph.with_sources(&ids).into_iter().filter(|id| !ids.contains(id)).collect();
+    let ids: Vec<Id> = graph.order().iter().copied().filter(|id| above.contains(id)).collect();
+    Ok(graph.with_sources(&ids))
+}
+
+fn options(args: &RunArgs) -> Options {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    Options {
+        keep_going: args.keep_going,
+        cpus: args.jobs.unwrap_or(cores).max(1),
+        gpus: args.gpus.clone(),
+        memory_gib: memory_gib(),
+        max_time: args.max_time.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
+    }
+}
+
+/// The machine's memory.
+fn memory_gib() -> f64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
+    kib.map_or(f64::MAX, |kib| kib / (1024.0 * 1024.0))
+}
+
+fn heed(signals: &Arc<Signals>) -> Result<()> {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let signals = signals.clone();
+        // SAFETY: the handler stores two atomics.
+        unsafe { signal_hook::low_level::register(signal, move || signals.note(signal)) }
+            .context("cannot heed signals")?;
+    }
+    Ok(())
+}
+
+/// Missing inputs stop a run before it starts, unless the caller wants what can be had.
+fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCode> {
+    let blocked: Vec<_> = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Blocked(_))).collect();
+    for (id, step) in &blocked {
+        let Step::Blocked(missing) = step else { continue };
+        let stage = graph.stage(*id);
+        for missing in missing {
+            eprintln!(
+                "error: stage '{}' ({}): input {}: {}",
+                stage.name,
+                graph.pipeline.place(stage),
+                missing.slot,
+                missing.why
+            );
+        }
+    }
+    if blocked.is_empty() || keep_going {
+        return None;
+    }
+    eprintln!(
+        "help: give the place with --set 'STAGE.FIELD=Path(\"…\")', or run what does not need it with --keep-going"
+    );
+    Some(ExitCode::from(FAILED))
+}
+
+fn note_names(graph: &Graph, store: &Store, results: &[(Id, crate::engine::key::Key)]) -> Result<()> {
+    let mut names = Names::load(store, &graph.pipeline.name);
+    let changed = results.iter().filter(|(id, key)| names.set(&graph.stage(*id).name, *key)).count();
+    if changed > 0 {
+        names.save(store, &graph.pipeline.name)?;
+    }
+    Ok(())
+}
+
+fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, took: Duration) -> Result<ExitCode> {
+    for failure in &outcome.failed {
+        tell_failure(args, graph, failure);
+    }
+    let took = super::display::duration(took);
+    let (ran, hits) = (outcome.ran.len(), outcome.hits);
+    if args.json {
+        print_json(&summary(graph, outcome))?;
+    }
+    if ran == 0 && outcome.failed.is_empty() && outcome.interrupted.is_none() && outcome.skipped.is_empty() {
+        eprintln!("nothing to do: all {hits} results are there ({took}), 0 stages run");
+    } else {
+        let rest =
+            [(outcome.failed.len(), "failed"), (outcome.stopped.len(), "stopped"), (outcome.skipped.len(), "not run")];
+        let rest: String = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
+        eprintln!("{ran} stage{} run, {hits} already there{rest} ({took})", if ran == 1 { "" } else { "s" });
+    }
+    if let Some(signal) = outcome.interrupted {
+        eprintln!("stopped; the same command goes on from the last checkpoints");
+        return Ok(ExitCode::from(if signal == 0 { crate::job::STOPPED as u8 } else { 128 + signal as u8 }));
+    }
+    if !outcome.failed.is_empty() || !outcome.skipped.is_empty() {
+        return Ok(ExitCode::from(FAILED));
+    }
+    if !args.json {
+        print_tables(args, graph, store)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tables of the comparisons among what was asked for.
+fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
+    let names = Names::load(store, &graph.pipeline.name);
+    for id in open::select(graph, &args.stages)? {
+        let stage = graph.stage(id);
+        let Some(key) = names.get(&stage.name).filter(|_| stage.kind == "compare") else { continue };
+        if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
+            let path = store.object(output.blake3);
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            print(&format!("\n{}\n", crate::report::table::render(&text)?))?;
+        }
+    }
+    Ok(())
+}
+
+fn tell_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
+    let stage = graph.stage(failure.stage);
+    eprintln!("\nerror: stage '{}' failed: {}", stage.name, failure.why);
+    let tail = tail(&failure.log, 15);
+    if !tail.is_empty() {
+        eprintln!("  the end of its log:");
+        tail.iter().for_each(|line| eprintln!("  | {line}"));
+    }
+    eprintln!("  its folder:  {}", failure.work.display());
+    let profile = args.pipeline.overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
+    let set: String = args.pipeline.overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
+    eprintln!("  it alone:    caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
+}
+
+/// The last lines of a text file.
+fn tail(path: &Path, lines: usize) -> Vec<String> {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].iter().map(ToString::to_string).collect()
+}
+
+fn summary(graph: &Graph, outcome: &Outcome) -> serde_json::Value {
+    let name = |id: &Id| graph.stage(*id).name.clone();
+    let ran: Vec<_> = outcome
+        .ran
+        .iter()
+        .map(|(id, key, took)| serde_json::json!({ "stage": name(id), "key": key, "seconds": took.as_secs_f64() }))
+        .collect();
+    let failed: Vec<_> = outcome
+        .failed
+        .iter()
+        .map(|f| serde_json::json!({ "stage": name(&f.stage), "why": f.why, "work": f.work, "log": f.log }))
+        .collect();
+    serde_json::json!({
+        "ran": ran,
+        "hits": outcome.hits,
+        "failed": failed,
+        "stopped": outcome.stopped.iter().map(name).collect::<Vec<_>>(),
+        "skipped": outcome.skipped.iter().map(name).collect::<Vec<_>>(),
+        "interrupted": outcome.interrupted,
+    })
+}

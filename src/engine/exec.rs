@@ -1,0 +1,145 @@
+//! Starting, interrupting and awaiting the process of one stage. It knows no graph.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::RawFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc::Sender,
+};
+
+/// A program to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Where it runs.
+    pub folder: PathBuf,
+    /// Its environment; nothing else is handed on.
+    pub env: Vec<(String, String)>,
+    /// Where its output goes, appended.
+    pub log: PathBuf,
+}
+
+/// A process that has ended: the number it was started under, and how.
+pub type Ended = (u32, io::Result<ExitStatus>);
+
+/// A process under way.
+#[derive(Debug)]
+pub struct Process {
+    group: i32,
+}
+
+/// Starts processes.
+pub trait Executor {
+    /// Starts a program. When it has ended, `(tag, status)` is sent. `keep` stays open in it.
+    fn start<M: From<Ended> + Send + 'static>(
+        &self,
+        launch: &Launch,
+        keep: RawFd,
+        tag: u32,
+        done: Sender<M>,
+    ) -> io::Result<Process>;
+}
+
+/// Starts processes on this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local;
+
+impl Executor for Local {
+    /// Must be called from a thread that lives as long as the run: the kernel kills the child when the thread that
+    /// started it ends.
+    fn start<M: From<Ended> + Send + 'static>(
+        &self,
+        launch: &Launch,
+        keep: RawFd,
+        tag: u32,
+        done: Sender<M>,
+    ) -> io::Result<Process> {
+        let log = File::options().create(true).append(true).open(&launch.log)?;
+        let (program, arguments) = launch.argv.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(&launch.folder)
+            .env_clear()
+            .envs(launch.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        let runner = std::process::id();
+        // SAFETY: only system calls that are safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 || libc::fcntl(keep, libc::F_SETFD, 0) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // The runner may have died before the line above.
+                if libc::getppid() as u32 != runner { Err(io::Error::other("the runner is gone")) } else { Ok(()) }
+            });
+        }
+        let mut child =
+            command.spawn().map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
+        let group = child.id() as i32;
+        std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            await_end(group);
+            // What the stage left running in its group goes with it. The first process is not reaped yet, so the number
+            // cannot have been given to somebody else.
+            signal(group, libc::SIGKILL);
+            let _ = done.send(M::from((tag, child.wait())));
+        })?;
+        Ok(Process { group })
+    }
+}
+
+impl Process {
+    /// The process group, which is also the first process's number.
+    pub fn group(&self) -> u32 {
+        self.group as u32
+    }
+
+    /// Asks it to write a checkpoint and end.
+    pub fn interrupt(&self) {
+        signal(self.group, libc::SIGTERM);
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        signal(self.group, libc::SIGKILL);
+    }
+}
+
+/// Waits until a child has ended, and leaves it to be reaped.
+fn await_end(child: i32) {
+    loop {
+        // SAFETY: the kernel fills the structure, which is plain data.
+        let done = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_PID, child as libc::id_t, &mut info, libc::WEXITED | libc::WNOWAIT)
+        };
+        if done == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
+}
+
+fn signal(group: i32, signal: i32) {
+    // SAFETY: sends a signal; no memory is involved.
+    unsafe { libc::kill(-group, signal) };
+}
+
+/// How a process ended, in words.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(libc::SIGKILL)) => "killed (signal 9); if nobody did, the system may have run out of memory".into(),
+        (None, Some(libc::SIGSEGV)) => "crashed (signal 11, segmentation fault)".into(),
+        (None, Some(libc::SIGABRT)) => "crashed (signal 6, abort)".into(),
+        (None, signal) => format!("ended by signal {}", signal.unwrap_or_default()),
+    }
+}

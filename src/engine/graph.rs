@@ -1,0 +1,339 @@
+//! Stages joined by what they read from one another.
+
+use crate::spec::{
+    diagnostic::{Diagnostic, nearest},
+    kind::{Role, Source},
+    pipeline::{Invalid, Pipeline, Stage, expand},
+};
+use petgraph::{
+    Direction,
+    graph::{DiGraph, NodeIndex},
+};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    path::PathBuf,
+};
+
+/// The output that every stage may write without declaring it.
+pub const METRICS: &str = "metrics";
+/// Its path below the output folder.
+pub const METRICS_PATH: &str = "metrics.jsonl";
+
+/// The number of a stage: its place in [`Pipeline::stages`].
+pub type Id = u32;
+
+/// Where an input of a stage comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum From {
+    /// An output of a stage, by name.
+    Output(Id, Box<str>),
+    /// A file or folder outside the store. Err: the path as written, and the variable in it that is not set.
+    Path(Result<PathBuf, (String, String)>),
+}
+
+/// One input of a stage, resolved.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// The stage's name for it.
+    pub slot: Box<str>,
+    /// Where it comes from.
+    pub from: From,
+    /// Whether its content joins the key.
+    pub hashed: bool,
+}
+
+/// A pipeline's stages and their edges.
+#[derive(Debug)]
+pub struct Graph {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    edges: Vec<Vec<Edge>>,
+    order: Vec<Id>,
+    graph: DiGraph<(), ()>,
+    by_name: HashMap<String, Id>,
+}
+
+impl Graph {
+    /// Joins the stages. Unknown references, ambiguous ones and cycles are errors.
+    pub fn new(pipeline: Pipeline) -> Result<Graph, Invalid> {
+        let by_name: HashMap<String, Id> =
+            pipeline.stages.iter().enumerate().map(|(i, s)| (s.name.clone(), i as Id)).collect();
+        unambiguous(&pipeline, &by_name)?;
+        let mut edges = Vec::with_capacity(pipeline.stages.len());
+        for stage in &pipeline.stages {
+            edges.push(edges_of(&pipeline, stage, &by_name)?);
+        }
+        let mut graph = DiGraph::with_capacity(edges.len(), edges.iter().map(Vec::len).sum());
+        edges.iter().for_each(|_| _ = graph.add_node(()));
+        for (to, edges) in edges.iter().enumerate() {
+            for edge in edges {
+                if let From::Output(from, _) = &edge.from {
+                    graph.add_edge(NodeIndex::new(*from as usize), NodeIndex::new(to), ());
+                }
+            }
+        }
+        let order = sort(&graph);
+        if order.len() < graph.node_count() {
+            return Err(cycle(&pipeline, &graph));
+        }
+        let graph = Graph { pipeline, edges, order, graph, by_name };
+        graph.check_targets()?;
+        Ok(graph)
+    }
+
+    /// A stage.
+    pub fn stage(&self, id: Id) -> &Stage {
+        &self.pipeline.stages[id as usize]
+    }
+
+    /// What it reads.
+    pub fn edges(&self, id: Id) -> &[Edge] {
+        &self.edges[id as usize]
+    }
+
+    /// Every stage, each behind all it reads from.
+    pub fn order(&self) -> &[Id] {
+        &self.order
+    }
+
+    /// The stages that read from it, each once.
+    pub fn readers(&self, id: Id) -> Vec<Id> {
+        self.neighbours(id, Direction::Outgoing)
+    }
+
+    /// The stages it reads from, each once.
+    pub fn sources(&self, id: Id) -> Vec<Id> {
+        self.neighbours(id, Direction::Incoming)
+    }
+
+    fn neighbours(&self, id: Id, direction: Direction) -> Vec<Id> {
+        let found = self.graph.neighbors_directed(NodeIndex::new(id as usize), direction);
+        let mut ids: Vec<Id> = found.map(|n| n.index() as Id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The stage of that name.
+    pub fn find(&self, name: &str) -> Result<Id, Diagnostic> {
+        let known = || self.by_name.keys().map(String::as_str);
+        let error = || Diagnostic::new(format!("no stage is called '{name}'")).nearest(name, known());
+        self.by_name.get(name).copied().ok_or_else(error)
+    }
+
+    /// The stage and output that `stage/output` means; the first output where it names none.
+    pub fn find_output(&self, reference: &str) -> Result<(Id, Box<str>), Diagnostic> {
+        find_output(&self.pipeline, &self.by_name, reference)
+    }
+
+    /// The stages that these names or patterns (`linear/*`) mean, in order.
+    pub fn select(&self, patterns: &[String]) -> Result<Vec<Id>, Diagnostic> {
+        let mut chosen = HashSet::new();
+        for pattern in patterns {
+            if let Some(id) = self.by_name.get(pattern) {
+                chosen.insert(*id);
+                continue;
+            }
+            let glob =
+                glob::Pattern::new(pattern).map_err(|e| Diagnostic::new(format!("'{pattern}' is no pattern: {e}")))?;
+            let before = chosen.len();
+            chosen.extend(self.by_name.iter().filter(|(name, _)| glob.matches(name)).map(|(_, id)| *id));
+            if chosen.len() == before && !self.by_name.keys().any(|name| glob.matches(name)) {
+                return Err(self
+                    .find(pattern)
+                    .expect_err("no stage has this name")
+                    .help("`caco graph` lists the stages"));
+            }
+        }
+        Ok(self.order.iter().copied().filter(|id| chosen.contains(id)).collect())
+    }
+
+    /// The stages of the pipeline's own targets, or all.
+    pub fn targets(&self) -> Vec<Id> {
+        match &self.pipeline.targets {
+            Some(targets) => self.select(targets).expect("targets were checked when the graph was made"),
+            None => self.order.clone(),
+        }
+    }
+
+    /// These stages and all they read from, directly or not, in order.
+    pub fn with_sources(&self, ids: &[Id]) -> Vec<Id> {
+        self.closure(ids, |id| self.sources(id))
+    }
+
+    /// These stages and all that read from them, directly or not, in order.
+    pub fn with_readers(&self, ids: &[Id]) -> Vec<Id> {
+        self.closure(ids, |id| self.readers(id))
+    }
+
+    fn closure(&self, ids: &[Id], next: impl Fn(Id) -> Vec<Id>) -> Vec<Id> {
+        let mut seen = vec![false; self.edges.len()];
+        let mut stack = ids.to_vec();
+        while let Some(id) = stack.pop() {
+            if !std::mem::replace(&mut seen[id as usize], true) {
+                stack.extend(next(id));
+            }
+        }
+        self.order.iter().copied().filter(|id| seen[*id as usize]).collect()
+    }
+
+    fn check_targets(&self) -> Result<(), Invalid> {
+        let Some(targets) = &self.pipeline.targets else { return Ok(()) };
+        let invalid = |error| Invalid { errors: vec![error], sources: self.pipeline.sources.clone() };
+        self.select(targets).map(drop).map_err(invalid)
+    }
+}
+
+/// Every stage behind all it reads from, and otherwise in the order of the file, which is the order people expect to
+/// read. Stages in a circle, and behind one, are left out.
+fn sort(graph: &DiGraph<(), ()>) -> Vec<Id> {
+    let mut missing: Vec<usize> = graph.node_indices().map(|n| graph.neighbors_directed(n, Direction::Incoming).count()).collect();
+    let mut ready: BinaryHeap<Reverse<usize>> = missing.iter().enumerate().filter(|(_, m)| **m == 0).map(|(i, _)| Reverse(i)).collect();
+    let mut order = Vec::with_capacity(missing.len());
+    while let Some(Reverse(i)) = ready.pop() {
+        order.push(i as Id);
+        for reader in graph.neighbors(NodeIndex::new(i)) {
+            missing[reader.index()] -= 1;
+            if missing[reader.index()] == 0 {
+                ready.push(Reverse(reader.index()));
+            }
+        }
+    }
+    order
+}
+
+/// A stage called like another stage's output would make a reference mean two things.
+fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(), Invalid> {
+    for stage in &pipeline.stages {
+        // Most stages have no other below their name; looking for the slash first keeps this linear.
+        let mut parent = stage.name.as_str();
+        while let Some(slash) = parent.rfind('/') {
+            parent = &parent[..slash];
+            let Some(above) = by_name.get(parent).map(|id| &pipeline.stages[*id as usize]) else { continue };
+            let output = &stage.name[parent.len() + 1..];
+            if output == METRICS || above.outputs.iter().any(|o| o.name == output) {
+                let message = format!(
+                    "'{}' means two things: this stage, and the output '{output}' of stage '{parent}'",
+                    stage.name
+                );
+                let error = Diagnostic::new(message).at(stage.at).help("rename one of them");
+                return Err(Invalid { errors: vec![error], sources: pipeline.sources.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -> Result<Vec<Edge>, Invalid> {
+    let edge = |input: &crate::spec::kind::Input| {
+        let from = match (&input.source, input.role) {
+            (Source::Path(path), _) => from_path(path),
+            (Source::Stage(reference), Role::Content) => {
+                let found = find_output(pipeline, by_name, reference);
+                let (id, output) = found.map_err(|e| at_reference(pipeline, stage, reference, e))?;
+                From::Output(id, output)
+            }
+            (Source::Stage(reference), Role::Through(slot)) => {
+                through(pipeline, by_name, reference, slot).map_err(|e| at_reference(pipeline, stage, reference, e))?
+            }
+        };
+        Ok(Edge { slot: input.slot.as_str().into(), from, hashed: input.role == Role::Content })
+    };
+    stage.inputs.iter().map(edge).collect()
+}
+
+fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {
+    let message = format!("stage '{}': {}", stage.name, error.message);
+    // Inside a variant the reference was completed with the variant's name; the file has it without.
+    let written = reference.rsplit_once('/').map_or(reference, |(head, _)| head);
+    let known = |text: &str| pipeline.sources[0].text.contains(&format!("\"{text}\""));
+    let written = if known(reference) { reference } else { written };
+    pipeline.at_reference(stage, written, Diagnostic { message, ..error })
+}
+
+fn from_path(path: &str) -> From {
+    match expand(path) {
+        Ok(path) => From::Path(Ok(std::path::absolute(&path).unwrap_or_else(|_| path.into()))),
+        Err(variable) => From::Path(Err((path.into(), variable))),
+    }
+}
+
+/// What stage `reference` reads in `slot`.
+fn through(
+    pipeline: &Pipeline,
+    by_name: &HashMap<String, Id>,
+    reference: &str,
+    slot: &str,
+) -> Result<From, Diagnostic> {
+    let (id, _) = find_output(pipeline, by_name, reference)?;
+    let stage = &pipeline.stages[id as usize];
+    let input = stage.inputs.iter().find(|input| input.slot == slot).ok_or_else(|| {
+        Diagnostic::new(format!("'{reference}' is a stage of kind '{}', which has no input '{slot}'", stage.kind))
+            .help("name a stage of kind 'index'")
+    })?;
+    match &input.source {
+        Source::Path(path) => Ok(from_path(path)),
+        Source::Stage(reference) => {
+            find_output(pipeline, by_name, reference).map(|(id, output)| From::Output(id, output))
+        }
+    }
+}
+
+fn find_output(
+    pipeline: &Pipeline,
+    by_name: &HashMap<String, Id>,
+    reference: &str,
+) -> Result<(Id, Box<str>), Diagnostic> {
+    let mut head = reference;
+    loop {
+        if let Some(id) = by_name.get(head) {
+            let stage = &pipeline.stages[*id as usize];
+            let Some(wanted) = reference[head.len()..].strip_prefix('/') else {
+                let first = stage.outputs.first().map_or(METRICS, |o| &o.name);
+                return Ok((*id, first.into()));
+            };
+            let outputs = || stage.outputs.iter().map(|o| &*o.name).chain([METRICS]);
+            if outputs().any(|name| name == wanted) {
+                return Ok((*id, wanted.into()));
+            }
+            return Err(Diagnostic::new(format!("stage '{head}' has no output '{wanted}'")).nearest(wanted, outputs()));
+        }
+        match head.rfind('/') {
+            Some(slash) => head = &head[..slash],
+            None => break,
+        }
+    }
+    let error = Diagnostic::new(format!("no stage is called '{reference}'"));
+    let outputs = |stage: &Stage| stage.outputs.iter().map(|o| format!("{}/{}", stage.name, o.name)).collect::<Vec<_>>();
+    let outputs: Vec<String> = pipeline.stages.iter().flat_map(outputs).collect();
+    match nearest(reference, outputs.iter().map(String::as_str)) {
+        Some(output) => Err(error.help(format!("did you mean '{output}'?"))),
+        None => Err(error.nearest(reference, by_name.keys().map(String::as_str))),
+    }
+}
+
+fn cycle(pipeline: &Pipeline, graph: &DiGraph<(), ()>) -> Invalid {
+    let components = petgraph::algo::tarjan_scc(graph);
+    let in_cycle = |c: &&Vec<NodeIndex>| c.len() > 1 || graph.contains_edge(c[0], c[0]);
+    let members: HashSet<NodeIndex> =
+        components.iter().find(in_cycle).expect("sorting left out a circle").iter().copied().collect();
+    // Every member has a successor inside; following the lowest one must come back to a stage seen before.
+    let start = *members.iter().min().expect("a cycle has members");
+    let mut path = vec![start];
+    let back = loop {
+        let inside = graph.neighbors(path[path.len() - 1]).filter(|n| members.contains(n));
+        let next = inside.min().expect("a strongly connected stage has a successor inside");
+        if let Some(back) = path.iter().position(|n| *n == next) {
+            break back;
+        }
+        path.push(next);
+    };
+    let name = |n: &NodeIndex| pipeline.stages[n.index()].name.as_str();
+    let mut names: Vec<&str> = path[back..].iter().map(name).collect();
+    names.push(names[0]);
+    let at = pipeline.stages[path[back].index()].at;
+    let message = format!("stages read from each other in a circle: {}", names.join(" -> "));
+    let error = Diagnostic::new(message).at(at).help("one of these must stop reading from the one before it");
+    Invalid { errors: vec![error], sources: pipeline.sources.clone() }
+}

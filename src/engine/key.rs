@@ -1,0 +1,182 @@
+//! A stage's key: BLAKE3 over its preimage, a canonical JSON text of what was asked for.
+//!
+//! | value                                              | in the key | why |
+//! |----------------------------------------------------|:----------:|-----|
+//! | stage kind and the version of its code             | yes | other code may give other results |
+//! | digest of the code, while it is not acknowledged   | yes | an edit nobody vouched for may give other results |
+//! | the parameters the stage reads, precision and seed | yes | they decide the result |
+//! | content digests of the inputs, by slot             | yes | they decide the result; by content, so that equal bytes cut a rerun short |
+//! | values pinned in the pipeline file                 | yes | the file asks for it |
+//! | names of stages, pipelines and variants            | no  | a name changes no result |
+//! | paths, modification times, owners of files         | no  | the bytes count, not where they lie |
+//! | device, host, thread and worker counts             | no  | they are in the record; who wants them pins them |
+//! | log intervals, retries, time limits, resources     | no  | how it is run, not what |
+//! | comments and order in the pipeline file            | no  | the same pipeline |
+//! | parameters added later, at their neutral value     | no  | it is today's behaviour |
+
+use super::digest::Digest;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// The name of a result: what was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub Digest);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Key {
+    type Err = super::digest::NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Key)
+    }
+}
+
+/// The version of the preimage's own form. Raising it moves every key.
+const FORMAT: u32 = 1;
+
+/// A stage's preimage, as it is kept beside the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preimage {
+    /// The form of this text.
+    pub format: u32,
+    /// The stage kind.
+    pub kind: String,
+    /// The version of the kind's code.
+    pub version: u32,
+    /// The digest of the kind's code, where it is not the acknowledged one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Digest>,
+    /// The parameters that decide the result.
+    pub parameters: serde_json::Value,
+    /// Pinned values, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pin: BTreeMap<String, String>,
+    /// Content digests of the inputs, by slot.
+    pub inputs: BTreeMap<String, Digest>,
+}
+
+/// The parts of a preimage that are known before any input is.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The stage kind.
+    pub kind: &'a str,
+    /// The version of its code.
+    pub version: u32,
+    /// The digest of its code, where it is not the acknowledged one.
+    pub code: Option<Digest>,
+    /// Its parameters as canonical JSON.
+    pub parameters: &'a str,
+    /// Pinned values.
+    pub pin: &'a BTreeMap<String, String>,
+}
+
+impl Parts<'_> {
+    /// The canonical text with these inputs, which are sorted by slot here. The same text as [`Preimage`] serialises to.
+    pub fn text(&self, inputs: &mut [(&str, Digest)]) -> String {
+        use std::fmt::Write;
+        inputs.sort_unstable_by_key(|(slot, _)| *slot);
+        let mut text = String::with_capacity(160 + self.parameters.len() + inputs.len() * 90);
+        let quoted = |s: &str| serde_json::to_string(s).expect("strings are JSON");
+        write!(text, r#"{{"format":{FORMAT},"kind":{},"version":{}"#, quoted(self.kind), self.version)
+            .expect("a string takes all text");
+        if let Some(code) = self.code {
+            write!(text, r#","code":"{code}""#).expect("a string takes all text");
+        }
+        text.push_str(r#","parameters":"#);
+        text.push_str(self.parameters);
+        if !self.pin.is_empty() {
+            text.push_str(r#","pin":"#);
+            text.push_str(&serde_json::to_string(self.pin).expect("strings are JSON"));
+        }
+        text.push_str(r#","inputs":{"#);
+        for (i, (slot, digest)) in inputs.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(text, r#"{comma}{}:"{digest}""#, quoted(slot)).expect("a string takes all text");
+        }
+        text.push_str("}}");
+        text
+    }
+}
+
+/// The key of a canonical text.
+pub fn of_text(text: &str) -> Key {
+    Key(Digest::of(text.as_bytes()))
+}
+
+impl Preimage {
+    /// The key.
+    pub fn key(&self) -> Key {
+        of_text(&serde_json::to_string(self).expect("a preimage is JSON"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts<'a>(parameters: &'a str, pin: &'a BTreeMap<String, String>) -> Parts<'a> {
+        Parts { kind: "pretrain", version: 3, code: None, parameters, pin }
+    }
+
+    #[test]
+    fn keys_are_frozen() {
+        // Results in users' stores stand under these keys.
+        let text = parts(r#"{"epochs":200,"temperature":0.08}"#, &BTreeMap::new())
+            .text(&mut [("index", Digest::of(b"i")), ("bank", Digest::of(b"b"))]);
+        insta::assert_snapshot!(format!("{text}\n{}", of_text(&text)));
+    }
+
+    #[test]
+    fn every_part_moves_the_key() {
+        let none = BTreeMap::new();
+        let pin = BTreeMap::from([("device".to_string(), "cuda".to_string())]);
+        let base = parts("{}", &none);
+        let input = [("a", Digest::of(b"1"))];
+        let key = |parts: Parts, mut inputs: Vec<(&str, Digest)>| of_text(&parts.text(&mut inputs));
+        let all = [
+            key(base, input.to_vec()),
+            key(Parts { kind: "knn", ..base }, input.to_vec()),
+            key(Parts { version: 4, ..base }, input.to_vec()),
+            key(Parts { code: Some(Digest::of(b"c")), ..base }, input.to_vec()),
+            key(Parts { parameters: r#"{"k":1}"#, ..base }, input.to_vec()),
+            key(Parts { pin: &pin, ..base }, input.to_vec()),
+            key(base, vec![("b", Digest::of(b"1"))]),
+            key(base, vec![("a", Digest::of(b"2"))]),
+            key(base, vec![]),
+        ];
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_is_what_a_preimage_serialises_to(
+            parameters in prop::collection::btree_map("[a-z\"\\\\é]{1,4}", any::<i64>(), 0..4),
+            pin in prop::collection::btree_map(".{0,4}", ".{0,4}", 0..3),
+            inputs in prop::collection::btree_map(".{0,6}", any::<[u8; 32]>().prop_map(Digest), 0..5),
+            code in prop::option::of(any::<[u8; 32]>().prop_map(Digest)),
+        ) {
+            let parameters = serde_json::json!(parameters);
+            let preimage = Preimage { format: FORMAT, kind: "k".into(), version: 1, code, parameters: parameters.clone(), pin: pin.clone(), inputs: inputs.clone() };
+            let mut shuffled: Vec<(&str, Digest)> = inputs.iter().rev().map(|(slot, digest)| (slot.as_str(), *digest)).collect();
+            let text = Parts { kind: "k", version: 1, code, parameters: &parameters.to_string(), pin: &pin }.text(&mut shuffled);
+            prop_assert_eq!(&text, &serde_json::to_string(&preimage).unwrap());
+            prop_assert_eq!(of_text(&text), preimage.key());
+            prop_assert_eq!(serde_json::from_str::<Preimage>(&text).unwrap(), preimage);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The digest of a folder: BLAKE3 over its canonical listing, one line a file, sorted by path:
+//! `<BLAKE3 of the bytes> <length> <path>`. Modes, times and empty folders do not count; links are followed.
+
+use super::{digest, digest::Digest, stat};
+use rayon::prelude::*;
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// The files below a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted by path.
+    pub files: Vec<Entry>,
+}
+
+/// One file of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Relative, parts separated by `/`.
+    pub path: String,
+    /// BLAKE3 of its bytes.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// A file or folder that cannot be digested, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system said no.
+    #[error("cannot read {path}: {error}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A name that no listing can hold.
+    #[error("{path} has a name that is not UTF-8 or holds a line break; rename it", path = path.display())]
+    Name {
+        /// The file or folder, its name made printable.
+        path: PathBuf,
+    },
+    /// A link that leads back to a folder above it.
+    #[error("{path} is a link that leads back to a folder above it; remove the link", path = path.display())]
+    Loop {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Neither a file nor a folder.
+    #[error("{path} is neither a file nor a folder; remove it", path = path.display())]
+    Special {
+        /// The socket, pipe or device.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    fn io(path: &Path, error: io::Error) -> Self {
+        if error.raw_os_error() == Some(libc::ELOOP) {
+            return Error::Loop { path: path.into() };
+        }
+        Error::Io { path: path.into(), error }
+    }
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A file: digest and length.
+    File(Digest, u64),
+    /// A folder.
+    Folder(Listing),
+}
+
+impl Content {
+    /// The content digest.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Content::File(digest, _) => *digest,
+            Content::Folder(listing) => listing.digest(),
+        }
+    }
+}
+
+/// Digests the file or folder at `path`; unchanged files are not read again. A missing one gives None.
+pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Error> {
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    if meta.is_dir() {
+        return Listing::of_folder(path, cache).map(|listing| Some(Content::Folder(listing)));
+    }
+    if !meta.is_file() {
+        return Err(Error::Special { path: path.into() });
+    }
+    let digest = digest_of(path, &meta, cache)?;
+    Ok(Some(Content::File(digest, meta.len())))
+}
+
+fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Digest, Error> {
+    if let Some(known) = cache.lookup(path, meta) {
+        return Ok(known);
+    }
+    let read_at = SystemTime::now();
+    let digest = digest::of_file(path, meta.len()).map_err(|e| Error::io(path, e))?;
+    cache.insert(path, meta, digest, read_at);
+    Ok(digest)
+}
+
+impl Listing {
+    /// The listing of a folder.
+    pub fn of_folder(root: &Path, cache: &stat::Cache) -> Result<Listing, Error> {
+        let found = walk(root)?;
+        let entry = |(path, absolute, meta): (String, PathBuf, Metadata)| {
+            let digest = digest_of(&absolute, &meta, cache)?;
+            Ok(Entry { path, digest, size: meta.len() })
+        };
+        let mut files = found.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(Listing { files })
+    }
+
+    /// The canonical text.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(self.files.len() * 110);
+        for file in &self.files {
+            use std::fmt::Write;
+            writeln!(text, "{} {} {}", file.digest, file.size, file.path).expect("a string takes all text");
+        }
+        text
+    }
+
+    /// Reads a canonical text. Err: the number of the first line that is none.
+    pub fn parse(text: &str) -> Result<Listing, usize> {
+        let entry = |(i, line): (usize, &str)| {
+            let mut parts = line.splitn(3, ' ');
+            let digest = parts.next().and_then(|d| d.parse().ok());
+            let size = parts.next().and_then(|s| s.parse().ok());
+            let path =
+                parts.next().filter(|p| !p.is_empty() && p.split('/').all(|part| !matches!(part, "" | "." | "..")));
+            match (digest, size, path) {
+                (Some(digest), Some(size), Some(path)) => Ok(Entry { path: path.into(), digest, size }),
+                _ => Err(i + 1),
+            }
+        };
+        text.lines().enumerate().map(entry).collect::<Result<_, _>>().map(|files| Listing { files })
+    }
+
+    /// BLAKE3 of the canonical text.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.text().as_bytes())
+    }
+
+    /// All bytes together.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|f| f.size).sum()
+    }
+
+    /// The paths that differ between two listings, in order, each with what happened to it.
+    pub fn changes(&self, new: &Listing) -> Vec<(String, &'static str)> {
+        let mut changes = vec![];
+        let (mut old, mut new) = (self.files.iter().peekable(), new.files.iter().peekable());
+        loop {
+            match (old.peek(), new.peek()) {
+                (None, None) => return changes,
+                (Some(o), n) if n.is_none_or(|n| o.path < n.path) => {
+                    changes.push((o.path.clone(), "removed"));
+                    old.next();
+                }
+                (o, Some(n)) if o.is_none_or(|o| n.path < o.path) => {
+                    changes.push((n.path.clone(), "added"));
+                    new.next();
+                }
+                (Some(o), Some(n)) => {
+                    if o.digest != n.digest {
+                        changes.push((n.path.clone(), "changed"));
+                    }
+                    old.next();
+                    new.next();
+                }
+                _ => unreachable!("one of the arms above takes every other pair"),
+            }
+        }
+    }
+}
+
+type Found = (String, PathBuf, Metadata);
+
+/// Every file below `root`, links followed, in no order.
+fn walk(root: &Path) -> Result<Vec<Found>, Error> {
+    let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
+    walk_folder(root, "", &[(meta.dev(), meta.ino())])
+}
+
+fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)]) -> Result<Vec<Found>, Error> {
+    let mut files = vec![];
+    let mut folders = vec![];
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let entry = entry.map_err(|e| Error::io(folder, e))?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|n| !n.contains('\n')) else {
+            return Err(Error::Name { path: path.to_string_lossy().replace('\n', "\\n").into() });
+        };
+        let relative = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
+        let mut meta = entry.metadata().map_err(|e| Error::io(&path, e))?;
+        let link = meta.is_symlink();
+        if link {
+            meta = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
+        }
+        if meta.is_file() {
+            files.push((relative, path, meta));
+        } else if meta.is_dir() {
+            let id = (meta.dev(), meta.ino());
+            if link && above.contains(&id) {
+                return Err(Error::Loop { path });
+            }
+            folders.push((relative, path, id));
+        } else {
+            return Err(Error::Special { path });
+        }
+    }
+    let below = |(relative, path, id): (String, PathBuf, (u64, u64))| {
+        let above = [above, &[id]].concat();
+        walk_folder(&path, &relative, &above)
+    };
+    let found = folders.into_par_iter().map(below).collect::<Result<Vec<_>, _>>()?;
+    files.extend(found.into_iter().flatten());
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::{ffi::OsStrExt, fs::symlink};
+
+    fn listing(root: &Path) -> Result<Listing, Error> {
+        Listing::of_folder(root, &stat::Cache::load(Path::new("/nonexistent")))
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("b/c")).unwrap();
+        fs::write(folder.path().join("b/c/one"), "1").unwrap();
+        fs::write(folder.path().join("a"), "2").unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_text_is_canonical() {
+        let folder = folder();
+        symlink("a", folder.path().join("link")).unwrap();
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        let listing = listing(folder.path()).unwrap();
+        insta::assert_snapshot!(listing.text());
+        assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
+    }
+
+    #[test]
+    fn bytes_and_names_count_and_times_do_not() {
+        let folder = folder();
+        let before = listing(folder.path()).unwrap().digest();
+        let file = folder.path().join("a");
+        fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(listing(folder.path()).unwrap().digest(), before);
+        fs::write(&file, "3").unwrap();
+        let changed = listing(folder.path()).unwrap().digest();
+        assert_ne!(changed, before);
+        fs::rename(&file, folder.path().join("d")).unwrap();
+        assert_ne!(listing(folder.path()).unwrap().digest(), changed);
+    }
+
+    #[test]
+    fn what_no_listing_can_hold_is_an_error_that_names_it() {
+        let folder = folder();
+        symlink("..", folder.path().join("b/up")).unwrap();
+        assert!(matches!(listing(folder.path()), Err(Error::Loop { path }) if path.ends_with("b/up")));
+        fs::remove_file(folder.path().join("b/up")).unwrap();
+        let bad = folder.path().join(std::ffi::OsStr::from_bytes(b"x\xff"));
+        fs::write(&bad, "").unwrap();
+        assert!(matches!(listing(folder.path()), Err(Error::Name { .. })));
+        fs::remove_file(bad).unwrap();
+        symlink("nowhere", folder.path().join("dangling")).unwrap();
+        assert!(matches!(listing(folder.path()), Err(Error::Io { path, .. }) if path.ends_with("dangling")));
+    }
+
+    #[test]
+    fn changes_are_told_file_by_file() {
+        let entry = |path: &str, text: &str| Entry { path: path.into(), digest: Digest::of(text.as_bytes()), size: 1 };
+        let old = Listing { files: vec![entry("a", "1"), entry("b", "1"), entry("c", "1")] };
+        let new = Listing { files: vec![entry("b", "2"), entry("c", "1"), entry("d", "1")] };
+        let expected = [("a", "removed"), ("b", "changed"), ("d", "added")];
+        assert_eq!(old.changes(&new), expected.map(|(p, w)| (p.to_string(), w)));
+    }
+
+    #[test]
+    fn a_damaged_listing_is_refused_with_its_line() {
+        let good = format!("{} 1 a\n", Digest::of(b""));
+        assert_eq!(Listing::parse(&format!("{good}{} 1 ../b\n", Digest::of(b""))), Err(2));
+        assert_eq!(Listing::parse("x 1 a\n"), Err(1));
+    }
+}

@@ -1,0 +1,16 @@
+//! A content-hashed DAG of stages: it has never heard of tensors. Modules in the order of a run.
+
+pub mod code;
+pub mod digest;
+pub mod exec;
+pub mod graph;
+pub mod guard;
+pub mod key;
+pub mod listing;
+pub mod names;
+pub mod plan;
+pub mod publish;
+pub mod run;
+pub mod stat;
+pub mod store;
+pub mod why;

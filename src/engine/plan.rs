@@ -1,0 +1,207 @@
+//! What would run, and what is there already.
+
+use super::{
+    code,
+    digest::Digest,
+    graph::{From, Graph, Id},
+    key::{self, Key, Parts},
+    listing::{self, Content},
+    store::{self, Published, Store},
+};
+use rayon::prelude::*;
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+/// What lies outside the store, digested once.
+#[derive(Debug, Default)]
+pub struct Outside {
+    contents: HashMap<PathBuf, Result<Option<Content>, listing::Error>>,
+}
+
+impl Outside {
+    /// Digests every file and folder that these stages read.
+    pub fn read(graph: &Graph, ids: &[Id], store: &Store) -> Outside {
+        let paths: HashSet<&Path> = ids
+            .iter()
+            .flat_map(|id| graph.edges(*id))
+            .filter_map(|edge| match &edge.from {
+                From::Path(Ok(path)) => Some(path.as_path()),
+                _ => None,
+            })
+            .collect();
+        let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, &store.stat));
+        Outside { contents: paths.par_iter().map(read).collect() }
+    }
+
+    /// What was found at a path.
+    pub fn content(&self, path: &Path) -> Option<&Content> {
+        self.contents.get(path).and_then(|c| c.as_ref().ok()).and_then(Option::as_ref)
+    }
+
+    fn digest(&self, path: &Path) -> Result<Digest, String> {
+        match self.contents.get(path) {
+            Some(Ok(Some(content))) => Ok(content.digest()),
+            Some(Ok(None)) | None => Err(format!("{} does not exist", path.display())),
+            Some(Err(error)) => Err(error.to_string()),
+        }
+    }
+}
+
+/// An input that is not there: the slot, and what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Missing {
+    /// The stage's name for the input.
+    pub slot: String,
+    /// Where was looked, and what was wrong.
+    pub why: String,
+}
+
+/// What a stage needs before it can be looked up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Its key and preimage.
+    Known(Key, String),
+    /// A stage it reads from has no result yet.
+    Unknown,
+    /// Files outside the store that are not there.
+    Missing(Vec<Missing>),
+}
+
+/// What is to happen with a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Its result is there.
+    Hit(Published),
+    /// It runs.
+    Run(Key),
+    /// It may run: a stage it reads from runs first, and may yield the bytes of before.
+    MayRun,
+    /// It cannot run: inputs are missing.
+    Blocked(Vec<Missing>),
+    /// A stage it reads from is blocked.
+    Behind(Id),
+}
+
+/// The steps of some stages, in order.
+#[derive(Debug)]
+pub struct Plan {
+    /// The stages, each behind all it reads from.
+    pub steps: Vec<(Id, Step)>,
+    /// What was read outside the store.
+    pub outside: Outside,
+}
+
+impl Plan {
+    /// Plans these stages, which must hold with every stage all it reads from. A stage in `force` runs even where its
+    /// result is there.
+    pub fn new(graph: &Graph, ids: &[Id], store: &Store, force: &HashSet<Id>) -> store::Result<Plan> {
+        let outside = Outside::read(graph, ids, store);
+        let mut denied = HashSet::new();
+        loop {
+            let steps = pass(graph, ids, store, force, &outside, &denied)?;
+            // Keys were looked up in the catalog, without a call to the system; now everything found is looked at.
+            let broken: Vec<&Published> = steps
+                .par_iter()
+                .filter_map(|(_, step)| match step {
+                    Step::Hit(published) if store.is_broken(published) => Some(published),
+                    _ => None,
+                })
+                .collect();
+            if broken.is_empty() {
+                return Ok(Plan { steps, outside });
+            }
+            for published in broken {
+                store.forget(published)?;
+                let again = store.lookup(published.key)?;
+                if again.is_none_or(|again| store.is_broken(&again)) {
+                    denied.insert(published.key);
+                }
+            }
+        }
+    }
+
+    /// How many steps satisfy something.
+    pub fn count(&self, which: impl Fn(&Step) -> bool) -> usize {
+        self.steps.iter().filter(|(_, step)| which(step)).count()
+    }
+
+    /// Whether every result is there.
+    pub fn is_done(&self) -> bool {
+        self.steps.iter().all(|(_, step)| matches!(step, Step::Hit(_)))
+    }
+}
+
+fn pass(
+    graph: &Graph,
+    ids: &[Id],
+    store: &Store,
+    force: &HashSet<Id>,
+    outside: &Outside,
+    denied: &HashSet<Key>,
+) -> store::Result<Vec<(Id, Step)>> {
+    let mut place: Vec<u32> = vec![u32::MAX; graph.pipeline.stages.len()];
+    let mut steps: Vec<(Id, Step)> = Vec::with_capacity(ids.len());
+    for &id in ids {
+        let step_of = |of: Id| steps.get(place[of as usize] as usize).map(|(_, step)| step);
+        let published = |of: Id| match step_of(of) {
+            Some(Step::Hit(published)) => Some(published),
+            _ => None,
+        };
+        let blocked = graph.edges(id).iter().find_map(|edge| match edge.from {
+            From::Output(of, _) if matches!(step_of(of), Some(Step::Blocked(_) | Step::Behind(_))) => Some(of),
+            _ => None,
+        });
+        let step = match (blocked, ask(graph, id, outside, published)) {
+            (_, Ask::Missing(missing)) => Step::Blocked(missing),
+            (Some(of), _) => Step::Behind(of),
+            (None, Ask::Unknown) => Step::MayRun,
+            (None, Ask::Known(key, _)) if force.contains(&id) || denied.contains(&key) => Step::Run(key),
+            (None, Ask::Known(key, _)) => store.lookup(key)?.map_or(Step::Run(key), Step::Hit),
+        };
+        place[id as usize] = steps.len() as u32;
+        steps.push((id, step));
+    }
+    Ok(steps)
+}
+
+/// A stage's key, if all it reads is known.
+pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) -> Option<&'p Published>) -> Ask {
+    let stage = graph.stage(id);
+    let mut inputs = Vec::with_capacity(graph.edges(id).len());
+    let mut missing = vec![];
+    let mut unknown = false;
+    for edge in graph.edges(id) {
+        let digest = match &edge.from {
+            From::Output(of, output) => match published(*of) {
+                None => {
+                    unknown = true;
+                    continue;
+                }
+                Some(result) => result
+                    .output(output)
+                    .map(|o| o.blake3)
+                    .ok_or_else(|| format!("stage '{}' wrote no {output}", graph.stage(*of).name)),
+            },
+            From::Path(Ok(path)) => outside.digest(path),
+            From::Path(Err((path, variable))) => Err(format!("{path}: the environment variable {variable} is not set")),
+        };
+        match digest {
+            Ok(digest) if edge.hashed => inputs.push((&*edge.slot, digest)),
+            Ok(_) => {}
+            Err(why) => missing.push(Missing { slot: edge.slot.to_string(), why }),
+        }
+    }
+    if !missing.is_empty() {
+        return Ask::Missing(missing);
+    }
+    if unknown {
+        return Ask::Unknown;
+    }
+    let code = code::unacknowledged(stage.kind);
+    let parts =
+        Parts { kind: stage.kind, version: stage.version, code, parameters: &stage.key_parameters, pin: &stage.pin };
+    let text = parts.text(&mut inputs);
+    Ask::Known(key::of_text(&text), text)
+}

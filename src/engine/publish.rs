@@ -1,0 +1,167 @@
+//! The thread that takes finished stages into the store, many at a time where they end close together.
+
+use super::{
+    digest::Digest,
+    graph::{Graph, Id},
+    key::Key,
+    listing,
+    store::{Committed, Lock, Pending, Store},
+};
+use serde_json::json;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc::{self, Sender},
+    thread::Scope,
+    time::{Duration, SystemTime},
+};
+
+/// A stage whose process ended well.
+#[derive(Debug)]
+pub struct Finished {
+    /// The stage.
+    pub id: Id,
+    /// Its key.
+    pub key: Key,
+    /// Its preimage.
+    pub preimage: String,
+    /// The key's lock, held until the result is published.
+    pub lock: Lock,
+    /// Its folder.
+    pub work: PathBuf,
+    /// When it started.
+    pub began: SystemTime,
+    /// How long it ran.
+    pub took: Duration,
+    /// Which try it was.
+    pub attempt: u32,
+    /// Whether it went on from a checkpoint.
+    pub resumed: bool,
+    /// The cores it had.
+    pub cpus: u32,
+    /// What it read outside the store, with the digests from before it started.
+    pub inputs: Vec<(PathBuf, Digest)>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct News {
+    /// The stage.
+    pub id: Id,
+    /// Its key.
+    pub key: Key,
+    /// How long it ran.
+    pub took: Duration,
+    /// Its result. Err: why there is none.
+    pub result: Result<Committed, String>,
+}
+
+/// The runner's end.
+pub struct Publisher {
+    sender: Sender<Finished>,
+}
+
+/// No more results than this share one sync.
+const BATCH: usize = 64;
+
+impl Publisher {
+    /// Starts the thread. It ends when the publisher is dropped and all is published.
+    pub fn start<'s, 'e: 's, M: From<News> + Send + 'static>(
+        scope: &'s Scope<'s, 'e>,
+        store: &'e Store,
+        graph: &'e Graph,
+        news: Sender<M>,
+    ) -> Publisher {
+        let (sender, receiver) = mpsc::channel::<Finished>();
+        scope.spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let batch: Vec<Finished> = std::iter::once(first).chain(receiver.try_iter()).take(BATCH).collect();
+                for item in publish(store, graph, batch) {
+                    let _ = news.send(M::from(item));
+                }
+            }
+        });
+        Publisher { sender }
+    }
+
+    /// Hands over a stage.
+    pub fn send(&self, finished: Finished) {
+        // The thread ends only after this sender is dropped.
+        let _ = self.sender.send(finished);
+    }
+}
+
+fn publish(store: &Store, graph: &Graph, batch: Vec<Finished>) -> Vec<News> {
+    let mut news = vec![];
+    let mut ready = vec![];
+    for finished in batch {
+        match take_in(store, graph, &finished) {
+            Ok(pending) => ready.push((finished, pending)),
+            Err(why) => news.push(of(finished, Err(why))),
+        }
+    }
+    let (finished, pending): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+    match store.commit(&pending) {
+        Ok(committed) => {
+            for (finished, committed) in finished.into_iter().zip(committed) {
+                // Gone before the lock is: whoever takes the lock next must find no leftovers.
+                let _ = fs::remove_dir_all(&finished.work);
+                news.push(of(finished, Ok(committed)));
+            }
+        }
+        Err(error) => news.extend(finished.into_iter().map(|f| of(f, Err(error.to_string())))),
+    }
+    news
+}
+
+fn of(finished: Finished, result: Result<Committed, String>) -> News {
+    News { id: finished.id, key: finished.key, took: finished.took, result }
+}
+
+fn take_in(store: &Store, graph: &Graph, finished: &Finished) -> Result<Pending, String> {
+    for (path, before) in &finished.inputs {
+        let now = listing::of_path(path, &store.stat).map_err(|e| e.to_string())?;
+        if let Some(listing::Content::Folder(listing)) = &now {
+            store.keep_listing(listing).map_err(|e| e.to_string())?;
+        }
+        if now.is_none_or(|now| now.digest() != *before) {
+            return Err(format!(
+                "its input {} was changed while the stage ran; nothing was published, run again",
+                path.display()
+            ));
+        }
+    }
+    let mut pending = Pending::new(finished.key, finished.preimage.clone());
+    let stage = graph.stage(finished.id);
+    pending.outputs =
+        store.ingest(&finished.work.join("out"), &stage.outputs, &mut pending).map_err(|e| e.to_string())?;
+    pending.record = record(graph, finished);
+    pending.log = Some(finished.work.join("log"));
+    let byproducts = finished.work.join("byproducts");
+    pending.byproducts = fs::read_dir(&byproducts).is_ok_and(|mut d| d.next().is_some()).then_some(byproducts);
+    Ok(pending)
+}
+
+/// How the result was made; nothing of it is in the key.
+fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
+    let stage = graph.stage(finished.id);
+    let class = read_json(&finished.work.join("byproducts/class.json"));
+    json!({
+        "stage": stage.name,
+        "pipeline": graph.pipeline.name,
+        "kind": stage.kind,
+        "key": finished.key,
+        "started": humantime::format_rfc3339_millis(finished.began).to_string(),
+        "seconds": finished.took.as_secs_f64(),
+        "attempt": finished.attempt,
+        "resumed": finished.resumed,
+        "threads": finished.cpus,
+        "host": super::store::host(),
+        "caco": env!("CARGO_PKG_VERSION"),
+        "determinism_class": class,
+    })
+}
+
+fn read_json(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}

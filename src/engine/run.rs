@@ -1,0 +1,777 @@
+//! The runner: a small state machine that takes stages from waiting to done. It starts nothing itself (`exec`), decides
+//! nothing about keys (`plan`), and writes no result (`publish`).
+
+use super::{
+    exec::{self, Ended, Executor, Launch, Process},
+    graph::{From as Origin, Graph, Id},
+    guard::Guard,
+    key::Key,
+    plan::{Ask, Outside, Plan, Step, ask},
+    publish::{Finished, News, Publisher},
+    store::{self, Lock, Published, Store},
+};
+use crate::{job, spec::pipeline::Stage};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Where a stage is on its way.
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    /// A stage that it reads from is not done.
+    Waiting,
+    /// Its key is known, its result is not there; it waits for room.
+    Queued(Key),
+    /// Somebody else computes its key: another run, or another stage of this one.
+    Elsewhere(Key),
+    /// It failed and is tried again later.
+    Pausing(Key),
+    /// Its process is under way.
+    Running(Key),
+    /// Its process ended well and its outputs are being taken in.
+    Publishing(Key),
+    /// Its result is there.
+    Done(Published),
+    /// It failed for good.
+    Failed,
+    /// It was asked to stop.
+    Stopped,
+    /// A stage that it reads from failed, was stopped or is blocked.
+    Skipped,
+}
+
+/// How a run is to go.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Go on with what does not hang on a failed stage.
+    pub keep_going: bool,
+    /// CPU cores to hand out.
+    pub cpus: u32,
+    /// GPUs to hand out, by number.
+    pub gpus: Vec<u32>,
+    /// Memory to hand out, GiB.
+    pub memory_gib: f64,
+    /// Stop cleanly after this long.
+    pub max_time: Option<Duration>,
+}
+
+/// What one attempt at a stage is given.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    /// The stage.
+    pub stage: &'a Stage,
+    /// Where each input lies, by slot.
+    pub inputs: Vec<(&'a str, PathBuf)>,
+    /// Its own folder, which survives a crash.
+    pub work: &'a Path,
+    /// CPU cores.
+    pub cpus: u32,
+    /// GPUs, by number.
+    pub gpus: Vec<u32>,
+}
+
+/// Knows which program executes a stage kind.
+pub trait Programs {
+    /// Prepares the stage's folder and names the program.
+    fn launch(&self, prepared: &Prepared) -> anyhow::Result<Launch>;
+    /// How many cores a stage takes where its file says nothing.
+    fn cpus(&self, stage: &Stage, available: u32) -> u32;
+}
+
+/// Something that happened, for whoever watches.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A stage was started.
+    Started {
+        /// The stage.
+        id: Id,
+        /// Its folder.
+        work: &'a Path,
+        /// Which try this is, from 1.
+        attempt: u32,
+        /// Whether it goes on from a checkpoint.
+        resumes: bool,
+    },
+    /// A stage's result is there.
+    Done {
+        /// The stage.
+        id: Id,
+        /// How it came to be.
+        how: How,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A stage failed.
+    Failed {
+        /// The stage.
+        id: Id,
+        /// Why.
+        failure: &'a Failure,
+        /// Whether it is tried again, and when.
+        again: Option<Duration>,
+    },
+    /// Another run computes a stage's key.
+    Elsewhere {
+        /// The stage.
+        id: Id,
+    },
+    /// The run was asked to stop.
+    Stopping {
+        /// Stages that are writing a checkpoint.
+        running: usize,
+    },
+    /// A key now has results of different bytes.
+    Diverges {
+        /// The stage.
+        id: Id,
+        /// Its key.
+        key: Key,
+    },
+    /// A moment passed.
+    Tick,
+}
+
+/// How a stage came to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It ran.
+    Ran,
+    /// Its result was found once its inputs were known.
+    Hit,
+    /// Another run, or another stage of this one, made it.
+    Shared,
+}
+
+/// A stage that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The stage.
+    pub stage: Id,
+    /// What happened.
+    pub why: String,
+    /// Its folder, kept.
+    pub work: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Stages that ran.
+    pub ran: Vec<(Id, Key, Duration)>,
+    /// Stages whose results were there.
+    pub hits: usize,
+    /// Stages that failed.
+    pub failed: Vec<Failure>,
+    /// Stages that were stopped at a checkpoint.
+    pub stopped: Vec<Id>,
+    /// Stages that did not run because another one failed, was stopped or is blocked.
+    pub skipped: Vec<Id>,
+    /// What stopped the run: a signal's number, or 0 for the time limit.
+    pub interrupted: Option<i32>,
+    /// The result of every stage that has one.
+    pub results: HashMap<Id, Published>,
+}
+
+enum Message {
+    Ended(u32, io::Result<ExitStatus>),
+    News(News),
+}
+
+impl From<Ended> for Message {
+    fn from((tag, status): Ended) -> Self {
+        Message::Ended(tag, status)
+    }
+}
+
+impl From<News> for Message {
+    fn from(news: News) -> Self {
+        Message::News(news)
+    }
+}
+
+struct Running {
+    process: Process,
+    lock: Lock,
+    preimage: String,
+    started: Instant,
+    began: SystemTime,
+    deadline: Option<Instant>,
+    resumes: bool,
+    room: Room,
+    timed_out: bool,
+    killed_at: Option<Instant>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Room {
+    cpus: u32,
+    gpus: Vec<u32>,
+    memory_gib: f64,
+}
+
+/// Signals received: how many, and the last one.
+#[derive(Debug, Default)]
+pub struct Signals {
+    count: AtomicU32,
+    last: AtomicU32,
+}
+
+impl Signals {
+    /// Notes a signal.
+    pub fn note(&self, signal: i32) {
+        self.last.store(signal as u32, Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> (u32, i32) {
+        (self.count.load(Ordering::SeqCst), self.last.load(Ordering::SeqCst) as i32)
+    }
+}
+
+/// A run in progress.
+pub struct Runner<'r> {
+    graph: &'r Graph,
+    store: &'r Store,
+    programs: &'r dyn Programs,
+    options: Options,
+    signals: &'r Signals,
+    outside: Outside,
+    states: HashMap<Id, State>,
+    order: Vec<Id>,
+    place: HashMap<Id, usize>,
+    queue: BTreeSet<usize>,
+    elsewhere: Vec<Id>,
+    pausing: Vec<(Instant, Id)>,
+    attempts: HashMap<Id, u32>,
+    computing: HashMap<Key, Id>,
+    running: HashMap<Id, Running>,
+    free: Room,
+    guard: Option<Guard>,
+    forced: std::collections::HashSet<Id>,
+    outcome: Outcome,
+    open: usize,
+    stopping: bool,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
+}
+
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a stage that ran out of time has to end by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl<'r> Runner<'r> {
+    /// A run of a plan.
+    pub fn new(
+        graph: &'r Graph,
+        store: &'r Store,
+        plan: Plan,
+        forced: std::collections::HashSet<Id>,
+        programs: &'r dyn Programs,
+        options: Options,
+        signals: &'r Signals,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let order: Vec<Id> = plan.steps.iter().map(|(id, _)| *id).collect();
+        let place = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
+        let free = Room { cpus: options.cpus, gpus: options.gpus.clone(), memory_gib: options.memory_gib };
+        let mut outcome = Outcome::default();
+        let mut states = HashMap::with_capacity(order.len());
+        for (id, step) in plan.steps {
+            let state = match step {
+                Step::Hit(published) => {
+                    outcome.hits += 1;
+                    State::Done(published)
+                }
+                Step::Run(_) | Step::MayRun => State::Waiting,
+                Step::Blocked(_) | Step::Behind(_) => State::Skipped,
+            };
+            states.insert(id, state);
+        }
+        let open = states.values().filter(|s| **s == State::Waiting).count();
+        outcome.skipped = order.iter().copied().filter(|id| states[id] == State::Skipped).collect();
+        Runner {
+            graph,
+            store,
+            programs,
+            options,
+            signals,
+            outside: plan.outside,
+            states,
+            order,
+            place,
+            queue: BTreeSet::new(),
+            elsewhere: vec![],
+            pausing: vec![],
+            attempts: HashMap::new(),
+            computing: HashMap::new(),
+            running: HashMap::new(),
+            free,
+            guard: None,
+            forced,
+            outcome,
+            open,
+            stopping: false,
+            sender,
+            receiver,
+        }
+    }
+
+    /// Runs to the end. Every stage's fate is in the outcome; an error is one of the store's own.
+    pub fn run(mut self, watch: &mut dyn FnMut(Event)) -> store::Result<Outcome> {
+        if self.open > 0 {
+            self.guard = Guard::start().ok();
+        }
+        let store = self.store;
+        let graph = self.graph;
+        std::thread::scope(|scope| {
+            let publisher = Publisher::start(scope, store, graph, self.sender.clone());
+            let started = Instant::now();
+            for id in self.order.clone() {
+                self.advance(id, watch)?;
+            }
+            while self.open > 0 {
+                self.heed_signals(started, watch);
+                self.revive(watch)?;
+                self.fill(watch)?;
+                if self.open == 0 {
+                    break;
+                }
+                match self.receiver.recv_timeout(TICK) {
+                    Ok(message) => {
+                        self.handle(message, &publisher, watch)?;
+                        while let Ok(message) = self.receiver.try_recv() {
+                            self.handle(message, &publisher, watch)?;
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("the runner holds a sender itself"),
+                }
+                self.enforce_limits();
+                watch(Event::Tick);
+            }
+            drop(publisher);
+            Ok(())
+        })?;
+        for (id, state) in std::mem::take(&mut self.states) {
+            if let State::Done(published) = state {
+                self.outcome.results.insert(id, published);
+            }
+        }
+        Ok(self.outcome)
+    }
+
+    fn published(&self, id: Id) -> Option<&Published> {
+        match self.states.get(&id) {
+            Some(State::Done(published)) => Some(published),
+            _ => None,
+        }
+    }
+
+    /// Moves a waiting stage on, if all that it reads from is done.
+    fn advance(&mut self, id: Id, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        if self.states[&id] != State::Waiting {
+            return Ok(());
+        }
+        let lost = |of: &Id| matches!(self.states.get(of), Some(State::Failed | State::Stopped | State::Skipped));
+        if self.graph.sources(id).iter().any(lost) {
+            return self.skip(id, watch);
+        }
+        match ask(self.graph, id, &self.outside, |of| self.published(of)) {
+            Ask::Unknown => Ok(()),
+            Ask::Missing(_) => self.skip(id, watch),
+            Ask::Known(key, _) => {
+                if !self.forced.contains(&id)
+                    && let Some(found) = self.find(key)?
+                {
+                    return self.finish(id, found, How::Hit, Duration::ZERO, watch);
+                }
+                self.enqueue(id, key);
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&self, key: Key) -> store::Result<Option<Published>> {
+        match self.store.lookup(key)? {
+            Some(found) if self.store.is_broken(&found) => {
+                self.store.forget(&found)?;
+                Ok(self.store.lookup(key)?.filter(|again| !self.store.is_broken(again)))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn enqueue(&mut self, id: Id, key: Key) {
+        if self.stopping {
+            self.stop(id);
+        } else if self.computing.get(&key).is_some_and(|other| *other != id) {
+            self.states.insert(id, State::Elsewhere(key));
+            self.elsewhere.push(id);
+        } else {
+            self.computing.insert(key, id);
+            self.states.insert(id, State::Queued(key));
+            self.queue.insert(self.place[&id]);
+        }
+    }
+
+    fn skip(&mut self, id: Id, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        self.states.insert(id, State::Skipped);
+        self.outcome.skipped.push(id);
+        self.open -= 1;
+        self.release_readers(id, watch)
+    }
+
+    fn stop(&mut self, id: Id) {
+        self.states.insert(id, State::Stopped);
+        self.outcome.stopped.push(id);
+        self.open -= 1;
+    }
+
+    fn finish(
+        &mut self,
+        id: Id,
+        published: Published,
+        how: How,
+        took: Duration,
+        watch: &mut dyn FnMut(Event),
+    ) -> store::Result<()> {
+        match how {
+            How::Ran => self.outcome.ran.push((id, published.key, took)),
+            How::Hit | How::Shared => self.outcome.hits += 1,
+        }
+        if self.computing.get(&published.key) == Some(&id) {
+            self.computing.remove(&published.key);
+        }
+        self.states.insert(id, State::Done(published));
+        self.open -= 1;
+        watch(Event::Done { id, how, took });
+        self.release_readers(id, watch)
+    }
+
+    fn release_readers(&mut self, id: Id, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        for reader in self.graph.readers(id) {
+            if self.states.get(&reader) == Some(&State::Waiting) {
+                self.advance(reader, watch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts queued stages while there is room.
+    fn fill(&mut self, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        if self.stopping || (!self.outcome.failed.is_empty() && !self.options.keep_going) {
+            return self.drain_queue(watch);
+        }
+        let mut from = 0;
+        while self.free.cpus > 0 {
+            let Some(place) = self.queue.range(from..).next().copied() else { break };
+            from = place + 1;
+            let id = self.order[place];
+            let State::Queued(key) = self.states[&id] else { continue };
+            let Some(room) = self.room(id) else { continue };
+            self.queue.remove(&place);
+            let Some(lock) = self.store.try_lock(key)? else {
+                self.states.insert(id, State::Elsewhere(key));
+                self.elsewhere.push(id);
+                watch(Event::Elsewhere { id });
+                continue;
+            };
+            // Somebody may have published it between the look-up and the lock.
+            if !self.forced.contains(&id)
+                && let Some(found) = self.find(key)?
+            {
+                drop(lock);
+                self.finish(id, found, How::Shared, Duration::ZERO, watch)?;
+                continue;
+            }
+            self.start(id, key, lock, room, watch)?;
+        }
+        Ok(())
+    }
+
+    /// Stages that will not be started any more.
+    fn drain_queue(&mut self, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        let waiting: Vec<Id> = self
+            .states
+            .iter()
+            .filter(|(_, s)| matches!(s, State::Queued(_) | State::Elsewhere(_) | State::Pausing(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        self.queue.clear();
+        self.elsewhere.clear();
+        self.pausing.clear();
+        for id in waiting {
+            if self.stopping {
+                self.stop(id);
+            } else {
+                self.skip(id, watch)?;
+            }
+        }
+        if self.running.is_empty() && !self.states.values().any(|s| matches!(s, State::Publishing(_))) {
+            let rest: Vec<Id> = self.order.iter().copied().filter(|id| self.states[id] == State::Waiting).collect();
+            for id in rest {
+                self.states.insert(id, State::Skipped);
+                self.outcome.skipped.push(id);
+                self.open -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn room(&self, id: Id) -> Option<Room> {
+        let stage = self.graph.stage(id);
+        let wanted = stage.policy.cpus.unwrap_or_else(|| self.programs.cpus(stage, self.options.cpus));
+        let cpus = wanted.clamp(1, self.options.cpus);
+        let memory_gib = stage.policy.memory_gib.min(self.options.memory_gib);
+        let gpus = (stage.policy.gpus as usize).min(self.options.gpus.len());
+        let fits = cpus <= self.free.cpus && gpus <= self.free.gpus.len() && memory_gib <= self.free.memory_gib;
+        fits.then(|| Room { cpus, gpus: self.free.gpus[..gpus].to_vec(), memory_gib })
+    }
+
+    fn start(&mut self, id: Id, key: Key, lock: Lock, room: Room, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        let graph = self.graph;
+        let work = self.store.work(key);
+        let resumes = work.join("out").exists();
+        *self.attempts.entry(id).or_default() += 1;
+        let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
+            unreachable!("a queued stage knows its key");
+        };
+        match self.launch(id, &work, lock.fd(), &room) {
+            Err(error) => {
+                let log = work.join("log");
+                self.states.insert(id, State::Running(key));
+                self.fail(id, key, Failure { stage: id, why: format!("{error:#}"), work, log }, watch)
+            }
+            Ok(process) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.add(process.group());
+                }
+                let timeout =
+                    graph.stage(id).policy.timeout_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0));
+                let started = Instant::now();
+                self.take(&room);
+                let running = Running {
+                    process,
+                    lock,
+                    preimage,
+                    started,
+                    began: SystemTime::now(),
+                    deadline: timeout.map(|t| started + t),
+                    resumes,
+                    room,
+                    timed_out: false,
+                    killed_at: None,
+                };
+                self.running.insert(id, running);
+                self.states.insert(id, State::Running(key));
+                watch(Event::Started { id, work: &work, attempt: self.attempts[&id], resumes });
+                Ok(())
+            }
+        }
+    }
+
+    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<Process> {
+        use anyhow::Context;
+        for folder in ["out", "byproducts"] {
+            let folder = work.join(folder);
+            match fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot empty {}", folder.display()));
+                }
+                _ => fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?,
+            }
+        }
+        let mut inputs = vec![];
+        for edge in self.graph.edges(id) {
+            let path = match &edge.from {
+                Origin::Path(Ok(path)) => path.clone(),
+                Origin::Path(Err((path, variable))) => {
+                    anyhow::bail!("{path}: the environment variable {variable} is not set")
+                }
+                Origin::Output(of, output) => {
+                    let artifact = self.published(*of).and_then(|p| p.output(output));
+                    let artifact = artifact
+                        .with_context(|| format!("stage '{}' wrote no {output}", self.graph.stage(*of).name))?;
+                    self.store.materialise(artifact)?
+                }
+            };
+            inputs.push((&*edge.slot, path));
+        }
+        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus.clone() };
+        let launch = self.programs.launch(&prepared)?;
+        Ok(exec::Local.start(&launch, keep, id, self.sender.clone())?)
+    }
+
+    fn take(&mut self, room: &Room) {
+        self.free.cpus -= room.cpus;
+        self.free.memory_gib -= room.memory_gib;
+        self.free.gpus.retain(|gpu| !room.gpus.contains(gpu));
+    }
+
+    fn give_back(&mut self, room: &Room) {
+        self.free.cpus += room.cpus;
+        self.free.memory_gib += room.memory_gib;
+        self.free.gpus.extend(&room.gpus);
+        self.free.gpus.sort_unstable();
+    }
+
+    fn handle(&mut self, message: Message, publisher: &Publisher, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        match message {
+            Message::Ended(id, status) => self.ended(id, status, publisher, watch),
+            Message::News(News { id, key, took, result }) => match result {
+                Ok(committed) => {
+                    if committed.diverges.is_some() {
+                        watch(Event::Diverges { id, key });
+                    }
+                    self.finish(id, committed.published, How::Ran, took, watch)
+                }
+                Err(why) => {
+                    let work = self.store.work(key);
+                    let log = work.join("log");
+                    self.fail(id, key, Failure { stage: id, why, work, log }, watch)
+                }
+            },
+        }
+    }
+
+    fn ended(
+        &mut self,
+        id: Id,
+        status: io::Result<ExitStatus>,
+        publisher: &Publisher,
+        watch: &mut dyn FnMut(Event),
+    ) -> store::Result<()> {
+        let Some(running) = self.running.remove(&id) else { return Ok(()) };
+        if let Some(guard) = &mut self.guard {
+            guard.remove(running.process.group());
+        }
+        self.give_back(&running.room);
+        let State::Running(key) = self.states[&id] else { unreachable!("its process was running") };
+        let work = self.store.work(key);
+        let why = match status {
+            Ok(status) if status.success() => {
+                self.states.insert(id, State::Publishing(key));
+                let attempt = self.attempts[&id];
+                publisher.send(Finished {
+                    id,
+                    key,
+                    preimage: running.preimage,
+                    lock: running.lock,
+                    work,
+                    began: running.began,
+                    took: running.started.elapsed(),
+                    attempt,
+                    resumed: running.resumes,
+                    cpus: running.room.cpus,
+                    inputs: self.input_digests(id),
+                });
+                return Ok(());
+            }
+            Ok(status) if self.stopping || status.code() == Some(job::STOPPED) => {
+                self.computing.remove(&key);
+                self.stop(id);
+                return Ok(());
+            }
+            Ok(_) if running.timed_out => {
+                let minutes = self.graph.stage(id).policy.timeout_minutes.unwrap_or_default();
+                format!("took longer than its time limit of {minutes} minutes; raise `run: (timeout_minutes: …)`")
+            }
+            Ok(status) => exec::describe(status),
+            Err(error) => format!("cannot be waited for: {error}"),
+        };
+        let log = work.join("log");
+        drop(running.lock);
+        self.fail(id, key, Failure { stage: id, why, work, log }, watch)
+    }
+
+    /// The digests that the stage's inputs outside the store had when it started.
+    fn input_digests(&self, id: Id) -> Vec<(PathBuf, super::digest::Digest)> {
+        let outside = |edge: &super::graph::Edge| match &edge.from {
+            Origin::Path(Ok(path)) => self.outside.content(path).map(|c| (path.clone(), c.digest())),
+            _ => None,
+        };
+        self.graph.edges(id).iter().filter_map(outside).collect()
+    }
+
+    fn fail(&mut self, id: Id, key: Key, failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        let tries = self.attempts[&id];
+        if tries <= self.graph.stage(id).policy.retries && !self.stopping {
+            let pause = Duration::from_secs(1 << (tries - 1).min(6));
+            self.states.insert(id, State::Pausing(key));
+            self.pausing.push((Instant::now() + pause, id));
+            watch(Event::Failed { id, failure: &failure, again: Some(pause) });
+            return Ok(());
+        }
+        self.computing.remove(&key);
+        self.states.insert(id, State::Failed);
+        self.open -= 1;
+        watch(Event::Failed { id, failure: &failure, again: None });
+        self.outcome.failed.push(failure);
+        self.release_readers(id, watch)
+    }
+
+    /// Looks again at stages that others compute, and at those whose pause is over.
+    fn revive(&mut self, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        let now = Instant::now();
+        let (due, later): (Vec<_>, Vec<_>) = self.pausing.drain(..).partition(|(at, _)| *at <= now);
+        self.pausing = later;
+        for (_, id) in due {
+            if let State::Pausing(key) = self.states[&id] {
+                self.states.insert(id, State::Queued(key));
+                self.queue.insert(self.place[&id]);
+            }
+        }
+        for id in std::mem::take(&mut self.elsewhere) {
+            let State::Elsewhere(key) = self.states[&id] else { continue };
+            let here = self.computing.get(&key).is_some_and(|other| *other != id);
+            if let Some(found) = self.find(key)? {
+                self.finish(id, found, How::Shared, Duration::ZERO, watch)?;
+            } else if here || self.store.is_locked(key) {
+                self.elsewhere.push(id);
+            } else {
+                self.enqueue(id, key);
+            }
+        }
+        Ok(())
+    }
+
+    fn heed_signals(&mut self, started: Instant, watch: &mut dyn FnMut(Event)) {
+        let (count, signal) = self.signals.get();
+        let out_of_time = self.options.max_time.is_some_and(|limit| started.elapsed() >= limit);
+        if !self.stopping && (count > 0 || out_of_time) {
+            self.stopping = true;
+            self.outcome.interrupted = Some(if count > 0 { signal } else { 0 });
+            self.running.values().for_each(|r| r.process.interrupt());
+            watch(Event::Stopping { running: self.running.len() });
+        } else if count > 1 {
+            self.running.values().for_each(|r| r.process.kill());
+        }
+    }
+
+    fn enforce_limits(&mut self) {
+        let now = Instant::now();
+        for running in self.running.values_mut() {
+            if running.deadline.is_some_and(|d| now >= d) && !running.timed_out {
+                running.timed_out = true;
+                running.killed_at = Some(now + GRACE);
+                running.process.interrupt();
+            }
+            if running.killed_at.is_some_and(|at| now >= at) {
+                running.killed_at = None;
+                running.process.kill();
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What this host last saw of every result, in one file: a run with nothing to do reads it instead of opening every
+//! manifest. Only an accelerator. An entry is believed while the key's `current` file is the same one (inode and change
+//! time).
+
+use super::{Artifact, Published, Store};
+use crate::engine::{digest::Digest, key::Key};
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::RwLock,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+const HEADER: &[u8; 8] = b"cacoct01";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    inode: u64,
+    ctime: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Entry {
+    stamp: Stamp,
+    record: Box<str>,
+    outputs: Box<[Artifact]>,
+}
+
+/// The entries and the file they are kept in.
+pub(super) struct Catalog {
+    file: PathBuf,
+    entries: RwLock<HashMap<Key, Entry>>,
+    changed: AtomicBool,
+}
+
+impl Catalog {
+    /// Reads the catalog; a missing or damaged file is an empty one.
+    pub fn load(file: &Path) -> Self {
+        let entries = decode(&fs::read(file).unwrap_or_default()).unwrap_or_default();
+        Catalog { file: file.into(), entries: RwLock::new(entries), changed: AtomicBool::new(false) }
+    }
+
+    /// What was last seen of a key.
+    pub fn get(&self, key: Key) -> Option<Published> {
+        let entries = self.entries.read().expect("no panic while held");
+        entries.get(&key).map(|e| Published { key, record: e.record.clone(), outputs: e.outputs.clone() })
+    }
+
+    /// Remembers a result as it now is.
+    pub fn insert(&self, store: &Store, published: &Published) {
+        let Some(stamp) = stamp(store, published.key) else { return };
+        let entry = Entry { stamp, record: published.record.clone(), outputs: published.outputs.clone() };
+        self.entries.write().expect("no panic while held").insert(published.key, entry);
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets a key.
+    pub fn remove(&self, key: Key) {
+        self.entries.write().expect("no panic while held").remove(&key);
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the key's `current` file is the one that was seen.
+    pub fn is_current(&self, store: &Store, published: &Published) -> bool {
+        let now = stamp(store, published.key);
+        let entries = self.entries.read().expect("no panic while held");
+        entries.get(&published.key).is_some_and(|e| Some(e.stamp) == now && e.record == published.record)
+    }
+
+    /// Writes the catalog back, if it changed.
+    pub fn save(&self) -> io::Result<()> {
+        if !self.changed.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some(folder) = self.file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Another run on this host may have written since; what it learnt is kept.
+        let mut all = decode(&fs::read(&self.file).unwrap_or_default()).unwrap_or_default();
+        let entries = self.entries.read().expect("no panic while held");
+        all.extend(entries.iter().map(|(key, entry)| (*key, entry.clone())));
+        let aside = self.file.with_extension(format!("{}.partial", std::process::id()));
+        fs::write(&aside, encode(&all))?;
+        fs::rename(aside, &self.file)
+    }
+}
+
+fn stamp(store: &Store, key: Key) -> Option<Stamp> {
+    let meta = fs::metadata(store.result(key).join("current")).ok()?;
+    Some(Stamp { inode: meta.ino(), ctime: meta.ctime().wrapping_mul(1_000_000_000).wrapping_add(meta.ctime_nsec()) })
+}
+
+fn encode(entries: &HashMap<Key, Entry>) -> Vec<u8> {
+    let mut bytes = HEADER.to_vec();
+    let short = |bytes: &mut Vec<u8>, text: &str| {
+        bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    };
+    for (key, entry) in entries {
+        bytes.extend_from_slice(&key.0.0);
+        bytes.extend_from_slice(&entry.stamp.inode.to_le_bytes());
+        bytes.extend_from_slice(&entry.stamp.ctime.to_le_bytes());
+        short(&mut bytes, &entry.record);
+        bytes.extend_from_slice(&(entry.outputs.len() as u32).to_le_bytes());
+        for output in &entry.outputs {
+            short(&mut bytes, &output.name);
+            bytes.push(u8::from(output.folder));
+            bytes.extend_from_slice(&output.blake3.0);
+            bytes.extend_from_slice(&output.sha256.0);
+            bytes.extend_from_slice(&output.size.to_le_bytes());
+            bytes.extend_from_slice(&output.length.to_le_bytes());
+        }
+    }
+    let check = *blake3::Hasher::new().update_rayon(&bytes).finalize().as_bytes();
+    bytes.extend_from_slice(&check);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<HashMap<Key, Entry>> {
+    let (body, check) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    if blake3::Hasher::new().update_rayon(body).finalize().as_bytes() != check {
+        return None;
+    }
+    let mut rest = body.strip_prefix(HEADER)?;
+    let mut entries = HashMap::with_capacity(rest.len() / 200);
+    while !rest.is_empty() {
+        let key = Key(Digest(*take(&mut rest)?));
+        let stamp =
+            Stamp { inode: u64::from_le_bytes(*take(&mut rest)?), ctime: i64::from_le_bytes(*take(&mut rest)?) };
+        let record = text(&mut rest)?;
+        let count = u32::from_le_bytes(*take(&mut rest)?);
+        let outputs = (0..count).map(|_| artifact(&mut rest)).collect::<Option<_>>()?;
+        entries.insert(key, Entry { stamp, record, outputs });
+    }
+    Some(entries)
+}
+
+fn artifact(rest: &mut &[u8]) -> Option<Artifact> {
+    Some(Artifact {
+        name: text(rest)?,
+        folder: take::<1>(rest)? == &[1],
+        blake3: Digest(*take(rest)?),
+        sha256: Digest(*take(rest)?),
+        size: u64::from_le_bytes(*take(rest)?),
+        length: u64::from_le_bytes(*take(rest)?),
+    })
+}
+
+fn text(rest: &mut &[u8]) -> Option<Box<str>> {
+    let length = u32::from_le_bytes(*take(rest)?) as usize;
+    let (text, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    std::str::from_utf8(text).ok().map(Into::into)
+}
+
+fn take<'b, const N: usize>(rest: &mut &'b [u8]) -> Option<&'b [u8; N]> {
+    let (taken, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_damage_empties_it() {
+        let output = Artifact {
+            name: "o".into(),
+            folder: true,
+            blake3: Digest::of(b"1"),
+            sha256: Digest::of(b"2"),
+            size: 3,
+            length: 4,
+        };
+        let entry = Entry { stamp: Stamp { inode: 1, ctime: -2 }, record: "r".into(), outputs: [output].into() };
+        let entries = HashMap::from([(Key(Digest::of(b"k")), entry)]);
+        let mut bytes = encode(&entries);
+        assert_eq!(decode(&bytes).unwrap(), entries);
+        bytes[50] ^= 1;
+        assert!(decode(&bytes).is_none());
+    }
+}

@@ -1,0 +1,162 @@
+//! Publishing: records that survive a loss of power, many at a time.
+//!
+//! A record's folder is written aside, everything new is synced, and only then is the folder renamed into place. Syncing
+//! is what costs, so results that end close together share it.
+
+use super::{Artifact, At, Manifest, Published, Result, Store, write_aside};
+use crate::engine::key::Key;
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+/// From so many new files on, one sync of the whole file system is cheaper than one a file.
+const MANY: usize = 24;
+
+/// A result on its way into the store.
+#[derive(Debug)]
+pub struct Pending {
+    /// Its key.
+    pub key: Key,
+    /// Its preimage.
+    pub preimage: String,
+    /// Its outputs, already among the objects.
+    pub outputs: Vec<Artifact>,
+    /// How it was made.
+    pub record: serde_json::Value,
+    /// Its log, moved into the record.
+    pub log: Option<PathBuf>,
+    /// Its by-products, moved into the record.
+    pub byproducts: Option<PathBuf>,
+    /// Objects that are new and not yet synced.
+    pub fresh: Vec<PathBuf>,
+}
+
+impl Pending {
+    /// A result without outputs.
+    pub fn new(key: Key, preimage: String) -> Self {
+        Pending {
+            key,
+            preimage,
+            outputs: vec![],
+            record: serde_json::Value::Null,
+            log: None,
+            byproducts: None,
+            fresh: vec![],
+        }
+    }
+}
+
+/// What became of a published result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The result that now stands for the key.
+    pub published: Published,
+    /// The record of other bytes that was there before, or that was added: the key diverges.
+    pub diverges: Option<Box<str>>,
+}
+
+impl Store {
+    /// Publishes results. All of them are on disk when this returns.
+    pub fn commit(&self, batch: &[Pending]) -> Result<Vec<Committed>> {
+        let mut staged = Vec::with_capacity(batch.len());
+        for pending in batch {
+            staged.push(self.stage(pending)?);
+        }
+        self.sync(batch, &staged)?;
+        batch.iter().zip(staged).map(|(pending, aside)| self.reveal(pending, &aside)).collect()
+    }
+
+    /// Writes the record's folder aside.
+    fn stage(&self, pending: &Pending) -> Result<PathBuf> {
+        let folder = self.result(pending.key);
+        fs::create_dir_all(&folder).at("create", &folder)?;
+        let aside = folder.join(self.unique());
+        let written = self.write_record(pending, &aside);
+        if written.is_err() {
+            let _ = fs::remove_dir_all(&aside);
+        }
+        written.map(|()| aside)
+    }
+
+    fn write_record(&self, pending: &Pending, aside: &Path) -> Result<()> {
+        fs::create_dir(aside).at("create", aside)?;
+        let write = |name: &str, text: String| fs::write(aside.join(name), text).at("write", &aside.join(name));
+        write("preimage.json", pending.preimage.clone())?;
+        write("record.json", format!("{:#}\n", pending.record))?;
+        for (from, name) in [(&pending.log, "log"), (&pending.byproducts, "byproducts")] {
+            if let Some(from) = from {
+                match fs::rename(from, aside.join(name)) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    other => other.at("move", from)?,
+                }
+            }
+        }
+        let manifest = Manifest { format: 1, key: pending.key, outputs: pending.outputs.clone() };
+        let text = serde_json::to_string_pretty(&manifest).expect("a manifest is JSON");
+        write("manifest.json", text + "\n")
+    }
+
+    fn sync(&self, batch: &[Pending], staged: &[PathBuf]) -> Result<()> {
+        let objects: usize = batch.iter().map(|p| p.fresh.len()).sum();
+        if objects + 4 * batch.len() >= MANY {
+            let root = File::open(&self.root).at("open", &self.root)?;
+            // SAFETY: the descriptor is open for the length of the call.
+            let done = unsafe { libc::syncfs(root.as_raw_fd()) };
+            return if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).at("sync", &self.root) };
+        }
+        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).at("sync", path);
+        for object in batch.iter().flat_map(|p| &p.fresh) {
+            sync(object)?;
+            sync(object.parent().expect("objects lie in a shard"))?;
+        }
+        for folder in staged {
+            for name in ["preimage.json", "record.json", "manifest.json"] {
+                sync(&folder.join(name))?;
+            }
+            sync(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Renames the record's folder into place and lets it stand for the key, unless another one already does.
+    fn reveal(&self, pending: &Pending, aside: &Path) -> Result<Committed> {
+        let folder = self.result(pending.key);
+        let manifest = Manifest { format: 1, key: pending.key, outputs: pending.outputs.clone() };
+        let record = manifest.record();
+        let before = self.current(pending.key)?;
+        match fs::rename(aside, folder.join(&*record)) {
+            Ok(()) => {}
+            // The same bytes were published before: that record stays.
+            Err(_) if folder.join(&*record).is_dir() => fs::remove_dir_all(aside).at("remove", aside)?,
+            Err(e) => return Err(e).at("publish", &folder),
+        }
+        let standing = match before {
+            // Nothing is preferred silently: the older record stands until somebody decides.
+            Some(before)
+                if before != record
+                    && self.read_manifest(pending.key, &before).is_ok_and(|m| m.is_some_and(|m| self.is_whole(&m))) =>
+            {
+                before
+            }
+            _ => {
+                write_aside(&folder.join("current"), record.as_bytes())?;
+                record.clone()
+            }
+        };
+        let diverges = (standing != record).then(|| record.clone());
+        let outputs = match &diverges {
+            None => pending.outputs.clone(),
+            Some(_) => self.read_manifest(pending.key, &standing)?.map(|m| m.outputs).unwrap_or_default(),
+        };
+        let published = Published { key: pending.key, record: standing, outputs: outputs.into() };
+        self.catalog.insert(self, &published);
+        Ok(Committed { published, diverges })
+    }
+
+    fn is_whole(&self, manifest: &Manifest) -> bool {
+        manifest.outputs.iter().all(|o| fs::metadata(self.object(o.blake3)).is_ok_and(|m| m.len() == o.length))
+    }
+}

@@ -1,0 +1,202 @@
+//! Results on disk, by key; their bytes, by digest.
+//!
+//! ```text
+//! VERSION                            the layout's version
+//! objects/ab/cdef…                   bytes by BLAKE3, read-only; a folder is an object too: its listing
+//! results/ab/cdef…/<record>/         preimage.json, manifest.json, record.json, log, byproducts/
+//! results/ab/cdef…/current           which record stands for the key
+//! work/<key>/                        a stage in progress; survives a crash
+//! locks/<key>                        held while a key is computed
+//! trees/<digest>/                    folders put together again from their objects (hard links)
+//! quarantine/<digest>                objects whose bytes are not what their name says
+//! hosts/<host>/                      accelerators: the catalog of results, the stat cache
+//! names/<pipeline>                   the last key of each stage, for `why`
+//! runs/                              one file a run
+//! ```
+//!
+//! Nothing here is a database that two hosts write: every file appears by rename, whole. A record's folder is renamed
+//! into place after its content and its objects are on disk, so a record that can be seen is complete.
+
+mod catalog;
+mod collect;
+mod commit;
+mod lock;
+mod object;
+mod result;
+mod verify;
+
+pub use collect::{Collected, Limits};
+pub use commit::{Committed, Pending};
+pub use lock::Lock;
+pub use object::IngestError;
+pub use result::{Artifact, Manifest, Published};
+pub use verify::{Check, Finding};
+
+use super::{digest::Digest, key::Key, stat};
+use catalog::Catalog;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// The layout this program writes.
+pub const LAYOUT: u32 = 1;
+
+/// A store on disk.
+pub struct Store {
+    root: PathBuf,
+    catalog: Catalog,
+    /// Digests of files outside the store.
+    pub stat: stat::Cache,
+    counter: AtomicU64,
+}
+
+/// An operation on the store that failed: what was done to which path, and what the system said.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system said no.
+    #[error("cannot {what} {path}: {error}{hint}", path = path.display(), hint = hint(error))]
+    Io {
+        /// The verb.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A file of the store does not hold what it should.
+    #[error("{path} is damaged: {why}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store was written by a newer program.
+    #[error("{root} has layout {found}, this caco knows layouts up to {LAYOUT}; use a newer caco, or another store with --cache", root = root.display())]
+    Newer {
+        /// The store.
+        root: PathBuf,
+        /// Its layout.
+        found: String,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space (`caco cache gc` shows what can go) and run again: nothing finished is lost"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            "; the store must be writable: choose another with --cache or CACO_CACHE"
+        }
+        _ => "",
+    }
+}
+
+/// A result with the store's own error.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Turns an I/O error into the store's, with the verb and the path.
+pub(crate) trait At<T> {
+    fn at(self, what: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, what: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|error| Error::Io { what, path: path.into(), error })
+    }
+}
+
+impl Store {
+    /// Opens the store at `root`, which is made if it is not there.
+    pub fn open(root: &Path) -> Result<Store> {
+        let root = std::path::absolute(root).at("find", root)?;
+        fs::create_dir_all(&root).at("create", &root)?;
+        let version = root.join("VERSION");
+        match fs::read_to_string(&version) {
+            Ok(text) => match text.trim().parse::<u32>() {
+                Ok(found) if found <= LAYOUT => {}
+                _ => return Err(Error::Newer { root, found: text.trim().into() }),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => write_aside(&version, format!("{LAYOUT}\n").as_bytes())?,
+            Err(e) => return Err(e).at("read", &version),
+        }
+        for folder in ["objects", "results", "work", "locks"] {
+            let folder = root.join(folder);
+            fs::create_dir_all(&folder).at("create", &folder)?;
+        }
+        let host = root.join("hosts").join(host());
+        let catalog = Catalog::load(&host.join("catalog.bin"));
+        let stat = stat::Cache::load(&host.join("stat.bin"));
+        Ok(Store { root, catalog, stat, counter: AtomicU64::new(0) })
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a stage in progress.
+    pub fn work(&self, key: Key) -> PathBuf {
+        self.root.join("work").join(key.to_string())
+    }
+
+    /// The folder that holds the records of a key.
+    pub fn result(&self, key: Key) -> PathBuf {
+        self.sharded("results", key.0)
+    }
+
+    /// The file that holds the bytes of this digest.
+    pub fn object(&self, digest: Digest) -> PathBuf {
+        self.sharded("objects", digest)
+    }
+
+    fn sharded(&self, folder: &str, digest: Digest) -> PathBuf {
+        let hex = digest.to_string();
+        let mut path = String::with_capacity(self.root.as_os_str().len() + 80);
+        path.push_str(&self.root.to_string_lossy());
+        for part in [folder, &hex[..2], &hex[2..]] {
+            path.push('/');
+            path.push_str(part);
+        }
+        path.into()
+    }
+
+    /// A name that no other process or thread uses.
+    fn unique(&self) -> String {
+        format!("partial-{}-{}-{}", host(), std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Writes the accelerators back. Failures cost time only.
+    pub fn save_accelerators(&self) {
+        for result in [self.stat.save(), self.catalog.save()] {
+            if let Err(error) = result {
+                tracing::debug!("cannot save an accelerator: {error}");
+            }
+        }
+    }
+}
+
+/// Writes a small file whole: aside, then renamed.
+pub(crate) fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
+    let aside = path.with_extension(format!("partial-{}", std::process::id()));
+    let written = fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written.at("write", path)
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).collect();
+    if name.is_empty() { "host".into() } else { name }
+}
+
+/// Makes a folder and those above it.
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).at("create", folder)
+}

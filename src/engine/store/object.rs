@@ -1,0 +1,278 @@
+//! Bytes by digest: taking a stage's outputs in, and putting them where the next stage can read them.
+
+use super::{Artifact, At, Error, Result, Store, commit::Pending};
+use crate::{
+    engine::{
+        digest,
+        digest::Digest,
+        graph::{METRICS, METRICS_PATH},
+        listing,
+        listing::{Entry, Listing},
+        stat,
+    },
+    spec::kind::Output,
+};
+use rayon::prelude::*;
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Why a stage's outputs could not be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// It did not write what it declared.
+    #[error("the stage ended well but did not write its output '{path}'{found}")]
+    Missing {
+        /// The declared path.
+        path: String,
+        /// What it wrote instead.
+        found: String,
+    },
+    /// What it wrote cannot be kept.
+    #[error("output '{path}': {error}")]
+    Unfit {
+        /// The declared path.
+        path: String,
+        /// What is wrong with it.
+        error: listing::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Store {
+    /// Moves the outputs that a stage left in `out` into the store. The folder is used up.
+    pub fn ingest(
+        &self,
+        out: &Path,
+        outputs: &[Output],
+        pending: &mut Pending,
+    ) -> std::result::Result<Vec<Artifact>, IngestError> {
+        let mut artifacts = Vec::with_capacity(outputs.len() + 1);
+        for output in outputs {
+            let path = out.join(&*output.path);
+            let artifact = self.ingest_one(&path, &output.name, pending)?;
+            let missing = || IngestError::Missing { path: output.path.to_string(), found: found(out) };
+            artifacts.push(artifact.ok_or_else(missing)?);
+        }
+        let declared = outputs.iter().any(|o| o.name == METRICS);
+        if !declared && let Some(metrics) = self.ingest_one(&out.join(METRICS_PATH), METRICS, pending)? {
+            artifacts.push(metrics);
+        }
+        Ok(artifacts)
+    }
+
+    fn ingest_one(
+        &self,
+        path: &Path,
+        name: &str,
+        pending: &mut Pending,
+    ) -> std::result::Result<Option<Artifact>, IngestError> {
+        let unfit = |error| IngestError::Unfit { path: name.into(), error };
+        let meta = match fs::metadata(path) {
+            Ok(meta) => meta,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(unfit(listing::Error::Io { path: path.into(), error })),
+        };
+        if meta.is_file() {
+            let (blake3, sha256, size) = self.take_file(path, pending)?;
+            return Ok(Some(Artifact { name: name.into(), folder: false, blake3, sha256, size, length: size }));
+        }
+        if !meta.is_dir() {
+            return Err(unfit(listing::Error::Special { path: path.into() }));
+        }
+        // The stat cache must not see files that are about to move.
+        let none = stat::Cache::load(Path::new(""));
+        let listing = Listing::of_folder(path, &none).map_err(unfit)?;
+        let taken = listing.files.par_iter().map(|entry| self.take_entry(path, entry)).collect::<Result<Vec<_>>>()?;
+        pending.fresh.extend(taken.into_iter().flatten());
+        let text = listing.text();
+        let blake3 = Digest::of(text.as_bytes());
+        self.put(blake3, text.as_bytes(), pending)?;
+        let (size, length) = (listing.size(), text.len() as u64);
+        Ok(Some(Artifact {
+            name: name.into(),
+            folder: true,
+            blake3,
+            sha256: digest::sha256(text.as_bytes()),
+            size,
+            length,
+        }))
+    }
+
+    fn take_file(&self, path: &Path, pending: &mut Pending) -> Result<(Digest, Digest, u64)> {
+        let (blake3, sha256, size) = digest::both_of_file(path).at("read", path)?;
+        pending.fresh.extend(self.move_in(path, blake3, size)?);
+        Ok((blake3, sha256, size))
+    }
+
+    fn take_entry(&self, root: &Path, entry: &Entry) -> Result<Option<PathBuf>> {
+        self.move_in(&root.join(&entry.path), entry.digest, entry.size)
+    }
+
+    /// Moves a file to where its digest says. Returns the object's path if it is new.
+    fn move_in(&self, path: &Path, digest: Digest, size: u64) -> Result<Option<PathBuf>> {
+        let object = self.object(digest);
+        if fs::metadata(&object).is_ok_and(|m| m.len() == size) {
+            return Ok(None);
+        }
+        // A link is followed; what it leads to may not be ours to move.
+        let moved = if fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) {
+            self.copy_aside(path)?
+        } else {
+            path.to_path_buf()
+        };
+        fs::set_permissions(&moved, fs::Permissions::from_mode(0o444)).at("change the mode of", &moved)?;
+        self.rename_in(&moved, &object)?;
+        Ok(Some(object))
+    }
+
+    fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
+        let aside = self.root.join("work").join(self.unique());
+        fs::copy(path, &aside).at("copy", path)?;
+        Ok(aside)
+    }
+
+    fn rename_in(&self, from: &Path, object: &Path) -> Result<()> {
+        match fs::rename(from, object) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let shard = object.parent().expect("objects lie in a shard");
+                fs::create_dir_all(shard).at("create", shard)?;
+                fs::rename(from, object).at("write", object)
+            }
+            other => other.at("write", object),
+        }
+    }
+
+    /// Writes an object of these bytes.
+    pub(super) fn put(&self, digest: Digest, bytes: &[u8], pending: &mut Pending) -> Result<()> {
+        let object = self.object(digest);
+        if fs::metadata(&object).is_ok_and(|m| m.len() == bytes.len() as u64) {
+            return Ok(());
+        }
+        let aside = self.root.join("work").join(self.unique());
+        fs::write(&aside, bytes).at("write", &aside)?;
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o444)).at("change the mode of", &aside)?;
+        self.rename_in(&aside, &object)?;
+        pending.fresh.push(object);
+        Ok(())
+    }
+
+    /// Where an output can be read: the object itself, or a folder put together from its objects.
+    pub fn materialise(&self, artifact: &Artifact) -> Result<PathBuf> {
+        if !artifact.folder {
+            return Ok(self.object(artifact.blake3));
+        }
+        let tree = self.root.join("trees").join(artifact.blake3.to_string());
+        if !tree.exists() {
+            let aside = self.root.join("work").join(self.unique());
+            self.write_folder(artifact, &aside, Self::link)?;
+            fs::create_dir_all(self.root.join("trees")).at("create", &self.root.join("trees"))?;
+            match fs::rename(&aside, &tree) {
+                Ok(()) => {}
+                // Another process was faster.
+                Err(_) if tree.exists() => fs::remove_dir_all(&aside).at("remove", &aside)?,
+                Err(e) => return Err(e).at("write", &tree),
+            }
+        }
+        Ok(tree)
+    }
+
+    /// Copies an output to a place outside the store.
+    pub fn export(&self, artifact: &Artifact, to: &Path) -> Result<()> {
+        if artifact.folder {
+            return self.write_folder(artifact, to, Self::copy_out);
+        }
+        Self::copy_out(&self.object(artifact.blake3), to)
+    }
+
+    fn write_folder(&self, artifact: &Artifact, to: &Path, place: fn(&Path, &Path) -> Result<()>) -> Result<()> {
+        let listing = self.listing(artifact)?;
+        fs::create_dir_all(to).at("create", to)?;
+        let mut last = None;
+        for file in &listing.files {
+            let folder = file.path.rfind('/').map(|slash| &file.path[..slash]);
+            if folder != last {
+                let folder = to.join(folder.unwrap_or_default());
+                fs::create_dir_all(&folder).at("create", &folder)?;
+            }
+            last = folder;
+            place(&self.object(file.digest), &to.join(&file.path))?;
+        }
+        Ok(())
+    }
+
+    fn link(object: &Path, to: &Path) -> Result<()> {
+        match fs::hard_link(object, to) {
+            // No links here, or too many to one file.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => fs::copy(object, to).map(drop).at("copy", object),
+            other => other.at("link", object),
+        }
+    }
+
+    fn copy_out(object: &Path, to: &Path) -> Result<()> {
+        fs::copy(object, to).at("write", to)?;
+        fs::set_permissions(to, fs::Permissions::from_mode(0o644)).at("change the mode of", to)
+    }
+
+    /// Keeps the listing of a folder outside the store, so that `why` can later tell which files differ.
+    pub fn keep_listing(&self, listing: &Listing) -> Result<()> {
+        let text = listing.text();
+        let path = self.root.join("listings").join(Digest::of(text.as_bytes()).to_string());
+        if path.exists() {
+            return Ok(());
+        }
+        super::make_folder(&self.root.join("listings"))?;
+        super::write_aside(&path, text.as_bytes())
+    }
+
+    /// A listing that was kept. None: it was not, or it is damaged.
+    pub fn kept_listing(&self, digest: Digest) -> Result<Option<Listing>> {
+        let path = self.root.join("listings").join(digest.to_string());
+        let text = super::result::read(&path)?.and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok(text.and_then(|text| Listing::parse(&text).ok()))
+    }
+
+    /// Moves something that is not what it should be out of the way.
+    pub fn set_aside(&self, path: &Path) -> Result<()> {
+        let quarantine = self.root.join("quarantine");
+        fs::create_dir_all(&quarantine).at("create", &quarantine)?;
+        let name = path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().replace('/', "-");
+        let to = quarantine.join(format!("{name}.{}", self.unique()));
+        match fs::rename(path, &to) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at("set aside", path),
+        }
+    }
+
+    /// Reads an object again and compares it with its name; one that does not hold is set aside, with the trees that
+    /// link to it.
+    pub fn check_object(&self, digest: Digest) -> Result<bool> {
+        let path = self.object(digest);
+        let found = match fs::metadata(&path) {
+            Ok(meta) => digest::of_file(&path, meta.len()).at("read", &path)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e).at("read", &path),
+        };
+        if found != digest {
+            self.set_aside(&path)?;
+        }
+        Ok(found == digest)
+    }
+}
+
+/// What a stage wrote, for the message that something is missing.
+fn found(out: &Path) -> String {
+    let mut names: Vec<String> = fs::read_dir(out)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.truncate(8);
+    if names.is_empty() { "; it wrote nothing".into() } else { format!("; its folder holds {}", names.join(", ")) }
+}

@@ -1,0 +1,129 @@
+//! Does every byte say what its name says?
+
+use super::{Error, Result, Store, result::names};
+use crate::engine::{digest::Digest, key::Key};
+use rayon::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    path::PathBuf,
+};
+
+/// Something that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, and what was done.
+    pub what: String,
+    /// The keys whose results need it; they run again when they are next asked for.
+    pub keys: Vec<Key>,
+}
+
+/// What `verify` saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// Records read.
+    pub records: u64,
+    /// Objects read.
+    pub objects: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What does not hold.
+    pub findings: Vec<Finding>,
+}
+
+impl Store {
+    /// Reads every record and every object. Objects whose bytes are not what their name says are set aside, so that the
+    /// stages that made them run again.
+    pub fn verify(&self) -> Result<Check> {
+        let objects = self.objects()?;
+        let read = |digest: &Digest| {
+            let size = fs::metadata(self.object(*digest)).map_or(0, |m| m.len());
+            self.check_object(*digest).map(|whole| (*digest, whole, size))
+        };
+        let read = objects.par_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let whole: HashMap<Digest, bool> = read.iter().map(|(digest, whole, _)| (*digest, *whole)).collect();
+        let mut check = Check { objects: read.len() as u64, bytes: read.iter().map(|r| r.2).sum(), ..Check::default() };
+        let mut wanted: BTreeMap<Digest, BTreeSet<Key>> =
+            read.iter().filter(|r| !r.1).map(|r| (r.0, BTreeSet::new())).collect();
+        for key in self.keys()? {
+            for record in self.records(key)? {
+                check.records += 1;
+                match self.objects_of(key, &record, &whole) {
+                    Ok(needed) => {
+                        let lost = needed.into_iter().filter(|digest| whole.get(digest) != Some(&true));
+                        lost.for_each(|digest| _ = wanted.entry(digest).or_default().insert(key));
+                    }
+                    Err(Error::Damaged { path, why }) => {
+                        self.set_aside(&self.result(key).join(&*record))?;
+                        check.findings.push(Finding {
+                            path,
+                            what: format!("{why}; record set aside"),
+                            keys: vec![key],
+                        });
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        for (digest, keys) in wanted {
+            let what = if whole.contains_key(&digest) {
+                "its bytes are not what its name says; set aside"
+            } else {
+                "is missing"
+            };
+            keys.iter().for_each(|key| self.forget_key(*key));
+            check.findings.push(Finding {
+                path: self.object(digest),
+                what: what.into(),
+                keys: keys.into_iter().collect(),
+            });
+        }
+        self.drop_broken_trees(&check)?;
+        Ok(check)
+    }
+
+    /// Every object that a record needs. A listing that is itself damaged cannot name its files.
+    fn objects_of(&self, key: Key, record: &str, whole: &HashMap<Digest, bool>) -> Result<Vec<Digest>> {
+        let Some(manifest) = self.read_manifest(key, record)? else { return Ok(vec![]) };
+        let preimage = self.result(key).join(record).join("preimage.json");
+        let text = fs::read(&preimage).unwrap_or_default();
+        if Key(Digest::of(&text)) != key {
+            return Err(Error::Damaged { path: preimage, why: "its digest is not the key".into() });
+        }
+        let mut needed = vec![];
+        for output in &manifest.outputs {
+            needed.push(output.blake3);
+            if output.folder && whole.get(&output.blake3) == Some(&true) {
+                needed.extend(self.listing(output)?.files.iter().map(|f| f.digest));
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Trees share their files with the objects, so a damaged object is damaged there too; they are cheap to make again.
+    fn drop_broken_trees(&self, check: &Check) -> Result<()> {
+        if !check.findings.is_empty() {
+            let trees = self.root.join("trees");
+            let _ = fs::remove_dir_all(trees);
+        }
+        Ok(())
+    }
+
+    fn forget_key(&self, key: Key) {
+        self.catalog.remove(key);
+    }
+
+    /// Every object, by name.
+    pub fn objects(&self) -> Result<Vec<Digest>> {
+        let root = self.root.join("objects");
+        let mut objects = vec![];
+        for shard in names(&root)? {
+            let found = names(&root.join(&shard))?;
+            objects.extend(found.iter().filter_map(|rest| format!("{shard}{rest}").parse::<Digest>().ok()));
+        }
+        objects.sort();
+        Ok(objects)
+    }
+}

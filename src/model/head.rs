@@ -1,0 +1,35 @@
+//! The projection head: Linear, BN, ReLU, twice, then Linear. No biases, no last batch norm.
+
+use super::{
+    resnet::Norm,
+    weights::{Declaration, Slot, Start, Weights},
+};
+use tch::Tensor;
+
+/// A head without its tensors. Its layers are named as the places 0, 1, 3, 4, 6 of a `Sequential` called `fc`.
+#[derive(Debug)]
+pub struct Head {
+    hidden: [(Slot, Norm); 2],
+    last: Slot,
+}
+
+impl Head {
+    /// Declares a head from `features` over `hidden` twice to `dim`.
+    pub fn declare(features: i64, hidden: i64, dim: i64, into: &mut Declaration) -> Self {
+        let linear = |into: &mut Declaration, place: u32, from, to| {
+            into.parameter(format!("fc.{place}.weight"), &[to, from], Start::LinearUniform)
+        };
+        let first = (linear(into, 0, features, hidden), Norm::declare(into, "fc.1", hidden));
+        let second = (linear(into, 3, hidden, hidden), Norm::declare(into, "fc.4", hidden));
+        Head { hidden: [first, second], last: linear(into, 6, hidden, dim) }
+    }
+
+    /// Features [N, d] → embeddings [N, C], not of unit length.
+    pub fn forward(&self, weights: &Weights, features: &Tensor, train: bool) -> Tensor {
+        let mut x = features.shallow_clone();
+        for (weight, norm) in &self.hidden {
+            x = norm.forward(weights, x.linear(weights.get(*weight), None::<Tensor>), None, true, train);
+        }
+        x.linear(weights.get(self.last), None::<Tensor>)
+    }
+}

@@ -1,0 +1,133 @@
+//! Backbone and head together, with their tensors.
+
+use super::{
+    head::Head,
+    resnet::{Layout, ResNet},
+    weights::{Declaration, Weights},
+};
+use crate::spec::kind::{Model, Precision};
+use anyhow::Result;
+use std::{collections::BTreeMap, sync::Arc};
+use tch::{Device, Kind, Tensor};
+
+/// What a network is made of, shared by all networks of one shape.
+#[derive(Debug)]
+struct Structure {
+    backbone: ResNet,
+    head: Head,
+}
+
+/// A network: images → embeddings.
+#[derive(Debug)]
+pub struct Network {
+    structure: Arc<Structure>,
+    weights: Weights,
+}
+
+/// Sizes of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// The backbone.
+    pub backbone: Layout,
+    /// Hidden width of the head.
+    pub hidden: i64,
+    /// Dimension of the embedding.
+    pub dim: i64,
+}
+
+impl From<&Model> for Shape {
+    fn from(model: &Model) -> Self {
+        Shape { backbone: model.into(), hidden: model.hidden.into(), dim: model.dim.into() }
+    }
+}
+
+impl Shape {
+    fn declare(&self) -> (Structure, Declaration) {
+        let mut declaration = Declaration::default();
+        let backbone = ResNet::declare(&self.backbone, &mut declaration);
+        let head = Head::declare(backbone.features(), self.hidden, self.dim, &mut declaration);
+        (Structure { backbone, head }, declaration)
+    }
+
+    /// A network with starting values drawn from `seed`.
+    pub fn draw(&self, seed: u64, kind: Kind, device: Device) -> Network {
+        let (structure, declaration) = self.declare();
+        Network { structure: Arc::new(structure), weights: declaration.draw(seed, kind, device) }
+    }
+
+    /// A network with these tensors; any that is missing, unexpected or misshaped is an error that names it.
+    pub fn load(&self, named: BTreeMap<String, Tensor>, kind: Kind, device: Device) -> Result<Network> {
+        let (structure, declaration) = self.declare();
+        Ok(Network { structure: Arc::new(structure), weights: declaration.load(named, kind, device)? })
+    }
+}
+
+impl Network {
+    /// Its tensors.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Its tensors, to change their values.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
+    /// The network with parameters that autograd sees, or does not.
+    pub fn trainable(self, yes: bool) -> Self {
+        Network { weights: self.weights.trainable(yes), ..self }
+    }
+
+    /// A network of the same values that shares no tensor, hidden from autograd.
+    pub fn duplicate(&self) -> Self {
+        Network { structure: self.structure.clone(), weights: self.weights.duplicate() }
+    }
+
+    /// A second handle to the same tensors.
+    pub fn share(&self) -> Self {
+        Network { structure: self.structure.clone(), weights: self.weights.share() }
+    }
+
+    /// Number of features of the backbone.
+    pub fn features(&self) -> i64 {
+        self.structure.backbone.features()
+    }
+
+    /// Prepares some forward passes at `precision`: weights are cast once for all of them.
+    pub fn pass(&self, precision: Precision, train: bool) -> Pass<'_> {
+        let weights = match precision {
+            Precision::F32 => self.weights.share(),
+            Precision::Bf16 => self.weights.lowered(Kind::BFloat16),
+        };
+        Pass { structure: &self.structure, weights, train, lowered: precision == Precision::Bf16 }
+    }
+}
+
+/// Forward passes with one set of weights. Precision F32 leaves the network's own type alone, f64 included.
+pub struct Pass<'a> {
+    structure: &'a Structure,
+    weights: Weights,
+    train: bool,
+    lowered: bool,
+}
+
+impl Pass<'_> {
+    /// Images [N, 3, H, W] → pooled features [N, d], in the type of the pass.
+    pub fn features(&self, images: &Tensor) -> Tensor {
+        if self.lowered {
+            return self.structure.backbone.forward(&self.weights, &images.to_kind(Kind::BFloat16), self.train);
+        }
+        self.structure.backbone.forward(&self.weights, images, self.train)
+    }
+
+    /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16).
+    pub fn embed(&self, images: &Tensor) -> Tensor {
+        let raw = self.structure.head.forward(&self.weights, &self.features(images), self.train);
+        unit(&if self.lowered { raw.to_kind(Kind::Float) } else { raw }, 1)
+    }
+}
+
+/// `x` divided by its length along `dim`, or by 1e-12 where that is more.
+pub fn unit(x: &Tensor, dim: i64) -> Tensor {
+    x / x.norm_scalaropt_dim(2, [dim].as_slice(), true).clamp_min(1e-12)
+}

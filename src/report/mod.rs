@@ -1,0 +1,3 @@
+//! Tables for people.
+
+pub mod table;

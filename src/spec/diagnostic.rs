@@ -1,0 +1,121 @@
+//! An error in a pipeline file: what, where, and a way out.
+
+use super::tree::{Source, Span};
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use std::fmt;
+
+/// An error that can point at a place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnostic {
+    /// What is wrong.
+    pub message: String,
+    /// Where.
+    pub span: Option<Span>,
+    /// A few words beside the caret.
+    pub label: String,
+    /// Ways out, one a line.
+    pub help: Vec<String>,
+}
+
+impl Diagnostic {
+    /// An error without a place.
+    pub fn new(message: impl Into<String>) -> Self {
+        Diagnostic { message: message.into(), span: None, label: String::new(), help: vec![] }
+    }
+
+    /// The same error, at `span`.
+    pub fn at(mut self, span: Span) -> Self {
+        self.span = Some(span);
+        self
+    }
+
+    /// The same error with words beside the caret.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// The same error with a way out.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Offers the nearest of the known names, and lists them all where they are few.
+    pub fn nearest<'n>(self, wanted: &str, known: impl Iterator<Item = &'n str> + Clone) -> Self {
+        let with_nearest = match nearest(wanted, known.clone()) {
+            Some(name) => self.help(format!("did you mean '{name}'?")),
+            None => self,
+        };
+        let mut all: Vec<&str> = known.collect();
+        all.sort_unstable();
+        all.dedup();
+        if all.is_empty() || all.len() > 24 {
+            with_nearest
+        } else {
+            with_nearest.help(format!("known here: {}", all.join(", ")))
+        }
+    }
+
+    /// The text for people, with the line and a caret.
+    pub fn render(&self, sources: &[Source], colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let mut group =
+            Level::ERROR.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
+        if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source as usize)?))) {
+            let end = (span.end as usize).min(source.text.len());
+            let start = (span.start as usize).min(end);
+            let annotation =
+                AnnotationKind::Primary.span(start..first_line(&source.text, start, end)).label(self.label.as_str());
+            group =
+                group.element(Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(annotation));
+        }
+        let group = self.help.iter().fold(group, |group, help| group.element(Level::HELP.message(help.as_str())));
+        renderer.render(&[group])
+    }
+}
+
+/// The end of the marked text, cut at its first line's end: a caret under a whole block shows nothing.
+fn first_line(text: &str, start: usize, end: usize) -> usize {
+    text.get(start..end).and_then(|marked| marked.find('\n')).map_or(end, |length| start + length)
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.help.iter().try_for_each(|help| write!(f, "; {help}"))
+    }
+}
+
+/// The known name that is most like `wanted`, if one is near enough to be a slip of the hand.
+pub fn nearest<'n>(wanted: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let far = (wanted.chars().count() / 3).max(2);
+    known
+        .map(|name| (strsim::damerau_levenshtein(&wanted.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= far)
+        .min()
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_one_slip_away() {
+        let known = ["epochs", "batch", "temperature"];
+        assert_eq!(nearest("epoch", known.into_iter()), Some("epochs"));
+        assert_eq!(nearest("temprature", known.into_iter()), Some("temperature"));
+        assert_eq!(nearest("widgets", known.into_iter()), None);
+    }
+
+    #[test]
+    fn a_place_is_shown_with_its_line() {
+        let text = "(\n    epoch: 3,\n)";
+        let sources = [Source { name: "p.ron".into(), text: text.into() }];
+        let error = Diagnostic::new("unknown field 'epoch'")
+            .at(Span { source: 0, start: 6, end: 11 })
+            .nearest("epoch", ["epochs"].into_iter());
+        insta::assert_snapshot!(error.render(&sources, false));
+    }
+}

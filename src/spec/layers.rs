@@ -1,0 +1,326 @@
+//! Lays the layers of a pipeline file over one another: `common` under every stage, variants over the stages written
+//! once for each of them, a profile over both, `--set` on top.
+
+use super::{
+    diagnostic::Diagnostic,
+    tree::{Body, Field, Node, Span},
+};
+use std::collections::{HashMap, HashSet};
+
+/// A stage's name and its body, all layers applied.
+pub struct Layered<'a> {
+    /// `stage`, or `stage/variant`.
+    pub name: String,
+    /// The kind and its fields.
+    pub node: Node<'a>,
+    /// The variant it belongs to.
+    pub variant: Option<String>,
+}
+
+/// The parts of a pipeline file.
+#[derive(Default)]
+pub struct File<'a> {
+    /// Fields filled into every stage whose kind has them.
+    pub common: Vec<Field<'a>>,
+    /// Stages that exist once.
+    pub stages: Vec<(String, Node<'a>)>,
+    /// Stages that exist once for each variant.
+    pub each_variant: Vec<(String, Node<'a>)>,
+    /// The variants.
+    pub variants: Vec<Variant<'a>>,
+    /// The profiles: name and fields.
+    pub profiles: Vec<(String, Node<'a>)>,
+    /// Names of the stages that are built where the caller names none.
+    pub targets: Option<Vec<(String, Span)>>,
+    /// The pipeline's name.
+    pub name: Option<String>,
+}
+
+/// One variant of the stages in `each_variant`.
+#[derive(Clone)]
+pub struct Variant<'a> {
+    /// Its name.
+    pub name: String,
+    at: Span,
+    extends: Option<(String, Span)>,
+    set: Vec<(String, Node<'a>)>,
+    without: Vec<String>,
+}
+
+/// A value for one field, from the command line.
+pub struct Override<'a> {
+    /// `stage.field.field`, `stage/variant.field` or `common.field`.
+    pub path: &'a str,
+    /// What it becomes.
+    pub value: Node<'a>,
+}
+
+const FIELDS: [&str; 7] = ["name", "common", "stages", "each_variant", "variants", "profiles", "targets"];
+
+impl<'a> File<'a> {
+    /// Takes the file's tree apart.
+    pub fn read(root: Node<'a>) -> Result<Self, Diagnostic> {
+        let at = root.at;
+        let fields = into_fields(root, "a pipeline file is a struct: (stages: {…})")?;
+        known_fields(&fields, &FIELDS, "a pipeline file")?;
+        if !fields.iter().any(|f| f.key == "stages" || f.key == "each_variant") {
+            return Err(Diagnostic::new("the file has no stages").at(at).help("write (stages: {\"name\": kind(…)})"));
+        }
+        let mut file = File::default();
+        for Field { key, value, .. } in fields {
+            match key {
+                "name" => {
+                    file.name = Some(value.string().ok_or_else(|| Diagnostic::new("a name is a string").at(value.at))?)
+                }
+                "common" => file.common = into_fields(value, "'common' is a struct: (field: value, …)")?,
+                "stages" => file.stages = named_entries(value, key)?,
+                "each_variant" => file.each_variant = named_entries(value, key)?,
+                "variants" => {
+                    let named = named_entries(value, key)?;
+                    file.variants =
+                        named.into_iter().map(|(name, node)| Variant::read(name, node)).collect::<Result<_, _>>()?;
+                }
+                "profiles" => file.profiles = named_entries(value, key)?,
+                _ => file.targets = Some(names(&value)?),
+            }
+        }
+        Ok(file)
+    }
+
+    /// Every stage with all its layers.
+    pub fn layer(&mut self, profile: Option<&str>, overrides: &[Override<'a>]) -> Result<Vec<Layered<'a>>, Diagnostic> {
+        let mut set = vec![];
+        if let Some(profile) = profile {
+            set = self.apply_profile(profile)?;
+        }
+        let mut stages = self.expand()?;
+        for (target, over) in &set {
+            lay(&mut stages, target, over)?;
+        }
+        for over in overrides {
+            self.apply_override(&mut stages, over)?;
+        }
+        for stage in &mut stages {
+            let known = super::kind::registry::find(stage.node.name.unwrap_or_default());
+            let known = known.ok_or_else(|| unknown_kind(&stage.node))?;
+            let fits =
+                |f: &&Field<'a>| known.fields().iter().any(|name| name == f.key) && stage.node.field(f.key).is_none();
+            let missing: Vec<_> = self.common.iter().filter(fits).cloned().collect();
+            if !missing.is_empty() {
+                stage.node = stage.node.under(missing);
+            }
+        }
+        Ok(stages)
+    }
+
+    fn apply_profile(&mut self, wanted: &str) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
+        let Some((_, node)) = self.profiles.iter().find(|(name, _)| name == wanted).cloned() else {
+            let known = self.profiles.iter().map(|(name, _)| name.as_str());
+            return Err(Diagnostic::new(format!("no profile is called '{wanted}'")).nearest(wanted, known));
+        };
+        known_fields(
+            fields(&node, "a profile is a struct: (set: {…})")?,
+            &["common", "set", "without_variants", "targets"],
+            "a profile",
+        )?;
+        if let Some(common) = node.field("common") {
+            self.lay_common(into_fields(common.clone(), "'common' is a struct: (field: value, …)")?);
+        }
+        if let Some(without) = node.field("without_variants") {
+            let without = names(without)?;
+            self.variants.retain(|v| without.iter().all(|(name, _)| *name != v.name));
+        }
+        if let Some(targets) = node.field("targets") {
+            self.targets = Some(names(targets)?);
+        }
+        node.field("set").map_or(Ok(vec![]), |n| named_entries(n.clone(), "set"))
+    }
+
+    fn lay_common(&mut self, fields: Vec<Field<'a>>) {
+        for field in fields {
+            match self.common.iter_mut().find(|f| f.key == field.key) {
+                Some(known) => known.value = known.value.overlay(&field.value),
+                None => self.common.push(field),
+            }
+        }
+    }
+
+    /// One stage for each of `stages`, and one for each of `each_variant` and variant.
+    fn expand(&mut self) -> Result<Vec<Layered<'a>>, Diagnostic> {
+        let once = |(name, node)| Layered { name, node, variant: None };
+        let mut stages: Vec<Layered> = std::mem::take(&mut self.stages).into_iter().map(once).collect();
+        let templates: Vec<&str> = self.each_variant.iter().map(|(name, _)| name.as_str()).collect();
+        for variant in &self.variants {
+            let chain = self.chain(variant)?;
+            for (target, node) in chain.iter().flat_map(|v| &v.set) {
+                if !templates.contains(&target.as_str()) {
+                    let error =
+                        Diagnostic::new(format!("variant '{}' sets '{target}', which no variant has", variant.name))
+                            .at(node.at);
+                    return Err(error.nearest(target, templates.iter().copied()));
+                }
+            }
+            for (template, node) in &self.each_variant {
+                if chain.iter().any(|v| v.without.contains(template)) {
+                    continue;
+                }
+                let set = chain.iter().flat_map(|v| &v.set).filter(|(target, _)| target == template);
+                let node = set.fold(node.clone(), |node, (_, over)| node.overlay(over));
+                stages.push(Layered {
+                    name: format!("{template}/{}", variant.name),
+                    node,
+                    variant: Some(variant.name.clone()),
+                });
+            }
+        }
+        Ok(stages)
+    }
+
+    /// The variant and all that it extends, the farthest first.
+    fn chain(&self, variant: &Variant<'a>) -> Result<Vec<&Variant<'a>>, Diagnostic> {
+        let by_name: HashMap<&str, &Variant> = self.variants.iter().map(|v| (v.name.as_str(), v)).collect();
+        let mut chain = vec![by_name[variant.name.as_str()]];
+        while let Some((name, at)) = &chain[chain.len() - 1].extends {
+            let Some(next) = by_name.get(name.as_str()) else {
+                let error = Diagnostic::new(format!("no variant is called '{name}'")).at(*at);
+                return Err(error.nearest(name, by_name.keys().copied()));
+            };
+            if chain.iter().any(|v| v.name == next.name) {
+                let path: Vec<&str> = chain.iter().map(|v| v.name.as_str()).chain([next.name.as_str()]).collect();
+                return Err(Diagnostic::new(format!("variants extend each other: {}", path.join(" -> "))).at(*at));
+            }
+            chain.push(next);
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    fn apply_override(&mut self, stages: &mut [Layered<'a>], over: &Override<'a>) -> Result<(), Diagnostic> {
+        if let Some(path) = over.path.strip_prefix("common.") {
+            let path: Vec<&str> = path.split('.').collect();
+            let nested = Node::nested(&path, over.value.clone());
+            self.lay_common(into_fields(nested, "--set common.FIELD=VALUE")?);
+            return Ok(());
+        }
+        let names =
+            stages.iter().map(|s| s.name.as_str()).chain(self.each_variant.iter().map(|(name, _)| name.as_str()));
+        let target = names
+            .filter(|n| over.path.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')))
+            .max_by_key(|n| n.len());
+        let Some(target) = target.map(str::to_string) else {
+            let wanted = over.path.split('.').next().unwrap_or_default();
+            let known =
+                stages.iter().map(|s| s.name.as_str()).chain(self.each_variant.iter().map(|(name, _)| name.as_str()));
+            let error = Diagnostic::new(format!("--set {}: no stage is called '{wanted}'", over.path));
+            return Err(error.nearest(wanted, known).help("write --set STAGE.FIELD=VALUE or --set common.FIELD=VALUE"));
+        };
+        let path: Vec<&str> = over.path[target.len() + 1..].split('.').collect();
+        lay(stages, &target, &Node::nested(&path, over.value.clone()))
+    }
+}
+
+impl<'a> Variant<'a> {
+    fn read(name: String, node: Node<'a>) -> Result<Self, Diagnostic> {
+        known_fields(fields(&node, "a variant is a struct: (set: {…})")?, &["extends", "set", "without"], "a variant")?;
+        let string = |n: &Node| {
+            n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("the name of a variant is a string").at(n.at))
+        };
+        Ok(Variant {
+            name,
+            at: node.at,
+            extends: node.field("extends").map(string).transpose()?,
+            set: node.field("set").map_or(Ok(vec![]), |n| named_entries(n.clone(), "set"))?,
+            without: node.field("without").map_or(Ok(vec![]), names)?.into_iter().map(|(name, _)| name).collect(),
+        })
+    }
+
+    /// Where it is written.
+    pub fn at(&self) -> Span {
+        self.at
+    }
+}
+
+/// Lays `over` on the stage of that name, or on all variants of it.
+fn lay<'a>(stages: &mut [Layered<'a>], target: &str, over: &Node<'a>) -> Result<(), Diagnostic> {
+    let mut found = false;
+    for stage in stages.iter_mut() {
+        let of_template =
+            stage.variant.as_ref().is_some_and(|v| stage.name.strip_suffix(v.as_str()) == Some(&format!("{target}/")));
+        if stage.name == target || of_template {
+            stage.node = stage.node.overlay(over);
+            found = true;
+        }
+    }
+    if found {
+        return Ok(());
+    }
+    let error = Diagnostic::new(format!("no stage is called '{target}'")).at(over.at);
+    Err(error.nearest(target, stages.iter().map(|s| s.name.as_str())))
+}
+
+fn unknown_kind(node: &Node) -> Diagnostic {
+    let kinds = super::kind::registry::kinds().iter().map(|k| k.name);
+    match node.name {
+        Some(name) => {
+            let at = Span { end: node.at.start + name.len() as u32, ..node.at };
+            Diagnostic::new(format!("no stage kind is called '{name}'")).at(at).nearest(name, kinds)
+        }
+        None => Diagnostic::new("a stage names its kind: kind(field: value, …)").at(node.at).nearest("", kinds),
+    }
+}
+
+fn fields<'n, 'a>(node: &'n Node<'a>, expected: &str) -> Result<&'n [Field<'a>], Diagnostic> {
+    node.fields().ok_or_else(|| Diagnostic::new(expected).at(node.at))
+}
+
+fn into_fields<'a>(node: Node<'a>, expected: &str) -> Result<Vec<Field<'a>>, Diagnostic> {
+    match node.body {
+        Body::Struct(fields) => Ok(fields),
+        Body::Tuple(items) if items.is_empty() => Ok(vec![]),
+        _ => Err(Diagnostic::new(expected).at(node.at)),
+    }
+}
+
+fn known_fields(fields: &[Field], known: &[&str], what: &str) -> Result<(), Diagnostic> {
+    let Some(field) = fields.iter().find(|f| !known.contains(&f.key)) else { return Ok(()) };
+    Err(Diagnostic::new(format!("{what} has no field '{}'", field.key))
+        .at(field.at)
+        .nearest(field.key, known.iter().copied()))
+}
+
+/// The entries of a map from strings; a name that stands twice is an error.
+fn named_entries<'a>(node: Node<'a>, what: &str) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
+    let Body::Map(entries) = node.body else {
+        return Err(Diagnostic::new(format!("'{what}' is a map: {{\"name\": …}}")).at(node.at));
+    };
+    let mut seen = HashSet::with_capacity(entries.len());
+    let mut named = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let name =
+            key.string().ok_or_else(|| Diagnostic::new("a name here is a string in double quotes").at(key.at))?;
+        check_name(&name).map_err(|message| Diagnostic::new(message).at(key.at))?;
+        if !seen.insert(name.clone()) {
+            return Err(Diagnostic::new(format!("'{name}' stands twice in '{what}'")).at(key.at));
+        }
+        named.push((name, value));
+    }
+    Ok(named)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_alphanumeric() || "_-+=.,@".contains(c);
+    let fine = name.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && part.chars().all(good));
+    if fine {
+        Ok(())
+    } else {
+        Err(format!("'{name}' cannot be a name: letters, digits and _-+=.,@ it may have, parts separated by /"))
+    }
+}
+
+fn names(node: &Node) -> Result<Vec<(String, Span)>, Diagnostic> {
+    let Body::List(items) = &node.body else {
+        return Err(Diagnostic::new("this is a list of names: [\"…\"]").at(node.at));
+    };
+    let name = |n: &Node| n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("a name is a string").at(n.at));
+    items.iter().map(name).collect()
+}

@@ -1,0 +1,64 @@
+//! Kind `pretrain`: contrastive pre-training.
+
+use super::{
+    dataset,
+    training::{Look, train},
+    training_views,
+};
+use crate::{
+    device,
+    job::Task,
+    metric::Metric,
+    model::Encoder,
+    spec::kind::Pretrain,
+    tensors::Tensors,
+    train::{
+        caco::State,
+        checkpoint::{self, Checkpoint},
+        curve,
+    },
+};
+use anyhow::{Result, ensure};
+use tch::Device;
+
+/// Writes `encoder.safetensors`, `bank.safetensors` and `curve.jsonl`.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: Pretrain = task.parameters()?;
+    let device = device::open(&task.job.device, task.job.threads)?;
+    let set = dataset(task, "index")?;
+    let source = &training_views(task, &set, parameters.views.list(), parameters.batch, parameters.seed)?;
+    let look: &mut Look = &mut |_, _| Ok(None);
+    let start = || initialised(task, &parameters, device);
+    let (state, curve) = train(task, &parameters.model, &parameters, source, device, start, look)?;
+    let path = task.output("curve.jsonl");
+    curve.copy(&path)?;
+    let mut bank = Tensors::default();
+    bank.insert("columns", &state.bank.columns);
+    bank.write(&task.output("bank.safetensors"))?;
+    let encoder = Encoder { model: parameters.model.clone(), network: state.query };
+    encoder.save(&task.output("encoder.safetensors"))?;
+    let rows = curve::read(&path)?;
+    let last = u64::from(parameters.epochs) - 1;
+    let mean = |of: fn(&curve::Row) -> f64| {
+        let values: Vec<f64> = rows.iter().filter(|row| row.epoch == last).map(of).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    task.metrics(&[
+        Metric::new("loss", "train", mean(|row| row.loss)),
+        Metric::new("positive", "train", mean(|row| row.positive)),
+    ])
+}
+
+/// The state that the bank initialisation left.
+fn initialised(task: &Task, parameters: &Pretrain, device: Device) -> Result<State> {
+    let path = task.input("init")?;
+    let Checkpoint { model, state, .. } = checkpoint::load(path, device)?;
+    ensure!(
+        model == parameters.model,
+        "the bank initialisation '{}' is of another model:\n  it has {model:?}\n  this stage has {:?}\n\
+         give both stages one `model`",
+        parameters.init,
+        parameters.model
+    );
+    Ok(state)
+}

@@ -1,0 +1,68 @@
+//! What both trainings share as stages: where they write, whom they tell, and how they stop.
+
+use crate::{
+    data::batch::Source,
+    job::{Progress, Stopped, Task},
+    model::Encoder,
+    spec::kind::Model,
+    train::{
+        caco::State,
+        curve::{Curve, Row},
+        fit::{self, End, Place, Procedure, Watch},
+    },
+};
+use anyhow::{Context as _, Result};
+use std::time::Duration;
+use tch::Device;
+
+/// Looks at an encoder after an epoch; may give a kNN accuracy.
+pub type Look<'a> = dyn FnMut(u64, &Encoder) -> Result<Option<f64>> + 'a;
+
+/// Names the seconds between checkpoints; ten minutes without it.
+const EVERY: &str = "CACO_CHECKPOINT_SECONDS";
+
+/// Trains to the end, or to a checkpoint and [`Stopped`].
+pub fn train(
+    task: &Task,
+    model: &Model,
+    procedure: &dyn Procedure,
+    source: &dyn Source,
+    device: Device,
+    start: impl FnOnce() -> Result<State>,
+    look: &mut Look,
+) -> Result<(State, Curve)> {
+    let every = match std::env::var(EVERY) {
+        Ok(text) => text.parse().with_context(|| format!("{EVERY} is '{text}'; give seconds"))?,
+        Err(_) => 600.0,
+    };
+    let place = Place {
+        work: task.job.work.clone(),
+        byproducts: task.job.byproducts.clone(),
+        every: Duration::try_from_secs_f64(every).with_context(|| format!("{EVERY} is {every}; give seconds"))?,
+        device,
+    };
+    match fit::fit(model, procedure, source, &place, start, &mut Telling { task, look })? {
+        End::Finished { state, curve } => Ok((*state, curve)),
+        End::Stopped => Err(Stopped.into()),
+    }
+}
+
+struct Telling<'a, 'b> {
+    task: &'a Task,
+    look: &'a mut Look<'b>,
+}
+
+impl Watch for Telling<'_, '_> {
+    fn stopping(&self) -> bool {
+        self.task.stopping()
+    }
+
+    fn progress(&self, done: u64, total: u64, last: &Row) {
+        let note = format!("loss {:.4}", last.loss);
+        self.task.progress(&Progress { done, total, unit: "steps".into(), note });
+    }
+
+    fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {
+        (self.look)(epoch, encoder)
+    }
+}
