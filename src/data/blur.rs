@@ -89,9 +89,9 @@ fn along_row(from: &[[u8; 4]], to: &mut [[u8; 4]], extended: Extended) {
 fn edge(from: &[[u8; 4]], to: &mut [[u8; 4]], x: usize, extended: Extended) {
     let reach = extended.radius as isize;
     let at = |dx: isize, c: usize| u32::from(from[(x as isize + dx).clamp(0, from.len() as isize - 1) as usize][c]);
-    for c in 0..4 {
+    for (c, value) in to[x].iter_mut().enumerate() {
         let inside = (-reach..=reach).map(|dx| at(dx, c)).sum();
-        to[x][c] = weigh(inside, at(-reach - 1, c) + at(reach + 1, c), extended);
+        *value = weigh(inside, at(-reach - 1, c) + at(reach + 1, c), extended);
     }
 }
 

@@ -65,7 +65,7 @@ fn join([r, g, b]: [i32; 3]) -> [u8; 4] {
 /// ITU-R 601-2 in 16 bits of fixed point.
 #[inline(always)]
 fn luma([r, g, b]: [i32; 3]) -> i32 {
-    r * 19595 + g * 38470 + b * 7471 + 0x8000 >> 16
+    (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
 }
 
 /// Pillow's `Image.blend`: in single precision, cut off rather than rounded.
@@ -119,7 +119,7 @@ vectorised! {
 fn hue(pixels: &mut [[u8; 4]], step: u8) {
     for p in pixels {
         let [h, s, v] = hsv(split(*p));
-        *p = join(rgb([h + i32::from(step) & 255, s, v]));
+        *p = join(rgb([(h + i32::from(step)) & 255, s, v]));
     }
 }
 }

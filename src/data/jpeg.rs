@@ -87,7 +87,7 @@ fn rgb_of_inverted_cmyk(stored: [u8; 4]) -> [u8; 4] {
     let light = u32::from(255 - k);
     let channel = |ink: u8| {
         let product = u32::from(ink) * light + 128;
-        (light - ((product >> 8) + product >> 8)) as u8
+        (light - (((product >> 8) + product) >> 8)) as u8
     };
     [channel(c), channel(m), channel(y), 255]
 }
