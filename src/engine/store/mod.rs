@@ -6,7 +6,7 @@
 //! results/ab/cdef…/<record>/         preimage.json, manifest.json, record.json, log, byproducts/
 //! results/ab/cdef…/current           which record stands for the key
 //! work/<key>/                        a stage in progress; survives a crash
-//! locks/<key>                        held while a key is computed
+//! lock                               a byte of it is locked for each key that is being computed
 //! trees/<digest>/                    folders put together again from their objects (hard links)
 //! quarantine/<digest>                objects whose bytes are not what their name says
 //! hosts/<host>/                      accelerators: the catalog of results, the stat cache
@@ -123,7 +123,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => write_aside(&version, format!("{LAYOUT}\n").as_bytes())?,
             Err(e) => return Err(e).at("read", &version),
         }
-        for folder in ["objects", "results", "work", "locks"] {
+        for folder in ["objects", "results", "work"] {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
