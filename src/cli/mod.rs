@@ -1,6 +1,7 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
 mod check;
+mod code;
 mod display;
 mod doctor;
 mod get;
@@ -89,6 +90,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Copy an output out of the store
     Get(get::GetArgs),
+    /// Is the code behind each stage kind the one that code.lock acknowledges?
+    Code(code::CodeArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
+        Command::Code(args) => code::main(&args),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -150,6 +150,7 @@ fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
         "stage": stage.name,
         "pipeline": graph.pipeline.name,
         "kind": stage.kind,
+        "code": super::code::digest(stage.kind),
         "key": finished.key,
         "started": humantime::format_rfc3339_millis(finished.began).to_string(),
         "seconds": finished.took.as_secs_f64(),

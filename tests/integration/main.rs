@@ -2,6 +2,7 @@
 
 mod architecture;
 mod caching;
+mod code;
 #[cfg(feature = "torch")]
 mod experiment;
 mod mistakes;
