@@ -61,7 +61,8 @@ impl Executor for Local {
         tag: u32,
         done: Sender<M>,
     ) -> io::Result<Process> {
-        let log = File::options().create(true).append(true).open(&launch.log)?;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open {}: {e}", launch.log.display()));
+        let log = File::options().create(true).append(true).open(&launch.log).map_err(named)?;
         let program = launch.argv.first().ok_or_else(|| io::Error::other("no program is named"))?;
         let group = spawn::spawn(launch, log.as_raw_fd(), keep)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;

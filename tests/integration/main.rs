@@ -3,9 +3,12 @@
 mod architecture;
 mod caching;
 mod code;
+mod crash;
+mod disk;
 #[cfg(feature = "torch")]
 mod experiment;
 mod mistakes;
+mod model;
 #[cfg(feature = "torch")]
 mod parity;
 mod project;

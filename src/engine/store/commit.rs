@@ -72,7 +72,11 @@ impl Store {
     /// Writes the record's folder aside.
     fn stage(&self, pending: &Pending) -> Result<PathBuf> {
         let folder = self.result(pending.key);
-        fs::create_dir_all(&folder).at("create", &folder)?;
+        match fs::create_dir(&folder) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => drop_leftovers(&folder)?,
+            Err(_) => fs::create_dir_all(&folder).at("create", &folder)?,
+        }
         let aside = folder.join(self.unique());
         let written = self.write_record(pending, &aside);
         if written.is_err() {
@@ -151,7 +155,7 @@ impl Store {
             None => pending.outputs.clone(),
             Some(_) => self.read_manifest(pending.key, &standing)?.map(|m| m.outputs).unwrap_or_default(),
         };
-        let published = Published { key: pending.key, record: standing, outputs: outputs.into() };
+        let published = Published { key: pending.key, record: standing.into(), outputs: outputs.into() };
         self.catalog.insert(self, &published);
         Ok(Committed { published, diverges })
     }
@@ -159,4 +163,14 @@ impl Store {
     fn is_whole(&self, manifest: &Manifest) -> bool {
         manifest.outputs.iter().all(|o| fs::metadata(self.object(o.blake3)).is_ok_and(|m| m.len() == o.length))
     }
+}
+
+/// Removes what a publication that was killed left beside a key's records: whoever publishes holds the key's lock.
+fn drop_leftovers(folder: &Path) -> Result<()> {
+    let left = super::result::names(folder)?;
+    for name in left.iter().filter(|name| name.starts_with("partial-")) {
+        let path = folder.join(name);
+        fs::remove_dir_all(&path).at("remove", &path)?;
+    }
+    Ok(())
 }
