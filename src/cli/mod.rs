@@ -1,7 +1,9 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
+mod cache;
 mod check;
 mod code;
+mod diff;
 mod display;
 mod doctor;
 mod get;
@@ -92,6 +94,10 @@ enum Command {
     Get(get::GetArgs),
     /// Is the code behind each stage kind the one that code.lock acknowledges?
     Code(code::CodeArgs),
+    /// What two results differ in: what was asked for, and the bytes
+    Diff(diff::DiffArgs),
+    /// Verify, collect, list, pin and copy results
+    Cache(cache::CacheArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -114,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
         Command::Code(args) => code::main(&args),
+        Command::Diff(args) => diff::main(&args, &cli.store),
+        Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -3,6 +3,7 @@
 pub mod code;
 pub mod command;
 pub mod digest;
+pub mod estimate;
 pub mod exec;
 pub mod graph;
 pub mod guard;

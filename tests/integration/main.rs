@@ -1,6 +1,7 @@
 //! The real `caco`, run in folders of its own.
 
 mod architecture;
+mod cache;
 mod caching;
 mod code;
 mod crash;

@@ -66,6 +66,7 @@ impl Store {
             staged.push(self.stage(pending)?);
         }
         self.sync(batch, &staged)?;
+        self.note_use(batch.iter().map(|pending| pending.key))?;
         batch.iter().zip(staged).map(|(pending, aside)| self.reveal(pending, &aside)).collect()
     }
 
@@ -156,21 +157,21 @@ impl Store {
             Some(_) => self.read_manifest(pending.key, &standing)?.map(|m| m.outputs).unwrap_or_default(),
         };
         let published = Published { key: pending.key, record: standing.into(), outputs: outputs.into() };
+        self.unsound.lock().expect("no panic while held").remove(&pending.key);
         self.catalog.insert(self, &published);
         Ok(Committed { published, diverges })
     }
-
-    fn is_whole(&self, manifest: &Manifest) -> bool {
-        manifest.outputs.iter().all(|o| fs::metadata(self.object(o.blake3)).is_ok_and(|m| m.len() == o.length))
-    }
 }
 
-/// Removes what a publication that was killed left beside a key's records: whoever publishes holds the key's lock.
+/// Removes what a process of this host that is gone left beside a key's records.
 fn drop_leftovers(folder: &Path) -> Result<()> {
-    let left = super::result::names(folder)?;
-    for name in left.iter().filter(|name| name.starts_with("partial-")) {
-        let path = folder.join(name);
-        fs::remove_dir_all(&path).at("remove", &path)?;
+    let ours = format!("partial-{}-", super::host());
+    for name in super::result::names(folder)? {
+        let process = name.strip_prefix(&ours).and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
+            let path = folder.join(&name);
+            fs::remove_dir_all(&path).at("remove", &path)?;
+        }
     }
     Ok(())
 }
