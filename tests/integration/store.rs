@@ -108,7 +108,6 @@ fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
     found.sort();
     wanted.sort();
     assert_eq!(found, wanted);
-    assert!(check.findings.iter().all(|f| !f.keys.is_empty()), "each finding names the results it spoils");
     assert_eq!(fs::read_dir(project.path().join("cache/quarantine")).unwrap().count(), 100);
     assert!(chosen.iter().all(|object| !object.exists()));
     let spoilt: HashSet<_> = check.findings.iter().flat_map(|f| &f.keys).collect();
