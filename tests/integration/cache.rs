@@ -110,7 +110,7 @@ fn what_a_run_in_progress_uses_stays() {
     })"#,
     );
     let mut run = project.command(&["run", "q.ron"]).spawn().unwrap();
-    let started = || fs::read_dir(project.path().join("cache/locks")).is_ok_and(|mut d| d.next().is_some());
+    let started = || fs::read_dir(project.path().join("cache/work")).is_ok_and(|mut d| d.next().is_some());
     while !started() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
