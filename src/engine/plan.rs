@@ -88,7 +88,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Plan {
     /// The stages, each behind all it reads from.
-    pub steps: Vec<(Id, Step)>,
+    pub steps: Steps,
     /// Where each stage's step stands in `steps`.
     place: Vec<u32>,
     /// What was read outside the store.
@@ -175,6 +175,9 @@ impl Plan {
     }
 }
 
+/// Stages in order, with what is to happen with each.
+type Steps = Vec<(Id, Step)>;
+
 fn pass(
     graph: &Graph,
     ids: &[Id],
@@ -182,9 +185,9 @@ fn pass(
     force: &HashSet<Id>,
     outside: &Outside,
     denied: &HashSet<Key>,
-) -> store::Result<(Vec<(Id, Step)>, Vec<u32>)> {
+) -> store::Result<(Steps, Vec<u32>)> {
     let mut place: Vec<u32> = vec![u32::MAX; graph.pipeline.stages.len()];
-    let mut steps: Vec<(Id, Step)> = Vec::with_capacity(ids.len());
+    let mut steps: Steps = Vec::with_capacity(ids.len());
     for &id in ids {
         let step_of = |of: Id| steps.get(place[of as usize] as usize).map(|(_, step)| step);
         let published = |of: Id| match step_of(of) {

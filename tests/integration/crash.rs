@@ -29,7 +29,8 @@ fn pipeline() -> String {
                 0 => String::new(),
                 _ => format!(r#""a": Stage("{0}.{i}/out"), "b": Stage("{0}.{1}/d")"#, layer - 1, (i + 1) % WIDTH),
             };
-            let read = if layer == 0 { format!("echo {i} > out") } else { "cat a b/one b/two > all; cksum all > out".into() };
+            let read =
+                if layer == 0 { format!("echo {i} > out") } else { "cat a b/one b/two > all; cksum all > out".into() };
             text += &format!(
                 "\"{layer}.{i}\": command(shell: \"{read}; sleep 0.01; mkdir d; cp out d/one; echo {layer}.{i} > d/two\", \
                  inputs: {{{inputs}}}, outputs: [\"out\", \"d\"]),\n"
@@ -52,7 +53,8 @@ fn records(cache: &Path) -> Vec<(String, PathBuf)> {
         for result in names(&shard) {
             let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
             let key = name(&shard) + &name(&result);
-            let is_record = |path: &PathBuf| name(path).len() == 16 && name(path).bytes().all(|b| b.is_ascii_hexdigit());
+            let is_record =
+                |path: &PathBuf| name(path).len() == 16 && name(path).bytes().all(|b| b.is_ascii_hexdigit());
             found.extend(names(&result).into_iter().filter(is_record).map(|record| (key.clone(), record)));
         }
     }

@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 #[cfg(feature = "torch")]
 mod experiment;
+mod explain;
 mod mistakes;
 mod model;
 #[cfg(feature = "torch")]

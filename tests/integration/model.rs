@@ -143,8 +143,12 @@ fn edit() -> impl Strategy<Value = Edit> {
 /// The keys of a plan, by stage. Every stage must stand behind all it reads from.
 fn keys(project: &Project, world: &World) -> BTreeMap<String, String> {
     let plan = project.json(&["plan", "p.ron", "--json"]);
-    let steps: Vec<(&str, &str)> =
-        plan.as_array().unwrap().iter().map(|s| (s["stage"].as_str().unwrap(), s["key"].as_str().unwrap_or(""))).collect();
+    let steps: Vec<(&str, &str)> = plan
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| (s["stage"].as_str().unwrap(), s["key"].as_str().unwrap_or("")))
+        .collect();
     let place = |name: &str| steps.iter().position(|(stage, _)| *stage == name).unwrap();
     for stage in &world.stages {
         for from in &stage.inputs {

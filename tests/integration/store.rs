@@ -99,7 +99,8 @@ fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
     let whole = objects(&project);
     assert_eq!(whole.len(), 160);
     let mut draw = Rng::new(7, "flip", 0, 0);
-    let chosen: Vec<&PathBuf> = draw.permutation(whole.len()).into_iter().take(100).map(|i| &whole[i as usize]).collect();
+    let chosen: Vec<&PathBuf> =
+        draw.permutation(whole.len()).into_iter().take(100).map(|i| &whole[i as usize]).collect();
     chosen.iter().for_each(|object| flip(object, &mut draw));
     let store = Store::open(&project.path().join("cache")).unwrap();
     let check = store.verify().unwrap();
@@ -108,8 +109,10 @@ fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
     found.sort();
     wanted.sort();
     assert_eq!(found, wanted);
-    assert_eq!(fs::read_dir(project.path().join("cache/quarantine")).unwrap().count(), 100);
+    // A listing that promises a damaged file is set aside with it.
+    assert!(fs::read_dir(project.path().join("cache/quarantine")).unwrap().count() >= 100);
     assert!(chosen.iter().all(|object| !object.exists()));
+    // A file whose listing is damaged as well names no result; the listing's finding does.
     let spoilt: HashSet<_> = check.findings.iter().flat_map(|f| &f.keys).collect();
     assert_eq!(project.run(&[]).len(), spoilt.len(), "what is spoilt runs again, and nothing else");
     assert_eq!(objects(&project), whole);

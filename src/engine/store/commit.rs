@@ -157,7 +157,6 @@ impl Store {
             Some(_) => self.read_manifest(pending.key, &standing)?.map(|m| m.outputs).unwrap_or_default(),
         };
         let published = Published { key: pending.key, record: standing.into(), outputs: outputs.into() };
-        self.unsound.lock().expect("no panic while held").remove(&pending.key);
         self.catalog.insert(self, &published);
         Ok(Committed { published, diverges })
     }
@@ -168,10 +167,17 @@ fn drop_leftovers(folder: &Path) -> Result<()> {
     let ours = format!("partial-{}-", super::host());
     for name in super::result::names(folder)? {
         let process = name.strip_prefix(&ours).and_then(|rest| rest.split('-').next());
-        if process.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
+        if process.is_some_and(|number| !is_alive(number)) {
             let path = folder.join(&name);
             fs::remove_dir_all(&path).at("remove", &path)?;
         }
     }
     Ok(())
+}
+
+/// Whether a process of this host runs. One that has ended and that nobody has waited for yet does not.
+fn is_alive(number: &str) -> bool {
+    let Ok(stat) = fs::read_to_string(Path::new("/proc").join(number).join("stat")) else { return false };
+    // The state stands behind the name, which may hold brackets itself.
+    !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }
