@@ -28,7 +28,7 @@ fn jpeg() {
 
 #[cfg(feature = "torch")]
 fn bridge(lib: &std::path::Path) {
-    const FILES: [&str; 3] = ["src/bridge.cpp", "src/norm.cpp", "src/bridge.h"];
+    const FILES: [&str; 4] = ["src/bridge.cpp", "src/memory.cpp", "src/norm.cpp", "src/bridge.h"];
     FILES.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
     let include = match std::env::var_os("LIBTORCH_INCLUDE") {
         Some(folder) => std::path::PathBuf::from(folder).join("include"),
@@ -43,6 +43,7 @@ fn bridge(lib: &std::path::Path) {
         .flag_if_supported("-fopenmp")
         .opt_level(3)
         .warnings(false)
+        .flag_if_supported("-Wno-psabi")
         .compile("caco_bridge");
     // The OpenMP runtime that libtorch already uses: one soname, one library.
     println!("cargo:rustc-link-lib=dylib=gomp");

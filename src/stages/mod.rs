@@ -8,8 +8,10 @@ mod init_bank;
 mod init_encoder;
 mod knn;
 mod linear_eval;
+mod monitor;
 mod pretrain;
 mod synthesize;
+mod tensorboard;
 mod training;
 mod transfer_eval;
 

@@ -2,7 +2,8 @@
 
 use super::{
     dataset,
-    training::{Look, train},
+    monitor::Monitor,
+    training::train,
     training_views,
 };
 use crate::{
@@ -27,7 +28,11 @@ pub fn run(task: &Task) -> Result<()> {
     let device = device::open(&task.job.device, task.job.threads)?;
     let set = dataset(task, "index")?;
     let source = &training_views(task, &set, parameters.views.list(), parameters.batch, parameters.seed)?;
-    let look: &mut Look = &mut |_, _| Ok(None);
+    let monitor = Monitor::open(task, &parameters, &set, device)?;
+    let look = &mut |epoch, encoder: &Encoder| match &monitor {
+        Some(monitor) => monitor.look(epoch, encoder, &parameters),
+        None => Ok(None),
+    };
     let start = || initialised(task, &parameters, device);
     let (state, curve) = train(task, &parameters.model, &parameters, source, device, start, look)?;
     let path = task.output("curve.jsonl");
@@ -43,10 +48,13 @@ pub fn run(task: &Task) -> Result<()> {
         let values: Vec<f64> = rows.iter().filter(|row| row.epoch == last).map(of).collect();
         values.iter().sum::<f64>() / values.len() as f64
     };
-    task.metrics(&[
+    let knn = rows.last().and_then(|row| row.knn).map(|knn| Metric::new("knn", "val", knn));
+    let mut metrics = vec![
         Metric::new("loss", "train", mean(|row| row.loss)),
         Metric::new("positive", "train", mean(|row| row.positive)),
-    ])
+    ];
+    metrics.extend(knn);
+    task.metrics(&metrics)
 }
 
 /// The state that the bank initialisation left.

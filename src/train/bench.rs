@@ -83,6 +83,7 @@ fn constants(setup: &Setup) -> Constants {
         bank_momentum: 0.9,
         lars: Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 },
         precision: setup.precision,
+        accumulate: 1,
     }
 }
 

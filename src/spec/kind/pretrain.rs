@@ -55,6 +55,9 @@ pub struct Pretrain {
     /// LARS trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
+    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    #[serde(default = "one")]
+    pub accumulate: u32,
     /// Arithmetic of the encoders.
     #[serde(default)]
     pub precision: Precision,
@@ -119,6 +122,7 @@ fn share() -> f64 {
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 1;
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1")];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
@@ -137,6 +141,9 @@ impl Kind for Pretrain {
         self.views.check()?;
         ensure(self.epochs >= 1, "epochs", "is 0; give at least 1")?;
         ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
+        let parts = format!("is {}; a batch of {} needs a divisor that leaves parts of at least 2", self.accumulate, self.batch);
+        let fits = self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        ensure(fits, "accumulate", parts)?;
         let several = format!("is {}; training over several processes is not built yet, give 1", self.processes);
         ensure(self.processes == 1, "processes", several)?;
         for (field, t) in [("temperature", self.temperature), ("bank_temperature", self.bank_temperature)] {
