@@ -2,7 +2,6 @@
 
 #[cfg(feature = "torch")]
 pub mod bridge;
-pub mod cli;
 #[cfg(feature = "torch")]
 pub mod data;
 #[cfg(feature = "torch")]

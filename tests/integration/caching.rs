@@ -65,10 +65,7 @@ fn what_is_no_part_of_the_key_reruns_nothing() {
     assert!(project.run(&[]).is_empty(), "a renamed stage");
     project.write("moved.txt", "hello");
     assert!(project.run(&[]).is_empty(), "a touched file");
-    project.edit(
-        "outputs: [\"out\"]),\n        \"other\"",
-        "outputs: [\"out\"], run: (retries: 2, timeout_minutes: 5)),\n        \"other\"",
-    );
+    project.edit("shell: \"echo other", "run: (retries: 2, timeout_minutes: 5), shell: \"echo other");
     assert!(project.run(&["-j", "1"]).is_empty(), "how it is run");
 }
 
