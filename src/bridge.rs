@@ -163,7 +163,7 @@ mod tests {
 
     fn noise(shape: &[i64], seed: u64, kind: Kind) -> Tensor {
         let mut rng = Rng::new(seed, "bridge", 0, 0);
-        let values: Vec<f64> = (0..shape.iter().product()).map(|_| 0.5 + rng.normal()).collect();
+        let values: Vec<f64> = (0..shape.iter().product::<i64>()).map(|_| 0.5 + rng.normal()).collect();
         channels_last(&Tensor::from_slice(&values).view(shape).to_kind(kind))
     }
 
@@ -193,7 +193,7 @@ mod tests {
         let mut inputs = vec![&x, &weight, &bias];
         inputs.extend(add.then_some(&plus));
         let gradients = Tensor::run_backward(&[scalar], &inputs, false, false);
-        [vec![y, mean, variance], gradients].concat()
+        [y, mean, variance].into_iter().chain(gradients).collect()
     }
 
     #[test]
