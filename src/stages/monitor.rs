@@ -39,7 +39,10 @@ impl Monitor {
         let voters = train.subset(&drawn.iter().map(|&image| image as u32).collect::<Vec<_>>());
         let loader = |set: &Dataset| {
             let transform = centre(parameters);
-            Loader::new(set, Reading { transform, batch: 256, shuffle: false, drop_last: false, seed: 0, threads: task.job.threads })
+            Loader::new(
+                set,
+                Reading { transform, batch: 256, shuffle: false, drop_last: false, seed: 0, threads: task.job.threads },
+            )
         };
         Ok(Some(Monitor {
             voters: loader(&voters)?,

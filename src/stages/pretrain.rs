@@ -1,11 +1,6 @@
 //! Kind `pretrain`: contrastive pre-training.
 
-use super::{
-    dataset,
-    monitor::Monitor,
-    training::train,
-    training_views,
-};
+use super::{dataset, monitor::Monitor, training::train, training_views};
 use crate::{
     device,
     job::Task,

@@ -201,8 +201,7 @@ impl State {
             false => keys.iter().map(|key| key.matmul(directions).argmax(1, false)).collect(),
         };
         let detached: Vec<Tensor> = queries.iter().map(Tensor::detach).collect();
-        let compared =
-            Compared { targets, queries: &detached, keys: &keys, positives: &positives, directions };
+        let compared = Compared { targets, queries: &detached, keys: &keys, positives: &positives, directions };
         let Answer { loss, positive, query_gradients, push } = constants.contrast.answer(&compared);
         lap(Part::Bank);
         let gradients = self.back_propagate(targets, &queries, &query_gradients)?;

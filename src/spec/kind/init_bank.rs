@@ -85,8 +85,12 @@ impl Kind for InitBank {
         self.model.check()?;
         self.views.check()?;
         ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
-        let parts = format!("is {}; a batch of {} needs a divisor that leaves parts of at least 2", self.accumulate, self.batch);
-        let fits = self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        let parts = format!(
+            "is {}; a batch of {} needs a divisor that leaves parts of at least 2",
+            self.accumulate, self.batch
+        );
+        let fits =
+            self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
         ensure(fits, "accumulate", parts)?;
         ensure((2..=1 << 24).contains(&self.bank_size), "bank_size", format!("is {}; give 2 to 2^24", self.bank_size))?;
         ensure(self.temperature > 0.0, "temperature", format!("is {}; give a positive number", self.temperature))?;

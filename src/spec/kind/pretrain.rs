@@ -141,8 +141,12 @@ impl Kind for Pretrain {
         self.views.check()?;
         ensure(self.epochs >= 1, "epochs", "is 0; give at least 1")?;
         ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
-        let parts = format!("is {}; a batch of {} needs a divisor that leaves parts of at least 2", self.accumulate, self.batch);
-        let fits = self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        let parts = format!(
+            "is {}; a batch of {} needs a divisor that leaves parts of at least 2",
+            self.accumulate, self.batch
+        );
+        let fits =
+            self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
         ensure(fits, "accumulate", parts)?;
         let several = format!("is {}; training over several processes is not built yet, give 1", self.processes);
         ensure(self.processes == 1, "processes", several)?;
