@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
+mod bench;
 mod check;
 mod display;
 mod doctor;
@@ -11,6 +12,7 @@ mod plan;
 mod programs;
 mod run;
 mod show;
+mod watch;
 mod why;
 
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +91,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Copy an output out of the store
     Get(get::GetArgs),
+    /// Show the curves of a training, while it goes on or after
+    Watch(watch::WatchArgs),
+    /// Time the training step
+    Bench(bench::BenchArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -110,6 +116,8 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
+        Command::Watch(args) => watch::main(&args, &cli.store),
+        Command::Bench(args) => bench::main(&args),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

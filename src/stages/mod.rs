@@ -2,7 +2,9 @@
 //! the engine's words ([`Task`]) and the experiment half.
 
 mod compare;
+mod export_weights;
 mod features;
+mod import_weights;
 mod index;
 mod init_bank;
 mod init_encoder;
@@ -19,8 +21,8 @@ use crate::{
     data::{Dataset, Loader, Reading, Transform},
     job::{Progress, Task},
     spec::kind::{
-        Compare, Features, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval, Pretrain, Synthesize,
-        TransferEval, View,
+        Compare, ExportWeights, Features, ImportWeights, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval,
+        Pretrain, Synthesize, TransferEval, View,
     },
 };
 use anyhow::{Context as _, Result, bail};
@@ -42,12 +44,14 @@ fn dispatch(task: &Task) -> Result<()> {
         Synthesize::NAME => synthesize::run(task),
         Index::NAME => index::run(task),
         InitEncoder::NAME => init_encoder::run(task),
+        ImportWeights::NAME => import_weights::run(task),
         InitBank::NAME => init_bank::run(task),
         Pretrain::NAME => pretrain::run(task),
         Features::NAME => features::run(task),
         Knn::NAME => knn::run(task),
         LinearEval::NAME => linear_eval::run(task),
         TransferEval::NAME => transfer_eval::run(task),
+        ExportWeights::NAME => export_weights::run(task),
         Compare::NAME => compare::run(task),
         other => bail!("kind '{other}' is not built in"),
     }

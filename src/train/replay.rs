@@ -7,7 +7,7 @@ use super::{
 use crate::{
     bridge::Lars,
     model::{
-        Bank, Shape,
+        Bank, Shape, Sizes,
         resnet::{Block, Layout},
     },
     spec::kind::{Objective, Precision, Stem},
@@ -151,7 +151,7 @@ fn told_by(step: usize, told: &Told, state: &State) -> Vec<(String, Tensor)> {
 impl Case {
     fn start(&self, mut init: Tensors) -> Result<State> {
         let backbone = Layout { block: self.block, depths: self.layers.clone(), width: self.width, stem: self.stem };
-        let shape = Shape { backbone, hidden: self.hidden, dim: self.dim };
+        let shape = Shape { backbone, head: Some(Sizes { hidden: self.hidden, dim: self.dim }) };
         let query = shape.load(init.take("encoder_q."), Kind::Double, Device::Cpu).context("init.safetensors")?;
         let columns = init.tensors.remove("bank.W").context("init.safetensors has no bank.W")?;
         Ok(State::start(query, Bank::at_rest(columns)))
