@@ -1,7 +1,10 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
 mod bench;
+mod cache;
 mod check;
+mod code;
+mod diff;
 mod display;
 mod doctor;
 mod get;
@@ -95,6 +98,12 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Time the training step
     Bench(bench::BenchArgs),
+    /// Is the code behind each stage kind the one that code.lock acknowledges?
+    Code(code::CodeArgs),
+    /// What two results differ in: what was asked for, and the bytes
+    Diff(diff::DiffArgs),
+    /// Verify, collect, list, pin and copy results
+    Cache(cache::CacheArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -118,6 +127,9 @@ pub fn main() -> ExitCode {
         Command::Get(args) => get::main(&args, &cli.store),
         Command::Watch(args) => watch::main(&args, &cli.store),
         Command::Bench(args) => bench::main(&args),
+        Command::Code(args) => code::main(&args),
+        Command::Diff(args) => diff::main(&args, &cli.store),
+        Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -65,6 +65,6 @@ mod tests {
     fn a_plot_falls_where_its_curve_falls() {
         let falling: Vec<f64> = (0..40).map(|i| (-f64::from(i) / 8.0).exp()).collect();
         insta::assert_snapshot!(plot(&falling, 20, 4).join("\n"));
-        assert_eq!(plot(&[1.0, 1.0], 20, 1), ["⠤"]);
+        assert_eq!(plot(&[1.0, 1.0], 20, 1), ["⠒"]);
     }
 }

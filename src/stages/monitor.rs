@@ -1,7 +1,7 @@
 //! The kNN accuracy that a pre-training watches (Wu et al. 2018): a fixed share of the training images votes on the images
 //! of another index. It decides nothing.
 
-use super::dataset;
+use super::reading::dataset;
 use crate::{
     data::{Dataset, Loader, Reading, Transform, batch::Source as _},
     eval::knn::{Vote, sample, top1},
@@ -12,13 +12,11 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use tch::{Device, Tensor};
 
-/// Neighbours and temperature of the vote, those of the method's authors.
-const VOTE: Vote = Vote { k: 20, temperature: 0.2 };
-
 /// What is looked at, and when.
 pub struct Monitor {
     voters: Loader,
     guessed: Loader,
+    vote: Vote,
     every: u64,
     epochs: u64,
     device: Device,
@@ -47,6 +45,7 @@ impl Monitor {
         Ok(Some(Monitor {
             voters: loader(&voters)?,
             guessed: loader(&guessed)?,
+            vote: Vote { k: wanted.k, temperature: wanted.temperature },
             every: wanted.every.into(),
             epochs: parameters.epochs.into(),
             device,
@@ -71,7 +70,7 @@ impl Monitor {
         };
         let (voters, votes) = features(&self.voters)?;
         let (guessed, right) = features(&self.guessed)?;
-        Ok(Some(top1(&voters, &votes, &guessed, &right, VOTE)?))
+        Ok(Some(top1(&voters, &votes, &guessed, &right, self.vote)?))
     }
 }
 

@@ -1,6 +1,10 @@
 //! Kind `pretrain`: contrastive pre-training.
 
-use super::{dataset, monitor::Monitor, training::train, training_views};
+use super::{
+    monitor::Monitor,
+    reading::{dataset, training_views},
+    training::train,
+};
 use crate::{
     device,
     job::Task,

@@ -1,7 +1,9 @@
 //! The real `caco`, run in folders of its own.
 
 mod architecture;
+mod cache;
 mod caching;
+mod code;
 #[cfg(feature = "torch")]
 mod experiment;
 mod mistakes;
@@ -10,3 +12,7 @@ mod parity;
 mod project;
 mod signals;
 mod store;
+#[cfg(feature = "torch")]
+mod training;
+#[cfg(feature = "torch")]
+mod weights;

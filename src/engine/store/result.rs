@@ -161,7 +161,8 @@ impl Store {
 
     /// Whether the record that stands for the key, or one of its objects, is gone or of another length.
     pub fn is_broken(&self, published: &Published) -> bool {
-        if !self.catalog.is_current(self, published) {
+        let unsound = self.unsound.lock().expect("no panic while held").contains(&published.key);
+        if unsound || !self.catalog.is_current(self, published) {
             return true;
         }
         let whole =

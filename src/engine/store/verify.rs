@@ -1,6 +1,6 @@
 //! Does every byte say what its name says?
 
-use super::{Error, Result, Store, result::names};
+use super::{Error, Published, Result, Store, result::names};
 use crate::engine::{digest::Digest, key::Key};
 use rayon::prelude::*;
 use std::{
@@ -87,11 +87,7 @@ impl Store {
     /// Every object that a record needs. A listing that is itself damaged cannot name its files.
     fn objects_of(&self, key: Key, record: &str, whole: &HashMap<Digest, bool>) -> Result<Vec<Digest>> {
         let Some(manifest) = self.read_manifest(key, record)? else { return Ok(vec![]) };
-        let preimage = self.result(key).join(record).join("preimage.json");
-        let text = fs::read(&preimage).unwrap_or_default();
-        if Key(Digest::of(&text)) != key {
-            return Err(Error::Damaged { path: preimage, why: "its digest is not the key".into() });
-        }
+        self.check_preimage(key, record)?;
         let mut needed = vec![];
         for output in &manifest.outputs {
             needed.push(output.blake3);
@@ -100,6 +96,49 @@ impl Store {
             }
         }
         Ok(needed)
+    }
+
+    /// The key is the digest of the preimage that is kept with a record.
+    pub(super) fn check_preimage(&self, key: Key, record: &str) -> Result<()> {
+        let path = self.result(key).join(record).join("preimage.json");
+        let text = fs::read(&path).unwrap_or_default();
+        if Key(Digest::of(&text)) == key {
+            return Ok(());
+        }
+        Err(Error::Damaged { path, why: "its digest is not the key".into() })
+    }
+
+    /// Reads what a result consists of and compares it with its digests, once in the life of this store. What does not
+    /// hold is set aside. Whether all of it held.
+    pub fn check_result(&self, published: &Published) -> Result<bool> {
+        let mut whole = true;
+        for output in &published.outputs {
+            let mut sound = self.check_once(output.blake3)?;
+            if sound && output.folder {
+                let files = self.listing(output)?.files;
+                let checked = files.par_iter().map(|f| self.check_once(f.digest)).collect::<Result<Vec<_>>>()?;
+                sound = checked.iter().all(|sound| *sound);
+            }
+            if !sound {
+                self.drop_tree(output.blake3);
+            }
+            whole &= sound;
+        }
+        if !whole {
+            self.unsound.lock().expect("no panic while held").insert(published.key);
+        }
+        Ok(whole)
+    }
+
+    fn check_once(&self, digest: Digest) -> Result<bool> {
+        if self.checked.lock().expect("no panic while held").contains(&digest) {
+            return Ok(true);
+        }
+        let sound = self.check_object(digest)?;
+        if sound {
+            self.checked.lock().expect("no panic while held").insert(digest);
+        }
+        Ok(sound)
     }
 
     /// Trees share their files with the objects, so a damaged object is damaged there too; they are cheap to make again.

@@ -78,8 +78,14 @@ pub struct Monitor {
     /// Every so many epochs.
     pub every: u32,
     /// Share of the training images that vote.
-    #[serde(default = "share")]
+    #[serde(default = "super::knn::share")]
     pub share: f64,
+    /// Neighbours.
+    #[serde(default = "super::knn::k")]
+    pub k: u32,
+    /// Votes are weighted by exp(cosine / temperature).
+    #[serde(default = "super::knn::temperature")]
+    pub temperature: f64,
 }
 
 /// How the bank takes part in training.
@@ -114,9 +120,6 @@ fn warmup() -> u32 {
 }
 fn key_momentum() -> f64 {
     0.99
-}
-fn share() -> f64 {
-    0.2
 }
 
 impl Kind for Pretrain {
@@ -168,6 +171,9 @@ impl Kind for Pretrain {
         }
         let Some(monitor) = &self.monitor else { return Ok(()) };
         ensure(monitor.every >= 1, "monitor.every", "is 0; give at least 1")?;
+        ensure(monitor.k >= 1, "monitor.k", "is 0; give at least 1")?;
+        let positive = monitor.temperature > 0.0 && monitor.temperature.is_finite();
+        ensure(positive, "monitor.temperature", format!("is {}; give a positive number", monitor.temperature))?;
         ensure(
             monitor.share > 0.0 && monitor.share <= 1.0,
             "monitor.share",
