@@ -153,7 +153,6 @@ impl Store {
             Some(_) => self.read_manifest(pending.key, &standing)?.map(|m| m.outputs).unwrap_or_default(),
         };
         let published = Published { key: pending.key, record: standing, outputs: outputs.into() };
-        self.unsound.lock().expect("no panic while held").remove(&pending.key);
         self.catalog.insert(self, &published);
         Ok(Committed { published, diverges })
     }

@@ -62,8 +62,6 @@ pub struct Store {
     counter: AtomicU64,
     /// Objects whose bytes were compared with their names by this process.
     checked: Mutex<HashSet<Digest>>,
-    /// Keys whose results do not hold, though their records look well.
-    unsound: Mutex<HashSet<Key>>,
     in_use: Mutex<Option<Use>>,
 }
 
@@ -151,7 +149,7 @@ impl Store {
             stat,
             counter: AtomicU64::new(0),
             checked: Mutex::default(),
-            unsound: Mutex::default(),
+
             in_use: Mutex::default(),
         })
     }
