@@ -3,7 +3,7 @@
 //! An event file is a sequence of records, each a protobuf message `Event` between a length and checksums
 //! (tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto).
 
-use crate::train::curve::Row;
+use crate::train::{curve::Row, pace::Speed};
 use anyhow::{Context as _, Result};
 use std::{
     fs::{self, File},
@@ -24,8 +24,8 @@ impl Events {
         Events { folder: folder.into(), file: None }
     }
 
-    /// Adds rows.
-    pub fn write(&mut self, rows: &[Row]) -> Result<()> {
+    /// Adds rows, and how fast they were made.
+    pub fn write(&mut self, rows: &[Row], speed: Speed) -> Result<()> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut records = Vec::new();
         if self.file.is_none() {
@@ -38,8 +38,10 @@ impl Events {
             record(&mut records, &version(now.as_secs_f64()));
         }
         for row in rows {
-            record(&mut records, &event(row, now.as_secs_f64()));
+            record(&mut records, &event(row.step, &figures(row), now.as_secs_f64()));
         }
+        let rates = [("images per second", Some(speed.images_per_second)), ("loader wait", Some(speed.loader_wait))];
+        record(&mut records, &event(speed.step, &rates, now.as_secs_f64()));
         let file = self.file.as_mut().context("opened above")?;
         file.write_all(&records).with_context(|| format!("cannot write events into {}", self.folder.display()))
     }
@@ -54,21 +56,10 @@ fn version(time: f64) -> Vec<u8> {
 }
 
 /// `Event { wall_time = 1: double, step = 2: int64, summary = 5: Summary { value = 1: Value { tag = 1, simple_value = 2 } } }`.
-fn event(row: &Row, time: f64) -> Vec<u8> {
-    let figures = [
-        ("loss", Some(row.loss)),
-        ("positive", Some(row.positive)),
-        ("bank norm", Some(row.bank_norm)),
-        ("gradient norm", Some(row.gradient_norm)),
-        ("spread", Some(row.spread)),
-        ("rate/encoder", Some(row.rate)),
-        ("rate/bank", Some(row.bank_rate)),
-        ("rate/key momentum", Some(row.key_momentum)),
-        ("knn", row.knn),
-    ];
+fn event(step: u64, figures: &[(&str, Option<f64>)], time: f64) -> Vec<u8> {
     let mut summary = Vec::new();
     for (tag, figure) in figures {
-        let Some(figure) = figure else { continue };
+        let Some(figure) = *figure else { continue };
         let mut value = Vec::new();
         bytes(&mut value, 1, tag.as_bytes());
         value.push(2 << 3 | 5);
@@ -78,9 +69,24 @@ fn event(row: &Row, time: f64) -> Vec<u8> {
     let mut message = Vec::new();
     double(&mut message, 1, time);
     message.push(2 << 3);
-    varint(&mut message, row.step);
+    varint(&mut message, step);
     bytes(&mut message, 5, &summary);
     message
+}
+
+/// What is told of a step, by tag.
+fn figures(row: &Row) -> [(&'static str, Option<f64>); 9] {
+    [
+        ("loss", Some(row.loss)),
+        ("positive", Some(row.positive)),
+        ("bank norm", Some(row.bank_norm)),
+        ("gradient norm", Some(row.gradient_norm)),
+        ("spread", Some(row.spread)),
+        ("rate/encoder", Some(row.rate)),
+        ("rate/bank", Some(row.bank_rate)),
+        ("rate/key momentum", Some(row.key_momentum)),
+        ("knn", row.knn),
+    ]
 }
 
 fn double(message: &mut Vec<u8>, field: u8, value: f64) {
@@ -158,8 +164,8 @@ mod tests {
             knn: Some(0.25),
         };
         let mut events = Events::into_folder(folder.path());
-        events.write(std::slice::from_ref(&row)).unwrap();
-        events.write(&[Row { step: 2, knn: None, ..row }]).unwrap();
+        let speed = Speed { step: 2, images_per_second: 310.0, loader_wait: 0.01 };
+        events.write(&[row.clone(), Row { step: 2, knn: None, ..row }], speed).unwrap();
         let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let file = fs::read(path).unwrap();
         let (mut at, mut records) = (0, Vec::new());
@@ -171,10 +177,11 @@ mod tests {
             records.push(message.to_vec());
             at += 16 + length;
         }
-        assert_eq!(records.len(), 3);
+        assert_eq!(records.len(), 4);
         let holds = |record: &[u8], bytes: &[u8]| record.windows(bytes.len()).any(|w| w == bytes);
         assert!(holds(&records[0], b"brain.Event:2"));
         assert!(holds(&records[1], &[b"\x0a\x04loss\x15".as_slice(), &2.5f32.to_le_bytes()].concat()));
         assert!(holds(&records[1], b"knn") && !holds(&records[2], b"knn"));
+        assert!(holds(&records[3], &[b"images per second\x15".as_slice(), &310f32.to_le_bytes()].concat()));
     }
 }

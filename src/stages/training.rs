@@ -10,6 +10,7 @@ use crate::{
         caco::State,
         curve::{Curve, Row},
         fit::{self, End, Place, Procedure, Watch},
+        pace::Speed,
     },
 };
 use anyhow::{Context as _, Result};
@@ -60,10 +61,10 @@ impl Watch for Telling<'_, '_> {
         self.task.stopping()
     }
 
-    fn progress(&mut self, done: u64, total: u64, rows: &[Row]) -> Result<()> {
+    fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()> {
         let note = rows.last().map(|row| format!("loss {:.4}", row.loss)).unwrap_or_default();
-        self.task.progress(&Progress { done, total, unit: "steps".into(), note });
-        self.events.write(rows)
+        self.task.progress(&Progress { done: speed.step, total, unit: "steps".into(), note });
+        self.events.write(rows, speed)
     }
 
     fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {

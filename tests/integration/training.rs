@@ -15,6 +15,7 @@ use caco::{
         checkpoint::{self, Position},
         curve::Row,
         fit::{self, End, Place, Watch},
+        pace::Speed,
     },
 };
 use serde_json::Value;
@@ -117,7 +118,7 @@ impl Watch for Silent {
     fn stopping(&self) -> bool {
         false
     }
-    fn progress(&mut self, _done: u64, _total: u64, _rows: &[Row]) -> anyhow::Result<()> {
+    fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> anyhow::Result<()> {
         Ok(())
     }
     fn epoch(&mut self, _epoch: u64, _encoder: &Encoder) -> anyhow::Result<Option<f64>> {
