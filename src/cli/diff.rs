@@ -66,7 +66,7 @@ fn name_files(store: &Store, asked: &mut [Change]) -> Result<()> {
 }
 
 fn differing_outputs(old: &Published, new: &Published) -> Vec<(String, String)> {
-    let names: BTreeSet<&str> = old.outputs.iter().chain(&new.outputs).map(|o| &*o.name).collect();
+    let names: BTreeSet<&str> = old.outputs.iter().chain(new.outputs.iter()).map(|o| &*o.name).collect();
     let told = |name: &str| match (old.output(name), new.output(name)) {
         (Some(a), Some(b)) if a.blake3 == b.blake3 => "the same bytes".into(),
         (Some(a), Some(b)) => {

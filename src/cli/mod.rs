@@ -4,9 +4,11 @@ mod bench;
 mod cache;
 mod check;
 mod code;
+mod completions;
 mod diff;
 mod display;
 mod doctor;
+mod explain;
 mod get;
 mod graph;
 mod log;
@@ -104,6 +106,10 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Verify, collect, list, pin and copy results
     Cache(cache::CacheArgs),
+    /// Explain a stage kind: every field with its type, default and meaning
+    Explain(explain::ExplainArgs),
+    /// Print a script that completes commands in a shell
+    Completions(completions::CompletionsArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -130,6 +136,8 @@ pub fn main() -> ExitCode {
         Command::Code(args) => code::main(&args),
         Command::Diff(args) => diff::main(&args, &cli.store),
         Command::Cache(args) => cache::main(&args, &cli.store),
+        Command::Explain(args) => explain::main(&args),
+        Command::Completions(args) => completions::main(&args),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

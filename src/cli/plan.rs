@@ -36,11 +36,9 @@ pub fn main(args: &PlanArgs, store: &StoreArgs) -> Result<ExitCode> {
 
 /// Why a stage runs: what differs from its last result.
 pub fn reasons(graph: &Graph, store: &Store, names: &Names, plan: &Plan, id: Id, forced: bool) -> Result<Vec<Change>> {
-    let published = |of: Id| {
-        plan.steps.iter().find(|(other, _)| *other == of).and_then(|(_, step)| match step {
-            Step::Hit(published) => Some(published),
-            _ => None,
-        })
+    let published = |of: Id| match plan.step(of) {
+        Some(Step::Hit(published)) => Some(published),
+        _ => None,
     };
     let Ask::Known(key, text) = ask(graph, id, &plan.outside, published) else { return Ok(vec![]) };
     if forced {

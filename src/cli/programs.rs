@@ -49,6 +49,7 @@ impl Here {
             threads: prepared.cpus as usize,
             device: self.device.clone(),
         };
+        fs::create_dir_all(&job.byproducts).with_context(|| format!("cannot create {}", job.byproducts.display()))?;
         let file = prepared.work.join("job.json");
         fs::write(&file, serde_json::to_vec_pretty(&job)?)
             .with_context(|| format!("cannot write {}", file.display()))?;

@@ -20,6 +20,17 @@ impl Digest {
         Digest(*blake3::hash(bytes).as_bytes())
     }
 
+    /// Its 64 hexadecimal digits.
+    pub fn hex(&self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0u8; 64];
+        for (i, byte) in self.0.iter().enumerate() {
+            text[2 * i] = DIGITS[(byte >> 4) as usize];
+            text[2 * i + 1] = DIGITS[(byte & 15) as usize];
+        }
+        text
+    }
+
     /// The first twelve digits: enough for people.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_string()
@@ -28,13 +39,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0u8; 64];
-        for (i, byte) in self.0.iter().enumerate() {
-            text[2 * i] = DIGITS[(byte >> 4) as usize];
-            text[2 * i + 1] = DIGITS[(byte & 15) as usize];
-        }
-        f.pad(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+        f.pad(std::str::from_utf8(&self.hex()).expect("hexadecimal digits are ASCII"))
     }
 }
 

@@ -1,14 +1,15 @@
 //! Starting, interrupting and awaiting the process of one stage. It knows no graph.
 
+use super::spawn;
 use std::{
     fs::File,
     io,
     os::{
-        fd::RawFd,
-        unix::process::{CommandExt, ExitStatusExt},
+        fd::{AsRawFd, RawFd},
+        unix::process::ExitStatusExt,
     },
     path::PathBuf,
-    process::{Command, ExitStatus, Stdio},
+    process::ExitStatus,
     sync::mpsc::Sender,
 };
 
@@ -60,38 +61,17 @@ impl Executor for Local {
         tag: u32,
         done: Sender<M>,
     ) -> io::Result<Process> {
-        let log = File::options().create(true).append(true).open(&launch.log)?;
-        let (program, arguments) = launch.argv.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .current_dir(&launch.folder)
-            .env_clear()
-            .envs(launch.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
-        let runner = std::process::id();
-        // SAFETY: only system calls that are safe between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 || libc::fcntl(keep, libc::F_SETFD, 0) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The runner may have died before the line above.
-                if libc::getppid() as u32 != runner { Err(io::Error::other("the runner is gone")) } else { Ok(()) }
-            });
-        }
-        let mut child =
-            command.spawn().map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
-        let group = child.id() as i32;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open {}: {e}", launch.log.display()));
+        let log = File::options().create(true).append(true).open(&launch.log).map_err(named)?;
+        let program = launch.argv.first().ok_or_else(|| io::Error::other("no program is named"))?;
+        let group = spawn::spawn(launch, log.as_raw_fd(), keep)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
         std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
             await_end(group);
             // What the stage left running in its group goes with it. The first process is not reaped yet, so the number
             // cannot have been given to somebody else.
             signal(group, libc::SIGKILL);
-            let _ = done.send(M::from((tag, child.wait())));
+            let _ = done.send(M::from((tag, reap(group))));
         })?;
         Ok(Process { group })
     }
@@ -124,6 +104,20 @@ fn await_end(child: i32) {
         };
         if done == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             return;
+        }
+    }
+}
+
+fn reap(child: i32) -> io::Result<ExitStatus> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status is valid for the length of the call.
+        if unsafe { libc::waitpid(child, &mut status, 0) } == child {
+            return Ok(ExitStatus::from_raw(status));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

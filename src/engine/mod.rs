@@ -13,6 +13,7 @@ pub mod names;
 pub mod plan;
 pub mod publish;
 pub mod run;
+pub mod spawn;
 pub mod stat;
 pub mod store;
 pub mod why;

@@ -88,7 +88,9 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Plan {
     /// The stages, each behind all it reads from.
-    pub steps: Vec<(Id, Step)>,
+    pub steps: Steps,
+    /// Where each stage's step stands in `steps`.
+    place: Vec<u32>,
     /// What was read outside the store.
     pub outside: Outside,
 }
@@ -100,7 +102,7 @@ impl Plan {
         let outside = Outside::read(graph, ids, store);
         let mut denied = HashSet::new();
         loop {
-            let steps = pass(graph, ids, store, force, &outside, &denied)?;
+            let (steps, place) = pass(graph, ids, store, force, &outside, &denied)?;
             // Keys were looked up in the catalog, without a call to the system; now everything found is looked at.
             let broken: Vec<&Published> = steps
                 .par_iter()
@@ -110,7 +112,7 @@ impl Plan {
                 })
                 .collect();
             if broken.is_empty() {
-                return Ok(Plan { steps, outside });
+                return Ok(Plan { steps, place, outside });
             }
             for published in broken {
                 store.forget(published)?;
@@ -120,6 +122,11 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// What is to happen with a stage. None: it is not part of the plan.
+    pub fn step(&self, id: Id) -> Option<&Step> {
+        self.steps.get(self.place[id as usize] as usize).map(|(_, step)| step)
     }
 
     /// A plan that is about to be carried out: what a stage will read is compared with its digests first, and what does
@@ -168,6 +175,9 @@ impl Plan {
     }
 }
 
+/// Stages in order, with what is to happen with each.
+type Steps = Vec<(Id, Step)>;
+
 fn pass(
     graph: &Graph,
     ids: &[Id],
@@ -175,9 +185,9 @@ fn pass(
     force: &HashSet<Id>,
     outside: &Outside,
     denied: &HashSet<Key>,
-) -> store::Result<Vec<(Id, Step)>> {
+) -> store::Result<(Steps, Vec<u32>)> {
     let mut place: Vec<u32> = vec![u32::MAX; graph.pipeline.stages.len()];
-    let mut steps: Vec<(Id, Step)> = Vec::with_capacity(ids.len());
+    let mut steps: Steps = Vec::with_capacity(ids.len());
     for &id in ids {
         let step_of = |of: Id| steps.get(place[of as usize] as usize).map(|(_, step)| step);
         let published = |of: Id| match step_of(of) {
@@ -198,7 +208,7 @@ fn pass(
         place[id as usize] = steps.len() as u32;
         steps.push((id, step));
     }
-    Ok(steps)
+    Ok((steps, place))
 }
 
 /// A stage's key, if all it reads is known.

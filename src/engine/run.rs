@@ -587,15 +587,16 @@ impl<'r> Runner<'r> {
 
     fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<Process> {
         use anyhow::Context;
-        for folder in ["out", "byproducts"] {
-            let folder = work.join(folder);
-            match fs::remove_dir_all(&folder) {
+        let out = work.join("out");
+        for folder in [&out, &work.join("byproducts")] {
+            match fs::remove_dir_all(folder) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(e).with_context(|| format!("cannot empty {}", folder.display()));
                 }
-                _ => fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?,
+                _ => {}
             }
         }
+        fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let mut inputs = vec![];
         for edge in self.graph.edges(id) {
             let path = match &edge.from {
@@ -708,7 +709,11 @@ impl<'r> Runner<'r> {
         self.graph.edges(id).iter().filter_map(outside).collect()
     }
 
-    fn fail(&mut self, id: Id, key: Key, failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+    fn fail(&mut self, id: Id, key: Key, mut failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        // A stage's own program seldom says so where anybody looks.
+        if self.store.is_full() && !failure.why.contains(store::MAKE_ROOM) {
+            failure.why += &format!("; the disk of {} is full{}", self.store.root().display(), store::MAKE_ROOM);
+        }
         let tries = self.attempts[&id];
         if tries <= self.graph.stage(id).policy.retries && !self.stopping {
             let pause = Duration::from_secs(1 << (tries - 1).min(6));

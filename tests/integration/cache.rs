@@ -88,6 +88,20 @@ fn a_collection_tells_first_and_removes_when_told_to() {
 }
 
 #[test]
+fn checkpoints_of_unfinished_stages_go_by_age() {
+    let project =
+        Project::with(r#"(stages: {"a": command(shell: "echo half > ../checkpoint; exit 1", outputs: ["o"])})"#);
+    assert_eq!(project.caco(&["run", "p.ron"]).code, 1);
+    let work = || fs::read_dir(project.path().join("cache/work")).unwrap().count();
+    assert!(project.ok(&["cache", "gc", "--older-than", "1h", "--yes"]).out.contains("0 results"));
+    assert_eq!(work(), 1, "the stage can go on");
+    let told = project.ok(&["cache", "gc", "--older-than", "0s"]).out;
+    assert!(told.contains("1 folder of unfinished stages can go") && work() == 1, "{told}");
+    project.ok(&["cache", "gc", "--older-than", "0s", "--yes"]);
+    assert_eq!(work(), 0);
+}
+
+#[test]
 fn a_pinned_result_stays() {
     let project = project();
     project.ok(&["cache", "pin", "b", "--because", "the paper's"]);
@@ -110,7 +124,7 @@ fn what_a_run_in_progress_uses_stays() {
     })"#,
     );
     let mut run = project.command(&["run", "q.ron"]).spawn().unwrap();
-    let started = || fs::read_dir(project.path().join("cache/locks")).is_ok_and(|mut d| d.next().is_some());
+    let started = || fs::read_dir(project.path().join("cache/work")).is_ok_and(|mut d| d.next().is_some());
     while !started() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -139,10 +153,11 @@ fn results_are_copied_between_stores_with_their_digests_checked() {
     project.ok(&["cache", "copy", "--from", to, "--all"]);
     assert!(project.run(&[]).is_empty());
     project.ok(&["cache", "verify"]);
-    // A damaged object is refused, and nothing of its record arrives.
+    // A damaged object is refused, and no record arrives.
     flip(Path::new(&object_of(&project, "a")));
+    flip(Path::new(&object_of(&project, "c")));
     let third = project.path().join("third");
-    let refused = project.caco(&["cache", "copy", "--to", third.to_str().unwrap(), "a"]);
+    let refused = project.caco(&["cache", "copy", "--to", third.to_str().unwrap(), "--all"]);
     assert!(refused.code == 1 && refused.err.contains("its bytes are not what its name says"), "{}", refused.err);
     assert!(project.ok(&["cache", "ls", "--cache", third.to_str().unwrap()]).out.is_empty());
     let nowhere = project.caco(&["cache", "copy", "--from", "nowhere", "--all"]);

@@ -4,9 +4,13 @@ mod architecture;
 mod cache;
 mod caching;
 mod code;
+mod crash;
+mod disk;
 #[cfg(feature = "torch")]
 mod experiment;
+mod explain;
 mod mistakes;
+mod model;
 #[cfg(feature = "torch")]
 mod parity;
 mod project;

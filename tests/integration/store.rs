@@ -1,7 +1,13 @@
 //! The store under damage.
 
 use crate::project::Project;
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use caco::{engine::store::Store, rng::Rng};
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 fn project() -> Project {
     let project = Project::with(
@@ -58,4 +64,58 @@ fn results_are_read_only() {
     let project = project();
     let mode = fs::metadata(object_of(&project, "a")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o444);
+}
+
+/// One bit, anywhere in the file.
+fn flip(object: &Path, draw: &mut Rng) {
+    let mut bytes = fs::read(object).unwrap();
+    let at = draw.below(bytes.len() as u64) as usize;
+    bytes[at] ^= 1 << draw.below(8);
+    fs::set_permissions(object, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(object, bytes).unwrap();
+}
+
+fn objects(project: &Project) -> Vec<PathBuf> {
+    let shards = fs::read_dir(project.path().join("cache/objects")).unwrap();
+    let mut objects: Vec<PathBuf> =
+        shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap().map(|e| e.unwrap().path())).collect();
+    objects.sort();
+    objects
+}
+
+#[test]
+fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
+    // 40 files, and 40 folders of two files and a listing each.
+    let stage = |i: usize| {
+        format!(
+            "\"{i}\": command(shell: \"yes {i} | head -c {} > f; mkdir d; echo {i} > d/one; seq {i} {} > d/two\", \
+             outputs: [\"f\", \"d\"]),\n",
+            1000 + 997 * i,
+            i + 9
+        )
+    };
+    let project = Project::with(&format!("(stages: {{{}}})", (0..40).map(stage).collect::<String>()));
+    assert_eq!(project.run(&[]).len(), 40);
+    let whole = objects(&project);
+    assert_eq!(whole.len(), 160);
+    let mut draw = Rng::new(7, "flip", 0, 0);
+    let chosen: Vec<&PathBuf> =
+        draw.permutation(whole.len()).into_iter().take(100).map(|i| &whole[i as usize]).collect();
+    chosen.iter().for_each(|object| flip(object, &mut draw));
+    let store = Store::open(&project.path().join("cache")).unwrap();
+    let check = store.verify().unwrap();
+    let mut found: Vec<&PathBuf> = check.findings.iter().map(|f| &f.path).collect();
+    let mut wanted = chosen.clone();
+    found.sort();
+    wanted.sort();
+    assert_eq!(found, wanted);
+    // A listing that promises a damaged file is set aside with it.
+    assert!(fs::read_dir(project.path().join("cache/quarantine")).unwrap().count() >= 100);
+    assert!(chosen.iter().all(|object| !object.exists()));
+    // A file whose listing is damaged as well names no result; the listing's finding does.
+    let spoilt: HashSet<_> = check.findings.iter().flat_map(|f| &f.keys).collect();
+    assert_eq!(project.run(&[]).len(), spoilt.len(), "what is spoilt runs again, and nothing else");
+    assert_eq!(objects(&project), whole);
+    assert_eq!(store.verify().unwrap().findings, []);
+    assert!(project.run(&[]).is_empty());
 }

@@ -22,7 +22,7 @@ use std::{
 
 #[derive(Args)]
 pub struct GcArgs {
-    /// Results made longer ago than this may go: 30days, 12h
+    /// Results made longer ago than this may go, and checkpoints of unfinished stages: 30days, 12h
     #[arg(long, value_name = "AGE")]
     older_than: Option<humantime::Duration>,
     /// The oldest results may go, until the rest takes no more than this: 50GB, 800MB
@@ -70,10 +70,17 @@ pub fn main(args: &GcArgs, store: &StoreArgs) -> Result<ExitCode> {
         bytes(collected.bytes),
         count(collected.kept, "result")
     );
+    if collected.unfinished > 0 {
+        text += &format!("; {} of unfinished stages {verb}", count(collected.unfinished, "folder"));
+    }
     if collected.held > 0 {
         text += &format!(", {} of them only because they are pinned or in use", collected.held);
     }
-    text += if args.yes || collected.objects == 0 { "\n" } else { "\nnothing was removed; --yes removes\n" };
+    text += if args.yes || (collected.results.is_empty() && collected.objects == 0 && collected.unfinished == 0) {
+        "\n"
+    } else {
+        "\nnothing was removed; --yes removes\n"
+    };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

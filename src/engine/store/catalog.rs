@@ -2,15 +2,16 @@
 //! manifest. Only an accelerator. An entry is believed while the key's `current` file is the same one (inode and change
 //! time).
 
-use super::{Artifact, Published, Store};
+use super::{Artifact, Published, Store, look::Seen};
 use crate::engine::{digest::Digest, key::Key};
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::RwLock,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 const HEADER: &[u8; 8] = b"cacoct01";
@@ -24,8 +25,8 @@ struct Stamp {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Entry {
     stamp: Stamp,
-    record: Box<str>,
-    outputs: Box<[Artifact]>,
+    record: Arc<str>,
+    outputs: Arc<[Artifact]>,
 }
 
 /// The entries and the file they are kept in.
@@ -88,8 +89,8 @@ impl Catalog {
 }
 
 fn stamp(store: &Store, key: Key) -> Option<Stamp> {
-    let meta = fs::metadata(store.result(key).join("current")).ok()?;
-    Some(Stamp { inode: meta.ino(), ctime: meta.ctime().wrapping_mul(1_000_000_000).wrapping_add(meta.ctime_nsec()) })
+    let Seen { inode, ctime, .. } = store.look.at("results", key.0, "/current")?;
+    Some(Stamp { inode, ctime })
 }
 
 fn encode(entries: &HashMap<Key, Entry>) -> Vec<u8> {
@@ -104,7 +105,7 @@ fn encode(entries: &HashMap<Key, Entry>) -> Vec<u8> {
         bytes.extend_from_slice(&entry.stamp.ctime.to_le_bytes());
         short(&mut bytes, &entry.record);
         bytes.extend_from_slice(&(entry.outputs.len() as u32).to_le_bytes());
-        for output in &entry.outputs {
+        for output in &*entry.outputs {
             short(&mut bytes, &output.name);
             bytes.push(u8::from(output.folder));
             bytes.extend_from_slice(&output.blake3.0);
@@ -129,7 +130,7 @@ fn decode(bytes: &[u8]) -> Option<HashMap<Key, Entry>> {
         let key = Key(Digest(*take(&mut rest)?));
         let stamp =
             Stamp { inode: u64::from_le_bytes(*take(&mut rest)?), ctime: i64::from_le_bytes(*take(&mut rest)?) };
-        let record = text(&mut rest)?;
+        let record = text(&mut rest)?.into();
         let count = u32::from_le_bytes(*take(&mut rest)?);
         let outputs = (0..count).map(|_| artifact(&mut rest)).collect::<Option<_>>()?;
         entries.insert(key, Entry { stamp, record, outputs });
@@ -139,7 +140,7 @@ fn decode(bytes: &[u8]) -> Option<HashMap<Key, Entry>> {
 
 fn artifact(rest: &mut &[u8]) -> Option<Artifact> {
     Some(Artifact {
-        name: text(rest)?,
+        name: text(rest)?.into(),
         folder: take::<1>(rest)? == &[1],
         blake3: Digest(*take(rest)?),
         sha256: Digest(*take(rest)?),
@@ -148,11 +149,11 @@ fn artifact(rest: &mut &[u8]) -> Option<Artifact> {
     })
 }
 
-fn text(rest: &mut &[u8]) -> Option<Box<str>> {
+fn text<'b>(rest: &mut &'b [u8]) -> Option<&'b str> {
     let length = u32::from_le_bytes(*take(rest)?) as usize;
     let (text, after) = rest.split_at_checked(length)?;
     *rest = after;
-    std::str::from_utf8(text).ok().map(Into::into)
+    std::str::from_utf8(text).ok()
 }
 
 fn take<'b, const N: usize>(rest: &mut &'b [u8]) -> Option<&'b [u8; N]> {

@@ -31,6 +31,8 @@ pub struct Collected {
     pub bytes: u64,
     /// Results that stay, by number.
     pub kept: u64,
+    /// Folders of stages that were begun and never finished, with their checkpoints.
+    pub unfinished: u64,
     /// Results that the limits would let go, but that are pinned, used by a run in progress, or being computed.
     pub held: u64,
 }
@@ -106,6 +108,9 @@ impl Store {
             collected.results.iter().try_for_each(|key| self.remove_result(*key))?;
         }
         self.collect_objects(&holdings, &released, dry, &mut collected)?;
+        if let Some(limit) = limits.older_than {
+            collected.unfinished = self.collect_work(limit, dry)?;
+        }
         if !dry {
             self.collect_listings()?;
         }
@@ -162,6 +167,26 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Folders of stages in progress that nothing was written to for so long, and that no process holds.
+    fn collect_work(&self, limit: Duration, dry: bool) -> Result<u64> {
+        let folder = self.root.join("work");
+        let mut removed = 0;
+        for name in super::result::names(&folder)? {
+            let path = folder.join(&name);
+            let held = name.parse().is_ok_and(|key| self.is_locked(key));
+            let age =
+                super::result::names(&path).unwrap_or_default().iter().map(|inner| age_of(&path.join(inner))).min();
+            if held || age.unwrap_or(age_of(&path)).min(age_of(&path)) <= limit {
+                continue;
+            }
+            removed += 1;
+            if !dry {
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.at("remove", &path)?;
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes the folder that was put together from a listing; it is cheap to make again.

@@ -73,7 +73,11 @@ impl Store {
     /// Writes the record's folder aside.
     fn stage(&self, pending: &Pending) -> Result<PathBuf> {
         let folder = self.result(pending.key);
-        fs::create_dir_all(&folder).at("create", &folder)?;
+        match fs::create_dir(&folder) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => drop_leftovers(&folder)?,
+            Err(_) => fs::create_dir_all(&folder).at("create", &folder)?,
+        }
         let aside = folder.join(self.unique());
         let written = self.write_record(pending, &aside);
         if written.is_err() {
@@ -152,8 +156,28 @@ impl Store {
             None => pending.outputs.clone(),
             Some(_) => self.read_manifest(pending.key, &standing)?.map(|m| m.outputs).unwrap_or_default(),
         };
-        let published = Published { key: pending.key, record: standing, outputs: outputs.into() };
+        let published = Published { key: pending.key, record: standing.into(), outputs: outputs.into() };
         self.catalog.insert(self, &published);
         Ok(Committed { published, diverges })
     }
+}
+
+/// Removes what a process of this host that is gone left beside a key's records.
+fn drop_leftovers(folder: &Path) -> Result<()> {
+    let ours = format!("partial-{}-", super::host());
+    for name in super::result::names(folder)? {
+        let process = name.strip_prefix(&ours).and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|number| !is_alive(number)) {
+            let path = folder.join(&name);
+            fs::remove_dir_all(&path).at("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process of this host runs. One that has ended and that nobody has waited for yet does not.
+fn is_alive(number: &str) -> bool {
+    let Ok(stat) = fs::read_to_string(Path::new("/proc").join(number).join("stat")) else { return false };
+    // The state stands behind the name, which may hold brackets itself.
+    !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }

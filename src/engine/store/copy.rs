@@ -33,26 +33,34 @@ struct Staged {
 
 impl Store {
     /// Copies all records of these keys into another store. Nothing is visible there before all of it is on disk; a
-    /// damaged object here is an error that names it, and nothing of its record is copied.
+    /// damaged object here is an error that names it, and no record appears then.
     pub fn copy_to(&self, target: &Store, keys: &[Key]) -> Result<Copied> {
         let _here = self.quiet()?;
         let _there = target.quiet()?;
         let mut copied = Copied::default();
         let mut staged = vec![];
+        let whole = self.stage_copies(target, keys, &mut staged, &mut copied).and_then(|()| target.sync_all());
+        if let Err(error) = whole {
+            staged.iter().for_each(|staged| _ = fs::remove_dir_all(&staged.aside));
+            return Err(error);
+        }
+        for staged in staged {
+            target.reveal_copy(&staged, &mut copied)?;
+        }
+        Ok(copied)
+    }
+
+    fn stage_copies(&self, target: &Store, keys: &[Key], staged: &mut Vec<Staged>, copied: &mut Copied) -> Result<()> {
         for key in keys {
             for record in self.records(*key)? {
                 if target.read_manifest(*key, &record)?.is_some_and(|m| target.is_whole(&m)) {
                     copied.there += 1;
                 } else {
-                    staged.push(self.stage_copy(target, *key, record, &mut copied)?);
+                    staged.push(self.stage_copy(target, *key, record, copied)?);
                 }
             }
         }
-        target.sync_all()?;
-        for staged in staged {
-            target.reveal_copy(&staged, &mut copied)?;
-        }
-        Ok(copied)
+        Ok(())
     }
 
     fn stage_copy(&self, target: &Store, key: Key, record: Box<str>, copied: &mut Copied) -> Result<Staged> {

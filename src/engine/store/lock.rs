@@ -1,25 +1,24 @@
 //! One lock a key, held while it is computed.
 //!
-//! The lock is `flock`'s, on an open file: it is the kernel that holds it, for as long as a process has the file open, so
-//! a crash leaves none behind. The stage's own process inherits it: where only the runner dies, the key stays locked
-//! until its last process is gone.
+//! Every lock is a byte of one file, `lock`: the byte whose number is the start of the key. It is the kernel that holds
+//! it, for as long as a process has the file open (an open-file-description lock), so a crash leaves nothing behind, not
+//! even a file. The stage's own process inherits it: where only the runner dies, the key stays locked until its last
+//! process is gone. Two keys with the same first 63 bits would wait for one another, and lose nothing else.
 
 use super::{At, Result, Store};
 use crate::engine::key::Key;
 use std::{
-    fs::{self, File, TryLockError},
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::fs::MetadataExt,
-    },
+    fs::File,
+    io,
+    os::fd::{AsRawFd, RawFd},
     path::PathBuf,
 };
 
-/// A held lock. Dropping it lets go, and removes the file.
+/// A held lock. Dropping it lets go, in every process that inherited it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    path: PathBuf,
+    key: Key,
 }
 
 impl Lock {
@@ -31,37 +30,83 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Removed while held: whoever opened the file before sees that its name is gone, and opens anew.
-        let _ = fs::remove_file(&self.path);
-        let _ = self.file.unlock();
+        let _ = control(&self.file, libc::F_OFD_SETLK, &mut range(self.key, libc::F_UNLCK));
     }
 }
 
 impl Store {
     /// Locks a key, if nobody else holds it.
     pub fn try_lock(&self, key: Key) -> Result<Option<Lock>> {
-        let path = self.root.join("locks").join(key.to_string());
-        loop {
-            let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(e)) => return Err(e).at("lock", &path),
-            }
-            let ours = file.metadata().at("read", &path)?;
-            let same = fs::metadata(&path).is_ok_and(|named| named.ino() == ours.ino() && named.dev() == ours.dev());
-            if same {
-                return Ok(Some(Lock { file, path }));
-            }
+        // Opened anew for every lock: what is locked through one opening belongs to it alone.
+        let path = self.lock_file();
+        let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
+        match control(&file, libc::F_OFD_SETLK, &mut range(key, libc::F_WRLCK)) {
+            Ok(()) => Ok(Some(Lock { file, key })),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::EACCES) => Ok(None),
+            Err(e) => Err(e).at("lock", &path),
         }
     }
 
     /// Whether somebody computes this key right now.
     pub fn is_locked(&self, key: Key) -> bool {
-        let path = self.root.join("locks").join(key.to_string());
-        File::options()
-            .write(true)
-            .open(path)
-            .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+        let mut found = range(key, libc::F_WRLCK);
+        let file = File::options().write(true).open(self.lock_file());
+        file.and_then(|file| control(&file, libc::F_OFD_GETLK, &mut found)).is_ok()
+            && found.l_type != libc::F_UNLCK as libc::c_short
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+}
+
+/// The byte of a key.
+fn range(key: Key, kind: libc::c_int) -> libc::flock {
+    let start: [u8; 8] = key.0.0[..8].try_into().expect("eight bytes");
+    // SAFETY: plain data, for which zeros are right; OFD locks ask for a process number of zero.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    // The very last byte could not be locked: its end would overflow.
+    range.l_start = (i64::from_be_bytes(start) & i64::MAX).min(i64::MAX - 1);
+    range.l_len = 1;
+    range
+}
+
+fn control(file: &File, command: libc::c_int, range: &mut libc::flock) -> io::Result<()> {
+    // SAFETY: the descriptor and the range are valid for the length of the call.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), command, range as *mut libc::flock) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::digest::Digest;
+
+    #[test]
+    fn a_key_is_locked_once_and_keys_do_not_touch() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (a, b) = (Key(Digest([0xff; 32])), Key(Digest::of(b"b")));
+        let held = store.try_lock(a).unwrap().unwrap();
+        assert!(store.try_lock(a).unwrap().is_none() && store.is_locked(a) && !store.is_locked(b));
+        let other = store.try_lock(b).unwrap().unwrap();
+        drop(held);
+        assert!(!store.is_locked(a) && store.is_locked(b));
+        drop(other);
+        assert!(store.try_lock(b).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_is_let_go_even_where_a_process_inherited_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let key = Key(Digest::of(b"k"));
+        let held = store.try_lock(key).unwrap().unwrap();
+        let copy = held.file.try_clone().unwrap();
+        drop(held);
+        assert!(!store.is_locked(key), "a stage's left-over process must not keep the key");
+        drop(copy);
     }
 }

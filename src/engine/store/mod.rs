@@ -6,7 +6,7 @@
 //! results/ab/cdef…/<record>/         preimage.json, manifest.json, record.json, log, byproducts/
 //! results/ab/cdef…/current           which record stands for the key
 //! work/<key>/                        a stage in progress; survives a crash
-//! locks/<key>                        held while a key is computed
+//! lock                               a byte of it is locked for each key that is being computed
 //! trees/<digest>/                    folders put together again from their objects (hard links)
 //! quarantine/<digest>                objects whose bytes are not what their name says
 //! hosts/<host>/                      accelerators: the catalog of results, the stat cache
@@ -23,6 +23,7 @@ mod collect;
 mod commit;
 mod copy;
 mod lock;
+mod look;
 mod object;
 mod result;
 mod uses;
@@ -40,6 +41,7 @@ pub use verify::{Check, Finding};
 
 use super::{digest::Digest, key::Key, stat};
 use catalog::Catalog;
+use look::Look;
 use std::{
     collections::HashSet,
     fs, io,
@@ -56,6 +58,7 @@ pub const LAYOUT: u32 = 1;
 /// A store on disk.
 pub struct Store {
     root: PathBuf,
+    look: Look,
     catalog: Catalog,
     /// Digests of files outside the store.
     pub stat: stat::Cache,
@@ -96,11 +99,13 @@ pub enum Error {
     },
 }
 
+/// What to do about a full disk.
+pub const MAKE_ROOM: &str =
+    "; free some space (`caco cache gc` shows what can go) and run again: nothing finished is lost";
+
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free some space (`caco cache gc` shows what can go) and run again: nothing finished is lost"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MAKE_ROOM,
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             "; the store must be writable: choose another with --cache or CACO_CACHE"
         }
@@ -136,15 +141,17 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => write_aside(&version, format!("{LAYOUT}\n").as_bytes())?,
             Err(e) => return Err(e).at("read", &version),
         }
-        for folder in ["objects", "results", "work", "locks"] {
+        for folder in ["objects", "results", "work"] {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
+        let look = Look::open(&root).at("open", &root)?;
         let host = root.join("hosts").join(host());
         let catalog = Catalog::load(&host.join("catalog.bin"));
         let stat = stat::Cache::load(&host.join("stat.bin"));
         Ok(Store {
             root,
+            look,
             catalog,
             stat,
             counter: AtomicU64::new(0),
@@ -157,6 +164,22 @@ impl Store {
     /// The store's folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether hardly anything more can be written: less than a page for every file of a small result, or too few files.
+    pub fn is_full(&self) -> bool {
+        const FILES: u64 = 12;
+        // SAFETY: the kernel fills the structure, which is plain data.
+        let left = unsafe {
+            let mut left: libc::statvfs = std::mem::zeroed();
+            let path = std::ffi::CString::new(self.root.as_os_str().as_encoded_bytes()).unwrap_or_default();
+            if libc::statvfs(path.as_ptr(), &mut left) != 0 {
+                return false;
+            }
+            left
+        };
+        // A file system without a number of files to give says 0 of 0.
+        left.f_bavail < FILES || (left.f_files > 0 && left.f_favail < FILES)
     }
 
     /// The folder of a stage in progress.

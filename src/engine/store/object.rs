@@ -116,7 +116,7 @@ impl Store {
     /// Moves a file to where its digest says. Returns the object's path if it is new.
     fn move_in(&self, path: &Path, digest: Digest, size: u64) -> Result<Option<PathBuf>> {
         let object = self.object(digest);
-        if fs::metadata(&object).is_ok_and(|m| m.len() == size) {
+        if self.length(digest) == Some(size) {
             return Ok(None);
         }
         // A link is followed; what it leads to may not be ours to move.
@@ -132,8 +132,11 @@ impl Store {
 
     fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
         let aside = self.root.join("work").join(self.unique());
-        fs::copy(path, &aside).at("copy", path)?;
-        Ok(aside)
+        let copied = fs::copy(path, &aside).at("copy", path);
+        if copied.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+        copied.map(|_| aside)
     }
 
     fn rename_in(&self, from: &Path, object: &Path) -> Result<()> {
@@ -150,11 +153,15 @@ impl Store {
     /// Writes an object of these bytes.
     pub(super) fn put(&self, digest: Digest, bytes: &[u8], pending: &mut Pending) -> Result<()> {
         let object = self.object(digest);
-        if fs::metadata(&object).is_ok_and(|m| m.len() == bytes.len() as u64) {
+        if self.length(digest) == Some(bytes.len() as u64) {
             return Ok(());
         }
         let aside = self.root.join("work").join(self.unique());
-        fs::write(&aside, bytes).at("write", &aside)?;
+        let written = fs::write(&aside, bytes).at("write", &aside);
+        if written.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+        written?;
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o444)).at("change the mode of", &aside)?;
         self.rename_in(&aside, &object)?;
         pending.fresh.push(object);

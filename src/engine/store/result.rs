@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// One output of a result.
@@ -43,9 +44,9 @@ pub struct Published {
     /// Its key.
     pub key: Key,
     /// The record that stands for the key: the first sixteen digits of the digest of its outputs.
-    pub record: Box<str>,
+    pub record: Arc<str>,
     /// Its outputs, in declared order.
-    pub outputs: Box<[Artifact]>,
+    pub outputs: Arc<[Artifact]>,
 }
 
 impl Published {
@@ -85,7 +86,7 @@ impl Store {
         let folder = self.result(key);
         let Some(record) = self.current(key)? else { return Ok(None) };
         match self.read_manifest(key, &record) {
-            Ok(Some(manifest)) => Ok(Some(Published { key, record, outputs: manifest.outputs.into() })),
+            Ok(Some(manifest)) => Ok(Some(Published { key, record: record.into(), outputs: manifest.outputs.into() })),
             Ok(None) => Ok(None),
             Err(Error::Damaged { path, why }) => {
                 tracing::warn!("{} is damaged ({why}); it is set aside and the stage runs again", path.display());
@@ -164,16 +165,20 @@ impl Store {
         if !self.catalog.is_current(self, published) {
             return true;
         }
-        let whole =
-            |artifact: &Artifact| fs::metadata(self.object(artifact.blake3)).is_ok_and(|m| m.len() == artifact.length);
+        let whole = |artifact: &Artifact| self.length(artifact.blake3) == Some(artifact.length);
         !published.outputs.iter().all(whole)
+    }
+
+    /// The length of an object. None: it is not there.
+    pub(super) fn length(&self, object: Digest) -> Option<u64> {
+        self.look.at("objects", object, "").map(|seen| seen.length)
     }
 
     /// Forgets what is remembered of a key, so that the next lookup reads the disk; objects of a wrong length are set
     /// aside.
     pub fn forget(&self, published: &Published) -> Result<()> {
         self.catalog.remove(published.key);
-        for artifact in &published.outputs {
+        for artifact in &*published.outputs {
             let object = self.object(artifact.blake3);
             if fs::metadata(&object).is_ok_and(|m| m.len() != artifact.length) {
                 self.set_aside(&object)?;

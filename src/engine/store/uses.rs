@@ -4,12 +4,12 @@
 //! lock, `uses/.collecting`, is held shared while results are looked up and noted, and while a finished stage's outputs
 //! are taken in and published; a collection holds it alone. Both are `flock`s: a crash leaves none behind.
 
-use super::{At, Result, Store, result::names};
+use super::{At, Error, Result, Store, result::names};
 use crate::engine::key::Key;
 use std::{
     collections::HashSet,
     fs::{self, File, TryLockError},
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::PathBuf,
 };
 
@@ -23,7 +23,8 @@ pub(super) struct Use {
 /// While this is held, no collection removes anything.
 #[derive(Debug)]
 pub struct Quiet {
-    _file: File,
+    /// None: on a read-only file system nothing can be collected either.
+    _file: Option<File>,
 }
 
 impl Drop for Use {
@@ -52,16 +53,21 @@ impl Store {
 
     /// Keeps collections away; waits for one in progress.
     pub fn quiet(&self) -> Result<Quiet> {
-        let (file, path) = self.collecting()?;
+        let (file, path) = match self.collecting() {
+            Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                return Ok(Quiet { _file: None });
+            }
+            other => other?,
+        };
         file.lock_shared().at("lock", &path)?;
-        Ok(Quiet { _file: file })
+        Ok(Quiet { _file: Some(file) })
     }
 
     /// Waits until nobody looks up or publishes, and keeps it so.
     pub(super) fn alone(&self) -> Result<Quiet> {
         let (file, path) = self.collecting()?;
         file.lock().at("lock", &path)?;
-        Ok(Quiet { _file: file })
+        Ok(Quiet { _file: Some(file) })
     }
 
     fn collecting(&self) -> Result<(File, PathBuf)> {

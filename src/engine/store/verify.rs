@@ -122,7 +122,7 @@ impl Store {
     /// hold is set aside. Whether all of it held.
     pub fn check_result(&self, published: &Published) -> Result<bool> {
         let mut whole = true;
-        for output in &published.outputs {
+        for output in &*published.outputs {
             let mut sound = self.check_once(output.blake3)?;
             if sound && output.folder {
                 let files = self.listing(output)?.files;

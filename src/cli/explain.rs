@@ -1,0 +1,137 @@
+//! `caco explain`
+
+use super::{open, print, print_json};
+use crate::spec::{
+    diagnostic::Diagnostic,
+    kind::registry::{self, Entry},
+    policy::Policy,
+};
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::{fmt::Write, process::ExitCode};
+
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// The stage kind; left out: all of them, a line each
+    kind: Option<String>,
+    /// Tell it as a JSON schema
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
+    let Some(kind) = &args.kind else {
+        let lines: String = registry::kinds().iter().map(|e| format!("{:16} {}\n", e.name, headline(e))).collect();
+        print(&lines)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(entry) = registry::find(kind) else {
+        let error = Diagnostic::new(format!("no stage kind is called '{kind}'"));
+        return Err(open::plain(error.nearest(kind, registry::kinds().iter().map(|e| e.name))));
+    };
+    let schema = (entry.schema)().to_value();
+    if args.json {
+        print_json(&schema)?
+    } else {
+        print(&text(entry, &schema))?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn headline(entry: &Entry) -> String {
+    let schema = (entry.schema)().to_value();
+    let text = description(&schema);
+    let end = [". ", "; "].iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
+    text[..end].trim_end_matches('.').to_string()
+}
+
+/// Every field with type, default and meaning, then the types that they name.
+fn text(entry: &Entry, schema: &Value) -> String {
+    let mut text = format!("{} (version {}): {}\n\n", entry.name, entry.version, description(schema));
+    fields(&mut text, schema);
+    let policy = schemars::schema_for!(Policy).to_value();
+    text += "\nrun: how it is run; joins no key\n";
+    fields(&mut text, &policy);
+    text += "\npin: values of the determinism class that join the key, by name\n";
+    for (name, definition) in members(schema, "$defs").into_iter().flatten() {
+        write!(text, "\n{name}: {}\n", description(definition)).expect("a string takes all text");
+        fields(&mut text, definition);
+        choices(&mut text, definition);
+    }
+    text
+}
+
+fn fields(text: &mut String, schema: &Value) {
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for (name, field) in members(schema, "properties").into_iter().flatten() {
+        let default = match field.get("default") {
+            _ if required.contains(&name.as_str()) => String::from("must be given"),
+            Some(Value::Null) | None => "may be left out".into(),
+            Some(default) => format!("default {}", ron_like(default)),
+        };
+        let told = format!("  {name}: {} ({default})", type_of(field));
+        writeln!(text, "{told}\n      {}", description(field)).expect("a string takes all text");
+    }
+}
+
+/// The values of an enum.
+fn choices(text: &mut String, schema: &Value) {
+    for choice in ["oneOf", "enum"].iter().filter_map(|name| schema[*name].as_array()).flatten() {
+        let name = match (choice.as_str(), choice.get("const").and_then(Value::as_str), members(choice, "properties")) {
+            (Some(name), ..) | (_, Some(name), _) => name.to_string(),
+            (.., Some(fields)) => fields.iter().map(|(name, of)| format!("{name}({})", type_of(of))).collect(),
+            _ => continue,
+        };
+        writeln!(text, "  {name}\n      {}", description(choice)).expect("a string takes all text");
+    }
+}
+
+fn members<'v>(schema: &'v Value, name: &str) -> Option<&'v Map<String, Value>> {
+    schema.get(name)?.as_object()
+}
+
+fn description(schema: &Value) -> String {
+    schema["description"].as_str().unwrap_or_default().replace('\n', " ")
+}
+
+/// A type in words.
+fn type_of(schema: &Value) -> String {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return reference.rsplit('/').next().unwrap_or(reference).into();
+    }
+    if let Some(either) = schema["anyOf"].as_array().or(schema["allOf"].as_array()) {
+        let types: Vec<String> = either.iter().map(type_of).filter(|t| t != "null").collect();
+        return types.join(" or ");
+    }
+    let word = |name: &str| match name {
+        "array" => format!("list of {}", type_of(&schema["items"])),
+        "object" => match schema.get("additionalProperties") {
+            Some(values) if values.is_object() => format!("map to {}", type_of(values)),
+            _ => "struct".into(),
+        },
+        "integer" => "whole number".into(),
+        other => other.to_string(),
+    };
+    match &schema["type"] {
+        Value::String(name) => word(name),
+        Value::Array(names) => {
+            let names = names.iter().filter_map(Value::as_str).filter(|name| *name != "null");
+            names.map(word).collect::<Vec<_>>().join(" or ")
+        }
+        _ => "value".into(),
+    }
+}
+
+/// A default as a pipeline file would have it.
+fn ron_like(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(name, v)| format!("{name}: {}", ron_like(v))).collect();
+            format!("({})", fields.join(", "))
+        }
+        // Names of enums are no strings in RON, and no default of a kind is a text.
+        Value::String(name) => name.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,204 @@
+//! One process by clone(CLONE_VM | CLONE_VFORK), as glibc's posix_spawn does it: the runner's memory is lent to the child
+//! until it executes the program, not copied. `std::process` can do so only without the steps a stage needs between the
+//! two; with them it forks, and copying the page tables of a runner with a hundred thousand stages takes longer than a
+//! small stage does.
+
+use super::exec::Launch;
+use std::{
+    ffi::{CStr, CString, c_char, c_int, c_void},
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    ptr,
+};
+
+/// What the child needs, prepared: between clone and exec it only makes system calls.
+struct Child {
+    program: *const c_char,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+    folder: *const c_char,
+    input: RawFd,
+    output: RawFd,
+    keep: RawFd,
+    parent: libc::pid_t,
+    /// What went wrong, as the system counts errors; 0 as long as nothing did.
+    error: c_int,
+}
+
+/// The child's stack until it executes the program: it makes a dozen system calls, and no deep ones.
+const STACK: usize = 32 << 10;
+
+/// Starts a program in a process group of its own, its output going to `output`. It dies with the thread that started it,
+/// and inherits `keep`. Returns its number.
+pub fn spawn(launch: &Launch, output: RawFd, keep: RawFd) -> io::Result<i32> {
+    let nothing = File::open("/dev/null")?;
+    let argv = launch.argv.iter().map(|a| text(a.as_bytes())).collect::<io::Result<Vec<_>>>()?;
+    let env = launch.env.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()));
+    let env = env.collect::<io::Result<Vec<_>>>()?;
+    let program = text(locate(launch)?.as_os_str().as_bytes())?;
+    let folder = text(launch.folder.as_os_str().as_bytes())?;
+    let (argv, env) = (pointers(&argv), pointers(&env));
+    let mut child = Child {
+        program: program.as_ptr(),
+        argv: argv.as_ptr(),
+        envp: env.as_ptr(),
+        folder: folder.as_ptr(),
+        input: nothing.as_raw_fd(),
+        output,
+        keep,
+        parent: std::process::id() as libc::pid_t,
+        error: 0,
+    };
+    let mut stack = vec![0u64; STACK / 8];
+    // The pointer to its end is aligned to 16 bytes, as the platform wants it.
+    let top = (stack.as_mut_ptr_range().end as usize & !15) as *mut c_void;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // No handler of ours may run in the child, on memory that it shares with us.
+    let masked = Masked::all();
+    // SAFETY: the child runs on a stack of its own and reads only what lives until this call returns, which it does when
+    // the child has executed the program or ended.
+    let number = unsafe { libc::clone(become_program, top, flags, (&raw mut child).cast()) };
+    let failed = if number < 0 { io::Error::last_os_error() } else { io::Error::from_raw_os_error(child.error) };
+    drop(masked);
+    if number < 0 {
+        return Err(failed);
+    }
+    if child.error != 0 {
+        // SAFETY: reaps the child, which has ended.
+        unsafe { libc::waitpid(number, ptr::null_mut(), 0) };
+        return Err(failed);
+    }
+    Ok(number)
+}
+
+/// The child's own life. Its caller's memory is its own until the last line.
+extern "C" fn become_program(child: *mut c_void) -> c_int {
+    let child = child.cast::<Child>();
+    // SAFETY: see `spawn`; only system calls are made here, no memory is taken and no lock.
+    unsafe {
+        let c = &*child;
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        let done = libc::setpgid(0, 0) == 0
+            && libc::dup2(c.input, 0) >= 0
+            && libc::dup2(c.output, 1) >= 0
+            && libc::dup2(c.output, 2) >= 0
+            && libc::chdir(c.folder) == 0
+            && libc::fcntl(c.keep, libc::F_SETFD, 0) == 0
+            && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
+            // The runner may have died before the line above.
+            && libc::getppid() == c.parent
+            // Rust ignores SIGPIPE, and what is ignored stays so in a new program.
+            && libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
+            && libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0;
+        if done {
+            libc::execve(c.program, c.argv, c.envp);
+        }
+        (*child).error = (*libc::__errno_location()).max(1);
+        libc::_exit(127)
+    }
+}
+
+/// The program's file: as named where the name has a slash, else the first of that name in the PATH it is given.
+fn locate(launch: &Launch) -> io::Result<PathBuf> {
+    let name = &launch.argv[0];
+    if name.contains('/') {
+        return Ok(name.into());
+    }
+    let path = launch.env.iter().rev().find(|(n, _)| n == "PATH").map_or("/bin:/usr/bin", |(_, value)| value);
+    let candidates = path.split(':').map(|folder| launch.folder.join(folder).join(name));
+    let is_program = |file: &PathBuf| file.is_file() && is_executable(file);
+    candidates.into_iter().find(is_program).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+fn is_executable(file: &Path) -> bool {
+    // SAFETY: the text lives for the length of the call.
+    text(file.as_os_str().as_bytes()).is_ok_and(|file| unsafe { libc::access(file.as_ptr(), libc::X_OK) == 0 })
+}
+
+fn text(bytes: &[u8]) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a text with a zero byte in it"))
+}
+
+/// A list as exec wants it: pointers, and a null at the end.
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts.iter().map(CString::as_c_str).map(CStr::as_ptr).chain([ptr::null()]).collect()
+}
+
+/// All signals held back in this thread, as long as it lives.
+struct Masked(libc::sigset_t);
+
+impl Masked {
+    fn all() -> Self {
+        // SAFETY: the sets are plain data, filled by the calls.
+        unsafe {
+            let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Masked(before)
+        }
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        // SAFETY: puts back the set that `all` took.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    /// Runs a program in a folder of its own, with one variable and the tests' PATH; its output, or why there is none.
+    fn run(argv: &[&str]) -> io::Result<(String, ExitStatus)> {
+        let folder = tempfile::tempdir()?;
+        let log = folder.path().join("log");
+        let env = [("PATH".into(), std::env::var("PATH").unwrap_or_default()), ("WORD".into(), "here".into())];
+        let argv = argv.iter().map(ToString::to_string).collect();
+        let launch = Launch { argv, folder: folder.path().into(), env: env.into(), log: log.clone() };
+        let (output, keep) = (File::create(&log)?, File::open(folder.path())?);
+        let number = spawn(&launch, output.as_raw_fd(), keep.as_raw_fd())?;
+        let mut status = 0;
+        // SAFETY: the status is valid for the length of the call.
+        assert_eq!(unsafe { libc::waitpid(number, &mut status, 0) }, number);
+        Ok((fs::read_to_string(log)?, ExitStatus::from_raw(status)))
+    }
+
+    #[test]
+    fn a_program_gets_its_folder_its_environment_and_its_output() {
+        let (said, status) = run(&["sh", "-c", "ls; env | grep -c .; echo $WORD >&2; exit 3"]).unwrap();
+        assert_eq!(status.code(), Some(3));
+        let lines: Vec<&str> = said.lines().collect();
+        // sh sets PWD, SHLVL and _ itself.
+        assert!(lines[0] == "log" && lines[1].parse::<u32>().unwrap() <= 5 && lines[2] == "here", "{said}");
+    }
+
+    #[test]
+    fn a_program_is_not_born_deaf() {
+        let (said, _) = run(&["sh", "-c", "grep -E '^Sig(Blk|Ign)' /proc/self/status"]).unwrap();
+        let ours = fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = |text: &str| {
+            let line = text.lines().find(|line| line.starts_with("SigIgn:")).unwrap();
+            u64::from_str_radix(line["SigIgn:".len()..].trim(), 16).unwrap()
+        };
+        assert!(said.contains("SigBlk:\t0000000000000000"), "{said}");
+        // What whoever started us had ignored, we hand on; SIGPIPE is ignored by Rust, not by them.
+        assert_eq!(ignored(&said), ignored(&ours) & !(1 << (libc::SIGPIPE - 1)), "{said}");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_an_error() {
+        assert_eq!(run(&["no-such-program"]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(run(&["./none"]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(run(&["/dev/null"]).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(run(&["sh", "a\0b"]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
