@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const BRIDGE: [&str; 3] = ["src/bridge.cpp", "src/norm.cpp", "src/bridge.h"];
+const BRIDGE: [&str; 4] = ["src/bridge.cpp", "src/memory.cpp", "src/norm.cpp", "src/bridge.h"];
 
 /// The functions of libtorch that tch lacks.
 pub fn bridge(lib: &Path) {

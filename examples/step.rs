@@ -2,7 +2,6 @@
 
 use anyhow::{Result, bail};
 use caco::{
-    device,
     spec::kind::{Arch, Model, Precision, Stem},
     train::bench::{self, Setup},
 };
@@ -19,9 +18,9 @@ fn main() -> Result<()> {
     };
     let precision = if argument(1) == Some("bf16") { Precision::Bf16 } else { Precision::F32 };
     let steps = argument(2).unwrap_or("5").parse()?;
-    let device = device::open("auto", argument(3).unwrap_or("2").parse()?)?;
+    let threads = argument(3).unwrap_or("2").parse()?;
     let bank = if batch == 128 { 4096 } else { 65536 };
-    let report = bench::step(&Setup { model, size, batch, bank, precision, device, steps })?;
+    let report = bench::step(&Setup { model, size, batch, bank, precision, device: "auto".into(), threads, steps })?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }

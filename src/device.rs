@@ -29,6 +29,7 @@ pub fn open(name: &str, threads: usize) -> Result<Device> {
     FIRST.call_once(|| tch::set_num_interop_threads(1));
     tch::set_num_threads(i32::try_from(threads.max(1)).context("number of threads")?);
     bridge::deterministic(true)?;
+    bridge::keep_memory()?;
     *OPENED.lock().unwrap_or_else(|e| e.into_inner()) = Some((device, threads.max(1)));
     Ok(device)
 }

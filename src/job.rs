@@ -86,6 +86,12 @@ impl Task {
         }
     }
 
+    /// The key that the result is stored under: the stage's folder is named by it.
+    pub fn key(&self) -> Result<&str> {
+        let name = self.job.work.file_name().and_then(|name| name.to_str());
+        name.with_context(|| format!("stage '{}' has no folder", self.job.stage))
+    }
+
     /// Where the output of this path below the output folder is written.
     pub fn output(&self, path: &str) -> PathBuf {
         self.job.out.join(path)

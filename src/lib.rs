@@ -14,6 +14,8 @@ pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
 pub mod model;
+#[cfg(feature = "torch")]
+pub mod pth;
 pub mod report;
 pub mod rng;
 pub mod schedule;

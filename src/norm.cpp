@@ -438,6 +438,10 @@ extern "C" char *caco_norm(const Tensor *x, const Tensor *weight, const Tensor *
       return;
     }
     TORCH_CHECK(!train || rows_of(*x).count > 1, "batch norm in training needs more than one value a channel");
+    for (const Tensor *t : {weight, bias, mean, variance})
+      TORCH_CHECK(t->numel() == x->size(1) && t->is_contiguous() && t->scalar_type() == weight->scalar_type(),
+                  "a tensor of the norm has shape ", t->sizes(), ", its input ", x->sizes());
+    TORCH_CHECK(!add || add->sizes() == x->sizes(), "what is added has another shape than the norm's input");
     const Tensor dense = x->contiguous(format(*x));
     const Tensor plus = add ? add->to(x->scalar_type()).contiguous(format(*x)) : Tensor();
     if (learning) {

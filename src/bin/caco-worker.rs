@@ -1,6 +1,9 @@
-//! Executes one stage: `caco-worker JOB.json`. Started by the runner.
+//! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step instead.
 
-use caco::job::{Job, STOPPED, Stopped, Task};
+use caco::{
+    job::{Job, STOPPED, Stopped, Task},
+    train::bench::{self, Setup},
+};
 use std::{
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -16,7 +19,11 @@ fn main() -> ExitCode {
         println!("{}", caco::stages::describe_libtorch());
         return ExitCode::SUCCESS;
     }
-    match execute(&argument) {
+    let done = match argument.as_str() {
+        "--bench-step" => bench(),
+        _ => execute(&argument),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::from(STOPPED as u8),
         Err(error) => {
@@ -24,6 +31,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Measures the training step that stdin describes.
+fn bench() -> anyhow::Result<()> {
+    let setup: Setup = serde_json::from_reader(std::io::stdin())?;
+    println!("{}", serde_json::to_string(&bench::step(&setup)?)?);
+    Ok(())
 }
 
 fn execute(path: &str) -> anyhow::Result<()> {

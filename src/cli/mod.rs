@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
+mod bench;
 mod cache;
 mod check;
 mod code;
@@ -16,6 +17,7 @@ mod plan;
 mod programs;
 mod run;
 mod show;
+mod watch;
 mod why;
 
 use clap::{Args, Parser, Subcommand};
@@ -94,6 +96,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Copy an output out of the store
     Get(get::GetArgs),
+    /// Show the curves of a training, while it goes on or after
+    Watch(watch::WatchArgs),
+    /// Time the training step
+    Bench(bench::BenchArgs),
     /// Is the code behind each stage kind the one that code.lock acknowledges?
     Code(code::CodeArgs),
     /// What two results differ in: what was asked for, and the bytes
@@ -125,6 +131,8 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
+        Command::Watch(args) => watch::main(&args, &cli.store),
+        Command::Bench(args) => bench::main(&args),
         Command::Code(args) => code::main(&args),
         Command::Diff(args) => diff::main(&args, &cli.store),
         Command::Cache(args) => cache::main(&args, &cli.store),

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use std::{fs, path::Path};
+use std::{fs, path::PathBuf};
 
 /// The programs on this machine.
 #[derive(Debug, Clone)]
@@ -37,19 +37,7 @@ impl Programs for Here {
 
 impl Here {
     fn worker(&self, prepared: &Prepared) -> Result<Launch> {
-        let worker = std::env::current_exe()?.with_file_name("caco-worker");
-        if !worker.exists() {
-            let build = if cfg!(feature = "torch") {
-                "build it with `make build`"
-            } else {
-                "this caco was built without the feature `torch`"
-            };
-            bail!(
-                "stages of kind '{}' are executed by {}, which does not exist; {build}",
-                prepared.stage.kind,
-                worker.display()
-            );
-        }
+        let worker = worker().with_context(|| format!("cannot execute a stage of kind '{}'", prepared.stage.kind))?;
         let job = Job {
             stage: prepared.stage.name.clone(),
             kind: prepared.stage.kind.into(),
@@ -65,14 +53,7 @@ impl Here {
         let file = prepared.work.join("job.json");
         fs::write(&file, serde_json::to_vec_pretty(&job)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !name.starts_with("OMP_")).collect();
-        env.push(("OMP_NUM_THREADS".into(), prepared.cpus.to_string()));
-        // OpenMP's threads spin for milliseconds at every barrier unless told otherwise. The loader's threads, and
-        // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
-        // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
-        if !env.iter().any(|(name, _)| name == "GOMP_SPINCOUNT") {
-            env.push(("GOMP_SPINCOUNT".into(), "5000".into()));
-        }
+        let mut env = environment(prepared.cpus.into());
         if !prepared.gpus.is_empty() {
             env.push(("CUDA_VISIBLE_DEVICES".into(), command::numbers(&prepared.gpus)));
         }
@@ -83,4 +64,31 @@ impl Here {
             log: prepared.work.join("log"),
         })
     }
+}
+
+/// The program that executes tensor stages.
+pub fn worker() -> Result<PathBuf> {
+    let worker = std::env::current_exe()?.with_file_name("caco-worker");
+    if !worker.exists() {
+        let build = if cfg!(feature = "torch") {
+            "build it with `make build`"
+        } else {
+            "this caco was built without the feature `torch`"
+        };
+        bail!("{} does not exist; {build}", worker.display());
+    }
+    Ok(worker)
+}
+
+/// The environment of a program that computes with so many threads.
+pub fn environment(threads: u64) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !name.starts_with("OMP_")).collect();
+    env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
+    // OpenMP's threads spin for milliseconds at every barrier unless told otherwise. The loader's threads, and
+    // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
+    // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
+    if !env.iter().any(|(name, _)| name == "GOMP_SPINCOUNT") {
+        env.push(("GOMP_SPINCOUNT".into(), "5000".into()));
+    }
+    env
 }

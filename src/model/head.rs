@@ -13,9 +13,18 @@ pub struct Head {
     last: Slot,
 }
 
+/// Sizes of a head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Hidden width.
+    pub hidden: i64,
+    /// Dimension C of the embedding.
+    pub dim: i64,
+}
+
 impl Head {
-    /// Declares a head from `features` over `hidden` twice to `dim`.
-    pub fn declare(features: i64, hidden: i64, dim: i64, into: &mut Declaration) -> Self {
+    /// Declares a head from `features` over the hidden width twice to the embedding.
+    pub fn declare(features: i64, Sizes { hidden, dim }: Sizes, into: &mut Declaration) -> Self {
         let linear = |into: &mut Declaration, place: u32, from, to| {
             into.parameter(format!("fc.{place}.weight"), &[to, from], Start::LinearUniform)
         };

@@ -10,5 +10,6 @@ pub mod weights;
 
 pub use bank::Bank;
 pub use encoder::Encoder;
+pub use head::Sizes;
 pub use network::{Network, Pass, Shape, unit};
 pub use pixels::normalise;

@@ -1,7 +1,7 @@
 //! Backbone and head together, with their tensors.
 
 use super::{
-    head::Head,
+    head::{Head, Sizes},
     resnet::{Layout, ResNet},
     weights::{Declaration, Weights},
 };
@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug)]
 struct Structure {
     backbone: ResNet,
-    head: Head,
+    head: Option<Head>,
 }
 
 /// A network: images → embeddings.
@@ -29,15 +29,14 @@ pub struct Network {
 pub struct Shape {
     /// The backbone.
     pub backbone: Layout,
-    /// Hidden width of the head.
-    pub hidden: i64,
-    /// Dimension of the embedding.
-    pub dim: i64,
+    /// The head; none where only the backbone is known.
+    pub head: Option<Sizes>,
 }
 
 impl From<&Model> for Shape {
     fn from(model: &Model) -> Self {
-        Shape { backbone: model.into(), hidden: model.hidden.into(), dim: model.dim.into() }
+        let sizes = Sizes { hidden: model.hidden.into(), dim: model.dim.into() };
+        Shape { backbone: model.into(), head: model.has_head().then_some(sizes) }
     }
 }
 
@@ -45,7 +44,7 @@ impl Shape {
     fn declare(&self) -> (Structure, Declaration) {
         let mut declaration = Declaration::default();
         let backbone = ResNet::declare(&self.backbone, &mut declaration);
-        let head = Head::declare(backbone.features(), self.hidden, self.dim, &mut declaration);
+        let head = self.head.map(|sizes| Head::declare(backbone.features(), sizes, &mut declaration));
         (Structure { backbone, head }, declaration)
     }
 
@@ -120,9 +119,10 @@ impl Pass<'_> {
         self.structure.backbone.forward(&self.weights, images, self.train)
     }
 
-    /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16).
+    /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16). The network must have a head.
     pub fn embed(&self, images: &Tensor) -> Tensor {
-        let raw = self.structure.head.forward(&self.weights, &self.features(images), self.train);
+        let head = self.structure.head.as_ref().expect("only networks with a head are trained");
+        let raw = head.forward(&self.weights, &self.features(images), self.train);
         unit(&if self.lowered { raw.to_kind(Kind::Float) } else { raw }, 1)
     }
 }

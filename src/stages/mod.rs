@@ -5,24 +5,29 @@
 //! as reaching the code of all of them (see `build/source.rs`).
 
 mod compare;
+mod export_weights;
 mod features;
+mod import_weights;
 mod index;
 mod init_bank;
 mod init_encoder;
 mod knn;
 mod linear_eval;
+mod monitor;
 mod pool;
 mod pretrain;
 mod progress;
 mod reading;
 mod synthesize;
+mod tensorboard;
 mod training;
 mod transfer_eval;
 
 use crate::{
     job::Task,
     spec::kind::{
-        Compare, Features, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval, Pretrain, Synthesize, TransferEval,
+        Compare, ExportWeights, Features, ImportWeights, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval,
+        Pretrain, Synthesize, TransferEval,
     },
 };
 use anyhow::{Context as _, Result, bail};
@@ -40,12 +45,14 @@ fn dispatch(task: &Task) -> Result<()> {
         Synthesize::NAME => synthesize::run(task),
         Index::NAME => index::run(task),
         InitEncoder::NAME => init_encoder::run(task),
+        ImportWeights::NAME => import_weights::run(task),
         InitBank::NAME => init_bank::run(task),
         Pretrain::NAME => pretrain::run(task),
         Features::NAME => features::run(task),
         Knn::NAME => knn::run(task),
         LinearEval::NAME => linear_eval::run(task),
         TransferEval::NAME => transfer_eval::run(task),
+        ExportWeights::NAME => export_weights::run(task),
         Compare::NAME => compare::run(task),
         other => bail!("kind '{other}' is not built in"),
     }

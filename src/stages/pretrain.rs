@@ -1,8 +1,9 @@
 //! Kind `pretrain`: contrastive pre-training.
 
 use super::{
+    monitor::Monitor,
     reading::{dataset, training_views},
-    training::{Look, train},
+    training::train,
 };
 use crate::{
     device,
@@ -26,10 +27,11 @@ pub fn run(task: &Task) -> Result<()> {
     let device = device::open(&task.job.device, task.job.threads)?;
     let set = dataset(task, "index")?;
     let source = &training_views(task, &set, parameters.views.list(), parameters.batch, parameters.seed)?;
-    if parameters.monitor.is_some() {
-        tracing::warn!("the kNN monitor is not built yet: this training goes on without it, its result is the same");
-    }
-    let look: &mut Look = &mut |_, _| Ok(None);
+    let monitor = Monitor::open(task, &parameters, &set, device)?;
+    let look = &mut |epoch, encoder: &Encoder| match &monitor {
+        Some(monitor) => monitor.look(epoch, encoder, &parameters),
+        None => Ok(None),
+    };
     let start = || initialised(task, &parameters, device);
     let (state, curve) = train(task, &parameters.model, &parameters, source, device, start, look)?;
     let path = task.output("curve.jsonl");
@@ -45,10 +47,13 @@ pub fn run(task: &Task) -> Result<()> {
         let values: Vec<f64> = rows.iter().filter(|row| row.epoch == last).map(of).collect();
         values.iter().sum::<f64>() / values.len() as f64
     };
-    task.metrics(&[
+    let knn = rows.last().and_then(|row| row.knn).map(|knn| Metric::new("knn", "val", knn));
+    let mut metrics = vec![
         Metric::new("loss", "train", mean(|row| row.loss)),
         Metric::new("positive", "train", mean(|row| row.positive)),
-    ])
+    ];
+    metrics.extend(knn);
+    task.metrics(&metrics)
 }
 
 /// The state that the bank initialisation left.

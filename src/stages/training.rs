@@ -1,5 +1,6 @@
 //! What both trainings share as stages: where they write, whom they tell, and how they stop.
 
+use super::tensorboard::Events;
 use crate::{
     data::batch::Source,
     job::{Progress, Stopped, Task},
@@ -9,6 +10,7 @@ use crate::{
         caco::State,
         curve::{Curve, Row},
         fit::{self, End, Place, Procedure, Watch},
+        pace::Speed,
     },
 };
 use anyhow::{Context as _, Result};
@@ -41,7 +43,8 @@ pub fn train(
         every: Duration::try_from_secs_f64(every).with_context(|| format!("{EVERY} is {every}; give seconds"))?,
         device,
     };
-    match fit::fit(model, procedure, source, &place, start, &mut Telling { task, look })? {
+    let mut telling = Telling { task, look, events: Events::into_folder(&task.job.byproducts.join("tensorboard")) };
+    match fit::fit(model, procedure, source, &place, start, &mut telling)? {
         End::Finished { state, curve } => Ok((*state, curve)),
         End::Stopped => Err(Stopped.into()),
     }
@@ -50,6 +53,7 @@ pub fn train(
 struct Telling<'a, 'b> {
     task: &'a Task,
     look: &'a mut Look<'b>,
+    events: Events,
 }
 
 impl Watch for Telling<'_, '_> {
@@ -57,9 +61,10 @@ impl Watch for Telling<'_, '_> {
         self.task.stopping()
     }
 
-    fn progress(&self, done: u64, total: u64, last: &Row) {
-        let note = format!("loss {:.4}", last.loss);
-        self.task.progress(&Progress { done, total, unit: "steps".into(), note });
+    fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()> {
+        let note = rows.last().map(|row| format!("loss {:.4}", row.loss)).unwrap_or_default();
+        self.task.progress(&Progress { done: speed.step, total, unit: "steps".into(), note });
+        self.events.write(rows, speed)
     }
 
     fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {

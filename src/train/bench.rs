@@ -1,4 +1,5 @@
-//! How fast a step is, and where its time goes. Made-up images: the loader has a bench of its own.
+//! How fast a step is, and where its time goes. The step is measured on noise that lies on the device; the loader beside it,
+//! on drawn images.
 
 use super::{
     caco::{Constants, Part, Rates, State},
@@ -6,13 +7,18 @@ use super::{
 };
 use crate::{
     bridge::Lars,
-    data::batch::Pixels,
+    data::{
+        Loader, Reading, Transform,
+        batch::{Pixels, Source as _},
+        index, synth,
+    },
+    device,
     model::{Bank, Shape, normalise},
     rng::Rng,
-    spec::kind::{Model, Objective, Precision},
+    spec::kind::{Model, Objective, Precision, Views},
 };
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -20,7 +26,8 @@ use std::{
 use tch::{Cuda, Device, Kind, Tensor};
 
 /// What is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Setup {
     /// The network.
     pub model: Model,
@@ -32,8 +39,10 @@ pub struct Setup {
     pub bank: i64,
     /// Arithmetic of the encoders.
     pub precision: Precision,
-    /// Where.
-    pub device: Device,
+    /// Where: `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads of one operation, and of the loader.
+    pub threads: usize,
     /// Steps measured; as many again are measured part by part.
     pub steps: u32,
 }
@@ -41,37 +50,45 @@ pub struct Setup {
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// Under what it was measured, as results record it.
+    pub class: serde_json::Value,
     /// Images trained on in a second, over whole steps on images that lie on the device.
     pub images_per_second: f64,
     /// CPU seconds, of all threads together, of the cheapest step: what a busy machine does not change much.
     pub cpu_seconds: f64,
     /// Milliseconds a step spends in each part. On a GPU the device is waited for between parts, which costs a little.
+    /// `load` is what its batch costs the loader's threads alone; in a training they work beside the step.
     pub milliseconds: BTreeMap<&'static str, f64>,
 }
 
 /// Measures single-crop steps of the paper's method.
 pub fn step(setup: &Setup) -> Result<Report> {
-    let query = Shape::from(&setup.model).draw(0, Kind::Float, setup.device);
-    let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, setup.device);
+    ensure!(setup.steps > 0 && setup.batch > 1, "give at least one step, and a batch of at least two");
+    let device = device::open(&setup.device, setup.threads)?;
+    let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
+    let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
     let mut state = State::start(query, bank);
     let pixels = [noise(setup, 0), noise(setup, 1)];
-    let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, setup.device)).collect();
+    let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
     for _ in 0..2 {
         state.step(&views, &constants(setup), RATES, 0)?;
     }
-    settle(setup.device);
+    settle(device);
     let (start, mut best) = (Instant::now(), Duration::MAX);
     for _ in 0..setup.steps {
         let step = cpu_time();
         state.step(&views, &constants(setup), RATES, 0)?;
         best = best.min(cpu_time() - step);
     }
-    settle(setup.device);
+    settle(device);
     let seconds = start.elapsed().as_secs_f64();
+    let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
+    milliseconds.insert("load", load(setup)? * 1e3);
     Ok(Report {
+        class: device::class(),
         images_per_second: (setup.batch as f64 * f64::from(setup.steps)) / seconds,
         cpu_seconds: best.as_secs_f64(),
-        milliseconds: parts(setup, &mut state, &pixels)?,
+        milliseconds,
     })
 }
 
@@ -83,6 +100,7 @@ fn constants(setup: &Setup) -> Constants {
         bank_momentum: 0.9,
         lars: Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 },
         precision: setup.precision,
+        accumulate: 1,
     }
 }
 
@@ -106,17 +124,43 @@ fn settle(device: Device) {
     }
 }
 
-fn parts(setup: &Setup, state: &mut State, pixels: &[Pixels]) -> Result<BTreeMap<&'static str, f64>> {
-    let mut times = BTreeMap::from(["load", "copy"].map(|name| (name, 0.0)));
+/// Seconds that the loader's threads take for a batch of both views, from JPEG files of the views' size. Files are read from
+/// the system's cache.
+fn load(setup: &Setup) -> Result<f64> {
+    let folder = std::env::temp_dir().join(format!("caco-bench-{}", std::process::id()));
+    let measure = || -> Result<f64> {
+        let drawn = serde_json::json!({"domain": "Shapes", "classes": 2, "train": setup.batch.next_multiple_of(2), "test": 2,
+            "size": setup.size});
+        synth::draw(&serde_json::from_value(drawn)?, &folder, |_, _| ())?;
+        let (set, _) = index::build(&folder.join("train"), |_, _| ())?;
+        let transform = Transform::Views(Views::SingleCrop { size: setup.size as u32 }.list());
+        let (batch, threads) = (setup.batch, setup.threads);
+        let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
+        let mut seconds = Vec::new();
+        for epoch in 0..3 {
+            let start = Instant::now();
+            loader.epoch(epoch, 0)?.try_for_each(|batch| batch.map(drop))?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[1])
+    };
+    let measured = measure();
+    let _ = std::fs::remove_dir_all(&folder);
+    measured.context("cannot measure the loader")
+}
+
+fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) -> Result<BTreeMap<&'static str, f64>> {
+    let mut times = BTreeMap::new();
     let each = 1e3 / f64::from(setup.steps);
     for _ in 0..setup.steps {
         let mut last = Instant::now();
         let mut lap = |name: &'static str| {
-            settle(setup.device);
+            settle(device);
             *times.entry(name).or_insert(0.0) += last.elapsed().as_secs_f64() * each;
             last = Instant::now();
         };
-        let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, setup.device)).collect();
+        let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
         lap("copy");
         state.timed_step(&views, &constants(setup), RATES, 0, &mut |part| {
             lap(match part {

@@ -1,12 +1,12 @@
 //! One step of CaCo (Wang et al., TPAMI 2023), and one of its bank initialisation.
 
-use super::contrast::{Compared, Contrast, Target, targets};
+use super::contrast::{Answer, Compared, Contrast, Target, targets};
 use crate::{
     bridge::{self, Lars},
     model::{Bank, Network},
     spec::kind::{Objective, Precision},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tch::{Tensor, no_grad};
 
 /// Everything that training changes.
@@ -33,6 +33,9 @@ pub struct Constants {
     pub lars: Lars,
     /// Arithmetic of the encoders.
     pub precision: Precision,
+    /// Equal parts that a batch goes through the encoders in, for want of memory: gradients, bank and queue see the whole
+    /// batch, but batch norm a part at a time, so its statistics are those of fewer images and move as often more.
+    pub accumulate: i64,
 }
 
 /// What changes by epoch.
@@ -104,11 +107,7 @@ impl State {
         lap: &mut dyn FnMut(Part),
     ) -> Result<Told> {
         ensure!(views.len() >= 2, "a step needs two views, it got {}", views.len());
-        let queries = self.queries(views, constants.precision);
-        lap(Part::Forward);
-        let keys = self.keys(&views[..2], constants.precision, rates.key_momentum)?;
-        lap(Part::Keys);
-        let told = self.learn(&targets(views.len()), &queries, &keys, constants, rates, lap)?;
+        let (told, keys) = self.learn(views, targets(views.len()), constants, rates, lap)?;
         if constants.contrast.objective == Objective::Queue {
             let keys = Tensor::cat(&keys, 0);
             self.bank.enqueue((number as i64 * keys.size()[0]) % self.bank.size(), &keys);
@@ -120,14 +119,11 @@ impl State {
     /// at `constants.contrast.temperature`; then the keys of the second view fill the bank from column `start` on.
     pub fn warm(&mut self, views: &[Tensor], constants: &Constants, rates: Rates, start: i64) -> Result<Told> {
         ensure!(views.len() == 2, "the bank initialisation takes two views, it got {}", views.len());
-        let first = self.queries(&views[..1], constants.precision);
         // The second view's query is compared with nothing, but batch norm sees it.
-        no_grad(|| self.queries(&views[1..], constants.precision));
-        let keys = self.keys(views, constants.precision, rates.key_momentum)?;
-        let targets = [Target { query: 0, keys: vec![1], share: 1.0 }];
+        let targets = vec![Target { query: 0, keys: vec![1], share: 1.0 }];
         // A key for positive and a bank that does not learn: the loss of a queue, filled below.
         let contrast = Contrast { objective: Objective::Queue, ..constants.contrast };
-        let told = self.learn(&targets, &first, &keys, &Constants { contrast, ..*constants }, rates, &mut |_| ())?;
+        let (told, keys) = self.learn(views, targets, &Constants { contrast, ..*constants }, rates, &mut |_| ())?;
         let free = (self.bank.size() - start).min(keys[1].size()[0]);
         self.bank.enqueue(start, &keys[1].narrow(0, 0, free));
         Ok(told)
@@ -138,65 +134,81 @@ impl State {
         self.key.weights_mut().copy_parameters(self.query.weights());
     }
 
-    fn queries(&self, views: &[Tensor], precision: Precision) -> Vec<Tensor> {
-        let pass = self.query.pass(precision, true);
-        views.iter().map(|view| pass.embed(view)).collect()
-    }
-
-    /// Moves f_k towards f_q (as it is before this step's update), then takes its view of the views.
-    fn keys(&self, views: &[Tensor], precision: Precision, momentum: f64) -> Result<Vec<Tensor>> {
-        let parameters =
-            |network: &Network| -> Vec<Tensor> { network.weights().parameters().map(|(_, p)| p.detach()).collect() };
-        bridge::average(&parameters(&self.key), &parameters(&self.query), 1.0 - momentum)?;
-        Ok(no_grad(|| {
-            let pass = self.key.pass(precision, true);
-            views.iter().map(|view| pass.embed(view)).collect()
-        }))
-    }
-
+    /// Moves everything but a queue one step on. Gives what to tell, and the keys [N, C] of the first two views.
     fn learn(
         &mut self,
-        targets: &[Target],
-        queries: &[Tensor],
-        keys: &[Tensor],
+        views: &[Tensor],
+        mut targets: Vec<Target>,
         constants: &Constants,
         rates: Rates,
         lap: &mut dyn FnMut(Part),
-    ) -> Result<Told> {
-        let detached: Vec<Tensor> = queries.iter().map(Tensor::detach).collect();
+    ) -> Result<(Told, Vec<Tensor>)> {
+        // f_k moves towards f_q as it is before this step's update.
+        bridge::average(&parameters(&self.key), &parameters(&self.query), 1.0 - rates.key_momentum)?;
+        lap(Part::Keys);
         let bank = self.bank.directions();
-        let positives: Vec<Tensor> = match constants.contrast.keys_are_positives() {
-            true => vec![],
-            false => keys.iter().map(|key| key.matmul(&bank.unit).argmax(1, false)).collect(),
-        };
-        let answer = constants.contrast.answer(&Compared {
-            targets,
-            queries: &detached,
-            keys,
-            positives: &positives,
-            directions: &bank.unit,
-        });
-        lap(Part::Bank);
-        let gradients = self.back_propagate(targets, queries, &answer.query_gradients)?;
-        lap(Part::Backward);
+        targets.iter_mut().for_each(|target| target.share /= constants.accumulate as f64);
+        let mut asked: Option<Asked> = None;
+        for part in parts(views, constants.accumulate)? {
+            let more = self.ask(&part, &targets, &bank.unit, constants, lap)?;
+            asked = Some(match asked {
+                None => more,
+                Some(asked) => asked.and(more),
+            });
+        }
+        let asked = asked.context("a batch has at least one part")?;
         let gradient_norm =
-            bridge::lars(&self.parameters(), &gradients, &self.momentum, rates.encoder, constants.lars)?;
+            bridge::lars(&parameters(&self.query), &asked.gradients, &self.momentum, rates.encoder, constants.lars)?;
         lap(Part::Optimizer);
-        if let Some(push) = &answer.push {
+        if let Some(push) = &asked.push {
             let temperature = constants.contrast.bank_temperature;
             self.bank.update(&bank, push, temperature, rates.bank, constants.bank_momentum);
         }
         lap(Part::Bank);
-        let dim = detached[0].size()[1] as f64;
-        let spread = detached[0].std_dim([0i64].as_slice(), false, false).mean(None) * dim.sqrt();
-        Ok(Told {
-            loss: answer.loss,
-            positive: answer.positive,
+        let mean = |sum: Tensor| sum / constants.accumulate as f64;
+        let told = Told {
+            loss: asked.loss,
+            positive: mean(asked.positive),
             bank_norm: bank.norm.mean(None),
             gradient_norm,
-            spread,
-            positives,
-        })
+            spread: mean(asked.spread),
+            positives: asked.positives,
+        };
+        Ok((told, asked.keys))
+    }
+
+    /// What these views of the batch, or of a part of it, ask of encoder and bank.
+    fn ask(
+        &self,
+        views: &[Tensor],
+        targets: &[Target],
+        directions: &Tensor,
+        constants: &Constants,
+        lap: &mut dyn FnMut(Part),
+    ) -> Result<Asked> {
+        let pass = self.query.pass(constants.precision, true);
+        let compared = |view| targets.iter().any(|target| target.query == view);
+        let query = |(number, view)| if compared(number) { pass.embed(view) } else { no_grad(|| pass.embed(view)) };
+        let queries: Vec<Tensor> = views.iter().enumerate().map(query).collect();
+        lap(Part::Forward);
+        let keys: Vec<Tensor> = no_grad(|| {
+            let pass = self.key.pass(constants.precision, true);
+            views[..2].iter().map(|view| pass.embed(view)).collect()
+        });
+        lap(Part::Keys);
+        let positives: Vec<Tensor> = match constants.contrast.keys_are_positives() {
+            true => vec![],
+            false => keys.iter().map(|key| key.matmul(directions).argmax(1, false)).collect(),
+        };
+        let detached: Vec<Tensor> = queries.iter().map(Tensor::detach).collect();
+        let compared = Compared { targets, queries: &detached, keys: &keys, positives: &positives, directions };
+        let Answer { loss, positive, query_gradients, push } = constants.contrast.answer(&compared);
+        lap(Part::Bank);
+        let gradients = self.back_propagate(targets, &queries, &query_gradients)?;
+        lap(Part::Backward);
+        let dim = detached[0].size()[1] as f64;
+        let spread = detached[0].std_dim([0i64].as_slice(), false, false).mean(None) * dim.sqrt();
+        Ok(Asked { loss, positive, spread, positives, keys, gradients, push })
     }
 
     /// The gradient of every parameter, given those of the targets' queries.
@@ -204,10 +216,47 @@ impl State {
         // A scalar whose gradient with respect to every query is the one asked for.
         let products = targets.iter().zip(gradients).map(|(t, gradient)| (&queries[t.query] * gradient).sum(None));
         let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
-        Ok(Tensor::f_run_backward(&[scalar], &self.parameters(), false, false)?)
+        Ok(Tensor::f_run_backward(&[scalar], &parameters(&self.query), false, false)?)
     }
+}
 
-    fn parameters(&self) -> Vec<Tensor> {
-        self.query.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
+/// What a part of a batch asks for; see [`Told`] and [`Answer`].
+struct Asked {
+    loss: Tensor,
+    positive: Tensor,
+    spread: Tensor,
+    positives: Vec<Tensor>,
+    keys: Vec<Tensor>,
+    gradients: Vec<Tensor>,
+    push: Option<Tensor>,
+}
+
+impl Asked {
+    /// What this part and the next ask for together.
+    fn and(self, next: Asked) -> Asked {
+        let join = |a: Vec<Tensor>, b: Vec<Tensor>| a.iter().zip(&b).map(|(a, b)| Tensor::cat(&[a, b], 0)).collect();
+        let add = |(mut a, b): (Tensor, Tensor)| a.g_add_(&b);
+        Asked {
+            loss: self.loss + next.loss,
+            positive: self.positive + next.positive,
+            spread: self.spread + next.spread,
+            positives: join(self.positives, next.positives),
+            keys: join(self.keys, next.keys),
+            gradients: self.gradients.into_iter().zip(next.gradients).map(add).collect(),
+            push: self.push.zip(next.push).map(add),
+        }
     }
+}
+
+/// Handles to a network's parameters.
+fn parameters(network: &Network) -> Vec<Tensor> {
+    network.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
+}
+
+/// The views cut into `count` parts of as many images.
+fn parts(views: &[Tensor], count: i64) -> Result<Vec<Vec<Tensor>>> {
+    let images = views[0].size()[0];
+    ensure!(count > 0 && images % count == 0, "a batch of {images} images has no {count} equal parts");
+    let size = images / count;
+    Ok((0..count).map(|part| views.iter().map(|view| view.narrow(0, part * size, size)).collect()).collect())
 }

@@ -80,7 +80,11 @@ fn parse(mut file: Tensors, device: Device) -> Result<Checkpoint> {
     }
     let mut bank = |name: &str| -> Result<Tensor> {
         let tensor = file.tensors.remove(name).with_context(|| format!("'{name}' is missing"))?;
-        ensure!(tensor.dim() == 2 && tensor.size()[0] == shape.dim, "'{name}' has shape {:?}", tensor.size());
+        ensure!(
+            tensor.dim() == 2 && tensor.size()[0] == i64::from(model.dim),
+            "'{name}' has shape {:?}",
+            tensor.size()
+        );
         Ok(tensor.to_device(device))
     };
     let bank = Bank { columns: bank("bank.columns")?, velocity: bank("bank.velocity")? };

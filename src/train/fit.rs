@@ -5,7 +5,7 @@ use super::{
     caco::{Rates, State, Told},
     checkpoint::{Checkpoint, Checkpoints, Position},
     curve::{Curve, Pending, Row},
-    pace::Pace,
+    pace::{Pace, Speed},
 };
 use crate::{
     data::batch::{Batch, Source},
@@ -37,8 +37,8 @@ pub trait Procedure {
 pub trait Watch {
     /// Whether to write a checkpoint and end.
     fn stopping(&self) -> bool;
-    /// Steps done, of how many, and the last of them.
-    fn progress(&self, done: u64, total: u64, last: &Row);
+    /// How many steps there are in all, and what those since the last call told and how fast they were: at least one.
+    fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()>;
     /// Looks at the encoder after an epoch (counted from 0); may give a kNN accuracy for the curve. Decides nothing.
     fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>>;
 }
@@ -195,9 +195,9 @@ impl Run<'_> {
             self.position.epoch += 1;
             self.position.step = 0;
         }
-        watch.progress(self.position.done, self.steps * self.procedure.epochs(), newest);
         self.curve.append(&rows)?;
-        self.pace.write(self.position.done)
+        let speed = self.pace.write(self.position.done)?;
+        watch.progress(self.steps * self.procedure.epochs(), &rows, speed)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -265,7 +265,9 @@ mod tests {
             self.asked.set(self.asked.get() + 1);
             self.asked.get() == self.stops_at
         }
-        fn progress(&self, _done: u64, _total: u64, _last: &Row) {}
+        fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> Result<()> {
+            Ok(())
+        }
         fn epoch(&mut self, _epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {
             let images = Tensor::linspace(-1.0, 1.0, 3 * 16 * 16, (Kind::Float, Device::Cpu)).view([1, 3, 16, 16]);
             Ok(Some(encoder.features(&images, Precision::F32).mean(None).double_value(&[])))

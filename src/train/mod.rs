@@ -6,6 +6,6 @@ pub mod checkpoint;
 pub mod contrast;
 pub mod curve;
 pub mod fit;
-mod pace;
+pub mod pace;
 pub mod procedure;
 pub mod replay;

@@ -2,12 +2,24 @@
 //! two equal runs differ here.
 
 use anyhow::{Context as _, Result};
+use serde::Serialize;
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
     time::{Duration, Instant},
 };
+
+/// How fast a training went over some steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Speed {
+    /// The last of the steps, counted over all epochs from 1.
+    pub step: u64,
+    /// Images trained on in a second.
+    pub images_per_second: f64,
+    /// Share of the time in which the step waited for the loader.
+    pub loader_wait: f64,
+}
 
 /// Counts, and writes when told to.
 pub struct Pace {
@@ -38,16 +50,16 @@ impl Pace {
         self.images += images;
     }
 
-    /// Writes the pace since the last time, as of step `step`.
-    pub fn write(&mut self, step: u64) -> Result<()> {
+    /// Writes the speed since the last time, as of step `step`, and gives it.
+    pub fn write(&mut self, step: u64) -> Result<Speed> {
         let seconds = self.since.elapsed().as_secs_f64();
-        let line = serde_json::json!({
-            "step": step,
-            "images_per_second": self.images as f64 / seconds,
-            "loader_wait": self.waited.as_secs_f64() / seconds,
-        });
-        writeln!(self.file, "{line}").context("cannot write the pace")?;
+        let speed = Speed {
+            step,
+            images_per_second: self.images as f64 / seconds,
+            loader_wait: self.waited.as_secs_f64() / seconds,
+        };
+        writeln!(self.file, "{}", serde_json::to_string(&speed)?).context("cannot write the pace")?;
         (self.since, self.waited, self.images) = (Instant::now(), Duration::ZERO, 0);
-        Ok(())
+        Ok(speed)
     }
 }

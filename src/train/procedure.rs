@@ -49,7 +49,13 @@ impl Procedure for Pretrain {
             bank_temperature: self.bank_temperature,
         };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
-        let constants = Constants { contrast, bank_momentum: self.bank_momentum, lars, precision: self.precision };
+        let constants = Constants {
+            contrast,
+            bank_momentum: self.bank_momentum,
+            lars,
+            precision: self.precision,
+            accumulate: self.accumulate.into(),
+        };
         state.step(views, &constants, rates, done)
     }
 }
@@ -77,7 +83,13 @@ impl Procedure for InitBank {
         let contrast =
             Contrast { objective: Objective::Queue, temperature: self.temperature, bank_temperature: self.temperature };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
-        let constants = Constants { contrast, bank_momentum: 0.0, lars, precision: self.precision };
+        let constants = Constants {
+            contrast,
+            bank_momentum: 0.0,
+            lars,
+            precision: self.precision,
+            accumulate: self.accumulate.into(),
+        };
         state.warm(views, &constants, rates, done as i64 * i64::from(self.batch))
     }
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     bridge::Lars,
     model::{
-        Bank, Shape,
+        Bank, Shape, Sizes,
         resnet::{Block, Layout},
     },
     spec::kind::{Objective, Precision, Stem},
@@ -151,7 +151,7 @@ fn told_by(step: usize, told: &Told, state: &State) -> Vec<(String, Tensor)> {
 impl Case {
     fn start(&self, mut init: Tensors) -> Result<State> {
         let backbone = Layout { block: self.block, depths: self.layers.clone(), width: self.width, stem: self.stem };
-        let shape = Shape { backbone, hidden: self.hidden, dim: self.dim };
+        let shape = Shape { backbone, head: Some(Sizes { hidden: self.hidden, dim: self.dim }) };
         let query = shape.load(init.take("encoder_q."), Kind::Double, Device::Cpu).context("init.safetensors")?;
         let columns = init.tensors.remove("bank.W").context("init.safetensors has no bank.W")?;
         Ok(State::start(query, Bank::at_rest(columns)))
@@ -160,7 +160,8 @@ impl Case {
     fn step(&self, state: &mut State, views: &[Tensor], step: usize, filled: i64) -> Result<Told> {
         let contrast = Contrast { objective: self.objective, temperature: self.tau, bank_temperature: self.bank_tau };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
-        let mut constants = Constants { contrast, bank_momentum: self.bank_momentum, lars, precision: Precision::F32 };
+        let mut constants =
+            Constants { contrast, bank_momentum: self.bank_momentum, lars, precision: Precision::F32, accumulate: 1 };
         let rates = Rates { encoder: self.lr, bank: self.bank_lr, key_momentum: self.key_momentum };
         if self.mode == Mode::Warm {
             // The initialisation's own temperature; a case's `tau` is that of the training after it.

@@ -16,3 +16,7 @@ mod parity;
 mod project;
 mod signals;
 mod store;
+#[cfg(feature = "torch")]
+mod training;
+#[cfg(feature = "torch")]
+mod weights;

@@ -34,6 +34,9 @@ pub struct InitBank {
     /// LARS trust coefficient.
     #[serde(default = "trust")]
     pub trust: f64,
+    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    #[serde(default = "one")]
+    pub accumulate: u32,
     /// Arithmetic of the encoders.
     #[serde(default)]
     pub precision: Precision,
@@ -44,6 +47,9 @@ pub struct InitBank {
 
 pub(super) fn bank_size() -> u32 {
     65536
+}
+fn one() -> u32 {
+    1
 }
 pub(super) fn rate() -> f64 {
     0.3
@@ -67,6 +73,7 @@ pub(super) fn trust() -> f64 {
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
     const VERSION: u32 = 1;
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1")];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];
 
@@ -78,6 +85,13 @@ impl Kind for InitBank {
         self.model.check()?;
         self.views.check()?;
         ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
+        let parts = format!(
+            "is {}; a batch of {} needs a divisor that leaves parts of at least 2",
+            self.accumulate, self.batch
+        );
+        let fits =
+            self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        ensure(fits, "accumulate", parts)?;
         ensure((2..=1 << 24).contains(&self.bank_size), "bank_size", format!("is {}; give 2 to 2^24", self.bank_size))?;
         ensure(self.temperature > 0.0, "temperature", format!("is {}; give a positive number", self.temperature))?;
         ensure(

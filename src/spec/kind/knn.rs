@@ -22,13 +22,13 @@ pub struct Knn {
     pub seed: u64,
 }
 
-fn k() -> u32 {
+pub(super) fn k() -> u32 {
     20
 }
-fn temperature() -> f64 {
+pub(super) fn temperature() -> f64 {
     0.2
 }
-fn share() -> f64 {
+pub(super) fn share() -> f64 {
     0.2
 }
 

@@ -3,7 +3,9 @@
 
 mod command;
 mod compare;
+mod export_weights;
 mod features;
+mod import_weights;
 mod index;
 mod init_bank;
 mod init_encoder;
@@ -22,7 +24,9 @@ use std::borrow::Cow;
 
 pub use command::Command;
 pub use compare::{Claim, Compare, Row, Standing};
+pub use export_weights::ExportWeights;
 pub use features::{Features, Filter};
+pub use import_weights::ImportWeights;
 pub use index::{Index, Unreadable};
 pub use init_bank::InitBank;
 pub use init_encoder::InitEncoder;

@@ -22,7 +22,7 @@ pub struct Model {
     pub dim: u32,
 }
 
-fn width() -> u32 {
+pub(super) fn width() -> u32 {
     64
 }
 fn hidden() -> u32 {
@@ -64,6 +64,11 @@ pub enum Precision {
 }
 
 impl Model {
+    /// Whether there is a head: where weights came from elsewhere there may be none, and its sizes are 0.
+    pub fn has_head(&self) -> bool {
+        self.hidden > 0 && self.dim > 0
+    }
+
     /// Complains about sizes of zero.
     pub fn check(&self) -> Result<(), Complaint> {
         for (field, value) in [("model.width", self.width), ("model.hidden", self.hidden), ("model.dim", self.dim)] {

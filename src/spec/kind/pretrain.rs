@@ -55,6 +55,9 @@ pub struct Pretrain {
     /// LARS trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
+    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    #[serde(default = "one")]
+    pub accumulate: u32,
     /// Arithmetic of the encoders.
     #[serde(default)]
     pub precision: Precision,
@@ -75,8 +78,14 @@ pub struct Monitor {
     /// Every so many epochs.
     pub every: u32,
     /// Share of the training images that vote.
-    #[serde(default = "share")]
+    #[serde(default = "super::knn::share")]
     pub share: f64,
+    /// Neighbours.
+    #[serde(default = "super::knn::k")]
+    pub k: u32,
+    /// Votes are weighted by exp(cosine / temperature).
+    #[serde(default = "super::knn::temperature")]
+    pub temperature: f64,
 }
 
 /// How the bank takes part in training.
@@ -112,13 +121,11 @@ fn warmup() -> u32 {
 fn key_momentum() -> f64 {
     0.99
 }
-fn share() -> f64 {
-    0.2
-}
 
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 1;
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1")];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
@@ -137,6 +144,13 @@ impl Kind for Pretrain {
         self.views.check()?;
         ensure(self.epochs >= 1, "epochs", "is 0; give at least 1")?;
         ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
+        let parts = format!(
+            "is {}; a batch of {} needs a divisor that leaves parts of at least 2",
+            self.accumulate, self.batch
+        );
+        let fits =
+            self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        ensure(fits, "accumulate", parts)?;
         let several = format!("is {}; training over several processes is not built yet, give 1", self.processes);
         ensure(self.processes == 1, "processes", several)?;
         for (field, t) in [("temperature", self.temperature), ("bank_temperature", self.bank_temperature)] {
@@ -157,6 +171,9 @@ impl Kind for Pretrain {
         }
         let Some(monitor) = &self.monitor else { return Ok(()) };
         ensure(monitor.every >= 1, "monitor.every", "is 0; give at least 1")?;
+        ensure(monitor.k >= 1, "monitor.k", "is 0; give at least 1")?;
+        let positive = monitor.temperature > 0.0 && monitor.temperature.is_finite();
+        ensure(positive, "monitor.temperature", format!("is {}; give a positive number", monitor.temperature))?;
         ensure(
             monitor.share > 0.0 && monitor.share <= 1.0,
             "monitor.share",

@@ -58,17 +58,19 @@ impl Entry {
     }
 }
 
-static KINDS: [Entry; 11] = [
+static KINDS: [Entry; 13] = [
     Entry::of::<Command>(),
     Entry::of::<Synthesize>(),
     Entry::of::<Index>(),
     Entry::of::<InitEncoder>(),
+    Entry::of::<ImportWeights>(),
     Entry::of::<InitBank>(),
     Entry::of::<Pretrain>(),
     Entry::of::<Features>(),
     Entry::of::<Knn>(),
     Entry::of::<LinearEval>(),
     Entry::of::<TransferEval>(),
+    Entry::of::<ExportWeights>(),
     Entry::of::<Compare>(),
 ];
 
@@ -135,12 +137,14 @@ mod tests {
         holds::<Synthesize>();
         holds::<Index>();
         holds::<InitEncoder>();
+        holds::<ImportWeights>();
         holds::<InitBank>();
         holds::<Pretrain>();
         holds::<Features>();
         holds::<Knn>();
         holds::<LinearEval>();
         holds::<TransferEval>();
+        holds::<ExportWeights>();
         holds::<Compare>();
     }
 

@@ -1,0 +1,217 @@
+//! Tensors from files of PyTorch's own format, zip or older, without executing anything of them.
+
+mod pickle;
+#[cfg(test)]
+mod tests;
+mod zip;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use pickle::{Id, Storage, Tree, Value, View};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    ops::Range,
+    path::Path,
+};
+use tch::Tensor;
+
+/// Longest pickle that is read: about 20,000 tensors' descriptions.
+const PICKLE: u64 = 4 << 20;
+/// Items of nested dicts that are looked at, how deep they may be nested, and how long a name they may make.
+const ITEMS: usize = 1 << 18;
+const DEPTH: usize = 32;
+const NAME: usize = 512;
+/// How an archive begins; how an older file does, with its magic number in a pickle of protocol 2; what that file says next.
+const ARCHIVE: &[u8] = b"PK\x03\x04";
+const OLDER: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+const OLDER_VERSION: i128 = 1001;
+
+/// A file of tensors, open. Their values are read when asked for.
+#[derive(Debug)]
+pub struct Pth {
+    file: File,
+    tree: Tree,
+    /// Where each storage lies, by its key.
+    places: HashMap<String, Range<u64>>,
+    tensors: BTreeMap<String, Id>,
+}
+
+impl Pth {
+    /// Whether a file that begins like this is one.
+    pub fn begins(bytes: &[u8]) -> bool {
+        bytes.starts_with(ARCHIVE) || bytes.starts_with(OLDER)
+    }
+
+    /// Opens a file that `torch.save` wrote. An error where it is damaged or names anything that weights do not need.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = || {
+            let file = File::open(path)?;
+            let length = file.metadata()?.len();
+            let start = zip::read(&file, 0, length.min(OLDER.len() as u64))?;
+            if start.starts_with(ARCHIVE) {
+                Self::archive(file)
+            } else if start.starts_with(OLDER) {
+                Self::older(file, length)
+            } else {
+                bail!("it begins like none of PyTorch's files")
+            }
+        };
+        open().with_context(|| format!("cannot read {} as a file of PyTorch", path.display()))
+    }
+
+    fn archive(file: File) -> Result<Self> {
+        let entries = zip::entries(&file)?;
+        let mut roots = entries.keys().filter_map(|name| name.strip_suffix("data.pkl")).filter(|r| r.ends_with('/'));
+        let root = roots.next().context("its archive holds no data.pkl")?;
+        ensure!(roots.next().is_none(), "its archive holds more than one data.pkl");
+        let read = |name: &str| match entries.get(&format!("{root}{name}")) {
+            Some(place) => {
+                let length = place.end - place.start;
+                ensure!(length <= PICKLE, "its {name} has {length} bytes; {PICKLE} are read at most");
+                zip::read(&file, place.start, length).map(Some)
+            }
+            None => Ok(None),
+        };
+        let order = read("byteorder")?;
+        ensure!(order.is_none_or(|order| order == b"little"), "its numbers are big-endian");
+        let bytes = read("data.pkl")?.context("its archive holds no data.pkl")?;
+        let tree = Tree::read(&mut bytes.as_slice())?;
+        let place = |storage: &Storage| {
+            let place = entries.get(&format!("{root}data/{}", storage.key));
+            anyhow::Ok((storage.key.clone(), fitting(storage, place.cloned().context("it is missing")?)?))
+        };
+        let located = |storage: &Storage| place(storage).with_context(|| format!("storage '{}'", storage.key));
+        let places = tree.storages().map(located).collect::<Result<_>>()?;
+        Self::new(file, tree, places)
+    }
+
+    /// Five pickles, the fourth of which is the object and the fifth the list of its storages' keys; then each storage, its
+    /// length before it.
+    fn older(file: File, length: u64) -> Result<Self> {
+        let bytes = zip::read(&file, 0, length.min(PICKLE))?;
+        let mut rest = &bytes[OLDER.len()..];
+        let version = Tree::read(&mut rest)?;
+        ensure!(*version.get(version.root) == Value::Int(OLDER_VERSION), "its version is not {OLDER_VERSION}");
+        let system = Tree::read(&mut rest)?;
+        let little = |(key, value): &(Id, Id)| {
+            matches!(system.get(*key), Value::Text(text) if text == "little_endian")
+                && *system.get(*value) == Value::Bool(true)
+        };
+        let said = matches!(system.get(system.root), Value::Map(pairs) if pairs.iter().any(little));
+        ensure!(said, "it does not say that its numbers are little-endian");
+        let tree = Tree::read(&mut rest)?;
+        let keys = Tree::read(&mut rest)?;
+        let Value::Sequence(order) = keys.get(keys.root) else { bail!("its list of storages is no list") };
+        let known: HashMap<&str, &Storage> = tree.storages().map(|s| (s.key.as_str(), s)).collect();
+        let mut places = HashMap::new();
+        let mut at = (bytes.len() - rest.len()) as u64;
+        for key in order {
+            let Value::Text(key) = keys.get(*key) else { bail!("the key of a storage is no string") };
+            let storage = *known.get(key.as_str()).with_context(|| format!("storage '{key}' belongs to no tensor"))?;
+            let mut place = || {
+                let count = u64::from_le_bytes(zip::read(&file, at, 8)?.try_into().expect("eight bytes"));
+                ensure!(count == storage.count, "it has {count} numbers where {} are wanted", storage.count);
+                let end = size(storage).and_then(|size| (at + 8).checked_add(size)).filter(|end| *end <= length);
+                let place = at + 8..end.context("it is longer than the file")?;
+                at = place.end;
+                Ok(place)
+            };
+            places.insert(key.clone(), place().with_context(|| format!("storage '{key}'"))?);
+        }
+        drop(known);
+        Self::new(file, tree, places)
+    }
+
+    fn new(file: File, tree: Tree, places: HashMap<String, Range<u64>>) -> Result<Self> {
+        let tensors = named(&tree)?;
+        Ok(Pth { file, tree, places, tensors })
+    }
+
+    /// The names of all tensors in nested dicts, keys joined by dots.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The tensor of that name, contiguous on the CPU. An error where it would reach beyond its storage.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let id = self.tensors.get(name).with_context(|| format!("there is no tensor '{name}'"))?;
+        let Value::Tensor(view) = self.tree.get(*id) else { bail!("'{name}' is no tensor") };
+        self.load(view).with_context(|| format!("tensor '{name}' of size {:?}", view.size))
+    }
+
+    fn load(&self, view: &View) -> Result<Tensor> {
+        let Value::Storage(storage) = self.tree.get(view.storage) else { bail!("it has no storage") };
+        let place = self.places.get(&storage.key).with_context(|| format!("storage '{}' is missing", storage.key))?;
+        let reach = reach(view, storage.count)?;
+        let width = storage.kind.elt_size_in_bytes();
+        let start = place.start + view.offset * width as u64;
+        let bytes = zip::read(&self.file, start, reach * width as u64)?;
+        let run = Tensor::f_from_data_size(&bytes, &[i64::try_from(reach)?], storage.kind)?;
+        Ok(run.f_as_strided(&view.size, &view.stride, 0)?.contiguous())
+    }
+}
+
+/// How many bytes a storage has.
+fn size(storage: &Storage) -> Option<u64> {
+    storage.count.checked_mul(storage.kind.elt_size_in_bytes() as u64)
+}
+
+/// `place`, where the storage fills it.
+fn fitting(storage: &Storage, place: Range<u64>) -> Result<Range<u64>> {
+    let found = place.end - place.start;
+    let wanted = size(storage).with_context(|| format!("{} numbers are more than memory holds", storage.count))?;
+    ensure!(found == wanted, "it has {found} bytes where {wanted} are wanted");
+    Ok(place)
+}
+
+/// How many numbers of its storage a view spans from its offset on. An error where that is more than there are, or where it
+/// has more elements than numbers, as no weight does.
+fn reach(view: &View, count: u64) -> Result<u64> {
+    let beyond = || format!("it reaches beyond its storage of {count} numbers");
+    let negative = view.size.iter().chain(&view.stride).any(|n| *n < 0);
+    ensure!(!negative, "a size or stride is negative: {:?}", view.stride);
+    let elements = view.size.iter().try_fold(1u64, |product, n| product.checked_mul(*n as u64));
+    let elements = elements.with_context(beyond)?;
+    ensure!(elements <= count, "{} elements: {}", elements, beyond());
+    if elements == 0 {
+        return Ok(0);
+    }
+    let last = view.size.iter().zip(&view.stride).try_fold(0u64, |sum, (size, stride)| {
+        (*size as u64 - 1).checked_mul(*stride as u64).and_then(|step| sum.checked_add(step))
+    });
+    let span = last.and_then(|last| last.checked_add(1)).with_context(beyond)?;
+    let end = view.offset.checked_add(span).with_context(beyond)?;
+    ensure!(end <= count, beyond());
+    Ok(span)
+}
+
+/// The tensors in nested dicts, keys joined by dots.
+fn named(tree: &Tree) -> Result<BTreeMap<String, Id>> {
+    let mut tensors = BTreeMap::new();
+    let mut open = vec![(String::new(), tree.root, 0)];
+    let mut looked_at = 0;
+    while let Some((name, id, depth)) = open.pop() {
+        looked_at += 1;
+        ensure!(looked_at <= ITEMS, "its dicts hold more than {ITEMS} items");
+        match tree.get(id) {
+            Value::Tensor(_) => drop(tensors.insert(name, id)),
+            Value::Map(pairs) => {
+                ensure!(depth < DEPTH, "its dicts are nested more than {DEPTH} deep");
+                for (key, value) in pairs {
+                    let key: Cow<str> = match tree.get(*key) {
+                        Value::Text(text) => text.into(),
+                        Value::Int(number) => number.to_string().into(),
+                        _ => continue,
+                    };
+                    ensure!(name.len() + key.len() < NAME, "its dicts make names of more than {NAME} letters");
+                    let name = if name.is_empty() { key.into_owned() } else { format!("{name}.{key}") };
+                    open.push((name, *value, depth + 1));
+                    ensure!(looked_at + open.len() <= ITEMS, "its dicts hold more than {ITEMS} items");
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,258 @@
+//! Trainings: stopped, killed, watched, measured; and every variant of the method over the one loop.
+
+use crate::{
+    experiment::{SMALL, tiny},
+    project::{Project, ran},
+};
+use caco::{
+    data::{Loader, Reading, Transform, index, synth},
+    device,
+    model::{Bank, Encoder, Shape},
+    rng::Rng,
+    spec::kind::{Arch, Model, Pretrain, Stem},
+    train::{
+        caco::State,
+        checkpoint::{self, Position},
+        curve::Row,
+        fit::{self, End, Place, Watch},
+        pace::Speed,
+    },
+};
+use serde_json::Value;
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+fn args<'a>(stages: &[&'a str], set: &[&'a str]) -> Vec<&'a str> {
+    let mut args = [&["run", "p.ron"], stages].concat();
+    SMALL.iter().chain(set).for_each(|s| args.extend(["--set", s]));
+    args
+}
+
+fn digests(project: &Project, stage: &str) -> Vec<String> {
+    let shown = project.json(&["show", stage, "--json"]);
+    let outputs = shown["result"]["outputs"].as_array().unwrap();
+    outputs.iter().map(|o| format!("{} {}", o["name"], o["blake3"])).collect()
+}
+
+fn curve(project: &Project, stage: &str) -> Vec<Value> {
+    let _ = fs::remove_file(project.path().join("curve.jsonl"));
+    project.ok(&["get", &format!("{stage}/curve"), "curve.jsonl"]);
+    project.read("curve.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The curves of trainings in progress.
+fn curves(project: &Project) -> Vec<PathBuf> {
+    let work = fs::read_dir(project.path().join("cache/work")).into_iter().flatten().flatten();
+    work.map(|entry| entry.path().join("curve.jsonl")).filter(|path| path.exists()).collect()
+}
+
+/// Waits until the training `project` runs has taken a step more, or its run is over.
+fn under_way(project: &Project, run: &mut Child) {
+    let length = || curves(project).iter().map(|path| path.metadata().map_or(0, |m| m.len())).sum::<u64>();
+    let (begun, before) = (Instant::now(), length());
+    while run.try_wait().unwrap().is_none() && length() <= before {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step in a minute");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// Breaks a training off `kills` times at random moments, and compares what it ends with to an undisturbed one's.
+fn broken_off(stage: &str, set: &[&str], kills: u64) {
+    let (straight, broken) = (tiny(), tiny());
+    let start = |project: &Project| {
+        let mut command = project.command(&args(&[stage], set));
+        command.env("CACO_CHECKPOINT_SECONDS", "0.1").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    assert!(start(&straight).wait_with_output().unwrap().status.success());
+    let mut rng = Rng::new(kills, "kills", 0, 0);
+    let mut signals = vec![];
+    for _ in 0..kills {
+        let mut run = start(&broken);
+        under_way(&broken, &mut run);
+        sleep(Duration::from_secs_f64(rng.range(0.0, 0.3)));
+        // Two of three are killed outright, the third is asked to stop.
+        let signal = if rng.chance(2.0 / 3.0) { libc::SIGKILL } else { libc::SIGTERM };
+        signals.push(signal);
+        // SAFETY: sends a signal.
+        unsafe { libc::kill(run.id() as i32, signal) };
+        if run.wait().unwrap().success() {
+            signals.pop();
+            break;
+        }
+    }
+    // On a fast machine it may be over before the last of them.
+    eprintln!("{stage} was broken off {} times: {signals:?}", signals.len());
+    assert!(2 * signals.len() as u64 >= kills, "{stage} is too short to be broken off {kills} times: {signals:?}");
+    let end = start(&broken).wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&end.stderr);
+    assert!(end.status.success(), "{told}");
+    assert!(told.contains("goes on where it was stopped"), "{told}");
+    assert_eq!(digests(&straight, stage), digests(&broken, stage), "{stage} broken off by {signals:?}");
+}
+
+/// How often a training is broken off: a few times, or CACO_KILLS.
+fn kills() -> u64 {
+    std::env::var("CACO_KILLS").map_or(3, |n| n.parse().unwrap())
+}
+
+#[test]
+fn a_training_killed_at_random_moments_ends_in_the_same_bytes() {
+    let epochs = format!("pretrain.epochs={}", 8 * kills());
+    broken_off("pretrain/short", &[&epochs, "pretrain.monitor=(index: \"test\", every: 5)"], kills());
+}
+
+#[test]
+fn a_multi_crop_training_killed_at_random_moments_ends_in_the_same_bytes() {
+    let epochs = format!("pretrain/multicrop.epochs={}", 3 * kills());
+    broken_off("pretrain/multicrop", &[&epochs], kills());
+}
+
+struct Silent;
+
+impl Watch for Silent {
+    fn stopping(&self) -> bool {
+        false
+    }
+    fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> anyhow::Result<()> {
+        Ok(())
+    }
+    fn epoch(&mut self, _epoch: u64, _encoder: &Encoder) -> anyhow::Result<Option<f64>> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn loader_threads_change_no_byte_of_a_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = device::open("cpu", 1).unwrap();
+    let images = r#"{"classes": 4, "train": 48, "test": 4, "size": 40}"#;
+    synth::draw(&serde_json::from_str(images).unwrap(), folder.path(), |_, _| ()).unwrap();
+    let (set, _) = index::build(&folder.path().join("train"), |_, _| ()).unwrap();
+    let model = Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 16, dim: 8 };
+    let asked = serde_json::json!({"index": "", "init": "", "model": model, "views": {"MultiCrop": {"size": 24, "small": 16, "count": 2}},
+        "epochs": 2, "batch": 8, "warmup": 0});
+    let pretrain: Pretrain = serde_json::from_value(asked).unwrap();
+    let train = |threads| {
+        let transform = Transform::Views(pretrain.views.list());
+        let reading = Reading { transform, batch: 8, shuffle: true, drop_last: true, seed: 0, threads };
+        let work = tempfile::tempdir_in(folder.path()).unwrap();
+        let place = Place { work: work.path().into(), byproducts: work.path().into(), every: Duration::MAX, device };
+        let start = || {
+            let query = Shape::from(&model).draw(1, tch::Kind::Float, device);
+            Ok(State::start(query, Bank::draw(8, 32, 1, tch::Kind::Float, device)))
+        };
+        let End::Finished { state, .. } =
+            fit::fit(&model, &pretrain, &Loader::new(&set, reading).unwrap(), &place, start, &mut Silent).unwrap()
+        else {
+            panic!("nobody stopped it")
+        };
+        let end = work.path().join("end.safetensors");
+        checkpoint::save(&end, &model, Position::default(), &state).unwrap();
+        (fs::read(end).unwrap(), fs::read(work.path().join("curve.jsonl")).unwrap())
+    };
+    let one = train(1);
+    for threads in [2, 7] {
+        assert!(train(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn every_variant_of_the_method_trains_over_the_same_loop() {
+    let project = tiny();
+    let mut losses = vec![];
+    for objective in ["CaCo", "FixedBank", "AdversarialOnly", "CooperativeOnly", "KeyPositive", "Queue"] {
+        let set = format!("pretrain.objective={objective}");
+        let outcome = project.json(&[args(&["pretrain/short"], &[&set, "pretrain.epochs=2"]), vec!["--json"]].concat());
+        let ran = ran(&outcome);
+        assert!(losses.is_empty() || ran == ["pretrain/short"], "they share the bank initialisation: {ran:?}");
+        let rows = curve(&project, "pretrain/short");
+        assert_eq!(rows.len(), 8);
+        losses.push(rows[7]["loss"].as_f64().unwrap());
+        // A bank that does not learn keeps its columns' norm; a queue's keys have norm 1.
+        let norms: Vec<f64> = rows.iter().map(|row| row["bank_norm"].as_f64().unwrap()).collect();
+        let moves = norms.windows(2).any(|pair| pair[0] != pair[1]);
+        assert_eq!(moves, !["FixedBank", "Queue"].contains(&objective), "{objective}: {norms:?}");
+    }
+    losses.sort_by(f64::total_cmp);
+    assert!(losses.windows(2).all(|pair| pair[0] < pair[1]), "two variants are one: {losses:?}");
+}
+
+#[test]
+fn the_monitor_tells_what_the_knn_stage_does() {
+    let project = tiny();
+    let set = [
+        "pretrain.epochs=3",
+        "pretrain.monitor=(index: \"test\", every: 2)",
+        "features/train/short.resize=24",
+        "features/train/short.crop=24",
+        "features/test/short.resize=24",
+        "features/test/short.crop=24",
+    ];
+    let outcome = project.json(&[args(&["knn/short"], &set), vec!["--json"]].concat());
+    assert!(ran(&outcome).contains(&"knn/short".into()));
+    let looked: Vec<(u64, f64)> = curve(&project, "pretrain/short")
+        .iter()
+        .filter_map(|row| Some((row["epoch"].as_u64().unwrap(), row.get("knn")?.as_f64().unwrap())))
+        .collect();
+    assert_eq!(looked.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>(), [1, 2], "every second epoch and the last");
+    let metric = |stage: &str, name: &str| {
+        let shown = project.json(&["show", stage, "--json"]);
+        let metrics = shown["result"]["metrics"].as_array().unwrap().clone();
+        metrics.iter().find(|m| m["name"] == name).unwrap()["value"].as_f64().unwrap()
+    };
+    assert_eq!(metric("pretrain/short", "knn"), looked[1].1);
+    assert_eq!(metric("knn/short", "top1"), looked[1].1);
+}
+
+#[test]
+fn a_training_is_watched_while_it_goes_on_and_after() {
+    let project = tiny();
+    let fails = project.caco(&["watch", "-p", "p.ron"]);
+    assert!(fails.code == 1 && fails.err.contains("no training is in progress"), "{}", fails.err);
+    let set = ["pretrain/short.epochs=200"];
+    let mut run = project.command(&args(&["pretrain/short"], &set)).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    // The bank initialisation first, then the training proper.
+    let shown = loop {
+        let shown = project.caco(&["watch"]);
+        if shown.out.starts_with("pretrain/") || begun.elapsed() > Duration::from_secs(60) {
+            break shown;
+        }
+        sleep(Duration::from_millis(100));
+    };
+    // SAFETY: sends a signal.
+    unsafe { libc::kill(run.id() as i32, libc::SIGTERM) };
+    run.wait().unwrap();
+    for word in ["  epoch", "loss ", "bank_norm", "spread"] {
+        assert!(shown.out.contains(word), "{}{}", shown.out, shown.err);
+    }
+    project.ok(&args(&["pretrain/short"], &[]));
+    let newest = project.json(&["watch", "pretrain/short", "--json"]);
+    assert!(newest["step"] == 4.0 && newest["loss"].as_f64().unwrap() > 0.0, "{newest}");
+    assert!(newest["images_per_second"].as_f64().unwrap() > 0.0, "{newest}");
+    assert!(project.ok(&["watch", "bank/short"]).out.contains("loss "));
+    let fails = project.caco(&["watch", "train"]);
+    assert!(fails.code == 1 && fails.err.contains("no curve"), "{}", fails.err);
+}
+
+#[test]
+fn a_step_is_measured_part_by_part() {
+    let project = Project::new();
+    let sizes =
+        ["--arch", "ResNet18", "--width", "4", "--size", "32", "--batch", "8", "--bank", "64", "--hidden", "16"];
+    for precision in ["f32", "bf16"] {
+        let rest = ["--dim", "8", "--precision", precision, "--steps", "1", "--threads", "1", "--json"];
+        let report = project.json(&[&["bench", "step"], sizes.as_slice(), &rest].concat());
+        assert!(report["images_per_second"].as_f64().unwrap() > 0.0, "{report}");
+        for part in ["load", "copy", "forward", "keys", "backward", "bank", "optimizer"] {
+            assert!(report["milliseconds"][part].as_f64().unwrap() > 0.0, "{part}: {report}");
+        }
+    }
+    let wrong = project.caco(&["bench", "step", "--batch", "1"]);
+    assert!(wrong.code == 1 && wrong.err.contains("--batch is 1; give at least 2"), "{}", wrong.err);
+}
