@@ -82,12 +82,16 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     }
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
-    tell_estimate(&graph, &store, &plan)?;
+    if !plan.is_done() {
+        tell_estimate(&graph, &store, &plan)?;
+    }
     let display = Display::new(&graph, &plan);
     let programs = Here { device: args.device.clone() };
     let mut results: Vec<_> = plan.hits().map(|(id, published)| (id, published.key)).collect();
     let outcome = if plan.is_done() {
-        Outcome { hits: plan.steps.len(), ..Outcome::default() }
+        let hits = plan.steps.len();
+        std::mem::forget(plan);
+        Outcome { hits, ..Outcome::default() }
     } else {
         let runner = Runner::new(&graph, &store, plan, forced, &programs, options(args), &signals);
         let outcome = runner.run(&mut |event| display.event(&event))?;
@@ -97,7 +101,10 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     display.finish();
     note_names(&graph, &store, &results)?;
     store.save_accelerators();
-    conclude(args, &graph, &store, &outcome, begun.elapsed())
+    let done = conclude(args, &graph, &store, &outcome, begun.elapsed());
+    // The process ends here; taking a hundred thousand stages apart first is work for nothing.
+    std::mem::forget(graph);
+    done
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.
