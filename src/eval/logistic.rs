@@ -41,12 +41,13 @@ pub struct Fit {
 /// Steps after which a regression that has not converged is given up.
 const STEPS: u64 = 20_000;
 
-/// A regression on fixed images; each fit starts where the last one ended.
+/// A regression on fixed images; each fit starts from where the last ones ended.
 #[derive(Debug)]
 pub struct Regression {
     problem: Problem,
     mean: Tensor,
-    start: Tensor,
+    /// The last two minima and their strengths, the last one last.
+    minima: Vec<(f64, Tensor)>,
 }
 
 impl Regression {
@@ -61,19 +62,19 @@ impl Regression {
         let mean = centred.mean_dim(0, false, None);
         ensure!(mean.isfinite().all().int64_value(&[]) == 1, "some features are not finite");
         centred -= &mean;
-        let start = Tensor::zeros([classes * (d + 1)], (Kind::Double, features.device()));
-        Ok(Regression { problem: Problem::new(centred, labels.shallow_clone(), classes), mean, start })
+        Ok(Regression { problem: Problem::new(centred, labels.shallow_clone(), classes), mean, minima: Vec::new() })
     }
 
     /// Minimises for one `strength` λ > 0: until the largest absolute entry of the gradient, per image, is at most
     /// `tolerance`, or a step gains nothing that f64 can show. An error where it does not get there.
     pub fn fit(&mut self, strength: f64, tolerance: f64) -> Result<Fit> {
         let _guard = tch::no_grad_guard();
+        let start = self.start(strength);
         let problem = &mut self.problem;
-        problem.strength = strength;
+        problem.restart(strength);
         let n = problem.images as f64;
         let stop = Stop { gradient: tolerance * n, decrease: 64.0 * f64::EPSILON * n, steps: STEPS };
-        let Minimum { at, value, steps, evaluations, converged } = minimise(problem, &self.start, stop);
+        let Minimum { at, value, steps, evaluations, converged } = minimise(problem, &start, stop);
         ensure!(
             converged && value.is_finite(),
             "logistic regression at strength {strength} has not converged after {steps} steps (objective {value}); are \
@@ -83,8 +84,25 @@ impl Regression {
         // w·(x − mean) + b = w·x + (b − w·mean)
         let bias = &centred_bias - weight.matmul(&self.mean);
         let classifier = Classifier { weight: weight.copy(), bias };
-        self.start = at;
+        if self.minima.len() == 2 {
+            self.minima.remove(0);
+        }
+        self.minima.push((strength, at));
         Ok(Fit { classifier, objective: value, steps, evaluations })
+    }
+
+    /// Where to start: on the line through the last two minima over the logarithm of the strength, which halves the
+    /// steps of a path; zero at first.
+    fn start(&self, strength: f64) -> Tensor {
+        match self.minima.as_slice() {
+            [] => self.problem.zero(),
+            [(before, first), (last, second)] if before != last => {
+                // Not beyond the step before: a path may end in a jump.
+                let ahead = ((strength / last).ln() / (last / before).ln()).clamp(0.0, 1.0);
+                second + (second - first) * ahead
+            }
+            [.., (_, last)] => last.shallow_clone(),
+        }
     }
 }
 
@@ -102,6 +120,8 @@ struct Problem {
     /// Steps since the curvature was taken, and after how many it is taken again.
     age: u64,
     renewal: u64,
+    /// How many steps a renewal costs, at least five.
+    price: u64,
 }
 
 impl Problem {
@@ -114,8 +134,21 @@ impl Problem {
         let uniform = Tensor::full([images, classes], 1.0 / classes as f64, (Kind::Double, features.device()));
         let curvature = Curvature::at(&features, &uniform);
         let labels = labels.unsqueeze(1);
-        let renewal = (cost.ceil() as u64).max(5);
-        Problem { features, labels, images, classes, strength: 1.0, probabilities: uniform, curvature, age: 0, renewal }
+        let price = (cost.ceil() as u64).max(5);
+        let (probabilities, age, renewal) = (uniform, 0, price);
+        Problem { features, labels, images, classes, strength: 1.0, probabilities, curvature, age, renewal, price }
+    }
+
+    /// All weights and biases 0.
+    fn zero(&self) -> Tensor {
+        let d = self.features.size()[1];
+        Tensor::zeros([self.classes * (d + 1)], (Kind::Double, self.features.device()))
+    }
+
+    /// Prepares for another strength.
+    fn restart(&mut self, strength: f64) {
+        self.strength = strength;
+        self.renewal = self.price;
     }
 
     /// Weights [classes, d] and bias [classes] of a point.
@@ -225,5 +258,95 @@ impl Curvature {
         let turned = self.class_vectors.tr().mv(bias) / (self.class_values.clamp_min(floor) * self.mass);
         let bias = self.class_vectors.mv(&turned) - weight.mv(&self.centre);
         Tensor::cat(&[weight, bias.unsqueeze(1)], 1).view(-1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use tch::Device;
+
+    /// Rectified, correlated features around class means, and labels.
+    fn drawn(n: i64, d: i64, classes: i64) -> (Tensor, Tensor) {
+        let mut rng = Rng::new(4, "test", 0, 0);
+        let mut normal = |rows: i64, columns: i64| {
+            let values: Vec<f64> = (0..rows * columns).map(|_| rng.normal()).collect();
+            Tensor::from_slice(&values).view([rows, columns])
+        };
+        let labels = Tensor::arange(n, (Kind::Int64, Device::Cpu)).remainder(classes);
+        let noise = normal(n, d);
+        let raw = (noise + normal(classes, d).index_select(0, &labels) * 0.7).matmul(&normal(d, d));
+        ((raw + 1.0).relu().to_kind(Kind::Float), labels)
+    }
+
+    #[test]
+    fn gradient_and_objective_are_autograds() {
+        let (features, labels) = drawn(40, 5, 3);
+        let mut regression = Regression::new(&features, &labels, 3).unwrap();
+        let problem = &mut regression.problem;
+        problem.restart(0.7);
+        let at = problem.zero() + Tensor::linspace(-1.0, 1.0, 18, (Kind::Double, Device::Cpu)).sin();
+        let (value, gradient) = problem.evaluate(&at);
+        let leaf = at.set_requires_grad(true);
+        let (weight, bias) = problem.split(&leaf);
+        let scores = problem.features.matmul(&weight.tr()) + bias;
+        let loss = scores.cross_entropy_for_logits(&labels) * 40.0 + weight.square().sum(Kind::Double) * 0.35;
+        let expected = Tensor::run_backward(&[&loss], &[&leaf], false, false);
+        assert!((value - loss.double_value(&[])).abs() < 1e-10);
+        assert!((gradient - &expected[0]).abs().max().double_value(&[]) < 1e-10);
+    }
+
+    #[test]
+    fn the_estimate_is_the_hessian_where_all_images_are_alike_undecided() {
+        // At zero every image has the same probabilities: the Hessian is the Kronecker product exactly.
+        let (features, labels) = drawn(30, 4, 3);
+        let mut regression = Regression::new(&features, &labels, 3).unwrap();
+        let problem = &mut regression.problem;
+        problem.restart(0.5);
+        let (_, at_zero) = problem.evaluate(&problem.zero());
+        // A small step without a common part over classes, which has no curvature in the bias.
+        let vector = Tensor::linspace(0.0, 9.0, 15, (Kind::Double, Device::Cpu)).cos().view([3, 5]);
+        let vector = (&vector - vector.mean_dim(0, true, None)).view(-1);
+        let (_, near) = problem.evaluate(&(&vector * 1e-6));
+        let again = problem.precondition(&((near - at_zero) / 1e-6));
+        let error = (again - &vector).abs().max().double_value(&[]);
+        assert!(error < 1e-4, "{error}");
+    }
+
+    #[test]
+    fn a_path_ends_where_a_single_fit_does() {
+        let (features, labels) = drawn(300, 12, 4);
+        let mut path = Regression::new(&features, &labels, 4).unwrap();
+        for strength in [1e3, 1e2, 1e1, 1.0, 0.1] {
+            let along = path.fit(strength, 1e-9).unwrap();
+            let alone = Regression::new(&features, &labels, 4).unwrap().fit(strength, 1e-9).unwrap();
+            assert!((along.objective / alone.objective - 1.0).abs() < 1e-9, "{strength}");
+            let apart = along.classifier.scores(&features) - alone.classifier.scores(&features);
+            assert!(apart.abs().max().double_value(&[]) < 1e-4, "{strength}");
+        }
+    }
+
+    #[test]
+    fn the_bias_takes_no_penalty() {
+        // However strong the penalty, the classes' shares remain.
+        let features = Tensor::linspace(5.0, 6.0, 10, (Kind::Float, Device::Cpu)).view([10, 1]);
+        let labels = Tensor::from_slice(&[0i64, 1, 1, 1, 0, 1, 1, 1, 1, 1]);
+        let fit = Regression::new(&features, &labels, 2).unwrap().fit(1e9, 1e-9).unwrap();
+        let shares = fit.classifier.scores(&features).softmax(1, Kind::Double).mean_dim(0, false, None);
+        assert!((shares.double_value(&[1]) - 0.8).abs() < 1e-6);
+        let entropy = -10.0 * (0.8 * 0.8f64.ln() + 0.2 * 0.2f64.ln());
+        assert!((fit.objective - entropy).abs() < 1e-6, "{}", fit.objective);
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_told() {
+        let features = Tensor::ones([3, 2], (Kind::Float, Device::Cpu));
+        let error = |labels: &[i64], features: &Tensor| {
+            Regression::new(features, &Tensor::from_slice(labels), 2).unwrap_err().to_string()
+        };
+        assert!(error(&[0, 1], &features).contains("3 images"));
+        assert!(error(&[0, 1, 2], &features).contains("from 0 to 2"));
+        assert!(error(&[0, 1, 1], &(features * f64::NAN)).contains("not finite"));
     }
 }
