@@ -1,4 +1,5 @@
-//! Compiles the C++ bridge to libtorch, and tells the linker where libtorch is at run time.
+//! Compiles the C++ bridge to libtorch and the C side of the JPEG decoder, and tells the linker where libtorch is at run
+//! time.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -8,18 +9,34 @@ fn main() {
         #[cfg(feature = "torch")]
         bridge(std::path::Path::new(&lib));
     }
+    #[cfg(feature = "torch")]
+    jpeg();
+}
+
+/// libjpeg reports errors by a call that must not return. C can leave it by longjmp, Rust cannot: hence a shim in C.
+#[cfg(feature = "torch")]
+fn jpeg() {
+    println!("cargo:rerun-if-changed=src/data/jpeg.c");
+    // mozjpeg-sys passes on the folders of the headers it was built with.
+    let headers = std::env::var_os("DEP_JPEG_INCLUDE").expect("mozjpeg-sys names its include folders");
+    cc::Build::new()
+        .file("src/data/jpeg.c")
+        .includes(std::env::split_paths(&headers))
+        .warnings(true)
+        .compile("caco_jpeg");
 }
 
 #[cfg(feature = "torch")]
 fn bridge(lib: &std::path::Path) {
-    println!("cargo:rerun-if-changed=src/bridge.cpp");
+    const FILES: [&str; 3] = ["src/bridge.cpp", "src/norm.cpp", "src/bridge.h"];
+    FILES.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
     let include = match std::env::var_os("LIBTORCH_INCLUDE") {
         Some(folder) => std::path::PathBuf::from(folder).join("include"),
         None => lib.with_file_name("include"),
     };
     cc::Build::new()
         .cpp(true)
-        .file("src/bridge.cpp")
+        .files(FILES.iter().filter(|file| file.ends_with(".cpp")))
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .std("c++17")

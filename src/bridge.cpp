@@ -1,29 +1,18 @@
 // What training needs of libtorch and the `tch` crate does not bind. Every function here has its page in bridge.rs.
 //
-// Tensors arrive as `torch::Tensor *`, as in torch-sys. A C++ exception must not reach Rust: it becomes a string that
-// the caller frees, null when all went well.
+// Tensors arrive as `torch::Tensor *`, as in torch-sys.
+
+#include "bridge.h"
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
 
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 using at::Tensor;
 
 namespace {
-
-template <typename F>
-char *guarded(F &&body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  }
-}
 
 std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
   std::vector<Tensor> result;

@@ -19,6 +19,17 @@ unsafe extern "C" {
         trust: f64,
         norm: *mut *mut C_tensor,
     ) -> *mut c_char;
+    fn caco_norm(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        mean: *const C_tensor,
+        variance: *const C_tensor,
+        add: *const C_tensor,
+        relu: bool,
+        train: bool,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
     fn caco_average(
         averages: *const *const C_tensor,
         values: *const *const C_tensor,
@@ -97,4 +108,41 @@ pub fn average(averages: &[Tensor], values: &[Tensor], weight: f64) -> Result<()
     // SAFETY: the arrays live through the call.
     let error = unsafe { caco_average(pointers(averages).as_ptr(), pointers(values).as_ptr(), averages.len(), weight) };
     check(error, "moving average")
+}
+
+/// Parameters and running statistics of a batch norm, each [C].
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Weight.
+    pub weight: &'a Tensor,
+    /// Bias.
+    pub bias: &'a Tensor,
+    /// Running mean.
+    pub mean: &'a Tensor,
+    /// Running variance.
+    pub variance: &'a Tensor,
+}
+
+/// Batch norm of `x` [N, C] or [N, C, H, W] (momentum 0.1, ε 1e-5), plus `add` and through a ReLU where there is one, or
+/// through a ReLU alone where `relu`. `x` is used up: without autograd the result takes its place in memory.
+///
+/// Where the CPU's own kernels do not take it (a GPU, channels that fill no vector), libtorch's operations do.
+pub fn norm(x: Tensor, norm: Norm, add: Option<&Tensor>, relu: bool, train: bool) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: all tensors live through the call, and the new one is ours.
+    unsafe {
+        let error = caco_norm(
+            x.as_ptr(),
+            norm.weight.as_ptr(),
+            norm.bias.as_ptr(),
+            norm.mean.as_ptr(),
+            norm.variance.as_ptr(),
+            add.map_or(std::ptr::null(), Tensor::as_ptr),
+            relu,
+            train,
+            &raw mut result,
+        );
+        check(error, "batch norm")?;
+        Ok(Tensor::from_ptr(result))
+    }
 }

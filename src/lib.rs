@@ -1,13 +1,12 @@
 //! `caco`: a content-hashed DAG of stages, and the CaCo experiment as such a DAG. Modules in the order data flows.
 
-pub mod cli;
 #[cfg(feature = "torch")]
 pub mod bridge;
 #[cfg(feature = "torch")]
 pub mod data;
-pub mod engine;
 #[cfg(feature = "torch")]
 pub mod device;
+pub mod engine;
 #[cfg(feature = "torch")]
 pub mod eval;
 pub mod interval;

@@ -1,5 +1,18 @@
-//! The command `caco`.
+//! The command `caco`: the engine and the command line.
+//!
+//! Its modules are compiled into the program itself instead of being taken from the library, because the library carries
+//! libtorch, and its object files would bring it in: every `caco plan` would then wait for 450 MB to load.
+#![allow(dead_code, unused_imports, reason = "the library offers more of these modules than the program uses")]
+
+mod cli;
+mod engine;
+mod interval;
+mod job;
+mod metric;
+mod report;
+mod rng;
+mod spec;
 
 fn main() -> std::process::ExitCode {
-    caco::cli::main()
+    cli::main()
 }

@@ -215,7 +215,10 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
         if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
             let path = store.object(output.blake3);
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            print(&format!("\n{}\n", crate::report::table::render(&text)?))?;
+            print(&format!(
+                "\n{}\n",
+                serde_json::from_str::<crate::report::comparison::Comparison>(&text)?.terminal()
+            ))?;
         }
     }
     Ok(())

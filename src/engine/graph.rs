@@ -1,7 +1,7 @@
 //! Stages joined by what they read from one another.
 
 use crate::spec::{
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, nearest},
     kind::{Role, Source},
     pipeline::{Invalid, Pipeline, Stage, expand},
 };
@@ -10,7 +10,8 @@ use petgraph::{
     graph::{DiGraph, NodeIndex},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
     path::PathBuf,
 };
 
@@ -72,10 +73,10 @@ impl Graph {
                 }
             }
         }
-        let order = match petgraph::algo::toposort(&graph, None) {
-            Ok(order) => order.into_iter().map(|n| n.index() as Id).collect(),
-            Err(_) => return Err(cycle(&pipeline, &graph)),
-        };
+        let order = sort(&graph);
+        if order.len() < graph.node_count() {
+            return Err(cycle(&pipeline, &graph));
+        }
         let graph = Graph { pipeline, edges, order, graph, by_name };
         graph.check_targets()?;
         Ok(graph)
@@ -184,6 +185,26 @@ impl Graph {
     }
 }
 
+/// Every stage behind all it reads from, and otherwise in the order of the file, which is the order people expect to
+/// read. Stages in a circle, and behind one, are left out.
+fn sort(graph: &DiGraph<(), ()>) -> Vec<Id> {
+    let mut missing: Vec<usize> =
+        graph.node_indices().map(|n| graph.neighbors_directed(n, Direction::Incoming).count()).collect();
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        missing.iter().enumerate().filter(|(_, m)| **m == 0).map(|(i, _)| Reverse(i)).collect();
+    let mut order = Vec::with_capacity(missing.len());
+    while let Some(Reverse(i)) = ready.pop() {
+        order.push(i as Id);
+        for reader in graph.neighbors(NodeIndex::new(i)) {
+            missing[reader.index()] -= 1;
+            if missing[reader.index()] == 0 {
+                ready.push(Reverse(reader.index()));
+            }
+        }
+    }
+    order
+}
+
 /// A stage called like another stage's output would make a reference mean two things.
 fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(), Invalid> {
     for stage in &pipeline.stages {
@@ -286,14 +307,20 @@ fn find_output(
         }
     }
     let error = Diagnostic::new(format!("no stage is called '{reference}'"));
-    Err(error.nearest(reference, by_name.keys().map(String::as_str)))
+    let outputs =
+        |stage: &Stage| stage.outputs.iter().map(|o| format!("{}/{}", stage.name, o.name)).collect::<Vec<_>>();
+    let outputs: Vec<String> = pipeline.stages.iter().flat_map(outputs).collect();
+    match nearest(reference, outputs.iter().map(String::as_str)) {
+        Some(output) => Err(error.help(format!("did you mean '{output}'?"))),
+        None => Err(error.nearest(reference, by_name.keys().map(String::as_str))),
+    }
 }
 
 fn cycle(pipeline: &Pipeline, graph: &DiGraph<(), ()>) -> Invalid {
     let components = petgraph::algo::tarjan_scc(graph);
     let in_cycle = |c: &&Vec<NodeIndex>| c.len() > 1 || graph.contains_edge(c[0], c[0]);
     let members: HashSet<NodeIndex> =
-        components.iter().find(in_cycle).expect("sorting failed on a cycle").iter().copied().collect();
+        components.iter().find(in_cycle).expect("sorting left out a circle").iter().copied().collect();
     // Every member has a successor inside; following the lowest one must come back to a stage seen before.
     let start = *members.iter().min().expect("a cycle has members");
     let mut path = vec![start];

@@ -67,7 +67,10 @@ impl Ranking {
 
 /// Mean of the classes' 11-point average precisions. `scores` and `positive` are image by image, one entry a class.
 pub fn mean_average_precision(scores: &[f64], positive: &[bool], classes: usize) -> f64 {
-    assert!(classes > 0 && scores.len() == positive.len() && scores.len() % classes == 0, "{classes} scores an image");
+    assert!(
+        classes > 0 && scores.len() == positive.len() && scores.len().is_multiple_of(classes),
+        "{classes} scores an image"
+    );
     let column = |class: usize| {
         let scores: Vec<f64> = scores.iter().skip(class).step_by(classes).copied().collect();
         let positive: Vec<bool> = positive.iter().skip(class).step_by(classes).copied().collect();

@@ -28,7 +28,7 @@ impl Head {
     pub fn forward(&self, weights: &Weights, features: &Tensor, train: bool) -> Tensor {
         let mut x = features.shallow_clone();
         for (weight, norm) in &self.hidden {
-            x = norm.forward(weights, &x.linear(weights.get(*weight), None::<Tensor>), train).relu_();
+            x = norm.forward(weights, x.linear(weights.get(*weight), None::<Tensor>), None, true, train);
         }
         x.linear(weights.get(self.last), None::<Tensor>)
     }

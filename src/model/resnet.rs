@@ -1,6 +1,7 @@
 //! The residual network (He et al. 2016) with torchvision's layout and names, up to its pooled features.
 
 use super::weights::{Declaration, Slot, Start, Weights};
+use crate::bridge;
 use crate::spec::kind::{Arch, Model, Stem};
 use tch::Tensor;
 
@@ -97,8 +98,7 @@ impl ResNet {
     /// Images [N, 3, H, W] → features [N, d], averaged over the last layer's positions. In training mode batch norm uses
     /// the batch's statistics and moves the running ones.
     pub fn forward(&self, weights: &Weights, images: &Tensor, train: bool) -> Tensor {
-        let mut x = self.stem.forward(weights, images, train);
-        let _ = x.relu_();
+        let mut x = self.stem.forward(weights, images, None, true, train);
         if self.pool {
             x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         }
@@ -140,17 +140,11 @@ impl Residual {
     }
 
     fn forward(&self, weights: &Weights, x: Tensor, train: bool) -> Tensor {
-        let mut y = x.shallow_clone();
-        let last = self.convolutions.len() - 1;
-        for (i, convolution) in self.convolutions.iter().enumerate() {
-            y = convolution.forward(weights, &y, train);
-            if i < last {
-                let _ = y.relu_();
-            }
-        }
-        let around = self.shortcut.as_ref().map_or_else(|| x.shallow_clone(), |s| s.forward(weights, &x, train));
-        let _ = y.g_add_(&around);
-        y.relu_()
+        let around = self.shortcut.as_ref().map(|s| s.forward(weights, &x, None, false, train));
+        let around = around.as_ref().unwrap_or(&x);
+        let (last, path) = self.convolutions.split_last().expect("a block has convolutions");
+        let inside = path.iter().fold(x.shallow_clone(), |y, c| c.forward(weights, &y, None, true, train));
+        last.forward(weights, &inside, Some(around), true, train)
     }
 }
 
@@ -161,10 +155,11 @@ impl ConvNorm {
         ConvNorm { weight, stride, padding: kernel / 2, norm: Norm::declare(into, names.1, channels.1) }
     }
 
-    fn forward(&self, weights: &Weights, x: &Tensor, train: bool) -> Tensor {
+    /// Convolution, norm, and the norm's `add` and `relu`.
+    fn forward(&self, weights: &Weights, x: &Tensor, add: Option<&Tensor>, relu: bool, train: bool) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         let y = x.conv2d(weights.get(self.weight), None::<Tensor>, stride, padding, [1, 1], 1);
-        self.norm.forward(weights, &y, train)
+        self.norm.forward(weights, y, add, relu, train)
     }
 }
 
@@ -178,8 +173,20 @@ impl Norm {
         }
     }
 
-    pub(super) fn forward(&self, weights: &Weights, x: &Tensor, train: bool) -> Tensor {
-        let get = |slot| Some(weights.get(slot));
-        x.batch_norm(get(self.weight), get(self.bias), get(self.mean), get(self.variance), train, 0.1, 1e-5, true)
+    pub(super) fn forward(
+        &self,
+        weights: &Weights,
+        x: Tensor,
+        add: Option<&Tensor>,
+        relu: bool,
+        train: bool,
+    ) -> Tensor {
+        let norm = bridge::Norm {
+            weight: weights.get(self.weight),
+            bias: weights.get(self.bias),
+            mean: weights.get(self.mean),
+            variance: weights.get(self.variance),
+        };
+        bridge::norm(x, norm, add, relu, train).expect("shapes fit by declaration")
     }
 }

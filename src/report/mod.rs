@@ -1,3 +1,3 @@
 //! Tables for people.
 
-pub mod table;
+pub mod comparison;

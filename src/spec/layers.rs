@@ -20,7 +20,7 @@ pub struct Layered<'a> {
 /// The parts of a pipeline file.
 #[derive(Default)]
 pub struct File<'a> {
-    /// Fields filled into every stage whose kind has them.
+    /// Fields laid under every stage whose kind has them.
     pub common: Vec<Field<'a>>,
     /// Stages that exist once.
     pub stages: Vec<(String, Node<'a>)>,
@@ -103,11 +103,10 @@ impl<'a> File<'a> {
         for stage in &mut stages {
             let known = super::kind::registry::find(stage.node.name.unwrap_or_default());
             let known = known.ok_or_else(|| unknown_kind(&stage.node))?;
-            let fits =
-                |f: &&Field<'a>| known.fields().iter().any(|name| name == f.key) && stage.node.field(f.key).is_none();
-            let missing: Vec<_> = self.common.iter().filter(fits).cloned().collect();
-            if !missing.is_empty() {
-                stage.node = stage.node.under(missing);
+            let fits = |f: &&Field<'a>| known.fields().iter().any(|name| name == f.key);
+            let below: Vec<_> = self.common.iter().filter(fits).cloned().collect();
+            if !below.is_empty() {
+                stage.node = stage.node.under(below);
             }
         }
         Ok(stages)

@@ -134,6 +134,15 @@ impl<'a> Node<'a> {
             (Body::Struct(_), Body::Tuple(items)) if items.is_empty() => self.body.clone(),
             (Body::Struct(below), Body::Struct(above)) => Body::Struct(overlay_fields(below, above)),
             (Body::Map(below), Body::Map(above)) => Body::Map(overlay_entries(below, above)),
+            // A dotted path means fields and keys alike.
+            (Body::Map(below), Body::Struct(above)) if above.iter().all(|f| entry(below, f.key).is_some()) => {
+                let mut merged = below.clone();
+                for field in above {
+                    let at = entry(below, field.key).expect("every key was found");
+                    merged[at].1 = merged[at].1.overlay(&field.value);
+                }
+                Body::Map(merged)
+            }
             _ => return over.clone(),
         };
         Node { at: self.at, name: self.name, body, verbatim: false }
@@ -178,6 +187,11 @@ impl<'a> Node<'a> {
             }
         }
     }
+}
+
+/// The place of the entry whose key is this string.
+fn entry(entries: &[(Node, Node)], key: &str) -> Option<usize> {
+    entries.iter().position(|(k, _)| k.string().as_deref() == Some(key))
 }
 
 fn overlay_fields<'a>(below: &[Field<'a>], above: &[Field<'a>]) -> Vec<Field<'a>> {

@@ -1,8 +1,7 @@
 //! Kind `init_bank`: fills the bank with keys, training the encoders on the way.
 
-use super::training::train;
+use super::{dataset, training::train, training_views};
 use crate::{
-    data::batch::Source,
     device,
     job::Task,
     metric::Metric,
@@ -18,9 +17,13 @@ use anyhow::{Context as _, Result};
 use tch::Kind;
 
 /// Writes `state.safetensors`: everything that pre-training starts from.
-pub fn run(task: &Task, source: &dyn Source) -> Result<()> {
+pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;
+    let set = dataset(task, "index")?;
+    let mut views = parameters.views.list();
+    views.truncate(2);
+    let source = &training_views(task, &set, views, parameters.batch, parameters.seed)?;
     let start = || {
         let InitBank { ref model, bank_size, seed, .. } = parameters;
         let query = Shape::from(model).draw(seed, Kind::Float, device);

@@ -1,8 +1,11 @@
 //! Kind `pretrain`: contrastive pre-training.
 
-use super::training::{Look, train};
+use super::{
+    dataset,
+    training::{Look, train},
+    training_views,
+};
 use crate::{
-    data::batch::Source,
     device,
     job::Task,
     metric::Metric,
@@ -18,10 +21,13 @@ use crate::{
 use anyhow::{Result, ensure};
 use tch::Device;
 
-/// Writes `encoder.safetensors`, `bank.safetensors` and `curve.jsonl`. `look` sees the encoder after every epoch.
-pub fn run(task: &Task, source: &dyn Source, look: &mut Look) -> Result<()> {
+/// Writes `encoder.safetensors`, `bank.safetensors` and `curve.jsonl`.
+pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;
+    let set = dataset(task, "index")?;
+    let source = &training_views(task, &set, parameters.views.list(), parameters.batch, parameters.seed)?;
+    let look: &mut Look = &mut |_, _| Ok(None);
     let start = || initialised(task, &parameters, device);
     let (state, curve) = train(task, &parameters.model, &parameters, source, device, start, look)?;
     let path = task.output("curve.jsonl");

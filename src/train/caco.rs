@@ -64,6 +64,21 @@ pub struct Told {
     pub positives: Vec<Tensor>,
 }
 
+/// A part of a step, for whoever measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// f_q's forward passes.
+    Forward,
+    /// The moving average, and f_k's forward passes.
+    Keys,
+    /// Loss and bank.
+    Bank,
+    /// Back-propagation through f_q.
+    Backward,
+    /// LARS.
+    Optimizer,
+}
+
 impl State {
     /// A state before its first step: f_k starts as f_q, nothing moves yet.
     pub fn start(query: Network, bank: Bank) -> Self {
@@ -76,10 +91,24 @@ impl State {
     /// One step on normalised views [N, 3, H, W], the first two of which are the large ones. `number` counts the steps
     /// from 0; a queue knows from it where its oldest key is.
     pub fn step(&mut self, views: &[Tensor], constants: &Constants, rates: Rates, number: u64) -> Result<Told> {
+        self.timed_step(views, constants, rates, number, &mut |_| ())
+    }
+
+    /// The same, calling `lap` whenever a part is done (on a GPU: asked for).
+    pub fn timed_step(
+        &mut self,
+        views: &[Tensor],
+        constants: &Constants,
+        rates: Rates,
+        number: u64,
+        lap: &mut dyn FnMut(Part),
+    ) -> Result<Told> {
         ensure!(views.len() >= 2, "a step needs two views, it got {}", views.len());
         let queries = self.queries(views, constants.precision);
+        lap(Part::Forward);
         let keys = self.keys(&views[..2], constants.precision, rates.key_momentum)?;
-        let told = self.learn(&targets(views.len()), &queries, &keys, constants, rates)?;
+        lap(Part::Keys);
+        let told = self.learn(&targets(views.len()), &queries, &keys, constants, rates, lap)?;
         if constants.contrast.objective == Objective::Queue {
             let keys = Tensor::cat(&keys, 0);
             self.bank.enqueue((number as i64 * keys.size()[0]) % self.bank.size(), &keys);
@@ -98,7 +127,7 @@ impl State {
         let targets = [Target { query: 0, keys: vec![1], share: 1.0 }];
         // A key for positive and a bank that does not learn: the loss of a queue, filled below.
         let contrast = Contrast { objective: Objective::Queue, ..constants.contrast };
-        let told = self.learn(&targets, &first, &keys, &Constants { contrast, ..*constants }, rates)?;
+        let told = self.learn(&targets, &first, &keys, &Constants { contrast, ..*constants }, rates, &mut |_| ())?;
         let free = (self.bank.size() - start).min(keys[1].size()[0]);
         self.bank.enqueue(start, &keys[1].narrow(0, 0, free));
         Ok(told)
@@ -132,6 +161,7 @@ impl State {
         keys: &[Tensor],
         constants: &Constants,
         rates: Rates,
+        lap: &mut dyn FnMut(Part),
     ) -> Result<Told> {
         let detached: Vec<Tensor> = queries.iter().map(Tensor::detach).collect();
         let bank = self.bank.directions();
@@ -146,11 +176,17 @@ impl State {
             positives: &positives,
             directions: &bank.unit,
         });
-        let gradient_norm = self.descend(targets, queries, &answer.query_gradients, constants.lars, rates.encoder)?;
+        lap(Part::Bank);
+        let gradients = self.back_propagate(targets, queries, &answer.query_gradients)?;
+        lap(Part::Backward);
+        let gradient_norm =
+            bridge::lars(&self.parameters(), &gradients, &self.momentum, rates.encoder, constants.lars)?;
+        lap(Part::Optimizer);
         if let Some(push) = &answer.push {
             let temperature = constants.contrast.bank_temperature;
             self.bank.update(&bank, push, temperature, rates.bank, constants.bank_momentum);
         }
+        lap(Part::Bank);
         let dim = detached[0].size()[1] as f64;
         let spread = detached[0].std_dim([0i64].as_slice(), false, false).mean(None) * dim.sqrt();
         Ok(Told {
@@ -163,20 +199,15 @@ impl State {
         })
     }
 
-    /// Back-propagates the queries' gradients and takes a LARS step. Returns the gradient's norm.
-    fn descend(
-        &self,
-        targets: &[Target],
-        queries: &[Tensor],
-        gradients: &[Tensor],
-        lars: Lars,
-        rate: f64,
-    ) -> Result<Tensor> {
+    /// The gradient of every parameter, given those of the targets' queries.
+    fn back_propagate(&self, targets: &[Target], queries: &[Tensor], gradients: &[Tensor]) -> Result<Vec<Tensor>> {
         // A scalar whose gradient with respect to every query is the one asked for.
         let products = targets.iter().zip(gradients).map(|(t, gradient)| (&queries[t.query] * gradient).sum(None));
         let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
-        let parameters: Vec<Tensor> = self.query.weights().parameters().map(|(_, p)| p.shallow_clone()).collect();
-        let gradients = Tensor::f_run_backward(&[scalar], &parameters, false, false)?;
-        bridge::lars(&parameters, &gradients, &self.momentum, rate, lars)
+        Ok(Tensor::f_run_backward(&[scalar], &self.parameters(), false, false)?)
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        self.query.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Training: the step, its loss, its optimizer, and the loop around it.
 
+pub mod bench;
 pub mod caco;
 pub mod checkpoint;
 pub mod contrast;

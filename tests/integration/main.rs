@@ -1,1 +1,12 @@
-fn main() {}
+//! The real `caco`, run in folders of its own.
+
+mod architecture;
+mod caching;
+#[cfg(feature = "torch")]
+mod experiment;
+mod mistakes;
+#[cfg(feature = "torch")]
+mod parity;
+mod project;
+mod signals;
+mod store;

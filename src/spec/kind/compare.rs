@@ -40,6 +40,13 @@ pub struct Claim {
     /// How well it is known.
     #[serde(default)]
     pub standing: Standing,
+    /// Points of accuracy within which a figure counts as the same.
+    #[serde(default = "margin")]
+    pub margin: f64,
+}
+
+fn margin() -> f64 {
+    1.0
 }
 
 /// How well a published figure is known.
@@ -103,7 +110,7 @@ impl Kind for Compare {
                 let claims: Vec<_> = row
                     .claims
                     .iter()
-                    .map(|c| serde_json::json!({ "column": column(&c.of), "metric": c.metric, "value": c.value, "source": c.source, "standing": c.standing }))
+                    .map(|c| serde_json::json!({ "column": column(&c.of), "metric": c.metric, "value": c.value, "source": c.source, "standing": c.standing, "margin": c.margin }))
                     .collect();
                 serde_json::json!({ "name": row.name, "claims": claims })
             })

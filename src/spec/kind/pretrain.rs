@@ -119,7 +119,8 @@ fn share() -> f64 {
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 1;
-    const OUTPUTS: &'static [Output] = &[output("encoder", "encoder.safetensors"), output("curve", "curve.jsonl")];
+    const OUTPUTS: &'static [Output] =
+        &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
 
     fn inputs(&self) -> Vec<Input> {

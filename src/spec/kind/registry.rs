@@ -128,7 +128,7 @@ mod tests {
         fn holds<K: Kind>() {
             let entry = Entry::of::<K>();
             let known = |path: &&str| entry.fields().iter().any(|f| Some(f.as_str()) == path.split('.').next());
-            assert!(K::SOURCES.iter().all(|path| known(path)), "{}", K::NAME);
+            assert!(K::SOURCES.iter().all(&known), "{}", K::NAME);
             assert!(K::NEUTRAL.iter().all(|(path, _)| known(path)), "{}", K::NAME);
         }
         holds::<Command>();

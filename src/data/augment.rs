@@ -1,0 +1,168 @@
+//! Random views: what is drawn for one (distributions as torchvision's transforms), and its application to an image.
+
+use super::{
+    blur, colour,
+    colour::Pointwise,
+    raster::Raster,
+    resample::{self, Region, resample},
+};
+use crate::{
+    rng::Rng,
+    spec::kind::{Filter, Jitter, View},
+};
+
+/// Aspect ratios of crops, width to height: log-uniform between these.
+const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
+/// σ of the blur, pixels: uniform between these.
+const SIGMA: (f64, f64) = (0.1, 2.0);
+/// Tries for a crop that fits before the largest central one is taken.
+const TRIES: usize = 10;
+const SOLARIZE_FROM: u8 = 128;
+
+/// One step of the colour jitter, with its factor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// `adjust_brightness`.
+    Brightness(f64),
+    /// `adjust_contrast`.
+    Contrast(f64),
+    /// `adjust_saturation`.
+    Saturation(f64),
+    /// `adjust_hue`, in turns.
+    Hue(f64),
+}
+
+/// Everything that was drawn for one view, in the order of application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// Side of the result, pixels.
+    pub size: usize,
+    /// The crop that is resized to it.
+    pub crop: Region,
+    /// The steps of the jitter in the order drawn; none where the jitter is left out.
+    pub jitter: Vec<Step>,
+    /// Whether it turns grey.
+    pub grey: bool,
+    /// σ of the blur, if any.
+    pub sigma: Option<f64>,
+    /// Whether values of at least 128 are inverted.
+    pub solarize: bool,
+    /// Whether left and right change places.
+    pub flip: bool,
+}
+
+impl Drawn {
+    /// Draws a view of an image of `width` × `height` pixels.
+    pub fn new(view: &View, width: usize, height: usize, rng: &mut Rng) -> Drawn {
+        let crop = draw_crop(view.scale, width, height, rng);
+        let jitter = if rng.chance(view.jitter_p) { draw_jitter(view.jitter, rng) } else { vec![] };
+        let grey = rng.chance(view.grey_p);
+        let sigma = rng.chance(view.blur_p).then(|| rng.range(SIGMA.0, SIGMA.1));
+        let (solarize, flip) = (rng.chance(view.solarize_p), rng.chance(view.flip_p));
+        Drawn { size: view.size as usize, crop, jitter, grey, sigma, solarize, flip }
+    }
+}
+
+/// torchvision's `RandomResizedCrop.get_params`.
+fn draw_crop(scale: (f64, f64), width: usize, height: usize, rng: &mut Rng) -> Region {
+    let area = (width * height) as f64;
+    for _ in 0..TRIES {
+        let target = area * rng.range(scale.0, scale.1);
+        let aspect = rng.range(ASPECT.0.ln(), ASPECT.1.ln()).exp();
+        let w = (target * aspect).sqrt().round_ties_even() as usize;
+        let h = (target / aspect).sqrt().round_ties_even() as usize;
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            let mut below = |n: usize| rng.below(n as u64 + 1) as usize;
+            let top = below(height - h);
+            return Region { top, left: below(width - w), width: w, height: h };
+        }
+    }
+    central_crop(width, height)
+}
+
+/// The largest central crop whose aspect ratio is allowed.
+fn central_crop(width: usize, height: usize) -> Region {
+    let aspect = width as f64 / height as f64;
+    let (mut w, mut h) = (width, height);
+    if aspect < ASPECT.0 {
+        h = (width as f64 / ASPECT.0).round_ties_even() as usize;
+    } else if aspect > ASPECT.1 {
+        w = (height as f64 * ASPECT.1).round_ties_even() as usize;
+    }
+    // Very narrow images: torchvision would take nothing.
+    let (w, h) = (w.clamp(1, width), h.clamp(1, height));
+    Region { top: (height - h) / 2, left: (width - w) / 2, width: w, height: h }
+}
+
+/// torchvision's `ColorJitter.get_params`; strengths of 0 leave their step out.
+fn draw_jitter(jitter: Jitter, rng: &mut Rng) -> Vec<Step> {
+    let order = rng.permutation(4);
+    let mut factor = |strength: f64| rng.range((1.0 - strength).max(0.0), 1.0 + strength);
+    let steps = [
+        (jitter.brightness, Step::Brightness(factor(jitter.brightness))),
+        (jitter.contrast, Step::Contrast(factor(jitter.contrast))),
+        (jitter.saturation, Step::Saturation(factor(jitter.saturation))),
+        (jitter.hue, Step::Hue(rng.range(-jitter.hue, jitter.hue))),
+    ];
+    order.into_iter().map(|i| steps[i as usize]).filter(|(strength, _)| *strength > 0.0).map(|(_, step)| step).collect()
+}
+
+/// Applies views; keeps its memory between them.
+#[derive(Default)]
+pub struct Augmenter {
+    scratch: resample::Scratch,
+    view: Raster,
+    spare: Raster,
+}
+
+impl Augmenter {
+    /// The view of `image` that was drawn, as `size * size * 3` bytes RGB.
+    pub fn apply(&mut self, drawn: &Drawn, image: &Raster, out: &mut [u8]) {
+        let size = (drawn.size, drawn.size);
+        let whole = Region { left: 0, top: 0, width: size.0, height: size.1 };
+        resample(image, drawn.crop, size, whole, Filter::Bilinear, &mut self.scratch, &mut self.view);
+        recolour(drawn, &mut self.view);
+        if let Some(sigma) = drawn.sigma {
+            blur::gaussian(&mut self.view, sigma, &mut self.spare);
+        }
+        if drawn.solarize {
+            colour::apply(&[Pointwise::Solarize(SOLARIZE_FROM)], &mut self.view.pixels);
+        }
+        self.view.write_rgb(drawn.flip, out);
+    }
+
+    /// The short side of `image` resized to `resize` pixels, then the central `crop` × `crop`, as `crop * crop * 3` bytes
+    /// RGB: torchvision's `Resize` and `CenterCrop`. `resize` must not be below `crop`.
+    pub fn centre(&mut self, image: &Raster, resize: usize, crop: usize, filter: Filter, out: &mut [u8]) {
+        let whole = Region { left: 0, top: 0, width: image.width, height: image.height };
+        let (short, long) = (image.width.min(image.height), image.width.max(image.height));
+        let long = (resize as f64 * long as f64 / short as f64) as usize;
+        let size = if image.width <= image.height { (resize, long) } else { (long, resize) };
+        let start = |side: usize| ((side - crop) as f64 / 2.0).round_ties_even() as usize;
+        let window = Region { left: start(size.0), top: start(size.1), width: crop, height: crop };
+        resample(image, whole, size, window, filter, &mut self.scratch, &mut self.view);
+        self.view.write_rgb(false, out);
+    }
+}
+
+/// Jitter and grey in as few passes as can be: the contrast alone has to see the whole image first.
+fn recolour(drawn: &Drawn, view: &mut Raster) {
+    let mut pending = Vec::with_capacity(5);
+    for step in &drawn.jitter {
+        let operation = match *step {
+            Step::Brightness(factor) => Pointwise::Brightness(factor as f32),
+            Step::Saturation(factor) => Pointwise::Saturation(factor as f32),
+            Step::Hue(factor) => Pointwise::Hue(colour::hue_step(factor)),
+            Step::Contrast(factor) => {
+                colour::apply(&pending, &mut view.pixels);
+                pending.clear();
+                Pointwise::Contrast(factor as f32, colour::mean_grey(&view.pixels))
+            }
+        };
+        pending.push(operation);
+    }
+    if drawn.grey {
+        pending.push(Pointwise::Grey);
+    }
+    colour::apply(&pending, &mut view.pixels);
+}

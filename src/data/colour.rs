@@ -1,0 +1,246 @@
+//! Colour operations as torchvision's `transforms.functional` does them on PIL images, to the bit: eight bits after each
+//! step, blends in single precision, hue by way of eight-bit HSV.
+
+use super::vectorise::vectorised;
+
+/// One operation on every pixel for itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pointwise {
+    /// Scales towards (below 1) or away from black: `ImageEnhance.Brightness`.
+    Brightness(f32),
+    /// Scales towards or away from the grey of this value: `ImageEnhance.Contrast` once the mean is known.
+    Contrast(f32, u8),
+    /// Scales towards or away from the pixel's own grey: `ImageEnhance.Color`.
+    Saturation(f32),
+    /// Turns the hue by this many 255ths, wrapping at 256 as `adjust_hue` does.
+    Hue(u8),
+    /// `convert("L").convert("RGB")`.
+    Grey,
+    /// Inverts values of at least this: `ImageOps.solarize`.
+    Solarize(u8),
+}
+
+/// The step of eight-bit hue for a factor of −0.5 to 0.5 turns: truncated, then taken modulo 256.
+pub fn hue_step(factor: f64) -> u8 {
+    (factor * 255.0) as i32 as u8
+}
+
+/// Applies the operations one after the other, block by block, so that the pixels stay in the cache.
+pub fn apply(operations: &[Pointwise], pixels: &mut [[u8; 4]]) {
+    if operations.is_empty() {
+        return;
+    }
+    for block in pixels.chunks_mut(1024) {
+        for &operation in operations {
+            match operation {
+                Pointwise::Brightness(factor) => blend_grey(block, 0, factor),
+                Pointwise::Contrast(factor, mean) => blend_grey(block, mean, factor),
+                Pointwise::Saturation(factor) => saturate(block, factor),
+                Pointwise::Hue(0) => hue(block, 0),
+                Pointwise::Hue(step) => hue(block, step),
+                Pointwise::Grey => grey(block),
+                Pointwise::Solarize(threshold) => solarize(block, threshold),
+            }
+        }
+    }
+}
+
+/// The mean of the image's grey values, rounded, as `ImageEnhance.Contrast` takes it.
+pub fn mean_grey(pixels: &[[u8; 4]]) -> u8 {
+    let sum: u64 = pixels.chunks(1024).map(|block| u64::from(sum_grey(block))).sum();
+    (sum as f64 / pixels.len().max(1) as f64 + 0.5) as u8
+}
+
+#[inline(always)]
+fn split(pixel: [u8; 4]) -> [i32; 3] {
+    let word = i32::from_le_bytes(pixel);
+    [word & 255, word >> 8 & 255, word >> 16 & 255]
+}
+
+#[inline(always)]
+fn join([r, g, b]: [i32; 3]) -> [u8; 4] {
+    (r | g << 8 | b << 16 | 255 << 24).to_le_bytes()
+}
+
+/// ITU-R 601-2 in 16 bits of fixed point.
+#[inline(always)]
+fn luma([r, g, b]: [i32; 3]) -> i32 {
+    (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
+}
+
+/// Pillow's `Image.blend`: in single precision, cut off rather than rounded.
+#[inline(always)]
+fn blend(from: i32, to: i32, factor: f32) -> i32 {
+    let value = from as f32 + factor * (to - from) as f32;
+    value.clamp(0.0, 255.0) as i32
+}
+
+vectorised! {
+fn sum_grey(pixels: &[[u8; 4]]) -> u32 {
+    pixels.iter().map(|&p| luma(split(p)) as u32).sum()
+}
+}
+
+vectorised! {
+fn blend_grey(pixels: &mut [[u8; 4]], grey: u8, factor: f32) {
+    for p in pixels {
+        *p = join(split(*p).map(|v| blend(i32::from(grey), v, factor)));
+    }
+}
+}
+
+vectorised! {
+fn saturate(pixels: &mut [[u8; 4]], factor: f32) {
+    for p in pixels {
+        let rgb = split(*p);
+        let grey = luma(rgb);
+        *p = join(rgb.map(|v| blend(grey, v, factor)));
+    }
+}
+}
+
+vectorised! {
+fn grey(pixels: &mut [[u8; 4]]) {
+    for p in pixels {
+        *p = join([luma(split(*p)); 3]);
+    }
+}
+}
+
+vectorised! {
+fn solarize(pixels: &mut [[u8; 4]], threshold: u8) {
+    for p in pixels {
+        *p = join(split(*p).map(|v| if v >= i32::from(threshold) { 255 - v } else { v }));
+    }
+}
+}
+
+vectorised! {
+fn hue(pixels: &mut [[u8; 4]], step: u8) {
+    for p in pixels {
+        let [h, s, v] = hsv(split(*p));
+        *p = join(rgb([(h + i32::from(step)) & 255, s, v]));
+    }
+}
+}
+
+/// Pillow's `rgb2hsv_row`. There the hue goes through double precision; here through single precision in an order that
+/// gives the same eight bits for every one of the 2^24 colours, which a test holds.
+#[inline(always)]
+fn hsv([r, g, b]: [i32; 3]) -> [i32; 3] {
+    let (top, low) = (r.max(g).max(b), r.min(g).min(b));
+    let range = top - low;
+    // One of the three is the top, one the bottom; the distance of the middle one from the top decides the hue.
+    let middle = r + g + b - top - low;
+    let range_or_one = range.max(1) as f32;
+    let share = (top - middle) as f32 / range_or_one;
+    // Each sextant as its origin and direction; where two are the top, Pillow asks for red first, then green.
+    let turn = if r == top {
+        if g == low { share - 1.0 } else { 1.0 - share }
+    } else if g == top {
+        if r == low { 3.0 - share } else { 1.0 + share }
+    } else if g == low {
+        5.0 - share
+    } else {
+        3.0 + share
+    };
+    let sixth = turn / 6.0;
+    let angle = if turn < 0.0 { sixth + 1.0 } else { sixth };
+    let h = floor_of_255_times(angle);
+    let s = floor_of_255_times(range as f32 / top.max(1) as f32);
+    [if range == 0 { 0 } else { h }, s, top]
+}
+
+/// ⌊255 x⌋ of the exact product, for 0 ≤ x ≤ 1: the rounded one may reach the next whole number.
+#[inline(always)]
+fn floor_of_255_times(x: f32) -> i32 {
+    let guess = (x * 255.0) as i32;
+    // Both the product by a power of two and this difference are exact.
+    guess - i32::from(x * 256.0 - (guess as f32) < x)
+}
+
+/// Pillow's `hsv2rgb`, whose roundings are those of whole-number arithmetic, which a test holds for all 2^24 triples.
+#[inline(always)]
+fn rgb([h, s, v]: [i32; 3]) -> [i32; 3] {
+    // 6 h / 255 = 2 h / 85: sextant and place in it.
+    let sextant = (2 * h * 771) >> 16;
+    let place = 2 * h - 85 * sextant;
+    let dim = |part: i32| {
+        // v (1 - s/255 part/85), rounded; never a tie, since 255 · 85 is odd.
+        let whole = 2 * v * (21675 - s * part) + 21675;
+        (whole as f32 / 43350.0) as i32
+    };
+    let (p, q, t) = (dim(85), dim(place), dim(85 - place));
+    match sextant {
+        0 => [v, t, p],
+        1 => [q, v, p],
+        2 => [p, v, t],
+        3 => [p, q, v],
+        4 => [t, p, v],
+        5 => [v, p, q],
+        _ => [v, t, p], // h = 255 is a whole turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pillow's rgb2hsv_row, line by line.
+    fn pillow_hsv([r, g, b]: [i32; 3]) -> [i32; 3] {
+        let (top, low) = (r.max(g).max(b), r.min(g).min(b));
+        if top == low {
+            return [0, 0, top];
+        }
+        let range = (top - low) as f32;
+        let s = range / top as f32;
+        let [rc, gc, bc] = [r, g, b].map(|v| (top - v) as f32 / range);
+        let h = if r == top {
+            bc - gc
+        } else if g == top {
+            (2.0 + f64::from(rc) - f64::from(bc)) as f32
+        } else {
+            (4.0 + f64::from(gc) - f64::from(rc)) as f32
+        };
+        let h = ((f64::from(h) / 6.0 + 1.0) % 1.0) as f32;
+        let byte = |x: f32| ((f64::from(x) * 255.0) as i32).clamp(0, 255);
+        [byte(h), byte(s), top]
+    }
+
+    /// Pillow's hsv2rgb, line by line.
+    fn pillow_rgb([h, s, v]: [i32; 3]) -> [i32; 3] {
+        if s == 0 {
+            return [v; 3];
+        }
+        let turns = f64::from(h as f32) * 6.0 / 255.0;
+        let i = turns.floor();
+        let f = f64::from((turns - i) as f32);
+        let fs = f64::from((f64::from(s as f32) / 255.0) as f32);
+        let value = f64::from(v as f32);
+        let round = |x: f64| (x.round() as i32).clamp(0, 255);
+        let (p, q, t) =
+            (round(value * (1.0 - fs)), round(value * (1.0 - fs * f)), round(value * (1.0 - fs * (1.0 - f))));
+        match i as i32 % 6 {
+            0 => [v, t, p],
+            1 => [q, v, p],
+            2 => [p, v, t],
+            3 => [p, q, v],
+            4 => [t, p, v],
+            _ => [v, p, q],
+        }
+    }
+
+    fn every_triple(check: impl Fn([i32; 3])) {
+        (0..1 << 24).for_each(|word: i32| check([word & 255, word >> 8 & 255, word >> 16]));
+    }
+
+    #[test]
+    fn every_colour_has_pillows_hue() {
+        every_triple(|colour| assert_eq!(hsv(colour), pillow_hsv(colour), "{colour:?}"));
+    }
+
+    #[test]
+    fn every_hue_has_pillows_colour() {
+        every_triple(|triple| assert_eq!(rgb(triple), pillow_rgb(triple), "{triple:?}"));
+    }
+}

@@ -1,0 +1,152 @@
+//! A list of images with their labels, and the file it is kept in: one JSON line for the header, then one an image.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The version of the index's form.
+const FORMAT: u32 = 1;
+
+/// A labelled set of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    /// The folder that the paths start in.
+    pub root: PathBuf,
+    /// Class names, by number.
+    pub classes: Vec<String>,
+    /// The readable images, sorted by path; a sample's number is its place here.
+    pub images: Vec<Image>,
+}
+
+/// One image of an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Relative to the folder, parts separated by `/`.
+    pub path: String,
+    /// The number of its class.
+    pub label: u32,
+    /// Width and height, pixels.
+    pub size: (u32, u32),
+    /// Length of the file.
+    pub bytes: u64,
+    /// BLAKE3 of the file, hexadecimal.
+    pub blake3: String,
+}
+
+/// A file that cannot be decoded, and was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Relative to the folder.
+    pub path: String,
+    /// Why.
+    pub unreadable: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    classes: Vec<String>,
+    images: usize,
+}
+
+impl Dataset {
+    /// Reads an index; `root` is the folder that it lists.
+    pub fn open(index: &Path, root: &Path) -> Result<Dataset> {
+        let text = fs::read_to_string(index).with_context(|| format!("cannot read the index {}", index.display()))?;
+        Self::parse(&text, root).with_context(|| format!("the index {} is damaged", index.display()))
+    }
+
+    fn parse(text: &str, root: &Path) -> Result<Dataset> {
+        let mut lines = text.lines();
+        let header: Header = serde_json::from_str(lines.next().unwrap_or_default()).context("line 1 is no header")?;
+        ensure!(header.format == FORMAT, "it has format {}, this caco reads {FORMAT}", header.format);
+        let mut images = Vec::with_capacity(header.images);
+        for (i, line) in lines.enumerate() {
+            if serde_json::from_str::<Unreadable>(line).is_ok() {
+                continue;
+            }
+            let image: Image = serde_json::from_str(line).with_context(|| format!("line {} is no image", i + 2))?;
+            if image.label as usize >= header.classes.len() {
+                bail!("line {}: label {} is none of the {} classes", i + 2, image.label, header.classes.len());
+            }
+            images.push(image);
+        }
+        ensure!(images.len() == header.images, "it lists {} images, its header says {}", images.len(), header.images);
+        Ok(Dataset { root: root.into(), classes: header.classes, images })
+    }
+
+    /// Writes the index, with the files that were left out.
+    pub fn save(&self, index: &Path, unreadable: &[Unreadable]) -> Result<()> {
+        let mut text = serde_json::to_string(&Header {
+            format: FORMAT,
+            classes: self.classes.clone(),
+            images: self.images.len(),
+        })?;
+        for image in &self.images {
+            text = text + "\n" + &serde_json::to_string(image)?;
+        }
+        for file in unreadable {
+            text = text + "\n" + &serde_json::to_string(file)?;
+        }
+        text.push('\n');
+        fs::write(index, text).with_context(|| format!("cannot write {}", index.display()))
+    }
+
+    /// The label of every image.
+    pub fn labels(&self) -> Vec<i64> {
+        self.images.iter().map(|image| i64::from(image.label)).collect()
+    }
+
+    /// The file of a sample.
+    pub fn file(&self, sample: u32) -> PathBuf {
+        self.root.join(&self.images[sample as usize].path)
+    }
+
+    /// The same set with only these samples, in this order.
+    pub fn subset(&self, samples: &[u32]) -> Dataset {
+        let images = samples.iter().map(|s| self.images[*s as usize].clone()).collect();
+        Dataset { root: self.root.clone(), classes: self.classes.clone(), images }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set() -> Dataset {
+        let image = |path: &str, label| Image { path: path.into(), label, size: (3, 2), bytes: 9, blake3: "00".into() };
+        Dataset {
+            root: "/r".into(),
+            classes: vec!["a".into(), "b".into()],
+            images: vec![image("a/1.jpg", 0), image("b/\"2.jpg", 1)],
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = folder.path().join("index.jsonl");
+        set().save(&index, &[Unreadable { path: "a/x.jpg".into(), unreadable: "truncated".into() }]).unwrap();
+        assert_eq!(Dataset::open(&index, Path::new("/r")).unwrap(), set());
+    }
+
+    #[test]
+    fn damage_is_told_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = folder.path().join("index.jsonl");
+        set().save(&index, &[]).unwrap();
+        let text = fs::read_to_string(&index).unwrap();
+        for (damaged, expected) in [
+            (text.replace("\"label\":1", "\"label\":7"), "line 3: label 7"),
+            (text.lines().take(2).collect::<Vec<_>>().join("\n"), "lists 1 images"),
+            (text.replace("\"format\":1", "\"format\":2"), "format 2"),
+            (text.replace("{\"path\"", "{\"pat\""), "line 2 is no image"),
+        ] {
+            let error = format!("{:#}", Dataset::parse(&damaged, Path::new("/r")).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

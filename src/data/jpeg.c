@@ -1,0 +1,114 @@
+/* The C side of jpeg.rs: one decompressor that is used again and again, and whose errors come back as return values.
+ * libjpeg's error_exit must not return; here it leaves by longjmp, past C frames only. */
+
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+#include <jerror.h>
+
+/* A progressive file may hold any number of scans, each of which walks the whole image: a few kilobytes could keep a
+ * thread busy for hours. No encoder writes more than a few dozen. */
+#define SCANS_MAX 500
+
+typedef struct {
+    struct jpeg_decompress_struct info;
+    struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
+    jmp_buf leave;
+    char message[JMSG_LENGTH_MAX];
+} decoder;
+
+static void fail(j_common_ptr info) {
+    decoder *d = (decoder *)info->client_data;
+    info->err->format_message(info, d->message);
+    longjmp(d->leave, 1);
+}
+
+/* Running out of data is an error, as it is in PIL; other warnings (stray bytes, a bad code in the middle) are let
+ * pass, as PIL does: ImageNet has files with them. */
+static void warn(j_common_ptr info, int level) {
+    if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) fail(info);
+}
+
+static void silent(j_common_ptr info) { (void)info; }
+
+static void count_scans(j_common_ptr info) {
+    decoder *d = (decoder *)info->client_data;
+    if (info->is_decompressor && d->info.input_scan_number > SCANS_MAX) {
+        snprintf(d->message, sizeof d->message, "more than %d scans", SCANS_MAX);
+        longjmp(d->leave, 1);
+    }
+}
+
+void caco_jpeg_free(decoder *d) {
+    if (d != NULL) jpeg_destroy_decompress(&d->info);
+    free(d);
+}
+
+/* NULL when there is no memory. */
+decoder *caco_jpeg_new(void) {
+    decoder *d = calloc(1, sizeof *d);
+    if (d == NULL) return NULL;
+    d->info.err = jpeg_std_error(&d->errors);
+    d->errors.error_exit = fail;
+    d->errors.emit_message = warn;
+    d->errors.output_message = silent;
+    d->info.client_data = d;
+    if (setjmp(d->leave)) {
+        caco_jpeg_free(d);
+        return NULL;
+    }
+    jpeg_create_decompress(&d->info);
+    d->progress.progress_monitor = count_scans;
+    d->info.progress = &d->progress;
+    return d;
+}
+
+const char *caco_jpeg_message(const decoder *d) { return d->message; }
+
+/* Reads the header. Gives the size in pixels after scaling by 1/scale (1, 2, 4 or 8) and the samples a pixel that
+ * caco_jpeg_read will write: always 4, which are R, G, B, 255, or the C, M, Y, K of the file where cmyk is set. */
+int caco_jpeg_open(decoder *d, const unsigned char *data, size_t length, unsigned scale, unsigned *width,
+                   unsigned *height, int *cmyk) {
+    if (setjmp(d->leave)) {
+        jpeg_abort_decompress(&d->info);
+        return 1;
+    }
+    jpeg_abort_decompress(&d->info);
+    jpeg_mem_src(&d->info, (unsigned char *)data, length);
+    jpeg_read_header(&d->info, TRUE);
+    d->info.scale_num = 1;
+    d->info.scale_denom = scale;
+    d->info.dct_method = JDCT_ISLOW;
+    d->info.do_fancy_upsampling = TRUE;
+    *cmyk = d->info.jpeg_color_space == JCS_CMYK || d->info.jpeg_color_space == JCS_YCCK;
+    d->info.out_color_space = *cmyk ? JCS_CMYK : JCS_EXT_RGBA;
+    if (d->info.num_components == 2) ERREXIT(&d->info, JERR_BAD_J_COLORSPACE);
+    jpeg_calc_output_dimensions(&d->info);
+    *width = d->info.output_width;
+    *height = d->info.output_height;
+    return 0;
+}
+
+/* Decodes what caco_jpeg_open opened: height rows of width * 4 bytes, one after the other. */
+int caco_jpeg_read(decoder *d, unsigned char *out) {
+    if (setjmp(d->leave)) {
+        jpeg_abort_decompress(&d->info);
+        return 1;
+    }
+    jpeg_start_decompress(&d->info);
+    size_t stride = (size_t)d->info.output_width * 4;
+    while (d->info.output_scanline < d->info.output_height) {
+        JSAMPROW rows[8];
+        unsigned count = d->info.output_height - d->info.output_scanline;
+        if (count > 8) count = 8;
+        for (unsigned i = 0; i < count; i++) rows[i] = out + (d->info.output_scanline + i) * stride;
+        jpeg_read_scanlines(&d->info, rows, count);
+    }
+    jpeg_finish_decompress(&d->info);
+    return 0;
+}

@@ -1,0 +1,93 @@
+//! JPEG, to the bit as Pillow decodes it: libjpeg-turbo's slow integer DCT and smooth ("fancy") chroma upsampling. The
+//! decoder is mozjpeg's, whose decoding half is libjpeg-turbo's; it is built from source with a C compiler alone, and
+//! has SIMD where nasm is at hand.
+
+use super::raster::Raster;
+use anyhow::{Result, ensure};
+use mozjpeg_sys as _; // linked for the C functions that jpeg.c calls
+use std::{
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
+    ptr::NonNull,
+};
+
+/// Images of more pixels are refused, as Pillow refuses them: a small file can claim any size.
+pub const PIXELS_MAX: usize = 178_956_970;
+
+unsafe extern "C" {
+    fn caco_jpeg_new() -> *mut c_void;
+    fn caco_jpeg_free(decoder: *mut c_void);
+    fn caco_jpeg_message(decoder: *const c_void) -> *const c_char;
+    fn caco_jpeg_open(
+        decoder: *mut c_void,
+        data: *const u8,
+        length: usize,
+        scale: c_uint,
+        width: *mut c_uint,
+        height: *mut c_uint,
+        cmyk: *mut c_int,
+    ) -> c_int;
+    fn caco_jpeg_read(decoder: *mut c_void, out: *mut u8) -> c_int;
+}
+
+/// A JPEG decoder; one serves any number of images, one after the other.
+pub struct Decoder(NonNull<c_void>);
+
+// SAFETY: the C object holds no thread-local state and no reference to anything outside it between calls.
+unsafe impl Send for Decoder {}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        // SAFETY: no arguments; null is checked.
+        Decoder(NonNull::new(unsafe { caco_jpeg_new() }).expect("memory for a JPEG decoder"))
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        // SAFETY: made by caco_jpeg_new, freed once.
+        unsafe { caco_jpeg_free(self.0.as_ptr()) }
+    }
+}
+
+impl Decoder {
+    /// Decodes `data` at 1/`scale` (1, 2, 4 or 8) of its size; above 1, the DCT itself is shortened, which is faster
+    /// than decoding and shrinking, and not the same pixels. The image is rounded up to whole pixels. Grey and CMYK
+    /// become RGB as Pillow's `convert("RGB")` has it; EXIF orientation is ignored.
+    ///
+    /// Errors: not a JPEG, truncated, too large, or of a process that libjpeg does not know.
+    pub fn decode(&mut self, data: &[u8], scale: u32, raster: &mut Raster) -> Result<()> {
+        let (mut width, mut height, mut cmyk) = (0, 0, 0);
+        // SAFETY: the pointers are to live memory of the length given; C keeps `data` until the next call only.
+        let code = unsafe {
+            caco_jpeg_open(self.0.as_ptr(), data.as_ptr(), data.len(), scale, &mut width, &mut height, &mut cmyk)
+        };
+        ensure!(code == 0, "{}", self.message());
+        let (width, height) = (width as usize, height as usize);
+        ensure!(width * height <= PIXELS_MAX, "{width} x {height} pixels are more than {PIXELS_MAX}");
+        raster.resize(width, height);
+        // SAFETY: room for width * height pixels of four bytes; `data` is still the slice that was opened.
+        let code = unsafe { caco_jpeg_read(self.0.as_ptr(), raster.pixels.as_mut_ptr().cast()) };
+        ensure!(code == 0, "{}", self.message());
+        if cmyk != 0 {
+            raster.pixels.iter_mut().for_each(|p| *p = rgb_of_inverted_cmyk(*p));
+        }
+        Ok(())
+    }
+
+    fn message(&self) -> String {
+        // SAFETY: a zero-terminated string inside the decoder.
+        let text = unsafe { CStr::from_ptr(caco_jpeg_message(self.0.as_ptr())) };
+        text.to_string_lossy().into_owned()
+    }
+}
+
+/// Pillow takes every CMYK JPEG to be inverted, as Adobe writes them, and converts by `255 - k` times the complement.
+fn rgb_of_inverted_cmyk(stored: [u8; 4]) -> [u8; 4] {
+    let [c, m, y, k] = stored.map(|v| 255 - v);
+    let light = u32::from(255 - k);
+    let channel = |ink: u8| {
+        let product = u32::from(ink) * light + 128;
+        (light - (((product >> 8) + product) >> 8)) as u8
+    };
+    [channel(c), channel(m), channel(y), 255]
+}

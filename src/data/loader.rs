@@ -1,0 +1,383 @@
+//! Batches of views from image files, by any number of threads: order and bytes are the same for all of them.
+//!
+//! Work is handed out image by image. A batch's memory is made when its first image is begun; at most [`AHEAD`] batches
+//! are begun before the consumer takes the oldest, which bounds memory and is the only thing that makes threads wait.
+
+use super::{
+    augment::{Augmenter, Drawn},
+    batch::{Batch, Batches, Pixels, Source},
+    dataset::Dataset,
+    decode::Decoder,
+    raster::Raster,
+};
+use crate::{
+    rng::Rng,
+    spec::kind::{Filter, View},
+};
+use anyhow::{Context, Result, anyhow, ensure};
+use std::{
+    collections::VecDeque,
+    fs,
+    sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
+};
+
+/// Batches that may be begun before the consumer takes the oldest.
+const AHEAD: usize = 3;
+
+/// What is made of each image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transform {
+    /// Random views.
+    Views(Vec<View>),
+    /// The short side resized to `resize`, then the central `crop` × `crop`.
+    Centre {
+        /// Short side, pixels.
+        resize: usize,
+        /// Side of the crop, pixels.
+        crop: usize,
+        /// How it is resized.
+        filter: Filter,
+    },
+}
+
+impl Transform {
+    fn sizes(&self) -> Vec<usize> {
+        match self {
+            Transform::Views(views) => views.iter().map(|v| v.size as usize).collect(),
+            Transform::Centre { crop, .. } => vec![*crop],
+        }
+    }
+}
+
+/// How a data set is read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What is made of each image.
+    pub transform: Transform,
+    /// Images per batch.
+    pub batch: usize,
+    /// Whether each epoch has an order of its own; else the order of the index.
+    pub shuffle: bool,
+    /// Whether an incomplete last batch is left out.
+    pub drop_last: bool,
+    /// Seed of order and views.
+    pub seed: u64,
+    /// Threads that decode.
+    pub threads: usize,
+}
+
+/// Reads a data set in batches.
+pub struct Loader {
+    set: Arc<Dataset>,
+    reading: Reading,
+}
+
+impl Loader {
+    /// A loader; fails where an epoch would hold no batch.
+    pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
+        ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
+        let loader = Loader { set: Arc::new(set.clone()), reading };
+        let (images, batch) = (set.images.len(), loader.reading.batch);
+        ensure!(
+            loader.batches() > 0,
+            "{images} images do not fill one batch of {batch}; lower `batch` or give more images"
+        );
+        Ok(loader)
+    }
+
+    /// The samples of an epoch, in order.
+    fn order(&self, epoch: u64) -> Vec<u32> {
+        let n = self.set.images.len();
+        if self.reading.shuffle {
+            Rng::new(self.reading.seed, "order", epoch, 0).permutation(n)
+        } else {
+            (0..n as u32).collect()
+        }
+    }
+}
+
+impl Source for Loader {
+    fn batches(&self) -> u64 {
+        let (n, batch) = (self.set.images.len(), self.reading.batch);
+        (if self.reading.drop_last { n / batch } else { n.div_ceil(batch) }) as u64
+    }
+
+    fn epoch(&self, epoch: u64, first: u64) -> Result<Batches<'_>> {
+        let order = self.order(epoch);
+        let chunks: Vec<Vec<u32>> = order
+            .chunks(self.reading.batch)
+            .take(self.batches() as usize)
+            .skip(first as usize)
+            .map(<[u32]>::to_vec)
+            .collect();
+        Ok(Box::new(Epoch::start(self.set.clone(), &self.reading, epoch, chunks)))
+    }
+}
+
+/// One epoch under way. Dropping it stops the threads.
+struct Epoch {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    left: usize,
+}
+
+struct Shared {
+    set: Arc<Dataset>,
+    transform: Transform,
+    seed: u64,
+    epoch: u64,
+    chunks: Vec<Vec<u32>>,
+    desk: Mutex<Desk>,
+    /// A batch is complete, or a thread failed.
+    complete: Condvar,
+    /// There is room for another batch.
+    room: Condvar,
+}
+
+/// Which work is next, and what is under way.
+#[derive(Default)]
+struct Desk {
+    /// The next image: batch, and place in it.
+    next: (usize, usize),
+    /// Batches begun and not yet taken, the oldest first.
+    begun: VecDeque<Begun>,
+    /// Batches taken.
+    taken: usize,
+    closed: bool,
+}
+
+struct Begun {
+    views: Vec<Vec<u8>>,
+    missing: usize,
+    error: Option<anyhow::Error>,
+}
+
+/// Where a thread writes one view of one image.
+struct Slot(*mut u8, usize);
+
+// SAFETY: every slot is a range of its batch's memory that no other thread has.
+unsafe impl Send for Slot {}
+
+impl Epoch {
+    fn start(set: Arc<Dataset>, reading: &Reading, epoch: u64, chunks: Vec<Vec<u32>>) -> Epoch {
+        let left = chunks.len();
+        let shared = Arc::new(Shared {
+            set,
+            transform: reading.transform.clone(),
+            seed: reading.seed,
+            epoch,
+            chunks,
+            desk: Mutex::default(),
+            complete: Condvar::new(),
+            room: Condvar::new(),
+        });
+        let spawn = |_| {
+            let shared = shared.clone();
+            std::thread::spawn(move || shared.work())
+        };
+        Epoch { threads: (0..reading.threads).map(spawn).collect(), shared, left }
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let shared = &*self.shared;
+        let mut desk = shared.desk.lock().expect("no panic while held");
+        let begun = loop {
+            match desk.begun.front() {
+                Some(oldest) if oldest.missing == 0 => break desk.begun.pop_front().expect("there is an oldest"),
+                _ => desk = shared.complete.wait(desk).expect("no panic while held"),
+            }
+        };
+        let samples = shared.chunks[desk.taken].clone();
+        desk.taken += 1;
+        drop(desk);
+        shared.room.notify_all();
+        if let Some(error) = begun.error {
+            self.left = 0;
+            return Some(Err(error));
+        }
+        let pixels = |(data, size): (Vec<u8>, usize)| Pixels { count: samples.len(), size: (size, size), data };
+        let views = begun.views.into_iter().zip(shared.transform.sizes()).map(pixels).collect();
+        let labels = samples.iter().map(|s| i64::from(shared.set.images[*s as usize].label)).collect();
+        Some(Ok(Batch { views, labels, samples }))
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.shared.desk.lock().expect("no panic while held").closed = true;
+        self.shared.room.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut decoder = Decoder::default();
+        let mut augmenter = Augmenter::default();
+        let (mut raster, mut file) = (Raster::default(), vec![]);
+        while let Some((batch, place, slots)) = self.take_work() {
+            let sample = self.chunks[batch][place];
+            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                self.make(sample, slots, &mut decoder, &mut augmenter, &mut raster, &mut file)
+            }));
+            self.hand_in(batch, made.unwrap_or_else(|_| Err(anyhow!("a loader thread panicked on sample {sample}"))));
+        }
+    }
+
+    /// The next image and where its views go; waits while too many batches are begun.
+    fn take_work(&self) -> Option<(usize, usize, Vec<Slot>)> {
+        let mut desk = self.desk.lock().expect("no panic while held");
+        loop {
+            let (batch, place) = desk.next;
+            if desk.closed || batch >= self.chunks.len() {
+                return None;
+            }
+            if batch - desk.taken < AHEAD {
+                let count = self.chunks[batch].len();
+                if place == 0 {
+                    let views = self.transform.sizes().iter().map(|size| vec![0; count * size * size * 3]).collect();
+                    desk.begun.push_back(Begun { views, missing: count, error: None });
+                }
+                desk.next = if place + 1 == count { (batch + 1, 0) } else { (batch, place + 1) };
+                let at = batch - desk.taken;
+                let slot = |view: &mut Vec<u8>| {
+                    let length = view.len() / count;
+                    // SAFETY: the range lies inside the view, which is neither moved nor resized until every image of the
+                    // batch is handed in.
+                    Slot(unsafe { view.as_mut_ptr().add(place * length) }, length)
+                };
+                return Some((batch, place, desk.begun[at].views.iter_mut().map(slot).collect()));
+            }
+            desk = self.room.wait(desk).expect("no panic while held");
+        }
+    }
+
+    fn hand_in(&self, batch: usize, made: Result<()>) {
+        let mut desk = self.desk.lock().expect("no panic while held");
+        let at = batch - desk.taken;
+        let begun = &mut desk.begun[at];
+        begun.missing -= 1;
+        if let Err(error) = made {
+            begun.error.get_or_insert(error);
+        }
+        if begun.missing == 0 {
+            self.complete.notify_one();
+        }
+    }
+
+    fn make(
+        &self,
+        sample: u32,
+        slots: Vec<Slot>,
+        decoder: &mut Decoder,
+        augmenter: &mut Augmenter,
+        raster: &mut Raster,
+        file: &mut Vec<u8>,
+    ) -> Result<()> {
+        let path = self.set.file(sample);
+        let naming = || format!("cannot read image {}", path.display());
+        read_into(&path, file).with_context(naming)?;
+        decoder.decode(file, raster).with_context(naming)?;
+        for (view, Slot(start, length)) in slots.into_iter().enumerate() {
+            // SAFETY: see `take_work`.
+            let out = unsafe { std::slice::from_raw_parts_mut(start, length) };
+            match &self.transform {
+                Transform::Views(views) => {
+                    let number = u64::from(sample) * views.len() as u64 + view as u64;
+                    let mut rng = Rng::new(self.seed, "view", self.epoch, number);
+                    let drawn = Drawn::new(&views[view], raster.width, raster.height, &mut rng);
+                    augmenter.apply(&drawn, raster, out);
+                }
+                Transform::Centre { resize, crop, filter } => augmenter.centre(raster, *resize, *crop, *filter, out),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_into(path: &std::path::Path, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    use std::io::Read;
+    buffer.clear();
+    fs::File::open(path)?.read_to_end(buffer).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::kind::Views;
+    use std::path::Path;
+
+    fn set(folder: &Path, images: u32) -> Dataset {
+        for i in 0..images {
+            let path = folder.join(format!("{}/{i:03}.jpg", i % 3));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let pixels: Vec<u8> = (0..40 * 30 * 3).map(|p| (p * (i + 3) % 251) as u8).collect();
+            jpeg_encoder::Encoder::new_file(path, 90)
+                .unwrap()
+                .encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb)
+                .unwrap();
+        }
+        crate::data::index::build(folder, |_, _| ()).unwrap().0
+    }
+
+    fn reading(threads: usize) -> Reading {
+        let transform = Transform::Views(Views::MultiCrop { size: 24, small: 16, count: 2 }.list());
+        Reading { transform, batch: 4, shuffle: true, drop_last: true, seed: 3, threads }
+    }
+
+    fn epoch(set: &Dataset, reading: Reading, epoch: u64, first: u64) -> Vec<Batch> {
+        Loader::new(set, reading).unwrap().epoch(epoch, first).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn order_and_bytes_are_the_same_for_any_number_of_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = set(folder.path(), 23);
+        let one = epoch(&set, reading(1), 5, 0);
+        assert_eq!(one.len(), 5);
+        for threads in [2, 7] {
+            let many = epoch(&set, reading(threads), 5, 0);
+            for (a, b) in one.iter().zip(&many) {
+                assert!(a.samples == b.samples && a.labels == b.labels && a.views == b.views, "{threads} threads");
+            }
+        }
+        let resumed = epoch(&set, reading(2), 5, 3);
+        assert_eq!(resumed[0].samples, one[3].samples);
+        assert_eq!(resumed[0].views, one[3].views);
+        assert_ne!(epoch(&set, reading(1), 6, 0)[0].samples, one[0].samples);
+    }
+
+    #[test]
+    fn every_sample_comes_once_and_the_last_batch_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = set(folder.path(), 10);
+        let all = epoch(&set, Reading { drop_last: false, ..reading(2) }, 0, 0);
+        let mut samples: Vec<u32> = all.iter().flat_map(|b| b.samples.clone()).collect();
+        assert_eq!(all.last().unwrap().samples.len(), 2);
+        samples.sort();
+        assert_eq!(samples, (0..10).collect::<Vec<_>>());
+        assert!(Loader::new(&set, Reading { batch: 11, ..reading(1) }).is_err());
+    }
+
+    #[test]
+    fn a_file_that_went_bad_is_named_and_a_dropped_epoch_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = set(folder.path(), 12);
+        fs::write(set.file(7), "text").unwrap();
+        let loader = Loader::new(&set, reading(2)).unwrap();
+        let error = loader.epoch(0, 0).unwrap().find_map(Result::err).expect("one image is bad");
+        assert!(format!("{error:#}").contains(&set.images[7].path), "{error:#}");
+        drop(loader.epoch(1, 0).unwrap());
+    }
+}

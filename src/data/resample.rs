@@ -1,0 +1,173 @@
+//! Resizing as Pillow does it (`src/libImaging/Resample.c`), to the bit: the filter's support grows when shrinking,
+//! rows first and then columns, each pass rounded to eight bits, weights in fixed point.
+
+use super::{raster::Raster, vectorise::vectorised};
+use crate::spec::kind::Filter;
+
+/// Bits after the point of a weight.
+const BITS: u32 = 32 - 8 - 2;
+
+/// A rectangle of whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First column.
+    pub left: usize,
+    /// First row.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+/// The weights of one axis: output `i` is the sum of `width` inputs from `first[i]` on.
+struct Taps {
+    first: Vec<usize>,
+    width: usize,
+    /// `width` weights an output.
+    weights: Vec<i32>,
+}
+
+impl Taps {
+    /// The outputs `window` of an axis of `from` inputs that is resized to `to`.
+    fn new(from: usize, to: usize, window: std::ops::Range<usize>, filter: Filter) -> Taps {
+        let scale = from as f64 / to as f64;
+        let filter_scale = scale.max(1.0);
+        let support = support(filter) * filter_scale;
+        let span = |i: usize| {
+            let centre = (i as f64 + 0.5) * scale;
+            // Truncation, as in C; below 0 it is cut to 0 either way.
+            let low = (centre - support + 0.5) as usize;
+            let high = ((centre + support + 0.5) as usize).min(from);
+            (centre, low, high)
+        };
+        let width = window.clone().map(|i| span(i).2 - span(i).1).max().unwrap_or(0);
+        let mut taps = Taps { first: vec![], width, weights: Vec::with_capacity(width * window.len()) };
+        let mut shares = Vec::with_capacity(width);
+        for i in window {
+            let (centre, low, high) = span(i);
+            shares.clear();
+            shares.extend((low..high).map(|x| weight(filter, (x as f64 - centre + 0.5) * (1.0 / filter_scale))));
+            let sum: f64 = shares.iter().sum();
+            let fixed = shares.iter().map(|w| fixed_point(if sum == 0.0 { *w } else { w / sum }));
+            // Every output takes `width` inputs, so that the loops have one length; the surplus weighs nothing.
+            let first = low.min(from - width);
+            taps.first.push(first);
+            taps.weights.extend(std::iter::repeat_n(0, low - first));
+            taps.weights.extend(fixed);
+            taps.weights.resize(taps.first.len() * width, 0);
+        }
+        taps
+    }
+
+    fn of(&self, i: usize) -> (usize, &[i32]) {
+        (self.first[i], &self.weights[i * self.width..(i + 1) * self.width])
+    }
+}
+
+fn support(filter: Filter) -> f64 {
+    match filter {
+        Filter::Bilinear => 1.0,
+        Filter::Bicubic => 2.0,
+    }
+}
+
+fn weight(filter: Filter, x: f64) -> f64 {
+    let x = x.abs();
+    match filter {
+        Filter::Bilinear => (1.0 - x).max(0.0),
+        Filter::Bicubic => {
+            const A: f64 = -0.5;
+            if x < 1.0 {
+                ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+            } else if x < 2.0 {
+                (((x - 5.0) * x + 8.0) * x - 4.0) * A
+            } else {
+                0.0
+            }
+        }
+    }
+}
+
+/// Rounds half away from zero.
+fn fixed_point(weight: f64) -> i32 {
+    let scaled = weight * f64::from(1 << BITS);
+    (if weight < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+}
+
+/// Memory that [`resample`] uses between its passes.
+#[derive(Default)]
+pub struct Scratch {
+    rows: Vec<[u8; 4]>,
+    sums: Vec<i32>,
+}
+
+/// Cuts `crop` out of `image`, resizes it to `size` (width, height) and keeps `window` of the result: what
+/// `image.crop(…).resize(size, filter).crop(window)` gives in Pillow. Pixels outside the crop have no influence.
+pub fn resample(
+    image: &Raster,
+    crop: Region,
+    size: (usize, usize),
+    window: Region,
+    filter: Filter,
+    scratch: &mut Scratch,
+    out: &mut Raster,
+) {
+    let columns = Taps::new(crop.width, size.0, window.left..window.left + window.width, filter);
+    let rows = Taps::new(crop.height, size.1, window.top..window.top + window.height, filter);
+    let first = rows.first.iter().copied().min().unwrap_or(0);
+    let last = rows.first.iter().map(|f| f + rows.width).max().unwrap_or(0);
+    out.resize(window.width, window.height);
+    scratch.rows.resize((last - first) * window.width, [0; 4]);
+    for (y, line) in (first..last).zip(scratch.rows.chunks_exact_mut(window.width.max(1))) {
+        let row = &image.row(crop.top + y)[crop.left..crop.left + crop.width];
+        if crop.width == size.0 {
+            line.copy_from_slice(&row[window.left..window.left + window.width]);
+        } else {
+            horizontal(row, &columns, line);
+        }
+    }
+    scratch.sums.resize(window.width * 4, 0);
+    for (y, line) in out.pixels.chunks_exact_mut(window.width.max(1)).enumerate() {
+        let (top, weights) = rows.of(y);
+        let start = (top - first) * window.width;
+        vertical(
+            scratch.rows[start..][..rows.width * window.width].as_flattened(),
+            weights,
+            &mut scratch.sums,
+            line.as_flattened_mut(),
+        );
+    }
+}
+
+vectorised! {
+fn horizontal(row: &[[u8; 4]], taps: &Taps, out: &mut [[u8; 4]]) {
+    for (i, pixel) in out.iter_mut().enumerate() {
+        let (first, weights) = taps.of(i);
+        let mut sum = [1 << (BITS - 1); 4];
+        for (from, weight) in row[first..first + weights.len()].iter().zip(weights) {
+            for c in 0..4 {
+                sum[c] += i32::from(from[c]) * weight;
+            }
+        }
+        for c in 0..4 {
+            pixel[c] = (sum[c] >> BITS).clamp(0, 255) as u8;
+        }
+    }
+}
+}
+
+vectorised! {
+/// `lines` holds one line after the other, as many as there are weights.
+fn vertical(lines: &[u8], weights: &[i32], sums: &mut [i32], out: &mut [u8]) {
+    sums.fill(1 << (BITS - 1));
+    for (line, weight) in lines.chunks_exact(out.len()).zip(weights) {
+        for (sum, from) in sums.iter_mut().zip(line) {
+            *sum += i32::from(*from) * weight;
+        }
+    }
+    for (to, sum) in out.iter_mut().zip(sums.iter()) {
+        *to = (sum >> BITS).clamp(0, 255) as u8;
+    }
+}
+}

@@ -1,0 +1,30 @@
+//! Kind `index`: the list of a folder's images.
+
+use super::counted;
+use crate::{
+    data::index,
+    job::Task,
+    metric::Metric,
+    spec::kind::{Index, Unreadable},
+};
+use anyhow::Result;
+
+/// Writes `index.jsonl`.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: Index = task.parameters()?;
+    let root = task.input("root")?;
+    let (set, unreadable) = super::pool(task.job.threads)?.install(|| index::build(root, counted(task, "images")))?;
+    if parameters.unreadable == Unreadable::Fail {
+        index::refuse(&unreadable)?;
+    }
+    for file in &unreadable {
+        tracing::warn!("left out: {}: {}", file.path, file.unreadable);
+    }
+    set.save(&task.output("index.jsonl"), &unreadable)?;
+    let count = |name: &str, n: usize| Metric::new(name, "all", n as f64);
+    task.metrics(&[
+        count("images", set.images.len()),
+        count("classes", set.classes.len()),
+        count("unreadable", unreadable.len()),
+    ])
+}

@@ -1,0 +1,37 @@
+//! Kind `knn`: weighted k-nearest-neighbour accuracy on frozen features.
+
+use crate::{
+    device,
+    eval::{
+        features::Features,
+        knn::{Vote, classify, sample},
+        predictions::{Figure, Predictions},
+    },
+    job::Task,
+    spec::kind::{Kind as _, Knn},
+};
+use anyhow::{Result, ensure};
+
+/// Writes `predictions.safetensors`.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: Knn = task.parameters()?;
+    device::open("cpu", task.job.threads)?;
+    let train = Features::read(task.input("train")?)?;
+    let test = Features::read(task.input("test")?)?;
+    let (ours, theirs) = (&train.set.classes, &test.set.classes);
+    ensure!(ours == theirs, "train and test images are of other classes:\n  {ours:?}\n  {theirs:?}");
+    let bank = train.select(&sample(train.labels.len(), parameters.share, parameters.seed));
+    let vote = Vote { k: parameters.k, temperature: parameters.temperature };
+    let answers = classify(&bank.features, &bank.labels, &test.features, ours.len(), vote)?;
+    let predictions = Predictions {
+        evaluation: Knn::NAME.into(),
+        split: "test".into(),
+        images: Some(test.set.images),
+        classes: test.set.classes,
+        figures: vec![Figure::Top1],
+        labels: test.labels,
+        answers,
+    };
+    predictions.write(&task.output("predictions.safetensors"))?;
+    task.metrics(&predictions.metrics())
+}

@@ -1,0 +1,117 @@
+//! Kind `transfer_eval`: logistic regression on frozen features, its strength chosen on validation images.
+
+use crate::{
+    device,
+    eval::{
+        features::Features,
+        linear::likeliest,
+        logistic::{Classifier, Regression},
+        predictions::{Figure, Predictions},
+        score, split,
+    },
+    job::{Progress, Stopped, Task},
+    metric::Metric,
+    spec::kind::{Kind as _, TransferEval, TransferMetric},
+    tensors::Tensors,
+};
+use anyhow::{Result, ensure};
+use tch::Tensor;
+
+/// Largest absolute gradient entry, per image, at which a fit has converged.
+const TOLERANCE: f64 = 1e-6;
+
+/// Writes `classifier.safetensors` and `predictions.safetensors`.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: TransferEval = task.parameters()?;
+    device::open("cpu", task.job.threads)?;
+    let train = Features::read(task.input("train")?)?;
+    let test = Features::read(task.input("test")?)?;
+    let classes = train.set.classes.clone();
+    ensure!(classes == test.set.classes, "train and test images are of other classes");
+    let (fit_on, choose_on) = match &parameters.val {
+        Some(_) => {
+            let val = Features::read(task.input("val")?)?;
+            ensure!(classes == val.set.classes, "train and val images are of other classes");
+            (train, val)
+        }
+        None => {
+            let split = split::stratified(&train.labels, classes.len(), parameters.val_share, parameters.seed);
+            (train.select(&split.train), train.select(&split.val))
+        }
+    };
+    let figure = match parameters.metric {
+        TransferMetric::Top1 => Figure::Top1,
+        TransferMetric::MeanPerClass => Figure::MeanPerClass,
+    };
+    let (strength, on_val) = choose(task, &parameters, &fit_on, &choose_on, figure)?;
+    let all = Tensor::cat(&[&fit_on.features, &choose_on.features], 0);
+    let labels = [fit_on.labels, choose_on.labels].concat();
+    let classifier =
+        Regression::new(&all, &Tensor::from_slice(&labels), classes.len() as i64)?.fit(strength, TOLERANCE)?.classifier;
+    let predictions = Predictions {
+        evaluation: TransferEval::NAME.into(),
+        split: "test".into(),
+        images: Some(test.set.images.clone()),
+        classes,
+        figures: vec![figure],
+        answers: likeliest(&classifier.scores(&test.features), 1)?,
+        labels: test.labels,
+    };
+    write(task, &classifier)?;
+    predictions.write(&task.output("predictions.safetensors"))?;
+    let mut metrics = predictions.metrics();
+    metrics.push(Metric::new(figure.name(), "val", on_val));
+    metrics.push(Metric::new("strength", "val", strength));
+    task.metrics(&metrics)
+}
+
+/// The strength that answers the validation images best, of equal ones the stronger; and how well it does.
+fn choose(
+    task: &Task,
+    parameters: &TransferEval,
+    fit_on: &Features,
+    choose_on: &Features,
+    figure: Figure,
+) -> Result<(f64, f64)> {
+    let classes = fit_on.set.classes.len();
+    let mut regression = Regression::new(&fit_on.features, &Tensor::from_slice(&fit_on.labels), classes as i64)?;
+    let mut best = (f64::NAN, f64::NEG_INFINITY);
+    // From strong to weak: each fit starts where the last, smoother one ended.
+    for (i, strength) in strengths(parameters).into_iter().rev().enumerate() {
+        let classifier = regression.fit(strength, TOLERANCE)?.classifier;
+        let answers = likeliest(&classifier.scores(&choose_on.features), 1)?;
+        let right = score::hits(&choose_on.labels, &answers, 1, 1);
+        let value = match figure {
+            Figure::MeanPerClass => score::mean_per_class(&choose_on.labels, &right, classes, None),
+            _ => right.iter().filter(|r| **r).count() as f64 / right.len() as f64,
+        };
+        if value > best.1 {
+            best = (strength, value);
+        }
+        let note = format!("val {:.4}", best.1);
+        task.progress(&Progress {
+            done: i as u64 + 1,
+            total: parameters.strengths.into(),
+            unit: "strengths".into(),
+            note,
+        });
+        if task.stopping() {
+            return Err(Stopped.into());
+        }
+    }
+    Ok(best)
+}
+
+/// Log-spaced, the weakest first.
+fn strengths(parameters: &TransferEval) -> Vec<f64> {
+    let (low, high) = (parameters.range.0.ln(), parameters.range.1.ln());
+    let steps = f64::from(parameters.strengths.max(2) - 1);
+    (0..parameters.strengths).map(|i| (low + (high - low) * f64::from(i) / steps).exp()).collect()
+}
+
+fn write(task: &Task, classifier: &Classifier) -> Result<()> {
+    let mut file = Tensors::default();
+    file.insert("weight", &classifier.weight);
+    file.insert("bias", &classifier.bias);
+    file.write(&task.output("classifier.safetensors"))
+}

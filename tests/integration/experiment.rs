@@ -1,0 +1,103 @@
+//! The embedded pipeline, shrunk until it takes seconds: the same file, stages and code.
+
+use crate::project::{Project, ran};
+use std::{path::Path, process::Stdio, time::Duration};
+
+/// What makes `pipelines/tiny.ron` small.
+const SMALL: [&str; 11] = [
+    "common.model=(arch: ResNet18, width: 4, stem: Cifar, hidden: 16, dim: 8)",
+    "common.batch=16",
+    "common.bank_size=48",
+    "shapes.train=64",
+    "shapes.test=32",
+    "glyphs.train=48",
+    "glyphs.test=24",
+    "pretrain.epochs=1",
+    "linear.epochs=1",
+    "transfer.strengths=2",
+    "pretrain.warmup=0",
+];
+
+fn tiny() -> Project {
+    let project = Project::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/tiny.ron");
+    project.write("p.ron", &std::fs::read_to_string(file).unwrap());
+    project
+}
+
+fn run(project: &Project, set: &[&str]) -> Vec<String> {
+    let mut args = vec!["run", "p.ron", "--json"];
+    SMALL.iter().chain(set).for_each(|s| args.extend(["--set", s]));
+    ran(&project.json(&args))
+}
+
+#[test]
+fn a_changed_value_reruns_its_downstream_stages_and_nothing_else() {
+    let project = tiny();
+    let all = run(&project, &[]);
+    assert!(all.len() >= 34 && all.contains(&"comparison".to_string()), "{all:?}");
+    assert!(run(&project, &[]).is_empty(), "a second run");
+    assert_eq!(run(&project, &["linear/long.epochs=2"]), ["comparison", "linear/long"]);
+    let reran = run(&project, &["pretrain.bank_temperature=0.1"]);
+    let untouched = |name: &String| {
+        ["bank/", "train", "test", "glyphs", "shapes"].iter().any(|p| name.starts_with(p))
+            || name.ends_with("/untrained")
+    };
+    assert!(!reran.iter().any(untouched), "{reran:?}");
+    for stage in ["pretrain/short", "pretrain/multicrop", "linear/short", "transfer/short", "comparison"] {
+        assert!(reran.contains(&stage.to_string()), "{stage} is not in {reran:?}");
+    }
+    // The table leads back to predictions, and to a time and place.
+    let shown = project.json(&["show", "linear/long", "--json"]);
+    let names: Vec<&str> =
+        shown["result"]["outputs"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["classifier", "predictions", "metrics"]);
+    assert!(shown["result"]["made"]["determinism_class"]["libtorch"].is_string(), "{}", shown["result"]["made"]);
+    let graph = project.ok(&["graph", "p.ron"]).out;
+    insta::assert_snapshot!(graph);
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_bytes() {
+    let more = ["pretrain.epochs=12", "pretrain/multicrop.epochs=4"];
+    let digests = |project: &Project, stage: &str| {
+        let shown = project.json(&["show", stage, "--json"]);
+        shown["result"]["outputs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|o| o["blake3"].as_str().unwrap().to_string())
+            .collect::<Vec<_>>()
+    };
+    let args = |project: &Project| {
+        let mut args = vec!["run", "p.ron", "pretrain/short", "pretrain/multicrop"];
+        SMALL.iter().chain(&more).for_each(|s| args.extend(["--set", s]));
+        let mut command = project.command(&args);
+        command.env("CACO_CHECKPOINT_SECONDS", "0.2").stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let (straight, broken) = (tiny(), tiny());
+    assert!(args(&straight).output().unwrap().status.success());
+    // Asked to stop, then killed, then left alone.
+    for (signal, wait) in [(libc::SIGTERM, 2500), (libc::SIGKILL, 2000), (libc::SIGTERM, 1500)] {
+        let mut child = args(&broken).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        // SAFETY: sends a signal.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        child.wait().unwrap();
+    }
+    let end = args(&broken).output().unwrap();
+    assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
+    for stage in ["pretrain/short", "pretrain/multicrop"] {
+        assert_eq!(digests(&straight, stage), digests(&broken, stage), "{stage}");
+    }
+}
+
+#[test]
+fn stages_of_an_experiment_refuse_what_does_not_fit() {
+    let project = tiny();
+    let mut args = vec!["run", "p.ron", "pretrain/short"];
+    SMALL.iter().chain(&["pretrain/short.model.width=8"]).for_each(|s| args.extend(["--set", s]));
+    let run = project.caco(&args);
+    assert!(run.code == 1 && run.err.contains("of another model"), "{}", run.err);
+}

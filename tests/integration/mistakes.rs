@@ -1,0 +1,171 @@
+//! Bad input: a clear error that names the place and a way out, and nothing is lost.
+
+use crate::project::Project;
+use std::{fs, os::unix::fs::PermissionsExt};
+
+/// What `caco check` says of a wrong file.
+fn wrong(pipeline: &str) -> String {
+    let printed = Project::with(pipeline).caco(&["check", "p.ron"]);
+    assert_eq!(printed.code, 1, "{}", printed.out);
+    printed.err
+}
+
+#[test]
+fn wrong_files_are_told_with_their_line() {
+    let files = [
+        ("an unknown field", r#"(stages: {"a": knn(train: "x", test: "y", temprature: 0.1)})"#),
+        ("an unknown kind", r#"(stages: {"a": pretrian(epochs: 3)})"#),
+        ("an unknown value", r#"(stages: {"a": init_encoder(model: (arch: ResNet19))})"#),
+        ("a missing field", r#"(stages: {"a": init_encoder(seed: 1)})"#),
+        (
+            "a value out of range",
+            "(\n  stages: {\n    \"a\": synthesize(classes: 99, train: 99, test: 99, size: 32),\n  },\n)",
+        ),
+        ("a value of another type", r#"(stages: {"a": synthesize(classes: "many", train: 9, test: 9, size: 32)})"#),
+        ("a bracket that is not closed", "(\n  stages: {\n    \"a\": command(outputs: [\"x\")\n  }\n)"),
+        (
+            "an unknown reference",
+            r#"(stages: {"images": synthesize(classes: 2, train: 9, test: 9, size: 32), "i": index(root: Stage("image/train"))})"#,
+        ),
+        (
+            "an unknown output",
+            r#"(stages: {"images": synthesize(classes: 2, train: 9, test: 9, size: 32), "i": index(root: Stage("images/trian"))})"#,
+        ),
+        (
+            "a circle",
+            r#"(stages: {
+            "a": command(shell: "x", inputs: {"i": Stage("c")}, outputs: ["o"]),
+            "b": command(shell: "x", inputs: {"i": Stage("a")}, outputs: ["o"]),
+            "c": command(shell: "x", inputs: {"i": Stage("b")}, outputs: ["o"]),
+        })"#,
+        ),
+        (
+            "one name twice",
+            r#"(stages: {"a": command(shell: "x", outputs: ["o"]), "a": command(shell: "y", outputs: ["o"])})"#,
+        ),
+        (
+            "a name that means two things",
+            r#"(stages: {"a": command(shell: "x", outputs: ["b"]), "a/b": command(shell: "y", outputs: ["o"])})"#,
+        ),
+        (
+            "several processes",
+            r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8, processes: 8)})"#,
+        ),
+        (
+            "a variant that extends nothing",
+            r#"(stages: {}, each_variant: {}, variants: {"long": (extends: "shrot"), "short": ()})"#,
+        ),
+    ];
+    let told: Vec<String> = files.iter().map(|(what, text)| format!("--- {what}\n{}", wrong(text))).collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn a_missing_input_is_told_with_where_it_was_looked_for() {
+    let project = Project::with(
+        r#"(stages: {"i": index(root: Path("${CACO_TEST_NOWHERE}/train")), "j": index(root: Path("not/here"))})"#,
+    );
+    let plan = project.ok(&["plan", "p.ron"]).out;
+    assert!(plan.contains("the environment variable CACO_TEST_NOWHERE is not set"), "{plan}");
+    assert!(plan.contains("not/here does not exist"), "{plan}");
+    let run = project.caco(&["run", "p.ron"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("error: stage 'j' (p.ron:1): input root:") && run.err.contains("--set"), "{}", run.err);
+}
+
+#[test]
+fn a_failed_stage_shows_its_log_its_folder_and_how_to_run_it_alone() {
+    let project = Project::with(
+        r#"(stages: {
+        "bad": command(shell: "echo the reason >&2; exit 3", outputs: ["o"]),
+        "after": command(shell: "cat i > o", inputs: {"i": Stage("bad")}, outputs: ["o"]),
+        "good": command(shell: "echo 1 > o", outputs: ["o"]),
+    })"#,
+    );
+    let run = project.caco(&["run", "p.ron", "--keep-going"]);
+    assert_eq!(run.code, 1);
+    for part in [
+        "stage 'bad' failed: exit code 3",
+        "| the reason",
+        "cache/work/",
+        "caco run p.ron 'bad'",
+        "1 stage run, 0 already there, 1 failed, 1 not run",
+    ] {
+        assert!(run.err.contains(part), "no {part} in\n{}", run.err);
+    }
+    assert!(project.ok(&["log", "bad"]).out.contains("the reason"));
+}
+
+#[test]
+fn an_output_that_was_not_written_is_a_failure() {
+    let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > other", outputs: ["wanted"])})"#);
+    let run = project.caco(&["run", "p.ron"]);
+    assert!(
+        run.code == 1 && run.err.contains("did not write its output 'wanted'; its folder holds other"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn an_input_that_changes_while_the_stage_runs_is_not_published() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "cat in > out; echo more >> $(readlink in)", inputs: {"in": Path("f")}, outputs: ["out"])})"#,
+    );
+    project.write("f", "text");
+    let run = project.caco(&["run", "p.ron"]);
+    assert!(run.code == 1 && run.err.contains("was changed while the stage ran; nothing was published"), "{}", run.err);
+}
+
+#[test]
+fn a_failed_stage_is_tried_again_under_the_same_key() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "test -e ../once || { touch ../once; exit 1; }; echo 1 > o", outputs: ["o"], run: (retries: 1))})"#,
+    );
+    let run = project.ok(&["run", "p.ron"]);
+    assert!(run.err.contains("tried again in"), "{}", run.err);
+    assert!(project.run(&[]).is_empty());
+}
+
+#[test]
+fn a_stage_that_takes_too_long_fails() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "sleep 60; echo 1 > o", outputs: ["o"], run: (timeout_minutes: 0.005))})"#,
+    );
+    let run = project.caco(&["run", "p.ron"]);
+    assert!(run.code == 1 && run.err.contains("took longer than its time limit of 0.005 minutes"), "{}", run.err);
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_left_alone() {
+    let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
+    project.write("cache/VERSION", "99\n");
+    let run = project.caco(&["run", "p.ron"]);
+    assert!(run.code == 1 && run.err.contains("has layout 99") && run.err.contains("use a newer caco"), "{}", run.err);
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_named() {
+    let project =
+        Project::with(r#"(stages: {"a": command(shell: "ls d > o", inputs: {"d": Path("d")}, outputs: ["o"])})"#);
+    project.write("d/x/f", "1");
+    std::os::unix::fs::symlink("..", project.path().join("d/x/up")).unwrap();
+    let plan = project.ok(&["plan", "p.ron"]).out;
+    assert!(plan.contains("d/x/up is a link that leads back to a folder above it"), "{plan}");
+    fs::remove_file(project.path().join("d/x/up")).unwrap();
+    let locked = project.path().join("d/x");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    // Root reads everything; then there is nothing to see here.
+    if fs::read_dir(&locked).is_err() {
+        assert!(project.ok(&["plan", "p.ron"]).out.contains("cannot read"));
+    }
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_pipe_that_closes_is_no_error() {
+    let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
+    let line = format!("'{}' graph p.ron | true; exit ${{PIPESTATUS[0]}}", crate::project::caco_path().display());
+    let status = std::process::Command::new("bash").args(["-c", &line]).current_dir(project.path()).status().unwrap();
+    assert!(status.success());
+}

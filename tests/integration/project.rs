@@ -1,0 +1,104 @@
+//! A folder with a pipeline file, and the program run in it.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The program under test.
+pub fn caco_path() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_caco"))
+}
+
+/// A folder that goes away.
+pub struct Project {
+    folder: tempfile::TempDir,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Printed {
+    pub out: String,
+    pub err: String,
+    pub code: i32,
+}
+
+impl Project {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Project { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A folder with this text as p.ron.
+    pub fn with(pipeline: &str) -> Self {
+        let project = Self::new();
+        project.write("p.ron", pipeline);
+        project
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        let path = self.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path().join(file)).unwrap()
+    }
+
+    /// Replaces text in p.ron; it must be there.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = self.read("p.ron");
+        assert!(text.contains(from), "p.ron does not hold {from}");
+        self.write("p.ron", &text.replace(from, to));
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(caco_path());
+        command.args(args).current_dir(self.path()).env_remove("CACO_CACHE").env_remove("CACO_PIPELINE").env("CI", "1");
+        command
+    }
+
+    pub fn caco(&self, args: &[&str]) -> Printed {
+        printed(self.command(args).output().unwrap())
+    }
+
+    /// Runs a command that must succeed.
+    pub fn ok(&self, args: &[&str]) -> Printed {
+        let printed = self.caco(args);
+        assert_eq!(printed.code, 0, "caco {args:?}\n{}{}", printed.out, printed.err);
+        printed
+    }
+
+    pub fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args).out).unwrap()
+    }
+
+    /// The stages that a run of p.ron runs, sorted.
+    pub fn run(&self, args: &[&str]) -> Vec<String> {
+        let all = [&["run", "p.ron", "--json"], args].concat();
+        ran(&self.json(&all))
+    }
+}
+
+/// The stages that ran, sorted.
+pub fn ran(outcome: &Value) -> Vec<String> {
+    let mut names: Vec<String> =
+        outcome["ran"].as_array().unwrap().iter().map(|r| r["stage"].as_str().unwrap().to_string()).collect();
+    names.sort();
+    names
+}
+
+pub fn printed(output: Output) -> Printed {
+    Printed {
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        code: output.status.code().unwrap_or(-1),
+    }
+}

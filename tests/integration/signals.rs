@@ -1,0 +1,91 @@
+//! Interrupts and kills.
+
+use crate::project::{Project, printed};
+use std::{
+    path::Path,
+    process::Stdio,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const SLOW: &str = r#"(stages: {
+    "slow": command(shell: "echo $$ > $SIGNAL/pid; sleep 300 & echo $! > $SIGNAL/child; touch $SIGNAL/started; wait; echo 1 > o", outputs: ["o"], pass_env: ["SIGNAL"]),
+    "after": command(shell: "cat i > o", inputs: {"i": Stage("slow")}, outputs: ["o"]),
+})"#;
+
+fn wait_for(what: &str, check: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "waited too long for {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn alive(file: &Path) -> bool {
+    let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !state.is_empty() && !state.contains(") Z ")
+}
+
+fn signal(pid: u32, signal: i32) {
+    // SAFETY: sends a signal.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+/// Starts the slow pipeline and sends a signal to the runner once the stage is under way.
+fn interrupted(signals: &[i32]) -> (Project, crate::project::Printed) {
+    let project = Project::with(SLOW);
+    let child = project
+        .command(&["run", "p.ron"])
+        .env("SIGNAL", project.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the stage to start", || project.path().join("started").exists());
+    for s in signals {
+        signal(child.id(), *s);
+        sleep(Duration::from_millis(50));
+    }
+    let printed = printed(child.wait_with_output().unwrap());
+    wait_for("the stage to end", || !alive(&project.path().join("pid")) && !alive(&project.path().join("child")));
+    (project, printed)
+}
+
+#[test]
+fn an_interrupt_stops_the_run_and_says_how_to_go_on() {
+    for (sent, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let (project, printed) = interrupted(&[sent]);
+        assert_eq!(printed.code, code, "{}", printed.err);
+        assert!(printed.err.contains("stopped; the same command goes on from the last checkpoints"), "{}", printed.err);
+        assert_eq!(std::fs::read_dir(project.path().join("cache/locks")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_children_of_a_killed_runner_do_not_live_on() {
+    let (project, printed) = interrupted(&[libc::SIGKILL]);
+    assert_eq!(printed.code, -1);
+    // Nothing was published, and the lock is free.
+    let plan = project.json(&["plan", "p.ron", "--json", "slow"]);
+    assert_eq!(plan[0]["state"], "run");
+}
+
+#[test]
+fn a_time_limit_stops_the_run_cleanly() {
+    let project = Project::with(r#"(stages: {"a": command(shell: "sleep 60; echo 1 > o", outputs: ["o"])})"#);
+    let run = project.caco(&["run", "p.ron", "--max-time", "0.005"]);
+    assert_eq!(run.code, 75, "{}", run.err);
+}
+
+#[test]
+fn two_runs_over_one_store_compute_each_key_once() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "echo x >> $COUNT; sleep 0.5; echo 1 > o", outputs: ["o"], pass_env: ["COUNT"])})"#,
+    );
+    let count = project.path().join("count");
+    let start = || project.command(&["run", "p.ron"]).env("COUNT", &count).stderr(Stdio::null()).spawn().unwrap();
+    let mut runs = [start(), start(), start()];
+    runs.iter_mut().for_each(|run| assert!(run.wait().unwrap().success()));
+    assert_eq!(project.read("count"), "x\n");
+}
