@@ -17,6 +17,7 @@ pub mod model;
 pub mod report;
 pub mod rng;
 pub mod schedule;
+pub mod score;
 pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;

@@ -53,7 +53,7 @@ pub struct Regression {
 impl Regression {
     /// Features [n, d] of any float type and labels [n] (i64, 0 to `classes` − 1) on one device.
     pub fn new(features: &Tensor, labels: &Tensor, classes: i64) -> Result<Self> {
-        let (n, d) = features.size2()?;
+        let (n, _) = features.size2()?;
         ensure!(n > 0 && labels.size() == [n], "{n} images, and labels of shape {:?}", labels.size());
         ensure!(classes >= 2, "{classes} class(es); a classifier needs two");
         let (least, most) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
@@ -85,7 +85,7 @@ impl Regression {
         let bias = &centred_bias - weight.matmul(&self.mean);
         let classifier = Classifier { weight: weight.copy(), bias };
         if self.minima.len() == 2 {
-            self.minima.remove(0);
+            drop(self.minima.remove(0));
         }
         self.minima.push((strength, at));
         Ok(Fit { classifier, objective: value, steps, evaluations })
@@ -252,10 +252,10 @@ impl Curvature {
         let turned = self.class_vectors.tr().matmul(&weight).matmul(&self.feature_vectors);
         let divided = turned / (self.class_values.outer(&self.feature_values) + strength);
         let weight = self.class_vectors.matmul(&divided).matmul(&self.feature_vectors.tr());
-        // The same bias on all classes changes nothing: a direction of no curvature, and no gradient. Any positive
-        // value will do for it.
+        // The same bias on all classes changes nothing: a direction of no curvature, in which a gradient is rounding only.
+        let bias = bias - bias.mean(Kind::Double);
         let floor = self.class_values.max().double_value(&[]).max(1e-300) * 1e-9;
-        let turned = self.class_vectors.tr().mv(bias) / (self.class_values.clamp_min(floor) * self.mass);
+        let turned = self.class_vectors.tr().mv(&bias) / (self.class_values.clamp_min(floor) * self.mass);
         let bias = self.class_vectors.mv(&turned) - weight.mv(&self.centre);
         Tensor::cat(&[weight, bias.unsqueeze(1)], 1).view(-1)
     }
@@ -291,7 +291,8 @@ mod tests {
         let leaf = at.set_requires_grad(true);
         let (weight, bias) = problem.split(&leaf);
         let scores = problem.features.matmul(&weight.tr()) + bias;
-        let loss = scores.cross_entropy_for_logits(&labels) * 40.0 + weight.square().sum(Kind::Double) * 0.35;
+        let entropy = scores.log_softmax(1, Kind::Double).nll_loss(&labels) * 40.0;
+        let loss = entropy + weight.square().sum(Kind::Double) * 0.35;
         let expected = Tensor::run_backward(&[&loss], &[&leaf], false, false);
         assert!((value - loss.double_value(&[])).abs() < 1e-10);
         assert!((gradient - &expected[0]).abs().max().double_value(&[]) < 1e-10);
@@ -310,7 +311,7 @@ mod tests {
         let vector = (&vector - vector.mean_dim(0, true, None)).view(-1);
         let (_, near) = problem.evaluate(&(&vector * 1e-6));
         let again = problem.precondition(&((near - at_zero) / 1e-6));
-        let error = (again - &vector).abs().max().double_value(&[]);
+        let error = (&again - &vector).abs().max().double_value(&[]);
         assert!(error < 1e-4, "{error}");
     }
 

@@ -6,7 +6,6 @@ pub mod lbfgs;
 pub mod linear;
 pub mod logistic;
 pub mod predictions;
-pub mod score;
 #[cfg(test)]
 mod sketch;
 pub mod split;

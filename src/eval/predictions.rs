@@ -1,7 +1,6 @@
 //! What an evaluation answered, image by image: enough to compute each of its figures again.
 
-use super::score;
-use crate::{interval, metric::Metric, tensors::Tensors};
+use crate::{interval, metric::Metric, score, tensors::Tensors};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;

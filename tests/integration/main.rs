@@ -3,10 +3,14 @@
 mod architecture;
 mod caching;
 #[cfg(feature = "torch")]
+mod evaluation;
+#[cfg(feature = "torch")]
 mod experiment;
 mod mistakes;
 #[cfg(feature = "torch")]
 mod parity;
 mod project;
+#[cfg(feature = "torch")]
+mod reference;
 mod signals;
 mod store;

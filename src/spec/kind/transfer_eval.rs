@@ -52,7 +52,7 @@ fn share() -> f64 {
 
 impl Kind for TransferEval {
     const NAME: &'static str = "transfer_eval";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
     const SOURCES: &'static [&'static str] = &["train", "val", "test"];

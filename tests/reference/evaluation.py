@@ -1,0 +1,77 @@
+"""What evaluation must agree with, computed by scikit-learn and plain numpy.
+
+    python -m venv /tmp/reference && /tmp/reference/bin/pip install scikit-learn==1.9.1 safetensors
+    /tmp/reference/bin/python tests/reference/evaluation.py
+
+writes features.safetensors and evaluation.json beside this file; `tests/integration/reference.rs` reads them.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
+
+HERE = pathlib.Path(__file__).parent
+CLASSES, D = 7, 10
+rng = np.random.default_rng(20240607)
+means = rng.normal(size=(CLASSES, D))
+mix = rng.normal(size=(D, D))
+
+
+def draw(n):
+    # Classes of unequal size, features rectified and correlated as a network's are.
+    labels = rng.choice(CLASSES, size=n, p=np.arange(1, CLASSES + 1) / 28)
+    features = np.maximum((rng.normal(size=(n, D)) + 0.9 * means[labels]) @ mix + 0.5, 0)
+    return features.astype(np.float32), labels.astype(np.int64)
+
+
+train, train_labels = draw(240)
+test, test_labels = draw(150)
+save_file({"train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels}, HERE / "features.safetensors")
+
+
+def knn(k, temperature):
+    # scikit-learn's cosine distance is 1 - cosine.
+    weights = lambda distance: np.exp((1 - distance) / temperature)
+    model = KNeighborsClassifier(k, metric="cosine", weights=weights, algorithm="brute").fit(train, train_labels)
+    return model.predict(test)
+
+
+def logistic(strength):
+    # tol is on the mean's gradient; far below it scikit-learn stops where f64 has no more digits.
+    model = LogisticRegression(C=1 / strength, tol=1e-12, max_iter=100000).fit(train.astype(float), train_labels)
+    scores = model.decision_function(train.astype(float))
+    entropy = (np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1) - scores[np.arange(len(train)), train_labels]).sum()
+    on_test = model.decision_function(test.astype(float))
+    return {
+        "strength": strength,
+        "objective": entropy + strength / 2 * (model.coef_**2).sum(),
+        "scores": on_test.tolist(),
+        "top1": top_k_accuracy_score(test_labels, on_test, k=1, labels=range(CLASSES)),
+        "top5": top_k_accuracy_score(test_labels, on_test, k=5, labels=range(CLASSES)),
+        "mean_per_class": balanced_accuracy_score(test_labels, on_test.argmax(1)),
+        "mean_average_precision": np.mean([eleven_point(on_test[:, c], test_labels == c) for c in range(CLASSES)]),
+    }
+
+
+def eleven_point(scores, positive):
+    """As voc_ap(use_07_metric=True) of the well-known Python port of the VOC devkit has it."""
+    positive = positive[np.argsort(-scores, kind="stable")]
+    found = np.cumsum(positive)
+    recall, precision = found / positive.sum(), found / np.arange(1, len(positive) + 1)
+    average = 0.0
+    for threshold in np.arange(0.0, 1.1, 0.1):
+        beyond = precision[recall >= threshold]
+        average += (beyond.max() if len(beyond) else 0) / 11
+    return average
+
+
+result = {
+    "knn": [{"k": k, "temperature": t, "answers": knn(k, t).tolist()} for k, t in [(20, 0.2), (5, 0.07), (1, 0.2), (200, 0.2)]],
+    "logistic": [logistic(strength) for strength in [0.01, 1.0, 100.0]],
+}
+(HERE / "evaluation.json").write_text(json.dumps(result) + "\n")
