@@ -27,8 +27,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Executes one stage.
+/// Executes one stage, and leaves the determinism class under which it ran among its by-products.
 pub fn execute(task: &Task) -> Result<()> {
+    dispatch(task)?;
+    let path = task.job.byproducts.join("class.json");
+    let class = serde_json::to_vec(&crate::device::class())?;
+    std::fs::write(&path, class).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn dispatch(task: &Task) -> Result<()> {
     match task.job.kind.as_str() {
         Synthesize::NAME => synthesize::run(task),
         Index::NAME => index::run(task),

@@ -27,6 +27,9 @@ pub fn run(task: &Task) -> Result<()> {
     let device = device::open(&task.job.device, task.job.threads)?;
     let set = dataset(task, "index")?;
     let source = &training_views(task, &set, parameters.views.list(), parameters.batch, parameters.seed)?;
+    if parameters.monitor.is_some() {
+        tracing::warn!("the kNN monitor is not built yet: this training goes on without it, its result is the same");
+    }
     let look: &mut Look = &mut |_, _| Ok(None);
     let start = || initialised(task, &parameters, device);
     let (state, curve) = train(task, &parameters.model, &parameters, source, device, start, look)?;
