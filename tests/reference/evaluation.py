@@ -59,13 +59,14 @@ def logistic(strength):
 
 
 def eleven_point(scores, positive):
-    """As voc_ap(use_07_metric=True) of the well-known Python port of the VOC devkit has it."""
+    """As voc_ap(use_07_metric=True) of the well-known Python port of the VOC devkit has it, but that recalls are compared
+    with tenths exactly: in floating point 3/10 is less than 3 * 0.1."""
     positive = positive[np.argsort(-scores, kind="stable")]
     found = np.cumsum(positive)
-    recall, precision = found / positive.sum(), found / np.arange(1, len(positive) + 1)
+    precision = found / np.arange(1, len(positive) + 1)
     average = 0.0
-    for threshold in np.arange(0.0, 1.1, 0.1):
-        beyond = precision[recall >= threshold]
+    for tenth in range(11):
+        beyond = precision[10 * found >= tenth * positive.sum()]
         average += (beyond.max() if len(beyond) else 0) / 11
     return average
 
