@@ -4,7 +4,7 @@ PIPELINE ?= pipelines/tiny.ron
 CARGO ?= cargo
 CACO := target/release/caco
 
-.PHONY: reproduce test build check libtorch prerequisites lint clean-cache help
+.PHONY: reproduce test build libtorch prerequisites lint clean-cache help
 .DEFAULT_GOAL := help
 
 help: ## list the targets

@@ -1,4 +1,4 @@
-//! `ImageFilter.GaussianBlur` as Pillow does it (`src/libImaging/BoxBlur.c`), to the bit: three passes of a box whose ends
+//! `ImageFilter.GaussianBlur` written after Pillow's (`src/libImaging/BoxBlur.c`), meant to be equal to the bit: three passes of a box whose ends
 //! count by a fraction, along the rows and then along the columns, each pass rounded to eight bits.
 
 use super::{raster::Raster, vectorise::vectorised};

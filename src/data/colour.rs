@@ -1,4 +1,4 @@
-//! Colour operations as torchvision's `transforms.functional` does them on PIL images, to the bit: eight bits after each
+//! Colour operations as torchvision's `transforms.functional` does them on PIL images, meant to be equal to the bit: eight bits after each
 //! step, blends in single precision, hue by way of eight-bit HSV.
 
 use super::vectorise::vectorised;

@@ -1,4 +1,4 @@
-//! JPEG, to the bit as Pillow decodes it: libjpeg-turbo's slow integer DCT and smooth ("fancy") chroma upsampling. The
+//! JPEG, meant to be what Pillow decodes, to the bit: libjpeg-turbo's slow integer DCT and smooth ("fancy") chroma upsampling. The
 //! decoder is mozjpeg's, whose decoding half is libjpeg-turbo's; it is built from source with a C compiler alone, and
 //! has SIMD where nasm is at hand.
 

@@ -1,4 +1,4 @@
-//! Resizing as Pillow does it (`src/libImaging/Resample.c`), to the bit: the filter's support grows when shrinking,
+//! Resizing written after Pillow's (`src/libImaging/Resample.c`), meant to be equal to the bit: the filter's support grows when shrinking,
 //! rows first and then columns, each pass rounded to eight bits, weights in fixed point.
 
 use super::{raster::Raster, vectorise::vectorised};
