@@ -3,6 +3,7 @@
 mod check;
 mod display;
 mod doctor;
+mod embed;
 mod get;
 mod graph;
 mod log;
@@ -89,6 +90,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Copy an output out of the store
     Get(get::GetArgs),
+    /// Features of the images of any folder, as safetensors or npy
+    Embed(embed::EmbedArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
+        Command::Embed(args) => embed::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

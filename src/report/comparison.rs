@@ -23,10 +23,13 @@ pub struct Line {
     pub name: String,
     /// Its figures.
     pub cells: Vec<Cell>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_run: Option<String>,
 }
 
 /// One figure.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// What was evaluated, and how.
     pub evaluation: String,
@@ -46,8 +49,8 @@ pub struct Cell {
 /// A published figure beside ours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The figure, per cent.
-    pub per_cent: f64,
+    /// The figure, per cent; nothing where none is known.
+    pub per_cent: Option<f64>,
     /// Points of accuracy within which a figure counts as the same.
     pub margin: f64,
     /// Where it stands.
@@ -85,7 +88,7 @@ impl Figure {
         let first = &self.metrics[0];
         let single = first.interval.unwrap_or((first.value, first.value));
         let found = estimate(&self.runs, self.mean, single, deviation);
-        let samples = first.samples.unwrap_or(self.runs[0].right.len() as u64);
+        let samples = first.samples.unwrap_or_default();
         let several = self.runs.len() > 1;
         let measured = Metric {
             value: if several { found.value } else { first.value },
@@ -117,7 +120,10 @@ impl Claim {
         if self.verdict == Verdict::NotRun {
             return self;
         }
-        let (claimed, margin) = (self.per_cent / 100.0, self.margin / 100.0);
+        let Some(per_cent) = self.per_cent else {
+            return Claim { note: "there is no figure to hold it against".into(), ..self };
+        };
+        let (claimed, margin) = (per_cent / 100.0, self.margin / 100.0);
         let verdict = Verdict::of(claimed, measured.interval, margin);
         let mut notes = vec![format!("within ±{} points", self.margin)];
         if effort.runs == 1 {
@@ -143,6 +149,7 @@ mod tests {
             images: images.into(),
             labels: vec![0; 1000],
             right: (0..1000).map(|i| i < right).collect(),
+            rankings: vec![],
         };
         Figure {
             evaluation: "linear".into(),
@@ -154,7 +161,14 @@ mod tests {
 
     fn claim(per_cent: f64, margin: f64) -> Claim {
         let verdict = Verdict::Undecided;
-        Claim { per_cent, margin, source: "the paper".into(), second_hand: false, verdict, note: String::new() }
+        Claim {
+            per_cent: Some(per_cent),
+            margin,
+            source: "the paper".into(),
+            second_hand: false,
+            verdict,
+            note: String::new(),
+        }
     }
 
     #[test]
@@ -191,6 +205,14 @@ mod tests {
         assert_eq!(ours.cell(Some(&figure(&[500], "b")), None, 0.0).difference, None);
         let other = Figure { evaluation: "knn".into(), ..figure(&[500], "a") };
         assert_eq!(ours.cell(Some(&other), None, 0.0).difference, None);
+    }
+
+    #[test]
+    fn without_a_known_figure_nothing_is_judged() {
+        let unknown = Claim { per_cent: None, ..claim(0.0, 1.0) };
+        let shown = figure(&[700], "a").cell(None, Some(unknown), 0.0).claim.unwrap();
+        assert_eq!(shown.verdict, Verdict::Undecided);
+        assert!(shown.note.contains("no figure"));
     }
 
     #[test]

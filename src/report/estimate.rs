@@ -11,7 +11,7 @@
 
 use crate::{
     interval::{Pairs, Z, bootstrap, student},
-    score,
+    score::{self, Ranking},
 };
 
 /// The answers of one run.
@@ -19,10 +19,12 @@ use crate::{
 pub struct Run {
     /// What the images are: equal texts are the same images in the same order.
     pub images: String,
-    /// The class of each image.
+    /// The class of each image; where it can show several, image by image 1 for each that is there, 0 for others.
     pub labels: Vec<i64>,
-    /// Whether each image was answered right.
+    /// Whether each image was answered right. Empty for ranks.
     pub right: Vec<bool>,
+    /// The images as each class ranks them. Empty but for ranks.
+    pub rankings: Vec<Ranking>,
 }
 
 /// How single answers make a figure.
@@ -32,6 +34,8 @@ pub enum Mean {
     Images,
     /// Over classes of the mean over their images.
     Classes,
+    /// Over classes of the average precision of their ranking: no mean of single answers, so it is resampled.
+    Ranks,
 }
 
 /// A figure, and where its uncertainty comes from.
@@ -51,8 +55,20 @@ impl Run {
     fn figure(&self, mean: Mean) -> f64 {
         match mean {
             Mean::Images => self.right.iter().filter(|r| **r).count() as f64 / self.right.len().max(1) as f64,
-            Mean::Classes => score::mean_per_class(&self.labels, &self.right, self.classes(), None),
+            Mean::Classes | Mean::Ranks => self.resampled(mean, None),
         }
+    }
+
+    /// A mean over classes, each image counted so often.
+    fn resampled(&self, mean: Mean, counts: Option<&[u32]>) -> f64 {
+        match mean {
+            Mean::Ranks => score::mean_average_precision(&self.rankings, counts),
+            _ => score::mean_per_class(&self.labels, &self.right, self.classes(), counts),
+        }
+    }
+
+    fn images(&self) -> usize {
+        self.labels.len() / self.rankings.len().max(1)
     }
 
     fn classes(&self) -> usize {
@@ -82,8 +98,11 @@ pub fn estimate(runs: &[Run], mean: Mean, single: (f64, f64), assumed: f64) -> E
     }
     let seeds = Part::of_runs(&figures);
     // Runs on images of their own have all their variance between them.
-    let images = if alike(runs) { Part::of_images(&means(runs), runs, mean) } else { Part::NONE };
-    let shared = if alike(runs) { interaction(runs, mean) } else { 0.0 };
+    let (images, shared) = match mean {
+        _ if !alike(runs) => (Part::NONE, 0.0),
+        Mean::Ranks => (Part::resampled(runs, &[]), 0.0),
+        _ => (Part::of_images(&means(runs), runs, mean), interaction(runs, mean)),
+    };
     let half = half_width(seeds, images, shared);
     let between = seeds.variance * runs.len() as f64;
     Estimate { value, interval: bounded(value - half, value + half, 0.0), between, within: images.variance }
@@ -103,13 +122,17 @@ pub fn difference(first: &[Run], second: &[Run], mean: Mean, assumed: f64) -> Op
         let (low, high) = widened(value, paired(a, b, mean), assumed * std::f64::consts::SQRT_2);
         return Some((value, bounded(low, high, -1.0)));
     }
-    let apart: Vec<f64> = means(first).iter().zip(means(second)).map(|(a, b)| a - b).collect();
     let seeds = |figures: &[f64]| match figures.len() {
         1 => Part { variance: assumed * assumed, freedom: f64::INFINITY },
         _ => Part::of_runs(figures),
     };
-    let images = Part::of_images(&apart, first, mean);
-    let shared = interaction(first, mean) + interaction(second, mean);
+    let (images, shared) = match mean {
+        Mean::Ranks => (Part::resampled(first, second), 0.0),
+        _ => {
+            let apart: Vec<f64> = means(first).iter().zip(means(second)).map(|(a, b)| a - b).collect();
+            (Part::of_images(&apart, first, mean), interaction(first, mean) + interaction(second, mean))
+        }
+    };
     let half = half_width(seeds(&ones).and(seeds(&twos)), images, shared);
     Some((value, bounded(value - half, value + half, -1.0)))
 }
@@ -130,10 +153,9 @@ fn by_run(first: &[Run], second: &[Run], ones: &[f64], twos: &[f64]) -> Option<(
 fn paired(a: &Run, b: &Run, mean: Mean) -> (f64, f64) {
     match mean {
         Mean::Images => Pairs::count(&a.right, &b.right).difference(),
-        Mean::Classes => bootstrap(a.right.len(), 0, |counts| {
-            let figure = |run: &Run| score::mean_per_class(&run.labels, &run.right, run.classes(), Some(counts));
-            figure(a) - figure(b)
-        }),
+        Mean::Classes | Mean::Ranks => {
+            bootstrap(a.images(), 0, |counts| a.resampled(mean, Some(counts)) - b.resampled(mean, Some(counts)))
+        }
     }
 }
 
@@ -158,6 +180,18 @@ impl Part {
         let variance = self.variance + other.variance;
         let squares = self.variance.powi(2) / self.freedom + other.variance.powi(2) / other.freedom;
         Part { variance, freedom: if squares > 0.0 { variance * variance / squares } else { f64::INFINITY } }
+    }
+
+    /// Of the mean of rankings' figures, less that of others on the same images, over those images. It holds what comes from
+    /// seeds meeting images, which is not told apart here: the interval is a little too wide rather than too short.
+    fn resampled(runs: &[Run], others: &[Run]) -> Part {
+        let (low, high) = bootstrap(runs[0].images(), 0, |counts| {
+            let mean = |runs: &[Run]| {
+                runs.iter().map(|run| run.resampled(Mean::Ranks, Some(counts))).sum::<f64>() / runs.len().max(1) as f64
+            };
+            mean(runs) - mean(others)
+        });
+        Part { variance: ((high - low) / (2.0 * Z)).powi(2), freedom: f64::INFINITY }
     }
 
     /// Of the mean of one value an image.
@@ -252,7 +286,7 @@ mod tests {
         let mut run = || {
             let level = level + seeds * rng.normal();
             let right = images.iter().map(|image| level + image + 0.4 * rng.normal() > 0.0).collect();
-            Run { images: "same".into(), labels: labels.clone(), right }
+            Run { images: "same".into(), labels: labels.clone(), right, rankings: vec![] }
         };
         (0..runs).map(|_| run()).collect()
     }
@@ -317,6 +351,36 @@ mod tests {
             bootstrap(1000, 0, |counts| score::mean_per_class(&run.labels, &run.right, 10, Some(counts)))
         });
         assert!((0.93..=0.97).contains(&share), "{share}");
+    }
+
+    /// Runs that rank 300 images for two classes; `noise` is what they do not know.
+    fn ranked(rng: &mut Rng, runs: usize, noise: f64) -> Vec<Run> {
+        let mut images = Rng::new(9, "ranked", 0, 0);
+        let shown: Vec<bool> = (0..600).map(|_| images.chance(0.3)).collect();
+        let labels = shown.iter().map(|&there| there.into()).collect::<Vec<i64>>();
+        let mut run = || {
+            let scores: Vec<f64> =
+                shown.iter().map(|&there| f64::from(u8::from(there)) + noise * rng.normal()).collect();
+            let rankings = score::rankings(&scores, &shown, 2);
+            Run { images: "same".into(), labels: labels.clone(), right: vec![], rankings }
+        };
+        (0..runs).map(|_| run()).collect()
+    }
+
+    #[test]
+    fn rankings_are_resampled() {
+        let rng = &mut Rng::new(4, "estimate", 0, 0);
+        let (good, bad) = (ranked(rng, 3, 0.4), ranked(rng, 3, 1.5));
+        let found = estimate(&good, Mean::Ranks, (0.0, 1.0), 0.0);
+        assert!(
+            (found.value - average(&good.iter().map(|run| run.figure(Mean::Ranks)).collect::<Vec<_>>())).abs() < 1e-12
+        );
+        assert!(found.within > 0.0 && found.between > 0.0 && found.interval.0 < found.value);
+        let (apart, (low, high)) = difference(&good, &bad, Mean::Ranks, 0.0).unwrap();
+        assert!(0.1 < low && low < apart && apart < high, "{low} {apart} {high}");
+        // Two single runs are resampled together.
+        let (apart, (low, high)) = difference(&good[..1], &good[..1], Mean::Ranks, 0.0).unwrap();
+        assert_eq!((apart, low, high), (0.0, 0.0, 0.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A comparison for terminals, Markdown, spreadsheets and papers.
 
 use super::comparison::{Cell, Claim, Comparison, Line};
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 const HEADINGS: [&str; 9] = [
     "encoder",
@@ -26,16 +26,23 @@ impl Claim {
     fn words(&self) -> String {
         let second_hand = if self.second_hand { ", second-hand" } else { "" };
         let note = if self.note.is_empty() { String::new() } else { format!(" ({})", self.note) };
-        format!("{:.1} ({}{second_hand}): {}{note}", self.per_cent, self.source, self.verdict.words())
+        let figure = self.per_cent.map_or("no figure known".into(), |value| format!("{value:.1}"));
+        format!("{figure} ({}{second_hand}): {}{note}", self.source, self.verdict.words())
     }
 }
 
 impl Comparison {
-    fn cells(&self) -> impl Iterator<Item = (&Line, &Cell)> {
-        self.lines.iter().flat_map(|line| line.cells.iter().map(move |cell| (line, cell)))
+    /// Every figure with its line. A line that was not run and of which nothing is claimed has an empty one.
+    fn cells(&self) -> Vec<(&Line, Cow<'_, Cell>)> {
+        let of_line = |line: &Line| match &line.not_run {
+            Some(_) if line.cells.is_empty() => vec![Cow::Owned(Cell::default())],
+            _ => line.cells.iter().map(Cow::Borrowed).collect(),
+        };
+        self.lines.iter().flat_map(|line| of_line(line).into_iter().map(move |cell| (line, cell))).collect()
     }
 
-    fn row((line, cell): (&Line, &Cell)) -> [String; 9] {
+    fn row(line: &Line, cell: &Cell) -> [String; 9] {
+        let why = || line.not_run.as_ref().map_or(String::new(), |why| format!("not run ({why})"));
         let measured = cell.measured.as_ref();
         let interval = measured.and_then(|m| m.interval);
         let difference = cell
@@ -50,13 +57,13 @@ impl Comparison {
             measured.map_or(String::new(), |m| per_cent(m.value)),
             interval.map_or(String::new(), |(low, high)| format!("{} – {}", per_cent(low), per_cent(high))),
             difference.unwrap_or_default(),
-            cell.claim.as_ref().map_or(String::new(), Claim::words),
+            cell.claim.as_ref().map_or_else(why, Claim::words),
         ]
     }
 
     /// The headings and rows that hold anything: a column that is empty throughout is left out.
     fn table(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
-        let rows: Vec<[String; 9]> = self.cells().map(Self::row).collect();
+        let rows: Vec<[String; 9]> = self.cells().iter().map(|(line, cell)| Self::row(line, cell)).collect();
         let used: Vec<usize> = (0..HEADINGS.len()).filter(|i| rows.iter().any(|row| !row[*i].is_empty())).collect();
         let pick = |row: &[String; 9]| used.iter().map(|i| row[*i].clone()).collect();
         (used.iter().map(|i| HEADINGS[*i]).collect(), rows.iter().map(pick).collect())
@@ -98,7 +105,7 @@ impl Comparison {
     pub fn csv(&self) -> String {
         let mut text = format!("{FIELDS}\n");
         for (line, cell) in self.cells() {
-            writeln!(text, "{}", fields(line, cell).map(|field| quoted(&field)).join(","))
+            writeln!(text, "{}", fields(line, &cell).map(|field| quoted(&field)).join(","))
                 .expect("a string takes all text");
         }
         text
@@ -136,12 +143,12 @@ fn fields(line: &Line, cell: &Cell) -> [String; 18] {
         number(cell.difference.map(|d| d.0)),
         number(cell.difference.map(|d| d.1.0)),
         number(cell.difference.map(|d| d.1.1)),
-        number(claim.map(|c| c.per_cent)),
+        number(claim.and_then(|c| c.per_cent)),
         number(claim.map(|c| c.margin)),
         said(|c| c.source.clone()),
         said(|c| c.second_hand.to_string()),
-        said(|c| c.verdict.words().into()),
-        said(|c| c.note.clone()),
+        claim.map_or_else(|| line.not_run.as_ref().map_or("", |_| "not run"), |c| c.verdict.words()).into(),
+        claim.map(|c| c.note.clone()).or_else(|| line.not_run.clone()).unwrap_or_default(),
     ]
 }
 
@@ -182,7 +189,7 @@ mod tests {
             claim,
         };
         let claim = |verdict, note: &str| Claim {
-            per_cent: 71.3,
+            per_cent: Some(71.3),
             margin: 1.0,
             source: "the paper, table 1".into(),
             second_hand: true,
@@ -193,9 +200,10 @@ mod tests {
         let seeds = Cell { runs: vec![0.69, 0.7, 0.71], ..cell(1400, Some((0.25, (0.22, 0.28))), Some(undecided)) };
         let not_run = Cell { measured: None, ..cell(0, None, Some(claim(Verdict::NotRun, "no images here"))) };
         let lines = vec![
-            Line { name: "untrained".into(), cells: vec![cell(900, None, None)] },
-            Line { name: "long, \"best\" | 100%".into(), cells: vec![seeds] },
-            Line { name: "800_epochs".into(), cells: vec![not_run] },
+            Line { name: "untrained".into(), cells: vec![cell(900, None, None)], not_run: None },
+            Line { name: "long, \"best\" | 100%".into(), cells: vec![seeds], not_run: None },
+            Line { name: "800_epochs".into(), cells: vec![not_run], not_run: Some("no images here".into()) },
+            Line { name: "cooperative".into(), cells: vec![], not_run: Some("collapsed".into()) },
         ];
         Comparison { baseline: Some("untrained".into()), lines }
     }

@@ -63,7 +63,8 @@ impl Reader<'_> {
         let rows = self.runs(name);
         let claims: Vec<&kind::Claim> = rows.iter().flat_map(|(_, row)| &row.claims).collect();
         if let Some(why) = rows.iter().find_map(|(_, row)| row.not_run.as_ref()) {
-            return Ok(Line { name: name.into(), cells: claims.into_iter().map(|c| not_run(c, why)).collect() });
+            let cells = claims.into_iter().map(|c| not_run(c, why)).collect();
+            return Ok(Line { name: name.into(), cells, not_run: Some(why.clone()) });
         }
         let is_baseline = self.parameters.baseline.as_deref() == Some(name);
         let mut cells = vec![];
@@ -78,7 +79,7 @@ impl Reader<'_> {
                 cells.push(figure.cell(base, claim, self.parameters.seed_deviation / 100.0));
             }
         }
-        Ok(Line { name: name.into(), cells })
+        Ok(Line { name: name.into(), cells, not_run: None })
     }
 
     /// The claim, its verdict still open unless there can be none.
@@ -136,10 +137,15 @@ fn figure(evaluation: &str, found: &[Found], of: predictions::Figure) -> Result<
     };
     let run = |run: &Found| Run {
         images: run.predictions.images.clone().unwrap_or_default(),
-        labels: run.predictions.labels.clone(),
+        labels: run.predictions.labels(),
         right: run.predictions.right(of),
+        rankings: run.predictions.rankings(),
     };
-    let mean = if of == predictions::Figure::MeanPerClass { Mean::Classes } else { Mean::Images };
+    let mean = match of {
+        predictions::Figure::Top1 | predictions::Figure::Top5 => Mean::Images,
+        predictions::Figure::MeanPerClass => Mean::Classes,
+        predictions::Figure::Map11 => Mean::Ranks,
+    };
     let metrics = found.iter().map(metric).collect::<Result<_>>()?;
     Ok(Figure { evaluation: evaluation.into(), metrics, runs: found.iter().map(run).collect(), mean })
 }

@@ -2,9 +2,9 @@
 
 use super::{counted, dataset, images_digest};
 use crate::{
-    data::{Loader, Reading, Transform},
+    data::{Dataset, Loader, Reading, Transform},
     device,
-    eval::features::{Extraction, Set, extract},
+    eval::features::{self, Extraction, Labels, Set},
     job::{Stopped, Task},
     model::Encoder,
     spec::kind::Features,
@@ -13,10 +13,14 @@ use anyhow::Result;
 
 /// Writes `features.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
+    extract(task, &dataset(task, "index")?, images_digest(task, "index")?)
+}
+
+/// Writes `features.safetensors` of the images of `set`, of which `digest` says what they are.
+pub(super) fn extract(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
-    let set = dataset(task, "index")?;
     let transform = Transform::Centre {
         resize: parameters.resize as usize,
         crop: parameters.crop as usize,
@@ -30,19 +34,21 @@ pub fn run(task: &Task) -> Result<()> {
         seed: 0,
         threads: task.job.threads,
     };
+    let labels = set.labels();
     let extraction = Extraction {
         encoder: &encoder,
-        source: &Loader::new(&set, reading)?,
+        source: &Loader::new(set, reading)?,
         batch: parameters.batch.into(),
-        labels: &set.labels(),
-        set: &Set { classes: set.classes.clone(), images: images_digest(task, "index")? },
+        labels: &labels,
+        kept: &set.shown().map_or_else(|| Labels::One(labels.clone()), Labels::Several),
+        set: &Set { classes: set.classes.clone(), images: digest },
         device,
         precision: parameters.precision,
     };
     let told = counted(task, "images");
     let total = set.images.len() as u64;
     let partial = task.job.work.join("features.partial");
-    let finished = extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
+    let finished = features::extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
         told(done, total);
         !task.stopping()
     })?;

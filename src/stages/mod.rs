@@ -2,6 +2,7 @@
 //! the engine's words ([`Task`]) and the experiment half.
 
 mod compare;
+mod embed;
 mod features;
 mod index;
 mod init_bank;
@@ -12,6 +13,7 @@ mod pretrain;
 mod synthesize;
 mod training;
 mod transfer_eval;
+mod transfer_several;
 
 use crate::{
     data::{Dataset, Loader, Reading, Transform},
@@ -47,6 +49,7 @@ fn dispatch(task: &Task) -> Result<()> {
         LinearEval::NAME => linear_eval::run(task),
         TransferEval::NAME => transfer_eval::run(task),
         Compare::NAME => compare::run(task),
+        crate::job::EMBED => embed::run(task),
         other => bail!("kind '{other}' is not built in"),
     }
 }

@@ -1,12 +1,13 @@
 //! Kind `transfer_eval`: logistic regression on frozen features, its strength chosen on validation images.
 
+use super::transfer_several;
 use crate::{
     device,
     eval::{
-        features::Features,
+        features::{Features, Labels},
         linear::likeliest,
         logistic::{Classifier, Regression},
-        predictions::{Figure, Predictions},
+        predictions::{Answers, Figure, Predictions},
         split,
     },
     job::{Progress, Stopped, Task},
@@ -19,45 +20,33 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 /// Largest absolute gradient entry, per image, at which a fit has converged.
-const TOLERANCE: f64 = 1e-9;
+pub(super) const TOLERANCE: f64 = 1e-9;
 
 /// Writes `classifier.safetensors` and `predictions.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: TransferEval = task.parameters()?;
     device::open("cpu", task.job.threads)?;
-    let train = Features::read(task.input("train")?)?;
-    let test = Features::read(task.input("test")?)?;
-    let classes = train.set.classes.clone();
-    ensure!(classes == test.set.classes, "train and test images are of other classes");
-    let (fit_on, choose_on) = match &parameters.val {
-        Some(_) => {
-            let val = Features::read(task.input("val")?)?;
-            ensure!(classes == val.set.classes, "train and val images are of other classes");
-            (train, val)
-        }
-        None => {
-            let split = split::stratified(&train.labels, classes.len(), parameters.val_share, parameters.seed);
-            (train.select(&split.train), train.select(&split.val))
-        }
-    };
+    let sets = read(task, &parameters)?;
     let figure = match parameters.metric {
+        TransferMetric::Map11 => return transfer_several::run(task, &parameters, sets),
         TransferMetric::Top1 => Figure::Top1,
         TransferMetric::MeanPerClass => Figure::MeanPerClass,
     };
+    let Sets { fit_on, choose_on, test } = sets;
     let tried = try_all(task, &parameters, &fit_on, &choose_on, figure)?;
     let (strength, on_val) = best(&tried);
     let all = Tensor::cat(&[&fit_on.features, &choose_on.features], 0);
-    let labels = [fit_on.labels, choose_on.labels].concat();
-    let classifier =
-        Regression::new(&all, &Tensor::from_slice(&labels), classes.len() as i64)?.fit(strength, TOLERANCE)?.classifier;
+    let labels = [fit_on.labels.one()?, choose_on.labels.one()?].concat();
+    let classes = test.set.classes.len() as i64;
+    let classifier = Regression::new(&all, &Tensor::from_slice(&labels), classes)?.fit(strength, TOLERANCE)?.classifier;
+    let likeliest = likeliest(&classifier.scores(&test.features), 1)?;
     let predictions = Predictions {
         evaluation: TransferEval::NAME.into(),
         split: "test".into(),
-        images: Some(test.set.images.clone()),
-        classes,
+        images: Some(test.set.images),
+        classes: test.set.classes,
         figures: vec![figure],
-        answers: likeliest(&classifier.scores(&test.features), 1)?,
-        labels: test.labels,
+        answers: Answers::Classes { labels: test.labels.one()?.into(), likeliest },
     };
     write(task, &classifier, strength, &tried)?;
     predictions.write(&task.output("predictions.safetensors"))?;
@@ -65,6 +54,31 @@ pub fn run(task: &Task) -> Result<()> {
     metrics.push(Metric::new(figure.name(), "val", on_val));
     metrics.push(Metric::new("strength", "val", strength));
     task.metrics(&metrics)
+}
+
+/// The three sets of images, of the same classes.
+pub(super) struct Sets {
+    pub fit_on: Features,
+    pub choose_on: Features,
+    pub test: Features,
+}
+
+fn read(task: &Task, parameters: &TransferEval) -> Result<Sets> {
+    let train = Features::read(task.input("train")?)?;
+    let test = Features::read(task.input("test")?)?;
+    let classes = train.set.classes.len();
+    ensure!(train.set.classes == test.set.classes, "train and test images are of other classes");
+    if parameters.val.is_some() {
+        let val = Features::read(task.input("val")?)?;
+        ensure!(train.set.classes == val.set.classes, "train and val images are of other classes");
+        return Ok(Sets { fit_on: train, choose_on: val, test });
+    }
+    let (share, seed) = (parameters.val_share, parameters.seed);
+    let split = match &train.labels {
+        Labels::One(labels) => split::stratified(labels, classes, share, seed),
+        Labels::Several(_) => split::stratified(&vec![0; train.images()], 1, share, seed),
+    };
+    Ok(Sets { fit_on: train.select(&split.train), choose_on: train.select(&split.val), test })
 }
 
 /// Each strength, the strongest first, with its figure on the validation images.
@@ -76,15 +90,17 @@ fn try_all(
     figure: Figure,
 ) -> Result<Vec<(f64, f64)>> {
     let classes = fit_on.set.classes.len();
-    let mut regression = Regression::new(&fit_on.features, &Tensor::from_slice(&fit_on.labels), classes as i64)?;
+    let labels = Tensor::from_slice(fit_on.labels.one()?);
+    let mut regression = Regression::new(&fit_on.features, &labels, classes as i64)?;
+    let to_guess = choose_on.labels.one()?;
     let mut tried = vec![];
     // From strong to weak: each fit starts where the last, smoother ones ended.
     for strength in strengths(parameters).into_iter().rev() {
         let classifier = regression.fit(strength, TOLERANCE)?.classifier;
         let answers = likeliest(&classifier.scores(&choose_on.features), 1)?;
-        let right = score::hits(&choose_on.labels, &answers, 1, 1);
+        let right = score::hits(to_guess, &answers, 1, 1);
         let value = match figure {
-            Figure::MeanPerClass => score::mean_per_class(&choose_on.labels, &right, classes, None),
+            Figure::MeanPerClass => score::mean_per_class(to_guess, &right, classes, None),
             _ => right.iter().filter(|r| **r).count() as f64 / right.len() as f64,
         };
         tried.push((strength, value));
@@ -99,13 +115,13 @@ fn try_all(
 }
 
 /// The strength that answers the validation images best, of equal ones the stronger; and how well it does.
-fn best(tried: &[(f64, f64)]) -> (f64, f64) {
+pub(super) fn best(tried: &[(f64, f64)]) -> (f64, f64) {
     let first = tried[0];
     tried.iter().fold(first, |best, &one| if one.1 > best.1 { one } else { best })
 }
 
 /// Log-spaced, the weakest first.
-fn strengths(parameters: &TransferEval) -> Vec<f64> {
+pub(super) fn strengths(parameters: &TransferEval) -> Vec<f64> {
     let (low, high) = (parameters.range.0.ln(), parameters.range.1.ln());
     let steps = f64::from(parameters.strengths.max(2) - 1);
     (0..parameters.strengths).map(|i| (low + (high - low) * f64::from(i) / steps).exp()).collect()

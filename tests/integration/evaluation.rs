@@ -123,9 +123,42 @@ fn linear_eval(seed: u64) -> Place {
     run(&format!("linear{seed}"), "linear_eval", parameters, &inputs)
 }
 
+/// The ground's features, of which every image shows its class and, for every second one, the next.
+fn several(i: usize) -> PathBuf {
+    let Ground { images, indices, encoder, .. } = ground();
+    let folder = root().join(format!("several{i}"));
+    fs::create_dir_all(&folder).unwrap();
+    let text = fs::read_to_string(&indices[i]).unwrap();
+    let mut lines = text.lines();
+    let mut changed = lines.next().unwrap().to_string();
+    for (number, line) in lines.enumerate() {
+        let mut image: Value = serde_json::from_str(line).unwrap();
+        let label = image["label"].as_u64().unwrap();
+        let shows = if number % 2 == 0 { vec![label] } else { vec![label, (label + 1) % 6] };
+        image["shows"] = json!(shows);
+        changed += &format!("\n{image}");
+    }
+    let index = folder.join("index.jsonl");
+    fs::write(&index, changed).unwrap();
+    let parameters = json!({"encoder": "e", "index": "i", "resize": 16, "crop": 16, "batch": 32});
+    let inputs = [("encoder", encoder.clone()), ("index", index), ("index.images", images[i].clone())];
+    run(&format!("several-features{i}"), "features", parameters, &inputs).file("features.safetensors")
+}
+
+fn on_several(name: &str, mut parameters: Value) -> Place {
+    static FEATURES: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let [train, test] = FEATURES.get_or_init(|| [several(0), several(1)]).clone();
+    for (slot, value) in [("train", json!("train")), ("test", json!("test")), ("metric", json!("Map11"))] {
+        parameters[slot] = value;
+    }
+    run(name, "transfer_eval", parameters, &[("train", train), ("test", test)])
+}
+
 #[test]
 fn every_figure_is_computed_again_from_its_predictions() {
     let evaluations = [
+        on_several("several", json!({"strengths": 3, "range": [0.01, 1.0]})),
+        on_several("several-svm", json!({"strengths": 3, "range": [0.01, 1.0], "classifier": "Svm"})),
         on_features("knn", "knn", json!({"k": 5})),
         on_features("transfer", "transfer_eval", json!({"strengths": 4, "range": [0.01, 100.0]})),
         on_features("per-class", "transfer_eval", json!({"strengths": 2, "metric": "MeanPerClass"})),
@@ -134,7 +167,7 @@ fn every_figure_is_computed_again_from_its_predictions() {
     let mut seen = vec![];
     for place in &evaluations {
         let predictions = place.predictions();
-        assert_eq!(predictions.labels.len(), 60);
+        assert_eq!(predictions.samples(), 60);
         let told = place.metrics();
         for again in predictions.metrics() {
             assert!(told.contains(&again), "{}: {again:?} is not among {told:?}", predictions.evaluation);
@@ -143,6 +176,8 @@ fn every_figure_is_computed_again_from_its_predictions() {
         }
     }
     let expected = [
+        ("transfer_eval", "map11"),
+        ("transfer_eval", "map11"),
         ("knn", "top1"),
         ("transfer_eval", "top1"),
         ("transfer_eval", "mean_per_class"),
@@ -190,6 +225,57 @@ fn compare(name: &str, parameters: Value, rows: &[Vec<&Place>]) -> Comparison {
         assert!(!fs::read_to_string(place.file(form)).unwrap().is_empty());
     }
     serde_json::from_slice(&fs::read(place.file("comparison.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn rankings_are_compared_too() {
+    let parameters = json!({"strengths": 2, "range": [0.1, 1.0]});
+    let (ours, base) = (on_several("ranked-ours", parameters), {
+        on_several("ranked-base", json!({"strengths": 2, "range": [0.1, 1.0], "classifier": "Svm"}))
+    });
+    let parameters = json!({
+        "baseline": "base",
+        "rows": [{"name": "base", "results": ["a"]}, {"name": "ours", "results": ["b"]}],
+    });
+    let cell = compare("ranked", parameters, &[vec![&base], vec![&ours]]).lines[1].cells[0].clone();
+    assert_eq!(cell.measured.as_ref().unwrap(), &ours.predictions().metrics()[0]);
+    let (difference, (low, high)) = cell.difference.unwrap();
+    let expected = ours.metrics()[0].value - base.metrics()[0].value;
+    assert!((difference - expected).abs() < 1e-12 && low <= difference && difference <= high);
+}
+
+#[test]
+fn images_of_any_folder_are_embedded() {
+    let Ground { images: [images, _], encoder, features: [features, _], indices: [index, _] } = ground();
+    let out = root().join("mine.npy");
+    let caco = |out: &Path, images: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_caco"));
+        command.arg("embed").arg(images).args(["--resize", "16", "--crop", "16", "--batch", "32", "--device", "cpu"]);
+        command.arg("--encoder").arg(encoder).arg("--out").arg(out).output().unwrap()
+    };
+    let printed = caco(&out, images);
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    // The same images in the same order as the index lists them.
+    let found = tch::Tensor::read_npy(&out).unwrap();
+    let expected = caco::eval::features::Features::read(features).unwrap().features;
+    assert_eq!(found.size(), expected.size());
+    assert!((&found - &expected).abs().max().double_value(&[]) < 1e-5);
+    let listed = fs::read_to_string(root().join("mine.txt")).unwrap();
+    let paths: Vec<String> = fs::read_to_string(index)
+        .unwrap()
+        .lines()
+        .skip(1)
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["path"].as_str().unwrap().to_string())
+        .collect();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), paths);
+    assert!(!root().join("mine.npy.work").exists());
+    let out = root().join("mine.safetensors");
+    assert!(caco(&out, images).status.success());
+    let file = caco::tensors::Tensors::read(&out).unwrap();
+    assert_eq!(file.tensors["features"], found);
+    assert_eq!(serde_json::from_str::<Vec<String>>(&file.metadata["paths"]).unwrap(), paths);
+    let printed = caco(&root().join("mine.csv"), images);
+    assert!(String::from_utf8_lossy(&printed.stderr).contains("FILE.npy"));
 }
 
 #[test]

@@ -5,9 +5,11 @@ use caco::{
         knn::{Vote, classify},
         linear::likeliest,
         logistic::Regression,
-        predictions::{Figure, Predictions},
+        one_vs_rest::{OneVsRest, prepared},
+        predictions::{Answers, Figure, Predictions},
     },
-    score::mean_average_precision,
+    score::{mean_average_precision, rankings},
+    spec::kind::TransferClassifier,
     tensors::Tensors,
 };
 use serde_json::Value;
@@ -64,6 +66,23 @@ fn regressions_end_where_scikit_learns_do() {
 }
 
 #[test]
+fn one_class_is_told_from_the_rest_as_in_scikit_learn() {
+    let Reference { train, expected, .. } = reference();
+    let shown: Vec<bool> =
+        train.1.iter().flat_map(|label| (0..CLASSES as i64).map(move |class| class == *label)).collect();
+    for case in expected["one_vs_rest"].as_array().unwrap() {
+        let kind: TransferClassifier = serde_json::from_value(case["kind"].clone()).unwrap();
+        let (class, strength) = (case["class"].as_u64().unwrap() as usize, case["strength"].as_f64().unwrap());
+        let learner = OneVsRest::new(&prepared(&train.0.to_kind(Kind::Double), kind), &shown, CLASSES, kind).unwrap();
+        let (weights, bias) = learner.fit(class, &[strength], 1e-11).unwrap().remove(0);
+        let theirs: Vec<f64> = serde_json::from_value(case["weights"].clone()).unwrap();
+        let apart = (weights - Tensor::from_slice(&theirs)).abs().max().double_value(&[]);
+        let apart = apart.max((bias - case["bias"].as_f64().unwrap()).abs());
+        assert!(apart < 1e-4, "{kind:?}, class {class}, strength {strength}: {apart} apart");
+    }
+}
+
+#[test]
 fn figures_are_scikit_learns() {
     let Reference { test, expected, .. } = reference();
     for case in expected["logistic"].as_array().unwrap() {
@@ -75,8 +94,7 @@ fn figures_are_scikit_learns() {
             images: None,
             classes: (0..CLASSES).map(|class| class.to_string()).collect(),
             figures: vec![Figure::Top1, Figure::Top5, Figure::MeanPerClass],
-            labels: test.1.clone(),
-            answers: likeliest(&scores, 5).unwrap(),
+            answers: Answers::Classes { labels: test.1.clone(), likeliest: likeliest(&scores, 5).unwrap() },
         };
         for metric in predictions.metrics() {
             let theirs = case[&metric.name].as_f64().unwrap();
@@ -85,7 +103,7 @@ fn figures_are_scikit_learns() {
         let scores = Vec::<f64>::try_from(scores.to_kind(Kind::Double).view(-1)).unwrap();
         let positive: Vec<bool> =
             test.1.iter().flat_map(|label| (0..CLASSES as i64).map(move |class| class == *label)).collect();
-        let ours = mean_average_precision(&scores, &positive, CLASSES);
+        let ours = mean_average_precision(&rankings(&scores, &positive, CLASSES), None);
         let theirs = case["mean_average_precision"].as_f64().unwrap();
         assert!((ours - theirs).abs() < 1e-12, "{ours} {theirs}");
     }

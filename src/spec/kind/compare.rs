@@ -47,8 +47,9 @@ pub struct Claim {
     pub of: String,
     /// Name of the metric, such as `top1`.
     pub metric: String,
-    /// The figure, in per cent.
-    pub value: f64,
+    /// The figure, in per cent. Left out where none is known: the evaluation then stands in the table without one.
+    #[serde(default)]
+    pub value: Option<f64>,
     /// Where it was published.
     pub source: String,
     /// How well it is known.
@@ -144,6 +145,8 @@ impl Compare {
             ensure(known, &at("claims"), message)?;
             let message = format!("has a margin of {}; give points of accuracy, more than 0", claim.margin);
             ensure(claim.margin > 0.0 && claim.margin.is_finite(), &at("claims"), message)?;
+            let value = claim.value.unwrap_or_default();
+            ensure((0.0..=100.0).contains(&value), &at("claims"), format!("has {value}; give 0 to 100 per cent"))?;
         }
         let columns = self.columns.len();
         let message = format!("names {columns} columns; '{}' has {} results", row.name, row.results.len());
