@@ -153,6 +153,17 @@ fn counting(unit: &str) -> ProgressStyle {
     ProgressStyle::with_template(&template).unwrap_or_else(|_| waiting())
 }
 
+/// `1 record`, `2 records`.
+pub fn count(n: impl Into<u64>, noun: &str) -> String {
+    let n = n.into();
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Bytes for people: `1.20 GiB`.
+pub fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
 /// A duration for people: `0.03 s`, `42.0 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(d: Duration) -> String {
     let seconds = d.as_secs_f64();

@@ -1,6 +1,9 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
+mod cache;
 mod check;
+mod code;
+mod diff;
 mod display;
 mod doctor;
 mod embed;
@@ -90,6 +93,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Copy an output out of the store
     Get(get::GetArgs),
+    /// Is the code behind each stage kind the one that code.lock acknowledges?
+    Code(code::CodeArgs),
+    /// What two results differ in: what was asked for, and the bytes
+    Diff(diff::DiffArgs),
+    /// Verify, collect, list, pin and copy results
+    Cache(cache::CacheArgs),
     /// Features of the images of any folder, as safetensors or npy
     Embed(embed::EmbedArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
@@ -113,6 +122,9 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
+        Command::Code(args) => code::main(&args),
+        Command::Diff(args) => diff::main(&args, &cli.store),
+        Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Embed(args) => embed::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };

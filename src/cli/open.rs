@@ -4,6 +4,8 @@ use super::{OfPipelineArgs, OverlayArgs, PipelineArgs, StoreArgs};
 use crate::{
     engine::{
         graph::{Graph, Id},
+        key::Key,
+        names::Names,
         store::Store,
     },
     spec::{
@@ -28,6 +30,38 @@ pub fn graph_of(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {
 fn load(path: &Path, overlay: &OverlayArgs) -> Result<Graph> {
     let overlay = Overlay { profile: overlay.profile.clone(), set: overlay.set.clone() };
     Ok(Graph::new(Pipeline::load(path, &overlay)?)?)
+}
+
+/// The graph of a pipeline file with one of its profiles.
+pub fn graph_with(path: &Path, profile: Option<String>) -> Result<Graph> {
+    load(&locate(path)?, &OverlayArgs { profile, set: vec![] })
+}
+
+/// The key that the caller means: all 64 digits, the start of them, or the stage of a pipeline, whose last result is
+/// meant.
+pub fn result(text: &str, args: &OfPipelineArgs, store: &Store) -> Result<Key> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let digits = text.len() >= 6 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if digits {
+        let found: Vec<Key> = store.keys()?.into_iter().filter(|key| key.to_string().starts_with(text)).collect();
+        match found.as_slice() {
+            [key] => return Ok(*key),
+            [] => {}
+            [first, second, ..] => bail!("several results start with '{text}': {first}, {second}; give more digits"),
+        }
+    }
+    let graph = graph_of(args, store).with_context(|| {
+        format!(
+            "'{text}' is no key in {}, and no pipeline is known of which it could be a stage",
+            store.root().display()
+        )
+    })?;
+    let id = stage(&graph, text)?;
+    let name = &graph.stage(id).name;
+    let key = Names::load(store, &graph.pipeline.name).get(name);
+    key.with_context(|| format!("stage '{name}' has no result in {} yet", store.root().display()))
 }
 
 /// `tiny` means pipelines/tiny.ron.

@@ -2,6 +2,7 @@
 
 use crate::{
     engine::{
+        command,
         exec::Launch,
         run::{Prepared, Programs},
     },
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, path::Path};
 
 /// The programs on this machine.
 #[derive(Debug, Clone)]
@@ -23,7 +24,10 @@ pub struct Here {
 
 impl Programs for Here {
     fn launch(&self, prepared: &Prepared) -> Result<Launch> {
-        if prepared.stage.kind == Command::NAME { command(prepared) } else { self.worker(prepared) }
+        if prepared.stage.kind != Command::NAME {
+            return self.worker(prepared);
+        }
+        command::launch(prepared.stage.parameters(), &prepared.inputs, prepared.work, &prepared.gpus)
     }
 
     fn cpus(&self, stage: &Stage, available: u32) -> u32 {
@@ -69,53 +73,13 @@ impl Here {
             env.push(("GOMP_SPINCOUNT".into(), "5000".into()));
         }
         if !prepared.gpus.is_empty() {
-            env.push(("CUDA_VISIBLE_DEVICES".into(), list(&prepared.gpus)));
+            env.push(("CUDA_VISIBLE_DEVICES".into(), command::numbers(&prepared.gpus)));
         }
         Ok(Launch {
-            argv: vec![text(&worker)?, text(&file)?],
+            argv: vec![command::text(&worker)?, command::text(&file)?],
             folder: prepared.work.into(),
             env,
             log: prepared.work.join("log"),
         })
     }
-}
-
-/// A command runs in the folder where its outputs are collected, its inputs linked in.
-fn command(prepared: &Prepared) -> Result<Launch> {
-    let command: Command = serde_json::from_str(prepared.stage.parameters()).context("parameters are JSON")?;
-    let folder = prepared.work.join("out");
-    for (slot, path) in &prepared.inputs {
-        let link = folder.join(slot);
-        if let Some(above) = link.parent() {
-            fs::create_dir_all(above).with_context(|| format!("cannot create {}", above.display()))?;
-        }
-        symlink(path, &link).with_context(|| format!("cannot link input '{slot}' to {}", path.display()))?;
-    }
-    for output in &command.outputs {
-        if let Some(above) = folder.join(output).parent() {
-            fs::create_dir_all(above).with_context(|| format!("cannot create {}", above.display()))?;
-        }
-    }
-    let temporary = prepared.work.join("tmp");
-    fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
-    let mut env: Vec<(String, String)> = vec![("TMPDIR".into(), text(&temporary)?)];
-    let handed_on = ["PATH", "HOME", "LANG"].into_iter().chain(command.pass_env.iter().map(String::as_str));
-    env.extend(handed_on.filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?))));
-    if !prepared.gpus.is_empty() {
-        env.push(("CUDA_VISIBLE_DEVICES".into(), list(&prepared.gpus)));
-    }
-    env.extend(command.env.clone());
-    let argv = match command.shell {
-        Some(line) => ["/bin/sh", "-e", "-u", "-c", &line].map(String::from).to_vec(),
-        None => command.argv,
-    };
-    Ok(Launch { argv, folder, env, log: prepared.work.join("log") })
-}
-
-fn list(numbers: &[u32]) -> String {
-    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn text(path: &Path) -> Result<String> {
-    path.to_str().map(String::from).with_context(|| format!("{} is not UTF-8; choose another folder", path.display()))
 }

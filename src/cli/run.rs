@@ -1,7 +1,13 @@
 //! `caco run`
 
-use super::{FAILED, PipelineArgs, StoreArgs, display::Display, open, plan, print, print_json, programs::Here};
+use super::{
+    FAILED, PipelineArgs, StoreArgs,
+    display::{Display, bytes},
+    open, plan, print, print_json,
+    programs::Here,
+};
 use crate::engine::{
+    estimate::Estimate,
     graph::{Graph, Id},
     names::Names,
     plan::{Plan, Step},
@@ -65,19 +71,21 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let ids = wanted(args, &graph)?;
     let forced: HashSet<Id> =
         if args.force.is_empty() { HashSet::new() } else { open::select(&graph, &args.force)?.into_iter().collect() };
-    let plan = Plan::new(&graph, &ids, &store, &forced)?;
     if args.dry_run {
+        let plan = Plan::new(&graph, &ids, &store, &forced)?;
         return plan::tell(&graph, &store, &plan, &forced, args.json);
     }
+    let plan = Plan::checked(&graph, &ids, &store, &forced)?;
     open::remember(&args.pipeline, &store);
     if let Some(code) = refuse_blocked(&graph, &plan, args.keep_going) {
         return Ok(code);
     }
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
+    tell_estimate(&graph, &store, &plan)?;
     let display = Display::new(&graph, &plan);
     let programs = Here { device: args.device.clone() };
-    let mut results = hits(&plan);
+    let mut results: Vec<_> = plan.hits().map(|(id, published)| (id, published.key)).collect();
     let outcome = if plan.is_done() {
         Outcome { hits: plan.steps.len(), ..Outcome::default() }
     } else {
@@ -92,12 +100,40 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     conclude(args, &graph, &store, &outcome, begun.elapsed())
 }
 
-fn hits(plan: &Plan) -> Vec<(Id, crate::engine::key::Key)> {
-    let hit = |(id, step): &(Id, Step)| match step {
-        Step::Hit(published) => Some((*id, published.key)),
-        _ => None,
+/// Before a run: how long by earlier runs, and whether the disk has room.
+fn tell_estimate(graph: &Graph, store: &Store, plan: &Plan) -> Result<()> {
+    let names = Names::load(store, &graph.pipeline.name);
+    let estimate = Estimate::of(graph, store, &names, plan)?;
+    let Some(time) = estimate.time() else { return Ok(()) };
+    let free = free_bytes(store.root());
+    let unknown = match estimate.unknown {
+        0 => String::new(),
+        n => format!("; {n} never ran before"),
     };
-    plan.steps.iter().filter_map(hit).collect()
+    let (stages, s) = (estimate.stages, if estimate.stages == 1 { "" } else { "s" });
+    eprintln!(
+        "{stages} stage{s} to run at most: {} and {} by earlier runs{unknown}",
+        super::display::duration(time),
+        bytes(estimate.bytes)
+    );
+    if free.is_some_and(|free| free < estimate.bytes) {
+        eprintln!(
+            "warning: {} has {} free; `caco cache gc` shows what can go",
+            store.root().display(),
+            bytes(free.unwrap_or_default())
+        );
+    }
+    Ok(())
+}
+
+/// What an ordinary user may still write on the file system of a folder.
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let path = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
+    // SAFETY: the kernel fills the structure, which is plain data.
+    unsafe {
+        let mut info: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &mut info) == 0).then(|| info.f_bavail as u64 * info.f_frsize as u64)
+    }
 }
 
 fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {

@@ -1,7 +1,9 @@
 //! A content-hashed DAG of stages: it has never heard of tensors. Modules in the order of a run.
 
 pub mod code;
+pub mod command;
 pub mod digest;
+pub mod estimate;
 pub mod exec;
 pub mod graph;
 pub mod guard;

@@ -32,6 +32,11 @@ impl Names {
         self.keys.get(stage).copied()
     }
 
+    /// The last keys of all stages.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.keys.values().copied()
+    }
+
     /// Notes a stage's key. Whether it was another one.
     pub fn set(&mut self, stage: &str, key: Key) -> bool {
         if self.keys.get(stage) == Some(&key) {

@@ -122,6 +122,41 @@ impl Plan {
         }
     }
 
+    /// A plan that is about to be carried out: what a stage will read is compared with its digests first, and what does
+    /// not hold runs again. The results found stay while this process lives.
+    pub fn checked(graph: &Graph, ids: &[Id], store: &Store, force: &HashSet<Id>) -> store::Result<Plan> {
+        let _quiet = store.quiet()?;
+        loop {
+            let plan = Plan::new(graph, ids, store, force)?;
+            if plan.is_done() {
+                return Ok(plan);
+            }
+            let read = plan.read_by_others(graph);
+            let sound =
+                read.par_iter().map(|published| store.check_result(published)).collect::<store::Result<Vec<_>>>()?;
+            if sound.iter().all(|sound| *sound) {
+                store.begin_use()?;
+                store.note_use(plan.hits().map(|(_, published)| published.key))?;
+                return Ok(plan);
+            }
+        }
+    }
+
+    /// The stages whose results are there.
+    pub fn hits(&self) -> impl Iterator<Item = (Id, &Published)> {
+        self.steps.iter().filter_map(|(id, step)| match step {
+            Step::Hit(published) => Some((*id, published)),
+            _ => None,
+        })
+    }
+
+    /// The results that stages read which run or may run.
+    fn read_by_others(&self, graph: &Graph) -> Vec<&Published> {
+        let readers = self.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
+        let read: HashSet<Id> = readers.flat_map(|(id, _)| graph.sources(*id)).collect();
+        self.hits().filter(|(id, _)| read.contains(id)).map(|(_, published)| published).collect()
+    }
+
     /// How many steps satisfy something.
     pub fn count(&self, which: impl Fn(&Step) -> bool) -> usize {
         self.steps.iter().filter(|(_, step)| which(step)).count()

@@ -404,13 +404,16 @@ impl<'r> Runner<'r> {
     }
 
     fn find(&self, key: Key) -> store::Result<Option<Published>> {
-        match self.store.lookup(key)? {
+        let _quiet = self.store.quiet()?;
+        let found = match self.store.lookup(key)? {
             Some(found) if self.store.is_broken(&found) => {
                 self.store.forget(&found)?;
-                Ok(self.store.lookup(key)?.filter(|again| !self.store.is_broken(again)))
+                self.store.lookup(key)?.filter(|again| !self.store.is_broken(again))
             }
-            found => Ok(found),
-        }
+            found => found,
+        };
+        self.store.note_use(found.iter().map(|found| found.key))?;
+        Ok(found)
     }
 
     fn enqueue(&mut self, id: Id, key: Key) {

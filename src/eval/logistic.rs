@@ -142,7 +142,7 @@ impl Problem {
         let price = (cost.ceil() as u64).max(5);
         let (probabilities, age, renewal) = (uniform, 0, price);
         let on_cpu = features.device() == tch::Device::Cpu;
-        let block = if on_cpu { (BLOCK / (8 * features.size()[1].max(1))).clamp(64, images) } else { images };
+        let block = if on_cpu { images.min((BLOCK / (8 * features.size()[1].max(1))).max(64)) } else { images };
         Problem {
             features,
             labels,

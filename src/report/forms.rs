@@ -34,11 +34,14 @@ impl Claim {
 impl Comparison {
     /// Every figure with its line. A line that was not run and of which nothing is claimed has an empty one.
     fn cells(&self) -> Vec<(&Line, Cow<'_, Cell>)> {
-        let of_line = |line: &Line| match &line.not_run {
-            Some(_) if line.cells.is_empty() => vec![Cow::Owned(Cell::default())],
-            _ => line.cells.iter().map(Cow::Borrowed).collect(),
-        };
-        self.lines.iter().flat_map(|line| of_line(line).into_iter().map(move |cell| (line, cell))).collect()
+        let mut cells = vec![];
+        for line in &self.lines {
+            if line.cells.is_empty() && line.not_run.is_some() {
+                cells.push((line, Cow::Owned(Cell::default())));
+            }
+            cells.extend(line.cells.iter().map(|cell| (line, Cow::Borrowed(cell))));
+        }
+        cells
     }
 
     fn row(line: &Line, cell: &Cell) -> [String; 9] {

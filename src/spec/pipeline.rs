@@ -37,6 +37,8 @@ pub struct Pipeline {
     pub stages: Vec<Stage>,
     /// What is built where the caller names nothing; none: everything.
     pub targets: Option<Vec<String>>,
+    /// The names of the file's profiles.
+    pub profiles: Vec<String>,
     /// The texts it was read from, for messages.
     pub sources: Vec<tree::Source>,
     /// What the caller laid over it.
@@ -213,7 +215,8 @@ fn resolve(sources: &[tree::Source], path: &Path, overlay: &Overlay) -> Result<P
         return Err(errors);
     }
     let targets = file.targets.map(|targets| targets.into_iter().map(|(name, _)| name).collect());
-    Ok(Pipeline { name, path: path.into(), stages, targets, sources: vec![], overlay: Overlay::default() })
+    let profiles = file.profiles.iter().map(|(name, _)| name.clone()).collect();
+    Ok(Pipeline { name, path: path.into(), stages, targets, profiles, sources: vec![], overlay: Overlay::default() })
 }
 
 /// The `--set` options. A value that is no RON is taken as a string, so that a path needs no second pair of quotes.

@@ -1,7 +1,7 @@
 //! `caco embed`: features of the images of any folder. No stage of a pipeline, but executed like one: parameters are those
 //! of kind `features`, inputs `encoder` and `images`.
 
-use super::{counted, features};
+use super::{features, pool::pool, progress::counted};
 use crate::{
     data::index,
     eval::{features::Features, npy},
@@ -15,7 +15,7 @@ use std::fs;
 /// `embedding.npy` and `embedding.txt`, one path a line.
 pub fn run(task: &Task) -> Result<()> {
     let root = task.input("images")?;
-    let (set, unreadable) = super::pool(task.job.threads)?.install(|| index::flat(root, counted(task, "images")))?;
+    let (set, unreadable) = pool(task.job.threads)?.install(|| index::flat(root, counted(task, "images")))?;
     index::refuse(&unreadable)?;
     let digest = blake3::hash(&serde_json::to_vec(&set.images)?).to_hex().to_string();
     features::extract(task, &set, digest)?;

@@ -1,6 +1,9 @@
 //! Kind `features`: features of a frozen encoder on every image of an index.
 
-use super::{counted, dataset, images_digest};
+use super::{
+    progress::counted,
+    reading::{dataset, images_digest},
+};
 use crate::{
     data::{Dataset, Loader, Reading, Transform},
     device,

@@ -1,6 +1,6 @@
 //! Kind `index`: the list of a folder's images.
 
-use super::counted;
+use super::{pool::pool, progress::counted};
 use crate::{
     data::index,
     job::Task,
@@ -13,7 +13,7 @@ use anyhow::Result;
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Index = task.parameters()?;
     let root = task.input("root")?;
-    let (set, unreadable) = super::pool(task.job.threads)?.install(|| index::build(root, counted(task, "images")))?;
+    let (set, unreadable) = pool(task.job.threads)?.install(|| index::build(root, counted(task, "images")))?;
     if parameters.unreadable == Unreadable::Fail {
         index::refuse(&unreadable)?;
     }

@@ -1,6 +1,9 @@
 //! Kind `init_bank`: fills the bank with keys, training the encoders on the way.
 
-use super::{dataset, training::train, training_views};
+use super::{
+    reading::{dataset, training_views},
+    training::train,
+};
 use crate::{
     device,
     job::Task,

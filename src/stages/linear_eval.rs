@@ -1,6 +1,6 @@
 //! Kind `linear_eval`: a linear classifier on a frozen encoder.
 
-use super::{dataset, images_digest};
+use super::reading::{dataset, images_digest};
 use crate::{
     data::{Loader, Reading, Transform},
     device,

@@ -1,9 +1,8 @@
 //! Kind `pretrain`: contrastive pre-training.
 
 use super::{
-    dataset,
+    reading::{dataset, training_views},
     training::{Look, train},
-    training_views,
 };
 use crate::{
     device,

@@ -89,6 +89,8 @@ fn modules_name_only_what_they_may() {
     check("metric", &["interval"]);
     check("interval", &["rng"]);
     check("schedule", &[]);
+    check("score", &[]);
+    check("report", &["metric", "interval", "score"]);
     check("spec", &["spec"]);
     check("engine", &["engine", "spec", "job"]);
 }

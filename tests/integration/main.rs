@@ -1,7 +1,9 @@
 //! The real `caco`, run in folders of its own.
 
 mod architecture;
+mod cache;
 mod caching;
+mod code;
 #[cfg(feature = "torch")]
 mod evaluation;
 #[cfg(feature = "torch")]

@@ -47,6 +47,7 @@ fn wrong_files_are_told_with_their_line() {
             "a name that means two things",
             r#"(stages: {"a": command(shell: "x", outputs: ["b"]), "a/b": command(shell: "y", outputs: ["o"])})"#,
         ),
+        ("an output inside another", r#"(stages: {"a": command(shell: "x", outputs: ["o/p", "o"])})"#),
         (
             "several processes",
             r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8, processes: 8)})"#,

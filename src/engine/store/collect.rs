@@ -1,9 +1,9 @@
 //! Garbage collection: results that nobody needs any more, and objects that no result holds.
 
-use super::{At, Result, Store, result::names};
+use super::{At, Result, Store};
 use crate::engine::{digest::Digest, key::Key};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -12,7 +12,7 @@ use std::{
 /// Which results may go.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Results older than this.
+    /// Results made longer ago than this.
     pub older_than: Option<Duration>,
     /// The oldest results, until the rest takes no more bytes than this.
     pub keep_bytes: Option<u64>,
@@ -31,105 +31,156 @@ pub struct Collected {
     pub bytes: u64,
     /// Results that stay, by number.
     pub kept: u64,
+    /// Results that the limits would let go, but that are pinned, used by a run in progress, or being computed.
+    pub held: u64,
 }
 
-/// Objects younger than this are left alone: the run that made them may not have published them yet.
+/// Objects younger than this that no result holds are left alone: a crashed run may go on with them.
 const FRESH: Duration = Duration::from_secs(3600);
 
 struct Candidate {
     key: Key,
     age: Duration,
-    objects: Vec<(Digest, u64)>,
+    objects: HashSet<(Digest, u64)>,
+}
+
+/// Which objects the results that stay hold, and how much they take.
+#[derive(Default)]
+struct Holdings {
+    holders: HashMap<Digest, u32>,
+    bytes: u64,
+}
+
+impl Holdings {
+    fn add(&mut self, candidate: &Candidate) {
+        for (digest, size) in &candidate.objects {
+            let holders = self.holders.entry(*digest).or_default();
+            self.bytes += if *holders == 0 { *size } else { 0 };
+            *holders += 1;
+        }
+    }
+
+    fn remove(&mut self, candidate: &Candidate) {
+        for (digest, size) in &candidate.objects {
+            let holders = self.holders.get_mut(digest).expect("it was added");
+            *holders -= 1;
+            self.bytes -= if *holders == 0 { *size } else { 0 };
+        }
+    }
+
+    fn holds(&self, digest: &Digest) -> bool {
+        self.holders.get(digest).is_some_and(|holders| *holders > 0)
+    }
 }
 
 impl Store {
     /// Removes results by these limits, then the objects that no result holds. Pinned results, results whose key is
-    /// being computed or that a run in progress uses stay. A dry run only tells.
+    /// being computed and those that a run in progress uses stay. A dry run only tells.
     pub fn collect(&self, limits: &Limits, dry: bool) -> Result<Collected> {
+        let _alone = self.alone()?;
         let mut candidates = self.candidates()?;
-        candidates.sort_by_key(|c| std::cmp::Reverse(c.age));
-        let mut going = HashSet::new();
-        let free = |c: &&Candidate| !self.is_pinned(c.key) && !self.is_locked(c.key) && !self.is_used(c.key);
-        for candidate in candidates.iter().filter(free) {
+        candidates.sort_by_key(|c| (std::cmp::Reverse(c.age), c.key));
+        let mut holdings = Holdings::default();
+        candidates.iter().for_each(|c| holdings.add(c));
+        let used = self.used()?;
+        let bound = |key: Key| self.is_pinned(key) || used.contains(&key) || self.is_locked(key);
+        let mut collected = Collected::default();
+        let mut released = HashSet::new();
+        for candidate in &candidates {
             let old = limits.older_than.is_some_and(|limit| candidate.age > limit);
             let unreachable = limits.keep_only.as_ref().is_some_and(|keep| !keep.contains(&candidate.key));
-            if old || unreachable {
-                going.insert(candidate.key);
+            let too_much = limits.keep_bytes.is_some_and(|limit| holdings.bytes > limit);
+            if !(old || unreachable || too_much) {
+                continue;
             }
-        }
-        if let Some(limit) = limits.keep_bytes {
-            for candidate in candidates.iter().filter(free) {
-                if bytes_of(candidates.iter().filter(|c| !going.contains(&c.key))) <= limit {
-                    break;
-                }
-                going.insert(candidate.key);
+            if bound(candidate.key) {
+                collected.held += 1;
+                continue;
             }
+            holdings.remove(candidate);
+            released.extend(candidate.objects.iter().map(|(digest, _)| *digest));
+            collected.results.push(candidate.key);
         }
-        let held: HashSet<Digest> = candidates
-            .iter()
-            .filter(|c| !going.contains(&c.key))
-            .flat_map(|c| c.objects.iter().map(|(d, _)| *d))
-            .collect();
-        let mut collected = Collected { kept: (candidates.len() - going.len()) as u64, ..Collected::default() };
-        collected.results = candidates.iter().map(|c| c.key).filter(|k| going.contains(k)).collect();
+        collected.kept = (candidates.len() - collected.results.len()) as u64;
         if !dry {
-            for key in &collected.results {
-                self.remove_result(*key)?;
-            }
+            collected.results.iter().try_for_each(|key| self.remove_result(*key))?;
         }
-        self.collect_objects(&held, &going, &candidates, dry, &mut collected)?;
+        self.collect_objects(&holdings, &released, dry, &mut collected)?;
+        if !dry {
+            self.collect_listings()?;
+        }
         Ok(collected)
     }
 
     fn candidates(&self) -> Result<Vec<Candidate>> {
         let mut candidates = vec![];
         for key in self.keys()? {
-            let mut objects = vec![];
+            let mut objects = HashSet::new();
             let mut age = Duration::MAX;
             for record in self.records(key)? {
-                let manifest = self.result(key).join(&*record).join("manifest.json");
-                age = age.min(age_of(&manifest));
-                let Ok(Some(manifest)) = self.read_manifest(key, &record) else { continue };
-                for output in &manifest.outputs {
-                    objects.push((output.blake3, output.length));
-                    if output.folder
-                        && let Ok(listing) = self.listing(output)
-                    {
-                        objects.extend(listing.files.iter().map(|f| (f.digest, f.size)));
-                    }
-                }
+                age = age.min(age_of(&self.result(key).join(&*record).join("manifest.json")));
+                objects.extend(self.objects_held(key, &record)?);
             }
             candidates.push(Candidate { key, age, objects });
         }
         Ok(candidates)
     }
 
+    /// The objects of a record, with their lengths. A damaged record or listing holds what can still be read of it.
+    pub(super) fn objects_held(&self, key: Key, record: &str) -> Result<Vec<(Digest, u64)>> {
+        let Ok(Some(manifest)) = self.read_manifest(key, record) else { return Ok(vec![]) };
+        let mut objects = vec![];
+        for output in &manifest.outputs {
+            objects.push((output.blake3, output.length));
+            if output.folder
+                && let Ok(listing) = self.listing(output)
+            {
+                objects.extend(listing.files.iter().map(|f| (f.digest, f.size)));
+            }
+        }
+        Ok(objects)
+    }
+
     fn collect_objects(
         &self,
-        held: &HashSet<Digest>,
-        going: &HashSet<Key>,
-        candidates: &[Candidate],
+        holdings: &Holdings,
+        released: &HashSet<Digest>,
         dry: bool,
         collected: &mut Collected,
     ) -> Result<()> {
-        let released: HashSet<Digest> = candidates
-            .iter()
-            .filter(|c| going.contains(&c.key))
-            .flat_map(|c| c.objects.iter().map(|(d, _)| *d))
-            .collect();
         for digest in self.objects()? {
             let path = self.object(digest);
-            let fresh = age_of(&path) < FRESH && !released.contains(&digest);
-            if held.contains(&digest) || fresh {
+            let fresh = || age_of(&path) < FRESH;
+            if holdings.holds(&digest) || (!released.contains(&digest) && fresh()) {
                 continue;
             }
             collected.objects += 1;
             collected.bytes += fs::metadata(&path).map_or(0, |m| m.len());
             if !dry {
-                let tree = self.root.join("trees").join(digest.to_string());
-                let _ = fs::remove_dir_all(tree);
+                self.drop_tree(digest);
                 fs::remove_file(&path).at("remove", &path)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder that was put together from a listing; it is cheap to make again.
+    pub(super) fn drop_tree(&self, listing: Digest) {
+        let _ = fs::remove_dir_all(self.root.join("trees").join(listing.to_string()));
+    }
+
+    /// Listings of folders outside the store are kept for `why`, which compares with the last result only.
+    fn collect_listings(&self) -> Result<()> {
+        let mut wanted = HashSet::new();
+        for key in self.keys()? {
+            if let Ok(Some(preimage)) = self.preimage(key) {
+                wanted.extend(preimage.inputs.values().map(ToString::to_string));
+            }
+        }
+        let folder = self.root.join("listings");
+        for name in super::result::names(&folder)?.into_iter().filter(|name| !wanted.contains(name)) {
+            let path = folder.join(name);
+            fs::remove_file(&path).at("remove", &path)?;
         }
         Ok(())
     }
@@ -160,25 +211,6 @@ impl Store {
     fn pin_file(&self, key: Key) -> PathBuf {
         self.result(key).join("pinned")
     }
-
-    /// Whether a run in progress said that it uses a result.
-    fn is_used(&self, key: Key) -> bool {
-        let text = key.to_string();
-        let uses = self.root.join("uses");
-        names(&uses).unwrap_or_default().iter().any(|run| {
-            let path = uses.join(run);
-            let held = fs::File::options()
-                .write(true)
-                .open(&path)
-                .is_ok_and(|f| matches!(f.try_lock(), Err(fs::TryLockError::WouldBlock)));
-            held && fs::read_to_string(&path).is_ok_and(|keys| keys.lines().any(|line| line == text))
-        })
-    }
-}
-
-fn bytes_of<'c>(candidates: impl Iterator<Item = &'c Candidate>) -> u64 {
-    let unique: HashSet<(Digest, u64)> = candidates.flat_map(|c| c.objects.iter().copied()).collect();
-    unique.iter().map(|(_, size)| size).sum()
 }
 
 fn age_of(path: &Path) -> Duration {

@@ -66,6 +66,7 @@ impl Store {
             staged.push(self.stage(pending)?);
         }
         self.sync(batch, &staged)?;
+        self.note_use(batch.iter().map(|pending| pending.key))?;
         batch.iter().zip(staged).map(|(pending, aside)| self.reveal(pending, &aside)).collect()
     }
 
@@ -154,9 +155,5 @@ impl Store {
         let published = Published { key: pending.key, record: standing, outputs: outputs.into() };
         self.catalog.insert(self, &published);
         Ok(Committed { published, diverges })
-    }
-
-    fn is_whole(&self, manifest: &Manifest) -> bool {
-        manifest.outputs.iter().all(|o| fs::metadata(self.object(o.blake3)).is_ok_and(|m| m.len() == o.length))
     }
 }

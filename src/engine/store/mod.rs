@@ -11,7 +11,8 @@
 //! quarantine/<digest>                objects whose bytes are not what their name says
 //! hosts/<host>/                      accelerators: the catalog of results, the stat cache
 //! names/<pipeline>                   the last key of each stage, for `why`
-//! runs/                              one file a run
+//! uses/                              what runs in progress use, so that a collection leaves it
+//! listings/                          what folders outside the store held, for `why`
 //! ```
 //!
 //! Nothing here is a database that two hosts write: every file appears by rename, whole. A record's folder is renamed
@@ -20,24 +21,33 @@
 mod catalog;
 mod collect;
 mod commit;
+mod copy;
 mod lock;
 mod object;
 mod result;
+mod uses;
 mod verify;
 
 pub use collect::{Collected, Limits};
 pub use commit::{Committed, Pending};
+pub use copy::Copied;
 pub use lock::Lock;
 pub use object::IngestError;
 pub use result::{Artifact, Manifest, Published};
+pub use uses::Quiet;
+use uses::Use;
 pub use verify::{Check, Finding};
 
 use super::{digest::Digest, key::Key, stat};
 use catalog::Catalog;
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The layout this program writes.
@@ -50,6 +60,9 @@ pub struct Store {
     /// Digests of files outside the store.
     pub stat: stat::Cache,
     counter: AtomicU64,
+    /// Objects whose bytes were compared with their names by this process.
+    checked: Mutex<HashSet<Digest>>,
+    in_use: Mutex<Option<Use>>,
 }
 
 /// An operation on the store that failed: what was done to which path, and what the system said.
@@ -130,7 +143,15 @@ impl Store {
         let host = root.join("hosts").join(host());
         let catalog = Catalog::load(&host.join("catalog.bin"));
         let stat = stat::Cache::load(&host.join("stat.bin"));
-        Ok(Store { root, catalog, stat, counter: AtomicU64::new(0) })
+        Ok(Store {
+            root,
+            catalog,
+            stat,
+            counter: AtomicU64::new(0),
+            checked: Mutex::default(),
+
+            in_use: Mutex::default(),
+        })
     }
 
     /// The store's folder.

@@ -1,6 +1,6 @@
 //! Does every byte say what its name says?
 
-use super::{Error, Result, Store, result::names};
+use super::{Artifact, Error, Published, Result, Store, result::names};
 use crate::engine::{digest::Digest, key::Key};
 use rayon::prelude::*;
 use std::{
@@ -47,13 +47,17 @@ impl Store {
         let mut check = Check { objects: read.len() as u64, bytes: read.iter().map(|r| r.2).sum(), ..Check::default() };
         let mut wanted: BTreeMap<Digest, BTreeSet<Key>> =
             read.iter().filter(|r| !r.1).map(|r| (r.0, BTreeSet::new())).collect();
+        let mut broken = vec![];
         for key in self.keys()? {
             for record in self.records(key)? {
                 check.records += 1;
                 match self.objects_of(key, &record, &whole) {
                     Ok(needed) => {
-                        let lost = needed.into_iter().filter(|digest| whole.get(digest) != Some(&true));
-                        lost.for_each(|digest| _ = wanted.entry(digest).or_default().insert(key));
+                        let lost = needed.into_iter().filter(|(digest, _)| whole.get(digest) != Some(&true));
+                        for (digest, folder) in lost {
+                            wanted.entry(digest).or_default().insert(key);
+                            broken.extend(folder);
+                        }
                     }
                     Err(Error::Damaged { path, why }) => {
                         self.set_aside(&self.result(key).join(&*record))?;
@@ -80,35 +84,79 @@ impl Store {
                 keys: keys.into_iter().collect(),
             });
         }
-        self.drop_broken_trees(&check)?;
+        broken.iter().try_for_each(|folder| self.break_folder(folder))?;
         Ok(check)
     }
 
-    /// Every object that a record needs. A listing that is itself damaged cannot name its files.
-    fn objects_of(&self, key: Key, record: &str, whole: &HashMap<Digest, bool>) -> Result<Vec<Digest>> {
+    /// Every object that a record needs, each with the folder that it is a file of. A listing that is itself damaged
+    /// cannot name its files.
+    fn objects_of(
+        &self,
+        key: Key,
+        record: &str,
+        whole: &HashMap<Digest, bool>,
+    ) -> Result<Vec<(Digest, Option<Artifact>)>> {
         let Some(manifest) = self.read_manifest(key, record)? else { return Ok(vec![]) };
-        let preimage = self.result(key).join(record).join("preimage.json");
-        let text = fs::read(&preimage).unwrap_or_default();
-        if Key(Digest::of(&text)) != key {
-            return Err(Error::Damaged { path: preimage, why: "its digest is not the key".into() });
-        }
+        self.check_preimage(key, record)?;
         let mut needed = vec![];
         for output in &manifest.outputs {
-            needed.push(output.blake3);
+            needed.push((output.blake3, None));
             if output.folder && whole.get(&output.blake3) == Some(&true) {
-                needed.extend(self.listing(output)?.files.iter().map(|f| f.digest));
+                needed.extend(self.listing(output)?.files.iter().map(|f| (f.digest, Some(output.clone()))));
             }
         }
         Ok(needed)
     }
 
-    /// Trees share their files with the objects, so a damaged object is damaged there too; they are cheap to make again.
-    fn drop_broken_trees(&self, check: &Check) -> Result<()> {
-        if !check.findings.is_empty() {
-            let trees = self.root.join("trees");
-            let _ = fs::remove_dir_all(trees);
+    /// The key is the digest of the preimage that is kept with a record.
+    pub(super) fn check_preimage(&self, key: Key, record: &str) -> Result<()> {
+        let path = self.result(key).join(record).join("preimage.json");
+        let text = fs::read(&path).unwrap_or_default();
+        if Key(Digest::of(&text)) == key {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::Damaged { path, why: "its digest is not the key".into() })
+    }
+
+    /// Reads what a result consists of and compares it with its digests, once in the life of this store. What does not
+    /// hold is set aside. Whether all of it held.
+    pub fn check_result(&self, published: &Published) -> Result<bool> {
+        let mut whole = true;
+        for output in &published.outputs {
+            let mut sound = self.check_once(output.blake3)?;
+            if sound && output.folder {
+                let files = self.listing(output)?.files;
+                let checked = files.par_iter().map(|f| self.check_once(f.digest)).collect::<Result<Vec<_>>>()?;
+                sound = checked.iter().all(|sound| *sound);
+            }
+            if !sound {
+                self.break_folder(output)?;
+            }
+            whole &= sound;
+        }
+        Ok(whole)
+    }
+
+    /// A listing some of whose files are gone or damaged must not pass for a whole folder: it is set aside too, so that
+    /// a look at the listing alone tells.
+    fn break_folder(&self, output: &Artifact) -> Result<()> {
+        if !output.folder {
+            return Ok(());
+        }
+        self.drop_tree(output.blake3);
+        let listing = self.object(output.blake3);
+        if listing.exists() { self.set_aside(&listing) } else { Ok(()) }
+    }
+
+    fn check_once(&self, digest: Digest) -> Result<bool> {
+        if self.checked.lock().expect("no panic while held").contains(&digest) {
+            return Ok(true);
+        }
+        let sound = self.check_object(digest)?;
+        if sound {
+            self.checked.lock().expect("no panic while held").insert(digest);
+        }
+        Ok(sound)
     }
 
     fn forget_key(&self, key: Key) {

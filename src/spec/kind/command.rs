@@ -65,6 +65,15 @@ impl Kind for Command {
         sorted.sort();
         let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]);
         ensure(twice.is_none(), "outputs", format!("'{}' is named twice", twice.map_or("", |pair| pair[0])))?;
+        let within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+        for outer in &self.outputs {
+            let inner = self.outputs.iter().chain(self.inputs.keys()).find(|inner| within(inner, outer));
+            ensure(
+                inner.is_none(),
+                "outputs",
+                format!("'{outer}' holds '{}', which is named too; name one of them", inner.map_or("", |inner| inner)),
+            )?;
+        }
         for path in self.inputs.keys() {
             ensure(is_inside(path), "inputs", format!("'{path}' is not a relative path inside the stage's folder"))?;
         }

@@ -1,0 +1,97 @@
+//! `caco cache copy`
+
+use super::super::{
+    OfPipelineArgs, StoreArgs,
+    display::{bytes, count},
+    open, print, print_json,
+};
+use crate::engine::{
+    key::Key,
+    plan::Plan,
+    store::{Copied, Store},
+};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::{collections::HashSet, path::PathBuf, process::ExitCode};
+
+#[derive(Args)]
+pub struct CopyArgs {
+    /// The store to copy to
+    #[arg(long, value_name = "DIR", required_unless_present = "from", conflicts_with = "from")]
+    to: Option<PathBuf>,
+    /// The store to copy from
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// Stages or patterns of the pipeline; all that they read goes along. Left out: the pipeline's targets
+    #[arg(value_name = "STAGE")]
+    stages: Vec<String>,
+    /// Every result of the store
+    #[arg(long, conflicts_with = "stages")]
+    all: bool,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &CopyArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let ours = open::store(store)?;
+    let (from, to) = match (&args.from, &args.to) {
+        (Some(from), _) if !from.join("VERSION").exists() => {
+            bail!("{} is no store: it holds no VERSION", from.display())
+        }
+        (Some(from), _) => (Store::open(from)?, ours),
+        (None, Some(to)) => (ours, Store::open(to)?),
+        (None, None) => bail!("say where: --to DIR or --from DIR"),
+    };
+    if from.root() == to.root() {
+        bail!("{} is both source and target", from.root().display());
+    }
+    let keys = if args.all { from.keys()? } else { keys(args, &from, &to)? };
+    let copied = from.copy_to(&to, &keys)?;
+    to.save_accelerators();
+    if args.json {
+        print_json(&copied)?
+    } else {
+        print(&text(&copied, &to))?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The keys of the chosen stages and of all they read. The pipeline may have been run in either store.
+fn keys(args: &CopyArgs, from: &Store, to: &Store) -> Result<Vec<Key>> {
+    let graph = open::graph_of(&args.pipeline, from).or_else(|e| open::graph_of(&args.pipeline, to).map_err(|_| e))?;
+    let ids = graph.with_sources(&open::select(&graph, &args.stages)?);
+    let plan = Plan::new(&graph, &ids, from, &HashSet::new())?;
+    let lacking: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter(|(_, step)| !matches!(step, crate::engine::plan::Step::Hit(_)))
+        .map(|(id, _)| graph.stage(*id).name.as_str())
+        .collect();
+    if !lacking.is_empty() {
+        let more = if lacking.len() > 5 { ", …" } else { "" };
+        eprintln!(
+            "without a result in {}: {}{more}",
+            from.root().display(),
+            lacking[..lacking.len().min(5)].join(", ")
+        );
+    }
+    Ok(plan.hits().map(|(_, published)| published.key).collect())
+}
+
+fn text(copied: &Copied, to: &Store) -> String {
+    let mut text = format!(
+        "{} copied to {} ({}, {}), {} there already\n",
+        count(copied.records, "record"),
+        to.root().display(),
+        count(copied.objects, "object"),
+        bytes(copied.bytes),
+        copied.there
+    );
+    for key in &copied.diverges {
+        text += &format!("key {} now has records of different bytes; the older one stands\n", key.0.short());
+    }
+    text
+}

@@ -1,0 +1,58 @@
+//! `caco cache ls`
+
+use super::super::{StoreArgs, display::bytes, open, print, print_json};
+use anyhow::Result;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct LsArgs {
+    /// Only results whose stage, kind, pipeline or key fits (`linear/*`); left out: all
+    #[arg(value_name = "PATTERN")]
+    pattern: Option<String>,
+    /// List them as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &LsArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let store = open::store(store)?;
+    let pattern = args.pattern.as_deref().map(glob::Pattern::new).transpose()?;
+    let fits = |row: &super::Row| {
+        let key = row.published.key.to_string();
+        let words = [row.text("stage"), row.text("kind"), row.text("pipeline"), &key, &key[..12]];
+        pattern.as_ref().is_none_or(|p| words.iter().any(|word| p.matches(word)))
+    };
+    let rows: Vec<super::Row> = super::rows(&store)?.into_iter().filter(fits).collect();
+    if args.json {
+        let row = |r: &super::Row| {
+            serde_json::json!({
+                "key": r.published.key, "record": r.published.record, "records": r.records, "pinned": r.pinned,
+                "bytes": r.bytes(), "made": r.made,
+            })
+        };
+        print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut marks = String::new();
+        if row.pinned {
+            marks += "  pinned";
+        }
+        if row.records > 1 {
+            marks += &format!("  {} records: they diverge", row.records);
+        }
+        text += &format!(
+            "{}  {}  {:>9}  {:>8.1} s  {:14} {}{marks}\n",
+            row.published.key.0.short(),
+            row.text("started").get(..19).unwrap_or("?").replace('T', " "),
+            bytes(row.bytes()),
+            row.made["seconds"].as_f64().unwrap_or_default(),
+            row.text("kind"),
+            row.text("stage"),
+        );
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

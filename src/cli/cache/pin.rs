@@ -1,0 +1,44 @@
+//! `caco cache pin` and `unpin`
+
+use super::super::{OfPipelineArgs, StoreArgs, open};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct PinArgs {
+    /// A key, the start of one, or a stage of the pipeline
+    result: String,
+    /// Why it must stay
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    because: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+}
+
+#[derive(Args)]
+pub struct UnpinArgs {
+    /// A key, the start of one, or a stage of the pipeline
+    result: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+}
+
+pub fn pin(args: &PinArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let store = open::store(store)?;
+    let key = open::result(&args.result, &args.pipeline, &store)?;
+    store.pin(key, Some(&args.because))?;
+    eprintln!("{} is pinned: no collection removes it", key.0.short());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn unpin(args: &UnpinArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let store = open::store(store)?;
+    let key = open::result(&args.result, &args.pipeline, &store)?;
+    if !store.is_pinned(key) {
+        bail!("{} is not pinned; `caco cache ls` marks what is", key.0.short());
+    }
+    store.pin(key, None)?;
+    eprintln!("{} is no longer pinned", key.0.short());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,142 @@
+//! `caco code`
+
+use super::{FAILED, print, print_json};
+use crate::{
+    engine::code::{self, Code, Lock},
+    spec::{diagnostic::Diagnostic, kind::registry},
+};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use std::{fmt::Write, fs, path::Path, process::ExitCode};
+
+/// The lock's name, in the folder of the crate.
+const FILE: &str = "code.lock";
+
+#[derive(Args)]
+pub struct CodeArgs {
+    #[command(subcommand)]
+    command: CodeCommand,
+}
+
+#[derive(Subcommand)]
+enum CodeCommand {
+    /// Which stage kinds' code differs from what code.lock acknowledges, and in which files
+    Status {
+        /// Exit with code 1 if any differs
+        #[arg(long)]
+        check: bool,
+        /// List every file and crate that a kind's code consists of
+        #[arg(long, value_name = "KIND")]
+        parts: Option<String>,
+        /// Tell it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Acknowledge the code of a kind, as this program was built from it: results of its version stay valid
+    Accept {
+        /// The kinds
+        #[arg(required_unless_present = "all")]
+        kinds: Vec<String>,
+        /// Every kind whose code differs
+        #[arg(long, conflicts_with = "kinds")]
+        all: bool,
+        /// Why the results are what they were, or that the version was raised
+        #[arg(long, value_name = "TEXT")]
+        because: String,
+    },
+}
+
+pub fn main(args: &CodeArgs) -> Result<ExitCode> {
+    match &args.command {
+        CodeCommand::Status { parts: Some(kind), json, .. } => parts(find(kind)?, *json),
+        CodeCommand::Status { check, json, .. } => status(*check, *json),
+        CodeCommand::Accept { kinds, all, because } => accept(kinds, *all, because),
+    }
+}
+
+fn find(kind: &str) -> Result<&'static Code> {
+    let found = code::kinds().iter().find(|code| code.kind == kind);
+    let error = || Diagnostic::new(format!("no stage kind is called '{kind}'"));
+    found.ok_or_else(|| super::open::plain(error().nearest(kind, code::kinds().iter().map(|c| c.kind))))
+}
+
+fn version(code: &Code) -> u32 {
+    registry::find(code.kind).map_or(0, |entry| entry.version)
+}
+
+fn parts(code: &Code, json: bool) -> Result<ExitCode> {
+    if json {
+        let parts: std::collections::BTreeMap<_, _> = code.parts.iter().copied().collect();
+        print_json(&parts)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines: String = code.parts.iter().map(|(name, value)| format!("{value:14} {name}\n")).collect();
+    print(&lines)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(check: bool, json: bool) -> Result<ExitCode> {
+    let lock = code::lock().context("code.lock, as this program was built with it")?;
+    let mut differing = 0;
+    let mut text = String::new();
+    let mut rows = vec![];
+    for code in code::kinds() {
+        let known = lock.kinds.get(code.kind);
+        let same = known.is_some_and(|known| known.digest == code.digest());
+        let changes = known.filter(|_| !same).map(|known| code::changes(known, code)).unwrap_or_default();
+        differing += usize::from(!same);
+        let state = match known {
+            Some(_) if same => "acknowledged",
+            Some(_) => "differs",
+            None => "not acknowledged",
+        };
+        writeln!(text, "{:16} version {}  {}  {state}", code.kind, version(code), code.digest().short())?;
+        for (name, what) in &changes {
+            writeln!(text, "{:16} {name} {what}", "")?;
+        }
+        let changes: Vec<_> = changes.iter().map(|(name, what)| format!("{name} {what}")).collect();
+        rows.push(serde_json::json!({
+            "kind": code.kind, "version": version(code), "digest": code.digest(), "state": state, "changes": changes,
+            "acknowledged": known.map(|k| serde_json::json!({ "version": k.version, "digest": k.digest, "because": k.because })),
+        }));
+    }
+    if json {
+        print_json(&rows)?;
+    } else {
+        print(&text)?;
+    }
+    if differing > 0 {
+        eprintln!(
+            "{differing} differ: their digest joins the keys, so their stages run again. Where results change, raise \
+             the kind's VERSION; then, or where they do not, `caco code accept KIND --because \"…\"`"
+        );
+    }
+    Ok(if check && differing > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn accept(kinds: &[String], all: bool, because: &str) -> Result<ExitCode> {
+    if because.trim().is_empty() {
+        bail!("--because is empty; say why the results are what they were, for whoever reads the history");
+    }
+    let manifest = fs::read_to_string("Cargo.toml").unwrap_or_default();
+    if !manifest.contains("name = \"caco\"") {
+        bail!("there is no caco source here; call this in the folder of its Cargo.toml, where {FILE} lies");
+    }
+    let path = Path::new(FILE);
+    let text = if path.exists() { fs::read_to_string(path).context("cannot read code.lock")? } else { String::new() };
+    let mut lock = Lock::parse(&text).context("code.lock cannot be read; `git checkout code.lock` brings it back")?;
+    let chosen: Vec<&Code> = if all {
+        let differs = |code: &&Code| lock.kinds.get(code.kind).is_none_or(|known| known.digest != code.digest());
+        code::kinds().iter().filter(differs).collect()
+    } else {
+        kinds.iter().map(|kind| find(kind)).collect::<Result<_>>()?
+    };
+    for code in &chosen {
+        lock.accept(code, version(code), because);
+        eprintln!("{}: {} acknowledged, version {}", code.kind, code.digest().short(), version(code));
+    }
+    lock.kinds.retain(|kind, _| code::kinds().iter().any(|code| code.kind == kind));
+    crate::engine::store::write_aside(path, lock.text().as_bytes())?;
+    eprintln!("{FILE} is written; build again, and commit it");
+    Ok(ExitCode::SUCCESS)
+}

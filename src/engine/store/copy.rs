@@ -1,0 +1,142 @@
+//! Results from one store to another, every byte compared with its digest on the way.
+
+use super::{At, Error, Manifest, Result, Store};
+use crate::engine::{digest, digest::Digest, key::Key};
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// What a copy did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Copied {
+    /// Records that are new at the target.
+    pub records: u64,
+    /// Records that were there already.
+    pub there: u64,
+    /// Objects copied.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Keys that now have records of different bytes at the target.
+    pub diverges: Vec<Key>,
+}
+
+/// A record whose folder lies at the target, not yet in place.
+struct Staged {
+    key: Key,
+    record: Box<str>,
+    aside: PathBuf,
+}
+
+impl Store {
+    /// Copies all records of these keys into another store. Nothing is visible there before all of it is on disk; a
+    /// damaged object here is an error that names it, and nothing of its record is copied.
+    pub fn copy_to(&self, target: &Store, keys: &[Key]) -> Result<Copied> {
+        let _here = self.quiet()?;
+        let _there = target.quiet()?;
+        let mut copied = Copied::default();
+        let mut staged = vec![];
+        for key in keys {
+            for record in self.records(*key)? {
+                if target.read_manifest(*key, &record)?.is_some_and(|m| target.is_whole(&m)) {
+                    copied.there += 1;
+                } else {
+                    staged.push(self.stage_copy(target, *key, record, &mut copied)?);
+                }
+            }
+        }
+        target.sync_all()?;
+        for staged in staged {
+            target.reveal_copy(&staged, &mut copied)?;
+        }
+        Ok(copied)
+    }
+
+    fn stage_copy(&self, target: &Store, key: Key, record: Box<str>, copied: &mut Copied) -> Result<Staged> {
+        self.check_preimage(key, &record)?;
+        for (object, _) in self.objects_held(key, &record)? {
+            if let Some(bytes) = self.copy_object(target, object)? {
+                copied.objects += 1;
+                copied.bytes += bytes;
+            }
+        }
+        let folder = target.result(key);
+        super::make_folder(&folder)?;
+        let aside = folder.join(target.unique());
+        copy_folder(&self.result(key).join(&*record), &aside)?;
+        Ok(Staged { key, record, aside })
+    }
+
+    /// Bytes copied; None: the object was there.
+    fn copy_object(&self, target: &Store, object: Digest) -> Result<Option<u64>> {
+        let (from, to) = (self.object(object), target.object(object));
+        let length = fs::metadata(&from).at("read", &from)?.len();
+        if fs::metadata(&to).is_ok_and(|m| m.len() == length) {
+            return Ok(None);
+        }
+        let aside = target.root.join("work").join(target.unique());
+        fs::copy(&from, &aside).at("copy", &from)?;
+        // Read back from where it was written: this sees a flipped bit on either side.
+        let found = digest::of_file(&aside, length).at("read", &aside)?;
+        if found != object {
+            let _ = fs::remove_file(&aside);
+            let why = "its bytes are not what its name says; run `caco cache verify`".into();
+            return Err(Error::Damaged { path: from, why });
+        }
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o444)).at("change the mode of", &aside)?;
+        super::make_folder(to.parent().expect("objects lie in a shard"))?;
+        fs::rename(&aside, &to).at("write", &to)?;
+        Ok(Some(length))
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        let root = File::open(&self.root).at("open", &self.root)?;
+        // SAFETY: the descriptor is open for the length of the call.
+        let done = unsafe { libc::syncfs(root.as_raw_fd()) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).at("sync", &self.root) }
+    }
+
+    fn reveal_copy(&self, staged: &Staged, copied: &mut Copied) -> Result<()> {
+        let folder = self.result(staged.key);
+        let place = folder.join(&*staged.record);
+        let before = self.current(staged.key)?;
+        if place.exists() {
+            // It was there, without all of its objects.
+            fs::remove_dir_all(&place).at("remove", &place)?;
+        }
+        fs::rename(&staged.aside, &place).at("publish", &folder)?;
+        self.catalog.remove(staged.key);
+        copied.records += 1;
+        match before {
+            Some(before) if before != staged.record => copied.diverges.push(staged.key),
+            _ => super::write_aside(&folder.join("current"), staged.record.as_bytes())?,
+        }
+        Ok(())
+    }
+
+    /// Whether every object of a manifest is there, of the right length, the files of its folders among them.
+    pub(super) fn is_whole(&self, manifest: &Manifest) -> bool {
+        let there = |digest: Digest, length: u64| fs::metadata(self.object(digest)).is_ok_and(|m| m.len() == length);
+        manifest.outputs.iter().all(|o| {
+            there(o.blake3, o.length)
+                && (!o.folder || self.listing(o).is_ok_and(|l| l.files.iter().all(|f| there(f.digest, f.size))))
+        })
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to).at("create", to)?;
+    for entry in fs::read_dir(from).at("read", from)? {
+        let entry = entry.at("read", from)?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            fs::copy(&path, &target).at("copy", &path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! How stages come to their images.
+
+use crate::{
+    data::{Dataset, Loader, Reading, Transform},
+    job::Task,
+    spec::kind::View,
+};
+use anyhow::{Context as _, Result};
+
+/// The data set of an index slot: `slot` holds the index, `slot.images` the folder that it lists.
+pub fn dataset(task: &Task, slot: &str) -> Result<Dataset> {
+    Dataset::open(task.input(slot)?, task.input(&format!("{slot}.images"))?)
+}
+
+/// The digest of an index, which names the images that it lists, in order.
+pub fn images_digest(task: &Task, slot: &str) -> Result<String> {
+    let path = task.input(slot)?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}
+
+/// Shuffled batches of random views, the last incomplete batch dropped: what training reads.
+pub fn training_views(task: &Task, set: &Dataset, views: Vec<View>, batch: u32, seed: u64) -> Result<Loader> {
+    let transform = Transform::Views(views);
+    Loader::new(
+        set,
+        Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.job.threads },
+    )
+}
