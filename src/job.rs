@@ -17,9 +17,6 @@ use std::{
 /// Exit code of a stage that was asked to stop and wrote a checkpoint (EX_TEMPFAIL of sysexits.h).
 pub const STOPPED: i32 = 75;
 
-/// What `caco embed` has executed, in place of a stage kind.
-pub const EMBED: &str = "embed";
-
 /// One stage to execute. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {

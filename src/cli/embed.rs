@@ -3,7 +3,7 @@
 use super::{OfPipelineArgs, StoreArgs, open};
 use crate::{
     engine::{names::Names, store::Store},
-    job::{EMBED, Job},
+    job::Job,
 };
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -12,6 +12,9 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
+
+/// What the worker calls it (`stages/embed.rs`).
+const EMBED: &str = "embed";
 
 #[derive(Args)]
 pub struct EmbedArgs {

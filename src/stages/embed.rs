@@ -1,7 +1,7 @@
 //! `caco embed`: features of the images of any folder. No stage of a pipeline, but executed like one: parameters are those
 //! of kind `features`, inputs `encoder` and `images`.
 
-use super::{features, pool::pool, progress::counted};
+use super::{features::features_of, pool::pool, progress::counted};
 use crate::{
     data::index,
     eval::{features::Features, npy},
@@ -11,6 +11,9 @@ use crate::{
 use anyhow::{Context as _, Result};
 use std::fs;
 
+/// What stands in a job in place of a stage kind.
+pub const NAME: &str = "embed";
+
 /// Writes `embedding.safetensors`: `features` f32 [n, d], and in its metadata `paths`, a JSON list of n. And the same as
 /// `embedding.npy` and `embedding.txt`, one path a line.
 pub fn run(task: &Task) -> Result<()> {
@@ -18,7 +21,7 @@ pub fn run(task: &Task) -> Result<()> {
     let (set, unreadable) = pool(task.job.threads)?.install(|| index::flat(root, counted(task, "images")))?;
     index::refuse(&unreadable)?;
     let digest = blake3::hash(&serde_json::to_vec(&set.images)?).to_hex().to_string();
-    features::extract(task, &set, digest)?;
+    features_of(task, &set, digest)?;
     let extracted = task.output("features.safetensors");
     let found = Features::read(&extracted)?.features;
     let paths: Vec<&str> = set.images.iter().map(|image| image.path.as_str()).collect();

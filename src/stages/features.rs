@@ -7,7 +7,7 @@ use super::{
 use crate::{
     data::{Dataset, Loader, Reading, Transform},
     device,
-    eval::features::{self, Extraction, Labels, Set},
+    eval::features::{Extraction, Labels, Set, extract},
     job::{Stopped, Task},
     model::Encoder,
     spec::kind::Features,
@@ -16,11 +16,11 @@ use anyhow::Result;
 
 /// Writes `features.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
-    extract(task, &dataset(task, "index")?, images_digest(task, "index")?)
+    features_of(task, &dataset(task, "index")?, images_digest(task, "index")?)
 }
 
 /// Writes `features.safetensors` of the images of `set`, of which `digest` says what they are.
-pub(super) fn extract(task: &Task, set: &Dataset, digest: String) -> Result<()> {
+pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
@@ -51,7 +51,7 @@ pub(super) fn extract(task: &Task, set: &Dataset, digest: String) -> Result<()> 
     let told = counted(task, "images");
     let total = set.images.len() as u64;
     let partial = task.job.work.join("features.partial");
-    let finished = features::extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
+    let finished = extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
         told(done, total);
         !task.stopping()
     })?;

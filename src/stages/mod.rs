@@ -49,7 +49,7 @@ fn dispatch(task: &Task) -> Result<()> {
         LinearEval::NAME => linear_eval::run(task),
         TransferEval::NAME => transfer_eval::run(task),
         Compare::NAME => compare::run(task),
-        crate::job::EMBED => embed::run(task),
+        embed::NAME => embed::run(task),
         other => bail!("kind '{other}' is not built in"),
     }
 }

@@ -1,6 +1,6 @@
 //! Kind `transfer_eval`: logistic regression on frozen features, its strength chosen on validation images.
 
-use super::transfer_several;
+use super::transfer_several::rank_images;
 use crate::{
     device,
     eval::{
@@ -28,7 +28,7 @@ pub fn run(task: &Task) -> Result<()> {
     device::open("cpu", task.job.threads)?;
     let sets = read(task, &parameters)?;
     let figure = match parameters.metric {
-        TransferMetric::Map11 => return transfer_several::run(task, &parameters, sets),
+        TransferMetric::Map11 => return rank_images(task, &parameters, sets),
         TransferMetric::Top1 => Figure::Top1,
         TransferMetric::MeanPerClass => Figure::MeanPerClass,
     };

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use tch::{Kind, Tensor};
 
 /// Writes `classifier.safetensors` and `predictions.safetensors`.
-pub fn run(task: &Task, parameters: &TransferEval, sets: Sets) -> Result<()> {
+pub fn rank_images(task: &Task, parameters: &TransferEval, sets: Sets) -> Result<()> {
     let Sets { fit_on, choose_on, test } = sets;
     let (kind, classes) = (parameters.classifier, test.set.classes.clone());
     let [fit_features, choose_features, test_features] =
