@@ -1,11 +1,11 @@
 //! What a figure says about a published one.
 //!
 //! An equivalence test with a margin: the verdict reads off where the figure's 95 % interval lies. So each of these is
-//! wrong with a chance of at most 2.5 %: "reproduced" where the figure would in the long run be off by the margin or
+//! wrong with a chance of about 2.5 % at most: "reproduced" where the figure would in the long run be off by the margin or
 //! more, "exceeded" where it would not be above it, "fell short" where it would not be below (Schuirmann 1987's two
 //! one-sided tests, each at 2.5 %). The claim itself is taken as exact. Simulated with the figure in the long run exactly at the
 //! upper end of the margin, 2,000 images, claim 70 %, margin 3 points, 20,000 repetitions: one run is called "reproduced" in
-//! 2.6 % and "exceeded" in 2.7 %.
+//! 2.6 % and "exceeded" in 2.7 %. `examples/coverage.rs` prints more.
 
 use crate::interval::Z;
 use serde::{Deserialize, Serialize};
