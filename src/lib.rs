@@ -19,6 +19,7 @@ pub mod pth;
 pub mod report;
 pub mod rng;
 pub mod schedule;
+pub mod score;
 pub mod spec;
 #[cfg(feature = "torch")]
 pub mod stages;

@@ -11,6 +11,7 @@ mod job;
 mod metric;
 mod report;
 mod rng;
+mod score;
 mod spec;
 
 fn main() -> std::process::ExitCode {

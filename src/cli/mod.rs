@@ -8,6 +8,7 @@ mod completions;
 mod diff;
 mod display;
 mod doctor;
+mod embed;
 mod explain;
 mod get;
 mod graph;
@@ -110,6 +111,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
+    /// Features of the images of any folder, as safetensors or npy
+    Embed(embed::EmbedArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
 }
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Explain(args) => explain::main(&args),
         Command::Completions(args) => completions::main(&args),
+        Command::Embed(args) => embed::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -28,6 +28,10 @@ pub struct Image {
     pub path: String,
     /// The number of its class.
     pub label: u32,
+    /// In a set whose images can show several classes, or none: the numbers of all it shows, ascending. `label` is of no
+    /// account then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shows: Option<Vec<u32>>,
     /// Width and height, pixels.
     pub size: (u32, u32),
     /// Length of the file.
@@ -69,12 +73,16 @@ impl Dataset {
                 continue;
             }
             let image: Image = serde_json::from_str(line).with_context(|| format!("line {} is no image", i + 2))?;
-            if image.label as usize >= header.classes.len() {
-                bail!("line {}: label {} is none of the {} classes", i + 2, image.label, header.classes.len());
+            let all = image.shows.iter().flatten().chain([&image.label]);
+            if let Some(label) = all.copied().find(|label| *label as usize >= header.classes.len()) {
+                bail!("line {}: label {label} is none of the {} classes", i + 2, header.classes.len());
             }
             images.push(image);
         }
         ensure!(images.len() == header.images, "it lists {} images, its header says {}", images.len(), header.images);
+        let several = images.iter().filter(|image| image.shows.is_some()).count();
+        let message = "images that can show several classes stand among images that show one";
+        ensure!(several == 0 || several == images.len(), message);
         Ok(Dataset { root: root.into(), classes: header.classes, images })
     }
 
@@ -100,6 +108,16 @@ impl Dataset {
         self.images.iter().map(|image| i64::from(image.label)).collect()
     }
 
+    /// In a set whose images can show several classes: image by image, for each class whether it is there.
+    pub fn shown(&self) -> Option<Vec<bool>> {
+        let row = |image: &Image| {
+            let shows = image.shows.as_ref()?;
+            Some((0..self.classes.len() as u32).map(|class| shows.contains(&class)).collect::<Vec<bool>>())
+        };
+        let rows: Option<Vec<Vec<bool>>> = self.images.iter().map(row).collect();
+        rows.map(|rows| rows.concat())
+    }
+
     /// The file of a sample.
     pub fn file(&self, sample: u32) -> PathBuf {
         self.root.join(&self.images[sample as usize].path)
@@ -117,7 +135,14 @@ mod tests {
     use super::*;
 
     fn set() -> Dataset {
-        let image = |path: &str, label| Image { path: path.into(), label, size: (3, 2), bytes: 9, blake3: "00".into() };
+        let image = |path: &str, label| Image {
+            path: path.into(),
+            label,
+            shows: None,
+            size: (3, 2),
+            bytes: 9,
+            blake3: "00".into(),
+        };
         Dataset {
             root: "/r".into(),
             classes: vec!["a".into(), "b".into()],
@@ -131,6 +156,23 @@ mod tests {
         let index = folder.path().join("index.jsonl");
         set().save(&index, &[Unreadable { path: "a/x.jpg".into(), unreadable: "truncated".into() }]).unwrap();
         assert_eq!(Dataset::open(&index, Path::new("/r")).unwrap(), set());
+    }
+
+    #[test]
+    fn images_can_show_several_classes_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = folder.path().join("index.jsonl");
+        let mut several = set();
+        assert_eq!(several.shown(), None);
+        several.images[0].shows = Some(vec![0, 1]);
+        several.images[1].shows = Some(vec![]);
+        several.save(&index, &[]).unwrap();
+        let read = Dataset::open(&index, Path::new("/r")).unwrap();
+        assert_eq!(read, several);
+        assert_eq!(read.shown(), Some(vec![true, true, false, false]));
+        several.images[1].shows = None;
+        several.save(&index, &[]).unwrap();
+        assert!(format!("{:#}", Dataset::open(&index, Path::new("/r")).unwrap_err()).contains("several classes"));
     }
 
     #[test]

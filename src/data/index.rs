@@ -33,6 +33,16 @@ pub fn build(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset
             ENDINGS.join(", ")
         );
     }
+    Ok(read_all(root, classes, files, progress))
+}
+
+/// Reads files, each a label and a path, in the order of the paths.
+fn read_all(
+    root: &Path,
+    classes: Vec<String>,
+    mut files: Vec<(u32, String)>,
+    progress: impl Fn(u64, u64) + Sync,
+) -> (Dataset, Vec<Unreadable>) {
     files.sort_by(|a, b| a.1.cmp(&b.1));
     let (done, total) = (AtomicU64::new(0), files.len() as u64);
     let read = |decoder: &mut (Decoder, Raster), (label, path): (u32, String)| {
@@ -45,7 +55,15 @@ pub fn build(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset
             Ok(image) => rayon::iter::Either::Left(image),
             Err(unreadable) => rayon::iter::Either::Right(unreadable),
         });
-    Ok((Dataset { root: root.into(), classes, images }, unreadable))
+    (Dataset { root: root.into(), classes, images }, unreadable)
+}
+
+/// The images anywhere below a folder, whatever its layout, sorted by path; all are of one class, called `image`.
+pub fn flat(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset, Vec<Unreadable>)> {
+    let mut files = vec![];
+    collect(root, "", 0, &mut files)?;
+    ensure!(!files.is_empty(), "{} holds no image ({})", root.display(), ENDINGS.join(", "));
+    Ok(read_all(root, vec!["image".into()], files, progress))
 }
 
 /// The error that names all unreadable files, up to a bound.
@@ -76,7 +94,7 @@ fn classes(root: &Path) -> Result<Vec<String>> {
 
 fn collect(folder: &Path, prefix: &str, label: u32, files: &mut Vec<(u32, String)>) -> Result<()> {
     for (name, path) in entries(folder)? {
-        let relative = format!("{prefix}/{name}");
+        let relative = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
         if path.is_dir() {
             collect(&path, &relative, label, files)?;
         } else if name
@@ -110,6 +128,7 @@ fn read(root: &Path, path: &str, label: u32, (decoder, raster): &mut (Decoder, R
     Ok(Image {
         path: path.into(),
         label,
+        shows: None,
         size,
         bytes: bytes.len() as u64,
         blake3: blake3::hash(&bytes).to_hex().to_string(),
@@ -155,6 +174,18 @@ mod tests {
         assert_eq!(set.images.len(), 1);
         let error = format!("{:#}", refuse(&unreadable).unwrap_err());
         assert!(error.contains("2 image(s)") && error.contains("a/2.jpg") && error.contains("a/3.jpg"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_any_layout_is_listed() {
+        let root = tempfile::tempdir().unwrap();
+        ["z.jpg", "b/deep/1.jpeg", "a/x.jpg"].iter().for_each(|p| jpeg(&root.path().join(p)));
+        let (set, _) = flat(root.path(), |_, _| ()).unwrap();
+        let listed: Vec<&str> = set.images.iter().map(|image| image.path.as_str()).collect();
+        assert_eq!(listed, ["a/x.jpg", "b/deep/1.jpeg", "z.jpg"]);
+        assert_eq!(set.classes, ["image"]);
+        let empty = tempfile::tempdir().unwrap();
+        assert!(format!("{:#}", flat(empty.path(), |_, _| ()).unwrap_err()).contains("holds no image"));
     }
 
     #[test]

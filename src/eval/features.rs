@@ -1,5 +1,6 @@
-//! Features of a frozen encoder as a file: `labels` i64 [n] and `features` f32 [n, d], written as they come, so that no
-//! set is too large for memory, and so that a stopped extraction goes on where it was.
+//! Features of a frozen encoder as a file: `labels` i64 [n] (or [n, classes] of 0 and 1, where an image can show several
+//! classes) and `features` f32 [n, d], written as they come, so that no set is too large for memory, and so that a stopped
+//! extraction goes on where it was.
 
 use crate::{
     data::batch::Source,
@@ -21,10 +22,76 @@ use tch::{Device, Kind, Tensor};
 pub struct Features {
     /// f32 [n, d], on the CPU.
     pub features: Tensor,
-    /// The class of each image, 0 to `classes.len()` − 1.
-    pub labels: Vec<i64>,
+    /// What the images show.
+    pub labels: Labels,
     /// What is said of the images.
     pub set: Set,
+}
+
+/// What images show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// The class of each image, 0 to classes − 1.
+    One(Vec<i64>),
+    /// Image by image, for each class whether it is there.
+    Several(Vec<bool>),
+}
+
+impl Labels {
+    /// The class of each image; an error where they can show several.
+    pub fn one(&self) -> Result<&[i64]> {
+        match self {
+            Labels::One(labels) => Ok(labels),
+            Labels::Several(_) => {
+                bail!("an image of this set can show several classes; evaluate it by transfer_eval with metric: Map11")
+            }
+        }
+    }
+
+    /// For each image and class whether it is there; an error where images have one class each.
+    pub fn several(&self) -> Result<&[bool]> {
+        match self {
+            Labels::Several(shown) => Ok(shown),
+            Labels::One(_) => {
+                bail!("the images of this set have one class each; metric: Map11 is for several an image")
+            }
+        }
+    }
+
+    fn read(tensor: &Tensor, classes: usize) -> Result<Self> {
+        let values = Vec::<i64>::try_from(tensor.contiguous().view(-1)).context("its tensor 'labels'")?;
+        if tensor.dim() == 1 {
+            let outside = values.iter().find(|label| !(0..classes as i64).contains(*label));
+            ensure!(outside.is_none(), "label {} of {classes} classes", outside.copied().unwrap_or(-1));
+            return Ok(Labels::One(values));
+        }
+        let fits = tensor.dim() == 2 && tensor.size()[1] == classes as i64;
+        ensure!(fits, "labels of shape {:?} for {classes} classes", tensor.size());
+        let strange = values.iter().find(|value| !(0..=1).contains(*value));
+        ensure!(strange.is_none(), "{} among labels of 0 and 1", strange.copied().unwrap_or_default());
+        Ok(Labels::Several(values.iter().map(|&value| value == 1).collect()))
+    }
+
+    /// As they stand in a file: numbers, and their shape.
+    fn values(&self, classes: usize) -> (Vec<i64>, Vec<usize>) {
+        match self {
+            Labels::One(labels) => (labels.clone(), vec![labels.len()]),
+            Labels::Several(shown) => {
+                (shown.iter().map(|&there| there.into()).collect(), vec![shown.len() / classes.max(1), classes])
+            }
+        }
+    }
+
+    /// Those of these images.
+    fn select(&self, images: &[i64], classes: usize) -> Self {
+        match self {
+            Labels::One(labels) => Labels::One(images.iter().map(|&image| labels[image as usize]).collect()),
+            Labels::Several(shown) => {
+                let row = |&image: &i64| &shown[image as usize * classes..][..classes];
+                Labels::Several(images.iter().flat_map(row).copied().collect())
+            }
+        }
+    }
 }
 
 /// What a file says of the images that its features are of.
@@ -45,13 +112,12 @@ impl Features {
             let classes: Vec<String> = serde_json::from_str(said("classes")?).context("its metadata's 'classes'")?;
             let set = Set { classes, images: said("images")?.clone() };
             let Some(labels) = file.tensors.get("labels") else { bail!("it has no tensor 'labels'") };
-            let labels = Vec::<i64>::try_from(labels).context("its tensor 'labels'")?;
+            let rows = labels.size().first().copied().unwrap_or_default();
+            let labels = Labels::read(labels, set.classes.len())?;
             let Some(features) = file.tensors.remove("features") else { bail!("it has no tensor 'features'") };
             ensure!(features.kind() == Kind::Float, "its features are of type {:?}, not f32", features.kind());
-            let fits = features.dim() == 2 && features.size()[0] == labels.len() as i64;
-            ensure!(fits, "{} labels for features of shape {:?}", labels.len(), features.size());
-            let outside = labels.iter().find(|label| !(0..set.classes.len() as i64).contains(*label));
-            ensure!(outside.is_none(), "label {} of {} classes", outside.copied().unwrap_or(-1), set.classes.len());
+            let fits = features.dim() == 2 && features.size()[0] == rows;
+            ensure!(fits, "{rows} labels for features of shape {:?}", features.size());
             Ok(Features { features, labels, set })
         };
         read().with_context(|| format!("{} does not hold features", path.display()))
@@ -61,9 +127,14 @@ impl Features {
     pub fn select(&self, images: &[i64]) -> Self {
         Features {
             features: self.features.index_select(0, &Tensor::from_slice(images)),
-            labels: images.iter().map(|&image| self.labels[image as usize]).collect(),
+            labels: self.labels.select(images, self.set.classes.len()),
             set: self.set.clone(),
         }
+    }
+
+    /// How many images.
+    pub fn images(&self) -> usize {
+        self.features.size()[0] as usize
     }
 }
 
@@ -75,8 +146,10 @@ pub struct Extraction<'a> {
     pub source: &'a dyn Source,
     /// Images to a batch; the last may have fewer.
     pub batch: u64,
-    /// The class of each image.
+    /// The label that each image of the source has.
     pub labels: &'a [i64],
+    /// What is kept beside the features: those labels, or several of an image.
+    pub kept: &'a Labels,
     /// What is said of the images.
     pub set: &'a Set,
     /// Where the network lives.
@@ -91,7 +164,9 @@ pub struct Extraction<'a> {
 pub fn extract(this: &Extraction, partial: &Path, out: &Path, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
     let d = this.encoder.network.features() as u64;
     let images = this.labels.len() as u64;
-    let mut rows = Rows::open(partial, header(this.labels.len(), d, this.set)?, this.labels, d * 4)?;
+    let (values, shape) = this.kept.values(this.set.classes.len());
+    ensure!(shape[0] as u64 == images, "{} labels are to be kept of {images} images", shape[0]);
+    let mut rows = Rows::open(partial, header(&shape, d, this.set)?, &values, d * 4)?;
     let first = if rows.whole == images { images.div_ceil(this.batch) } else { rows.whole / this.batch };
     let mut done = images.min(first * this.batch);
     rows.keep(done)?;
@@ -128,13 +203,13 @@ fn check(features: &Tensor, first: u64) -> Result<()> {
 }
 
 /// The start of a safetensors file, up to its data: labels, then features.
-fn header(images: usize, d: u64, set: &Set) -> Result<Vec<u8>> {
-    let (n, labels) = (images as u64, images as u64 * 8);
+fn header(shape: &[usize], d: u64, set: &Set) -> Result<Vec<u8>> {
+    let (n, labels) = (shape[0] as u64, shape.iter().product::<usize>() as u64 * 8);
     let metadata = BTreeMap::from([("classes", serde_json::to_string(&set.classes)?), ("images", set.images.clone())]);
     let json = serde_json::json!({
         "__metadata__": metadata,
         "features": {"dtype": "F32", "shape": [n, d], "data_offsets": [labels, labels + 4 * n * d]},
-        "labels": {"dtype": "I64", "shape": [n], "data_offsets": [0, labels]},
+        "labels": {"dtype": "I64", "shape": shape, "data_offsets": [0, labels]},
     });
     let mut json = serde_json::to_vec(&json)?;
     // Data starts at a multiple of eight bytes; the format allows spaces behind the header.
@@ -221,6 +296,7 @@ mod tests {
             source: drawn,
             batch: drawn.batch as u64,
             labels: &labels,
+            kept: &Labels::One(labels.clone()),
             set: &set,
             device: Device::Cpu,
             precision: Precision::F32,
@@ -251,14 +327,37 @@ mod tests {
         features_of(&encoder, &drawn, None, folder.path()).unwrap();
         let read = Features::read(&folder.path().join("features.safetensors")).unwrap();
         assert_eq!(read.set, Set { classes: vec!["a".into(), "b".into(), "c".into()], images: "digest".into() });
-        assert_eq!(read.labels, drawn.labels());
+        assert_eq!(read.labels.one().unwrap(), drawn.labels());
         let batches: Vec<_> = drawn.epoch(0, 0).unwrap().map(|batch| batch.unwrap()).collect();
         let images: Vec<Tensor> = batches.iter().map(|b| model::normalise(&b.views[0], Device::Cpu)).collect();
         let direct: Vec<Tensor> = images.iter().map(|images| encoder.features(images, Precision::F32)).collect();
         assert_eq!(read.features, Tensor::cat(&direct, 0));
         let some = read.select(&[4, 0]);
-        assert_eq!(some.labels, [read.labels[4], read.labels[0]]);
+        assert_eq!(some.labels.one().unwrap(), [drawn.labels()[4], drawn.labels()[0]]);
         assert_eq!(some.features.get(0), read.features.get(4));
+    }
+
+    #[test]
+    fn an_image_can_show_several_classes() {
+        let drawn = Drawn { images: 3, classes: 3, batch: 2, size: 16, seed: 1 };
+        let folder = tempfile::tempdir().unwrap();
+        let shown = vec![true, false, true, false, false, false, false, true, false];
+        let this = Extraction {
+            encoder: &sketch::encoder(),
+            source: &drawn,
+            batch: 2,
+            labels: &drawn.labels(),
+            kept: &Labels::Several(shown.clone()),
+            set: &Set { classes: ["a", "b", "c"].map(String::from).into(), images: "digest".into() },
+            device: Device::Cpu,
+            precision: Precision::F32,
+        };
+        let file = folder.path().join("features.safetensors");
+        assert!(extract(&this, &folder.path().join("partial"), &file, &mut |_| true).unwrap());
+        let read = Features::read(&file).unwrap();
+        assert_eq!(read.labels.several().unwrap(), shown);
+        assert_eq!(read.select(&[2, 0]).labels, Labels::Several([&shown[6..], &shown[..3]].concat()));
+        assert!(read.labels.one().unwrap_err().to_string().contains("Map11"));
     }
 
     #[test]
@@ -270,7 +369,7 @@ mod tests {
         assert!(!features_of(&encoder, &other, Some(2), folder.path()).unwrap());
         assert!(features_of(&encoder, &drawn(1), None, folder.path()).unwrap());
         let read = Features::read(&folder.path().join("features.safetensors")).unwrap();
-        assert_eq!(read.labels, drawn(1).labels());
+        assert_eq!(read.labels.one().unwrap(), drawn(1).labels());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tch::Tensor;
 pub trait Objective {
     /// Value and gradient at a point.
     fn evaluate(&mut self, at: &Tensor) -> (f64, Tensor);
-    /// An estimate of the inverse Hessian, times a vector. Must be symmetric and positive definite.
+    /// An estimate of the inverse Hessian, times a vector. Must be symmetric and positive definite, but for directions in which the gradient is always 0.
     fn precondition(&self, vector: &Tensor) -> Tensor;
     /// Called once a step with the curvature of the point last evaluated at hand: the time to renew the estimate.
     fn stepped(&mut self);

@@ -5,8 +5,10 @@ pub mod knn;
 pub mod lbfgs;
 pub mod linear;
 pub mod logistic;
+pub mod npy;
+pub mod one_vs_rest;
 pub mod predictions;
-pub mod score;
 #[cfg(test)]
 mod sketch;
 pub mod split;
+pub mod svm;

@@ -1,7 +1,11 @@
 //! What an evaluation answered, image by image: enough to compute each of its figures again.
 
-use super::score;
-use crate::{interval, metric::Metric, tensors::Tensors};
+use crate::{
+    interval,
+    metric::Metric,
+    score::{self, Ranking},
+    tensors::Tensors,
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -19,6 +23,9 @@ pub enum Figure {
     /// Mean over classes of the share of images whose first answer is right.
     #[serde(rename = "mean_per_class")]
     MeanPerClass,
+    /// Mean over classes of the 11-point average precision.
+    #[serde(rename = "map11")]
+    Map11,
 }
 
 impl Figure {
@@ -28,6 +35,7 @@ impl Figure {
             Figure::Top1 => "top1",
             Figure::Top5 => "top5",
             Figure::MeanPerClass => "mean_per_class",
+            Figure::Map11 => "map11",
         }
     }
 }
@@ -45,22 +53,64 @@ pub struct Predictions {
     pub classes: Vec<String>,
     /// What is computed from the answers.
     pub figures: Vec<Figure>,
-    /// The right class of each image.
-    pub labels: Vec<i64>,
-    /// `width` classes an image, the likeliest first.
-    pub answers: Vec<i64>,
+    /// What was answered.
+    pub answers: Answers,
+}
+
+/// What is right, and what was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answers {
+    /// Of images that show one class.
+    Classes {
+        /// The right class of each image.
+        labels: Vec<i64>,
+        /// The same number of classes for each image, the likeliest first.
+        likeliest: Vec<i64>,
+    },
+    /// Of images that can show several: image by image, one entry a class.
+    Scores {
+        /// Whether the class is there.
+        shown: Vec<bool>,
+        /// How likely it was held to be, in any unit.
+        scores: Vec<f64>,
+    },
 }
 
 impl Predictions {
-    /// Answers an image.
-    pub fn width(&self) -> usize {
-        self.answers.len() / self.labels.len().max(1)
+    /// How many images were answered.
+    pub fn samples(&self) -> usize {
+        match &self.answers {
+            Answers::Classes { labels, .. } => labels.len(),
+            Answers::Scores { shown, .. } => shown.len() / self.classes.len().max(1),
+        }
     }
 
-    /// Whether each image counts as right for `figure`.
+    /// What is right, as numbers: the class of each image, or image by image 1 for each class that is there and 0 for
+    /// others.
+    pub fn labels(&self) -> Vec<i64> {
+        match &self.answers {
+            Answers::Classes { labels, .. } => labels.clone(),
+            Answers::Scores { shown, .. } => shown.iter().map(|&there| there.into()).collect(),
+        }
+    }
+
+    /// Whether each image counts as right for `figure`. None do where images can show several classes.
     pub fn right(&self, figure: Figure) -> Vec<bool> {
         let k = if figure == Figure::Top5 { 5 } else { 1 };
-        score::hits(&self.labels, &self.answers, self.width(), k)
+        match &self.answers {
+            Answers::Classes { labels, likeliest } => {
+                score::hits(labels, likeliest, likeliest.len() / labels.len().max(1), k)
+            }
+            Answers::Scores { .. } => vec![],
+        }
+    }
+
+    /// The images as each class's scores rank them. None where images show one class each.
+    pub fn rankings(&self) -> Vec<Ranking> {
+        match &self.answers {
+            Answers::Classes { .. } => vec![],
+            Answers::Scores { shown, scores } => score::rankings(scores, shown, self.classes.len()),
+        }
     }
 
     /// The figures, with 95 % intervals: Wilson's for shares, a bootstrap over the images for the others.
@@ -69,25 +119,39 @@ impl Predictions {
     }
 
     fn metric(&self, figure: Figure) -> Metric {
-        let (right, samples) = (self.right(figure), self.labels.len() as u64);
-        if figure != Figure::MeanPerClass {
-            let count = right.iter().filter(|right| **right).count() as u64;
-            return Metric::share(figure.name(), &self.split, count, samples);
-        }
-        let mean = |counts: Option<&[u32]>| score::mean_per_class(&self.labels, &right, self.classes.len(), counts);
-        let interval = interval::bootstrap(right.len(), 0, |counts| mean(Some(counts)));
-        Metric {
-            samples: Some(samples),
-            interval: Some(interval),
+        let (right, rankings, labels) = (self.right(figure), self.rankings(), self.labels());
+        let resampled = |mean: &dyn Fn(Option<&[u32]>) -> f64| Metric {
+            samples: Some(self.samples() as u64),
+            interval: Some(interval::bootstrap(self.samples(), 0, |counts| mean(Some(counts)))),
             ..Metric::new(figure.name(), &self.split, mean(None))
+        };
+        match figure {
+            Figure::Top1 | Figure::Top5 => {
+                let count = right.iter().filter(|right| **right).count() as u64;
+                Metric::share(figure.name(), &self.split, count, self.samples() as u64)
+            }
+            Figure::MeanPerClass => {
+                resampled(&|counts| score::mean_per_class(&labels, &right, self.classes.len(), counts))
+            }
+            Figure::Map11 => resampled(&|counts| score::mean_average_precision(&rankings, counts)),
         }
     }
 
-    /// Writes `labels` i64 [n] and `answers` i64 [n, width]; the rest is metadata.
+    /// Writes `labels` i64 [n] and `answers` i64 [n, width], or where images can show several classes `labels` i64
+    /// [n, classes] of 0 and 1 and `scores` f64 [n, classes]; the rest is metadata.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = Tensors::default();
-        file.insert("labels", &Tensor::from_slice(&self.labels));
-        file.insert("answers", &Tensor::from_slice(&self.answers).view([self.labels.len() as i64, -1]));
+        let (n, labels) = (self.samples() as i64, Tensor::from_slice(&self.labels()));
+        match &self.answers {
+            Answers::Classes { likeliest, .. } => {
+                file.insert("labels", &labels);
+                file.insert("answers", &Tensor::from_slice(likeliest).view([n, -1]));
+            }
+            Answers::Scores { scores, .. } => {
+                file.insert("labels", &labels.view([n, -1]));
+                file.insert("scores", &Tensor::from_slice(scores).view([n, -1]));
+            }
+        }
         let mut say = |key: &str, value: String| drop(file.metadata.insert(key.into(), value));
         say("evaluation", self.evaluation.clone());
         say("split", self.split.clone());
@@ -107,10 +171,17 @@ impl Predictions {
 
     fn from_file(file: &Tensors) -> Result<Self> {
         let said = |key: &str| file.metadata.get(key).with_context(|| format!("its metadata lack '{key}'"));
-        let tensor = |name: &str| match file.tensors.get(name) {
-            Some(tensor) if tensor.kind() == Kind::Int64 => Ok(tensor),
-            Some(tensor) => bail!("its tensor '{name}' is of type {:?}, not i64", tensor.kind()),
+        let tensor = |name: &str, kind: Kind| match file.tensors.get(name) {
+            Some(tensor) if tensor.kind() == kind => Ok(tensor.view(-1)),
+            Some(tensor) => bail!("its tensor '{name}' is of type {:?}, not {kind:?}", tensor.kind()),
             None => bail!("it has no tensor '{name}'"),
+        };
+        let labels = Vec::<i64>::try_from(tensor("labels", Kind::Int64)?)?;
+        let answers = if file.tensors.contains_key("scores") {
+            let scores = Vec::try_from(tensor("scores", Kind::Double)?)?;
+            Answers::Scores { shown: labels.iter().map(|&label| label != 0).collect(), scores }
+        } else {
+            Answers::Classes { labels, likeliest: Vec::try_from(tensor("answers", Kind::Int64)?)? }
         };
         let predictions = Predictions {
             evaluation: said("evaluation")?.clone(),
@@ -118,20 +189,31 @@ impl Predictions {
             images: file.metadata.get("images").cloned(),
             classes: serde_json::from_str(said("classes")?).context("its metadata's 'classes'")?,
             figures: serde_json::from_str(said("figures")?).context("its metadata's 'figures'")?,
-            labels: Vec::try_from(tensor("labels")?)?,
-            answers: Vec::try_from(tensor("answers")?.view(-1))?,
+            answers,
         };
         predictions.check()?;
         Ok(predictions)
     }
 
     fn check(&self) -> Result<()> {
-        let (n, answers, classes) = (self.labels.len(), self.answers.len(), self.classes.len() as i64);
-        ensure!(n > 0 && answers % n == 0 && answers >= n, "{answers} answers for {n} images");
-        let needed = if self.figures.contains(&Figure::Top5) { 5 } else { 1 };
-        ensure!(self.width() >= needed, "{} answers an image, its figures need {needed}", self.width());
-        let outside = self.labels.iter().chain(&self.answers).find(|class| !(0..classes).contains(*class));
-        ensure!(outside.is_none(), "class {} of {classes}", outside.copied().unwrap_or_default());
+        let classes = self.classes.len();
+        let ranked = self.figures.iter().filter(|figure| **figure == Figure::Map11).count();
+        match &self.answers {
+            Answers::Scores { shown, scores } => {
+                let fits = classes > 0 && !shown.is_empty() && shown.len() % classes == 0;
+                ensure!(fits && shown.len() == scores.len(), "{} scores of {classes} classes", scores.len());
+                ensure!(ranked == self.figures.len(), "one answer an image is missing, its figures need it");
+            }
+            Answers::Classes { labels, likeliest } => {
+                let (n, answers) = (labels.len(), likeliest.len());
+                ensure!(n > 0 && answers % n == 0 && answers >= n, "{answers} answers for {n} images");
+                let (width, needed) = (answers / n, if self.figures.contains(&Figure::Top5) { 5 } else { 1 });
+                ensure!(width >= needed, "{width} answers an image, its figures need {needed}");
+                ensure!(ranked == 0, "it has no tensor 'scores', its figures need it");
+                let outside = labels.iter().chain(likeliest).find(|class| !(0..classes as i64).contains(*class));
+                ensure!(outside.is_none(), "class {} of {classes}", outside.copied().unwrap_or_default());
+            }
+        }
         Ok(())
     }
 }
@@ -147,9 +229,39 @@ mod tests {
             images: Some("ab".into()),
             classes: ["a", "b", "c", "d", "e", "f"].map(String::from).into(),
             figures: vec![Figure::Top1, Figure::Top5, Figure::MeanPerClass],
-            labels: vec![0, 1, 1, 5],
-            answers: vec![0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4],
+            answers: Answers::Classes {
+                labels: vec![0, 1, 1, 5],
+                likeliest: vec![0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4],
+            },
         }
+    }
+
+    /// Three images that can show two classes.
+    fn several() -> Predictions {
+        Predictions {
+            classes: ["a", "b"].map(String::from).into(),
+            figures: vec![Figure::Map11],
+            answers: Answers::Scores {
+                shown: vec![true, false, false, true, true, true],
+                scores: vec![0.9, 0.8, 0.5, 0.7, 0.3, -0.1],
+            },
+            ..sample()
+        }
+    }
+
+    #[test]
+    fn images_with_several_classes_are_ranked() {
+        // Class a ranks + − +, class b − + +: (6 · 1 + 5 · 2/3) / 11 and 2/3.
+        let metric = &several().metrics()[0];
+        assert_eq!((metric.name.as_str(), metric.samples), ("map11", Some(3)));
+        assert!((metric.value - ((6.0 + 5.0 * 2.0 / 3.0) / 11.0 + 2.0 / 3.0) / 2.0).abs() < 1e-15);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("predictions.safetensors");
+        several().write(&path).unwrap();
+        assert_eq!(Predictions::read(&path).unwrap(), several());
+        let wrong = Predictions { figures: vec![Figure::Top1], ..several() };
+        wrong.write(&path).unwrap();
+        assert!(format!("{:#}", Predictions::read(&path).unwrap_err()).contains("one answer an image"));
     }
 
     #[test]
@@ -181,8 +293,19 @@ mod tests {
             predictions.write(&path).unwrap();
             format!("{:#}", Predictions::read(&path).unwrap_err())
         };
-        assert!(error(|p| p.answers[0] = 6).contains("class 6 of 6"));
-        assert!(error(|p| p.answers.truncate(4)).contains("1 answers an image, its figures need 5"));
+        let likeliest = |p: &mut Predictions| match &mut p.answers {
+            Answers::Classes { likeliest, .. } => std::mem::take(likeliest),
+            Answers::Scores { .. } => vec![],
+        };
+        let with = |answers: fn(Vec<i64>) -> Vec<i64>| {
+            let mut predictions = sample();
+            let changed = answers(likeliest(&mut predictions));
+            predictions.answers = Answers::Classes { labels: vec![0, 1, 1, 5], likeliest: changed };
+            predictions.write(&path).unwrap();
+            format!("{:#}", Predictions::read(&path).unwrap_err())
+        };
+        assert!(with(|answers| answers.iter().map(|a| a + 1).collect()).contains("class 6 of 6"));
+        assert!(with(|answers| answers[..4].into()).contains("1 answers an image, its figures need 5"));
         assert!(error(|p| p.classes.clear()).contains("class 0 of 0"));
     }
 }

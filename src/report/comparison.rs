@@ -1,8 +1,11 @@
-//! A comparison: data, and its forms for terminals, Markdown, spreadsheets and papers.
+//! A comparison, as it is kept.
 
+use super::{
+    estimate::{Mean, Run, difference, estimate},
+    verdict::{Effort, Verdict, needed},
+};
 use crate::metric::Metric;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
 
 /// Figures side by side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,15 +23,23 @@ pub struct Line {
     pub name: String,
     /// Its figures.
     pub cells: Vec<Cell>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_run: Option<String>,
 }
 
 /// One figure.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// The kind of evaluation.
+    /// What was evaluated, and how.
     pub evaluation: String,
-    /// The number; accuracies are shares.
-    pub metric: Metric,
+    /// Name of the metric.
+    pub metric: String,
+    /// What was measured: the mean over the runs, its interval over seeds and images. Nothing where it was not run.
+    pub measured: Option<Metric>,
+    /// What each run measured, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<f64>,
     /// Ours less the baseline's on the same images, and its 95 % interval.
     pub difference: Option<(f64, (f64, f64))>,
     /// What was published.
@@ -38,168 +49,94 @@ pub struct Cell {
 /// A published figure beside ours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The figure, per cent.
-    pub per_cent: f64,
+    /// The figure, per cent; nothing where none is known.
+    pub per_cent: Option<f64>,
+    /// Points of accuracy within which a figure counts as the same.
+    pub margin: f64,
     /// Where it stands.
     pub source: String,
     /// Whether it was read in another text that quotes it.
     pub second_hand: bool,
     /// How ours compares.
     pub verdict: Verdict,
+    /// What the verdict rests on, or what would decide, or why there is none. May be empty.
+    pub note: String,
 }
 
-/// How a figure compares with a claim, by its 95 % interval and a margin of equivalence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The whole interval lies within the margin.
-    Reproduced,
-    /// The whole interval lies above it.
-    Exceeded,
-    /// The whole interval lies below it.
-    FellShort,
-    /// The interval crosses an end of the margin.
-    Undecided,
+/// A figure of one line: its runs, and how they are put together.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was evaluated, and how.
+    pub evaluation: String,
+    /// The metric of each run, one of the same name from each.
+    pub metrics: Vec<Metric>,
+    /// The answers of each run.
+    pub runs: Vec<Run>,
+    /// How answers make the figure.
+    pub mean: Mean,
 }
 
-impl Verdict {
-    /// The verdict on an interval against a claim and a margin, all shares. The interval is over images; what another
-    /// seed would give is not in it.
-    pub fn of(claim: f64, interval: Option<(f64, f64)>, margin: f64) -> Verdict {
-        match interval {
-            Some((low, _)) if low > claim + margin => Verdict::Exceeded,
-            Some((_, high)) if high < claim - margin => Verdict::FellShort,
-            Some((low, high)) if low >= claim - margin && high <= claim + margin => Verdict::Reproduced,
-            _ => Verdict::Undecided,
-        }
+impl Figure {
+    /// Name of the metric.
+    pub fn name(&self) -> &str {
+        &self.metrics[0].name
     }
 
-    fn words(self) -> &'static str {
-        match self {
-            Verdict::Reproduced => "reproduced",
-            Verdict::Exceeded => "exceeded",
-            Verdict::FellShort => "fell short",
-            Verdict::Undecided => "undecided",
+    /// The figure beside the baseline's and a claim (of which the verdict is still to be filled in). `deviation` is the
+    /// standard deviation between seeds that is assumed of a single run, a share.
+    pub fn cell(&self, baseline: Option<&Figure>, claim: Option<Claim>, deviation: f64) -> Cell {
+        let first = &self.metrics[0];
+        let single = first.interval.unwrap_or((first.value, first.value));
+        let found = estimate(&self.runs, self.mean, single, deviation);
+        let samples = first.samples.unwrap_or_default();
+        let several = self.runs.len() > 1;
+        let measured = Metric {
+            value: if several { found.value } else { first.value },
+            interval: Some(found.interval),
+            samples: Some(samples),
+            ..first.clone()
+        };
+        let comparable = |base: &&Figure| base.evaluation == self.evaluation && base.mean == self.mean;
+        let difference =
+            baseline.filter(comparable).and_then(|base| difference(&self.runs, &base.runs, self.mean, deviation));
+        let effort =
+            Effort { runs: self.runs.len() as u64, images: samples, between: found.between, within: found.within };
+        let claim = claim.map(|claim| claim.judged(&measured, effort));
+        let runs = if several { self.metrics.iter().map(|m| m.value).collect() } else { Vec::new() };
+        Cell {
+            evaluation: self.evaluation.clone(),
+            metric: first.name.clone(),
+            measured: Some(measured),
+            runs,
+            difference,
+            claim,
         }
     }
 }
 
-const HEADINGS: [&str; 8] =
-    ["encoder", "evaluation", "metric", "images", "%", "95 % interval", "over baseline (95 % interval)", "claimed"];
-
-impl Comparison {
-    fn rows(&self) -> Vec<[String; 8]> {
-        let row = |line: &Line, cell: &Cell| {
-            let m = &cell.metric;
-            let per_cent = |share: f64| format!("{:.1}", 100.0 * share);
-            let interval =
-                m.interval.map_or(String::new(), |(low, high)| format!("{} – {}", per_cent(low), per_cent(high)));
-            let difference = cell.difference.map_or(String::new(), |(d, (low, high))| {
-                format!("{:+.1} ({:+.1} – {:+.1})", 100.0 * d, 100.0 * low, 100.0 * high)
+impl Claim {
+    /// With the verdict on a figure, unless there already is one that says why there can be none.
+    fn judged(self, measured: &Metric, effort: Effort) -> Claim {
+        if self.verdict == Verdict::NotRun {
+            return self;
+        }
+        let Some(per_cent) = self.per_cent else {
+            return Claim { note: "there is no figure to hold it against".into(), ..self };
+        };
+        let (claimed, margin) = (per_cent / 100.0, self.margin / 100.0);
+        let verdict = Verdict::of(claimed, measured.interval, margin);
+        let mut notes = vec![format!("within ±{} points", self.margin)];
+        if effort.runs == 1 {
+            let assumed = 100.0 * effort.between.sqrt();
+            notes.push(match assumed {
+                0.0 => "one seed, taken as if others gave the same".into(),
+                _ => format!("one seed, others assumed to deviate by {assumed:.2} points"),
             });
-            let claim = cell.claim.as_ref().map_or(String::new(), |c| {
-                let second_hand = if c.second_hand { ", second-hand" } else { "" };
-                format!("{:.1} ({}{second_hand}): {}", c.per_cent, c.source, c.verdict.words())
-            });
-            let images = m.samples.map_or(String::new(), |n| n.to_string());
-            [
-                line.name.clone(),
-                cell.evaluation.clone(),
-                m.name.clone(),
-                images,
-                per_cent(m.value),
-                interval,
-                difference,
-                claim,
-            ]
-        };
-        self.lines.iter().flat_map(|line| line.cells.iter().map(move |cell| row(line, cell))).collect()
-    }
-
-    /// The headings and rows that hold anything: a column that is empty throughout is left out.
-    fn table(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
-        let rows = self.rows();
-        let used: Vec<usize> = (0..HEADINGS.len()).filter(|i| rows.iter().any(|row| !row[*i].is_empty())).collect();
-        let pick = |row: &[String; 8]| used.iter().map(|i| row[*i].clone()).collect();
-        (used.iter().map(|i| HEADINGS[*i]).collect(), rows.iter().map(pick).collect())
-    }
-
-    /// For a terminal.
-    pub fn terminal(&self) -> String {
-        let (headings, rows) = self.table();
-        let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(headings);
-        let mut last = String::new();
-        for mut row in rows {
-            // An encoder's name stands once, at its first line.
-            let name = std::mem::replace(&mut last, row[0].clone());
-            if name == row[0] {
-                row[0].clear();
-            }
-            table.add_row(row);
         }
-        table.to_string()
-    }
-
-    /// For Markdown.
-    pub fn markdown(&self) -> String {
-        let (headings, rows) = self.table();
-        let line = |cells: &[String]| {
-            format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "))
-        };
-        let mut text = line(&headings.iter().map(|h| h.to_string()).collect::<Vec<_>>());
-        text += &line(&vec!["---".to_string(); headings.len()]);
-        rows.iter().for_each(|row| text += &line(row));
-        text
-    }
-
-    /// For spreadsheets: shares with all their digits.
-    pub fn csv(&self) -> String {
-        let quoted = |s: &str| {
-            if s.contains([',', '"', '\n']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_string() }
-        };
-        let mut text = String::from(
-            "encoder,evaluation,metric,split,samples,value,low,high,difference,difference_low,difference_high,claimed_per_cent,source,second_hand,verdict\n",
-        );
-        for (line, cell) in self.lines.iter().flat_map(|line| line.cells.iter().map(move |cell| (line, cell))) {
-            let m = &cell.metric;
-            let number = |n: Option<f64>| n.map_or(String::new(), |n| n.to_string());
-            let claim = cell.claim.as_ref();
-            let fields = [
-                quoted(&line.name),
-                cell.evaluation.clone(),
-                m.name.clone(),
-                m.split.clone(),
-                m.samples.map_or(String::new(), |n| n.to_string()),
-                m.value.to_string(),
-                number(m.interval.map(|i| i.0)),
-                number(m.interval.map(|i| i.1)),
-                number(cell.difference.map(|d| d.0)),
-                number(cell.difference.map(|d| d.1.0)),
-                number(cell.difference.map(|d| d.1.1)),
-                number(claim.map(|c| c.per_cent)),
-                quoted(claim.map_or("", |c| &c.source)),
-                claim.map_or(String::new(), |c| c.second_hand.to_string()),
-                claim.map_or(String::new(), |c| c.verdict.words().into()),
-            ];
-            writeln!(text, "{}", fields.join(",")).expect("a string takes all text");
+        if verdict == Verdict::Undecided {
+            notes.push(needed(claimed, measured.value, margin, effort));
         }
-        text
-    }
-
-    /// For LaTeX, with the package booktabs.
-    pub fn latex(&self) -> String {
-        let (headings, rows) = self.table();
-        let escaped = |s: &str| {
-            s.replace('%', "\\%").replace('_', "\\_").replace('&', "\\&").replace('–', "--").replace('#', "\\#")
-        };
-        let line =
-            |cells: &[String]| format!("{} \\\\\n", cells.iter().map(|c| escaped(c)).collect::<Vec<_>>().join(" & "));
-        let mut text = format!("\\begin{{tabular}}{{{}}}\n\\toprule\n", "l".repeat(headings.len()));
-        text += &line(&headings.iter().map(|h| h.to_string()).collect::<Vec<_>>());
-        text += "\\midrule\n";
-        rows.iter().for_each(|row| text += &line(row));
-        text + "\\bottomrule\n\\end{tabular}\n"
+        Claim { verdict, note: notes.join("; "), ..self }
     }
 }
 
@@ -207,39 +144,80 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    fn comparison() -> Comparison {
-        let cell = |right, difference, claim| Cell {
-            evaluation: "linear_eval".into(),
-            metric: Metric::share("top1", "test", right, 2000),
-            difference,
-            claim,
+    fn figure(rights: &[usize], images: &str) -> Figure {
+        let run = |right: usize| Run {
+            images: images.into(),
+            labels: vec![0; 1000],
+            right: (0..1000).map(|i| i < right).collect(),
+            rankings: vec![],
         };
-        let claim = Claim {
-            per_cent: 71.3,
-            source: "the paper, table 1".into(),
-            second_hand: true,
-            verdict: Verdict::Undecided,
-        };
-        let lines = vec![
-            Line { name: "untrained".into(), cells: vec![cell(900, None, None)] },
-            Line { name: "long, \"best\"".into(), cells: vec![cell(1400, Some((0.25, (0.22, 0.28))), Some(claim))] },
-        ];
-        Comparison { baseline: Some("untrained".into()), lines }
+        Figure {
+            evaluation: "linear".into(),
+            metrics: rights.iter().map(|right| Metric::share("top1", "test", *right as u64, 1000)).collect(),
+            runs: rights.iter().map(|right| run(*right)).collect(),
+            mean: Mean::Images,
+        }
+    }
+
+    fn claim(per_cent: f64, margin: f64) -> Claim {
+        let verdict = Verdict::Undecided;
+        Claim {
+            per_cent: Some(per_cent),
+            margin,
+            source: "the paper".into(),
+            second_hand: false,
+            verdict,
+            note: String::new(),
+        }
     }
 
     #[test]
-    fn every_form_holds_every_figure() {
-        let c = comparison();
-        insta::assert_snapshot!([c.terminal(), c.markdown(), c.csv(), c.latex()].join("\n"));
+    fn a_single_run_is_shown_as_it_was_measured_and_judged_with_its_assumption() {
+        let cell = figure(&[700], "a").cell(Some(&figure(&[500], "a")), Some(claim(71.3, 5.0)), 0.0);
+        assert_eq!(cell.measured, Some(Metric::share("top1", "test", 700, 1000)));
+        assert!(cell.runs.is_empty());
+        let (value, (low, high)) = cell.difference.unwrap();
+        assert!((value - 0.2).abs() < 1e-12 && low > 0.15 && high < 0.25);
+        let judged = cell.claim.unwrap();
+        assert_eq!(judged.verdict, Verdict::Reproduced);
+        assert_eq!(judged.note, "within ±5 points; one seed, taken as if others gave the same");
+        let wider = figure(&[700], "a").cell(None, Some(claim(71.3, 5.0)), 0.02).claim.unwrap();
+        assert_eq!(wider.verdict, Verdict::Undecided);
+        assert!(wider.note.contains("assumed to deviate by 2.00 points; about"), "{}", wider.note);
     }
 
     #[test]
-    fn verdicts_go_by_the_interval_and_the_margin() {
-        let verdict = |low, high| Verdict::of(0.7, Some((low, high)), 0.02);
-        assert_eq!(verdict(0.69, 0.71), Verdict::Reproduced);
-        assert_eq!(verdict(0.73, 0.75), Verdict::Exceeded);
-        assert_eq!(verdict(0.60, 0.67), Verdict::FellShort);
-        assert_eq!(verdict(0.67, 0.71), Verdict::Undecided);
-        assert_eq!(Verdict::of(0.7, None, 0.02), Verdict::Undecided);
+    fn several_runs_give_their_mean_and_each_figure() {
+        let cell = figure(&[700, 720, 740], "a").cell(None, Some(claim(50.0, 1.0)), 0.0);
+        assert_eq!(cell.runs, [0.7, 0.72, 0.74]);
+        let measured = cell.measured.unwrap();
+        assert!((measured.value - 0.72).abs() < 1e-12);
+        // Three runs with a deviation of two points, over images too: wider than one run's 69.1 to 74.7.
+        let (low, high) = measured.interval.unwrap();
+        assert!(low < 0.69 && high > 0.75, "{low} {high}");
+        let judged = cell.claim.unwrap();
+        assert!(judged.verdict == Verdict::Exceeded && !judged.note.contains("seed"), "{}", judged.note);
+    }
+
+    #[test]
+    fn other_images_or_evaluations_make_no_difference() {
+        let ours = figure(&[700], "a");
+        assert_eq!(ours.cell(Some(&figure(&[500], "b")), None, 0.0).difference, None);
+        let other = Figure { evaluation: "knn".into(), ..figure(&[500], "a") };
+        assert_eq!(ours.cell(Some(&other), None, 0.0).difference, None);
+    }
+
+    #[test]
+    fn without_a_known_figure_nothing_is_judged() {
+        let unknown = Claim { per_cent: None, ..claim(0.0, 1.0) };
+        let shown = figure(&[700], "a").cell(None, Some(unknown), 0.0).claim.unwrap();
+        assert_eq!(shown.verdict, Verdict::Undecided);
+        assert!(shown.note.contains("no figure"));
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_judged_keeps_its_reason() {
+        let shown = Claim { verdict: Verdict::NotRun, note: "drawn images".into(), ..claim(71.3, 1.0) };
+        assert_eq!(figure(&[700], "a").cell(None, Some(shown.clone()), 0.0).claim, Some(shown));
     }
 }

@@ -1,26 +1,35 @@
 //! Kind `compare`: figures side by side.
 
 use crate::{
-    eval::predictions::{Figure, Predictions},
-    interval::Pairs,
+    eval::predictions::{self, Predictions},
     job::Task,
-    metric,
-    report::comparison::{Cell, Claim, Comparison, Line, Verdict},
-    spec::kind::{Compare, Row, Standing},
+    metric::{self, Metric},
+    report::{
+        comparison::{Cell, Claim, Comparison, Figure, Line},
+        estimate::{Mean, Run},
+        verdict::Verdict,
+    },
+    spec::kind::{self, Compare, Row, Standing},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 
 /// Writes `comparison.json`, `.md`, `.csv` and `.tex`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Compare = task.parameters()?;
-    let baseline =
-        parameters.baseline.as_ref().and_then(|name| parameters.rows.iter().position(|row| row.name == *name));
-    let mut lines = vec![];
-    for (i, row) in parameters.rows.iter().enumerate() {
-        lines.push(line(task, i, row, baseline)?);
+    let mut names: Vec<&str> = vec![];
+    for row in &parameters.rows {
+        if !names.contains(&row.name.as_str()) {
+            names.push(&row.name);
+        }
     }
-    let comparison = Comparison { baseline: parameters.baseline, lines };
+    let reader = Reader { task, parameters: &parameters };
+    let baseline = match &parameters.baseline {
+        Some(name) => reader.columns(name)?,
+        None => vec![],
+    };
+    let lines = names.iter().map(|name| reader.line(name, &baseline)).collect::<Result<_>>()?;
+    let comparison = Comparison { baseline: parameters.baseline.clone(), lines };
     for (name, text) in [
         ("comparison.json", serde_json::to_string_pretty(&comparison)? + "\n"),
         ("comparison.md", comparison.markdown()),
@@ -33,54 +42,132 @@ pub fn run(task: &Task) -> Result<()> {
     task.metrics(&[])
 }
 
-fn line(task: &Task, i: usize, row: &Row, baseline: Option<usize>) -> Result<Line> {
-    let mut cells = vec![];
-    for (j, stage) in row.results.iter().enumerate() {
-        let path = task.input(&format!("{i}.{j}"))?;
-        let metrics = metric::read(path).with_context(|| format!("cannot read the metrics of '{stage}'"))?;
-        let predictions = predictions(task, i, j)?;
-        for figure in &predictions.figures {
-            let found = metrics.iter().find(|m| m.name == figure.name() && m.split == predictions.split);
-            let metric = found.with_context(|| format!("'{stage}' has no metric {}", figure.name()))?.clone();
-            let difference = match baseline {
-                Some(base) if base != i => difference(task, base, j, &predictions, *figure)?,
-                _ => None,
-            };
-            let claimed = row.claims.iter().find(|c| c.of == *stage && c.metric == figure.name());
-            let claim = claimed.map(|c| Claim {
-                per_cent: c.value,
-                source: c.source.clone(),
-                second_hand: c.standing == Standing::SecondHand,
-                verdict: Verdict::of(c.value / 100.0, metric.interval, c.margin / 100.0),
-            });
-            cells.push(Cell { evaluation: predictions.evaluation.clone(), metric, difference, claim });
+/// One evaluation of one run.
+struct Found {
+    metrics: Vec<Metric>,
+    predictions: Predictions,
+}
+
+struct Reader<'a> {
+    task: &'a Task,
+    parameters: &'a Compare,
+}
+
+impl Reader<'_> {
+    /// The rows of one name: runs of one thing. Each with its number.
+    fn runs(&self, name: &str) -> Vec<(usize, &Row)> {
+        self.parameters.rows.iter().enumerate().filter(|(_, row)| row.name == name).collect()
+    }
+
+    fn line(&self, name: &str, baseline: &[Vec<Figure>]) -> Result<Line> {
+        let rows = self.runs(name);
+        let claims: Vec<&kind::Claim> = rows.iter().flat_map(|(_, row)| &row.claims).collect();
+        if let Some(why) = rows.iter().find_map(|(_, row)| row.not_run.as_ref()) {
+            let cells = claims.into_iter().map(|c| not_run(c, why)).collect();
+            return Ok(Line { name: name.into(), cells, not_run: Some(why.clone()) });
+        }
+        let is_baseline = self.parameters.baseline.as_deref() == Some(name);
+        let mut cells = vec![];
+        for (j, figures) in self.columns(name)?.iter().enumerate() {
+            let of = |claim: &kind::Claim| rows.iter().any(|(_, row)| row.results[j] == claim.of);
+            let claims: Vec<&kind::Claim> = claims.iter().copied().filter(|claim| of(claim)).collect();
+            check(&claims, figures)?;
+            for figure in figures {
+                let base = baseline.get(j).filter(|_| !is_baseline);
+                let base = base.and_then(|figures| figures.iter().find(|f| f.name() == figure.name()));
+                let claim = claims.iter().find(|c| c.metric == figure.name()).map(|c| self.claim(c));
+                cells.push(figure.cell(base, claim, self.parameters.seed_deviation / 100.0));
+            }
+        }
+        Ok(Line { name: name.into(), cells, not_run: None })
+    }
+
+    /// The claim, its verdict still open unless there can be none.
+    fn claim(&self, claim: &kind::Claim) -> Claim {
+        match &self.parameters.stand_in {
+            Some(why) => shown(claim, Verdict::NotRun, why),
+            None => shown(claim, Verdict::Undecided, ""),
         }
     }
-    Ok(Line { name: row.name.clone(), cells })
+
+    /// The figures of each column of a line.
+    fn columns(&self, name: &str) -> Result<Vec<Vec<Figure>>> {
+        let rows = self.runs(name);
+        let width = rows.first().map_or(0, |(_, row)| row.results.len());
+        (0..width).map(|j| self.column(&rows, j)).collect()
+    }
+
+    fn column(&self, rows: &[(usize, &Row)], j: usize) -> Result<Vec<Figure>> {
+        let found = rows.iter().map(|(i, _)| self.found(*i, j)).collect::<Result<Vec<Found>>>()?;
+        let stage = &rows[0].1.results[j];
+        let first = &found[0].predictions;
+        for (other, (_, row)) in found.iter().zip(rows) {
+            let alike = other.predictions.evaluation == first.evaluation && other.predictions.figures == first.figures;
+            ensure!(alike, "'{}' and '{stage}' stand in one column but are other evaluations", row.results[j]);
+        }
+        let named = self.parameters.columns.get(j).cloned();
+        let evaluation = named.unwrap_or_else(|| first.evaluation.clone());
+        let figure = |of: &predictions::Figure| figure(&evaluation, &found, *of);
+        first.figures.iter().map(figure).collect::<Result<_>>().with_context(|| format!("'{stage}'"))
+    }
+
+    fn found(&self, i: usize, j: usize) -> Result<Found> {
+        let path = self.task.input(&format!("{i}.{j}"))?;
+        let metrics = metric::read(path).with_context(|| format!("cannot read the metrics {}", path.display()))?;
+        let predictions = Predictions::read(self.task.input(&format!("{i}.{j}.predictions"))?)?;
+        Ok(Found { metrics, predictions })
+    }
 }
 
-fn predictions(task: &Task, i: usize, j: usize) -> Result<Predictions> {
-    Predictions::read(task.input(&format!("{i}.{j}.predictions"))?)
+/// Whether each claim is about one of the figures.
+fn check(claims: &[&kind::Claim], figures: &[Figure]) -> Result<()> {
+    for claim in claims {
+        let names: Vec<&str> = figures.iter().map(Figure::name).collect();
+        let known = names.contains(&claim.metric.as_str());
+        ensure!(known, "'{}' measures no '{}' to claim, only {}", claim.of, claim.metric, names.join(", "));
+    }
+    Ok(())
 }
 
-/// Ours less the baseline's, where both answered the same images; with its 95 % interval.
-fn difference(
-    task: &Task,
-    base: usize,
-    j: usize,
-    ours: &Predictions,
-    figure: Figure,
-) -> Result<Option<(f64, (f64, f64))>> {
-    if !task.job.inputs.contains_key(&format!("{base}.{j}.predictions")) || figure == Figure::MeanPerClass {
-        return Ok(None);
+/// One figure of the evaluations found, one a run.
+fn figure(evaluation: &str, found: &[Found], of: predictions::Figure) -> Result<Figure> {
+    let metric = |run: &Found| {
+        let named = run.metrics.iter().find(|m| m.name == of.name() && m.split == run.predictions.split);
+        named.cloned().with_context(|| format!("has no metric '{}' on {}", of.name(), run.predictions.split))
+    };
+    let run = |run: &Found| Run {
+        images: run.predictions.images.clone().unwrap_or_default(),
+        labels: run.predictions.labels(),
+        right: run.predictions.right(of),
+        rankings: run.predictions.rankings(),
+    };
+    let mean = match of {
+        predictions::Figure::Top1 | predictions::Figure::Top5 => Mean::Images,
+        predictions::Figure::MeanPerClass => Mean::Classes,
+        predictions::Figure::Map11 => Mean::Ranks,
+    };
+    let metrics = found.iter().map(metric).collect::<Result<_>>()?;
+    Ok(Figure { evaluation: evaluation.into(), metrics, runs: found.iter().map(run).collect(), mean })
+}
+
+fn shown(claim: &kind::Claim, verdict: Verdict, note: &str) -> Claim {
+    Claim {
+        per_cent: claim.value,
+        margin: claim.margin,
+        source: claim.source.clone(),
+        second_hand: claim.standing == Standing::SecondHand,
+        verdict,
+        note: note.into(),
     }
-    let theirs = predictions(task, base, j)?;
-    let comparable =
-        theirs.evaluation == ours.evaluation && theirs.images == ours.images && theirs.labels == ours.labels;
-    if !comparable || !theirs.figures.contains(&figure) {
-        return Ok(None);
+}
+
+fn not_run(claim: &kind::Claim, why: &str) -> Cell {
+    Cell {
+        evaluation: claim.of.clone(),
+        metric: claim.metric.clone(),
+        measured: None,
+        runs: vec![],
+        difference: None,
+        claim: Some(shown(claim, Verdict::NotRun, why)),
     }
-    let pairs = Pairs::count(&ours.right(figure), &theirs.right(figure));
-    let n = ours.labels.len() as f64;
-    Ok(Some(((pairs.first as f64 - pairs.second as f64) / n, pairs.difference())))
 }

@@ -5,9 +5,9 @@ use super::{
     reading::{dataset, images_digest},
 };
 use crate::{
-    data::{Loader, Reading, Transform},
+    data::{Dataset, Loader, Reading, Transform},
     device,
-    eval::features::{Extraction, Set, extract},
+    eval::features::{Extraction, Labels, Set, extract},
     job::{Stopped, Task},
     model::Encoder,
     spec::kind::Features,
@@ -16,10 +16,14 @@ use anyhow::Result;
 
 /// Writes `features.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
+    features_of(task, &dataset(task, "index")?, images_digest(task, "index")?)
+}
+
+/// Writes `features.safetensors` of the images of `set`, of which `digest` says what they are.
+pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
-    let set = dataset(task, "index")?;
     let transform = Transform::Centre {
         resize: parameters.resize as usize,
         crop: parameters.crop as usize,
@@ -33,12 +37,14 @@ pub fn run(task: &Task) -> Result<()> {
         seed: 0,
         threads: task.job.threads,
     };
+    let labels = set.labels();
     let extraction = Extraction {
         encoder: &encoder,
-        source: &Loader::new(&set, reading)?,
+        source: &Loader::new(set, reading)?,
         batch: parameters.batch.into(),
-        labels: &set.labels(),
-        set: &Set { classes: set.classes.clone(), images: images_digest(task, "index")? },
+        labels: &labels,
+        kept: &set.shown().map_or_else(|| Labels::One(labels.clone()), Labels::Several),
+        set: &Set { classes: set.classes.clone(), images: digest },
         device,
         precision: parameters.precision,
     };

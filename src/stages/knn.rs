@@ -5,7 +5,7 @@ use crate::{
     eval::{
         features::Features,
         knn::{Vote, classify, sample},
-        predictions::{Figure, Predictions},
+        predictions::{Answers, Figure, Predictions},
     },
     job::Task,
     spec::kind::{Kind as _, Knn},
@@ -20,17 +20,16 @@ pub fn run(task: &Task) -> Result<()> {
     let test = Features::read(task.input("test")?)?;
     let (ours, theirs) = (&train.set.classes, &test.set.classes);
     ensure!(ours == theirs, "train and test images are of other classes:\n  {ours:?}\n  {theirs:?}");
-    let bank = train.select(&sample(train.labels.len(), parameters.share, parameters.seed));
+    let bank = train.select(&sample(train.images(), parameters.share, parameters.seed));
     let vote = Vote { k: parameters.k, temperature: parameters.temperature };
-    let answers = classify(&bank.features, &bank.labels, &test.features, ours.len(), vote)?;
+    let likeliest = classify(&bank.features, bank.labels.one()?, &test.features, ours.len(), vote)?;
     let predictions = Predictions {
         evaluation: Knn::NAME.into(),
         split: "test".into(),
         images: Some(test.set.images),
         classes: test.set.classes,
         figures: vec![Figure::Top1],
-        labels: test.labels,
-        answers,
+        answers: Answers::Classes { labels: test.labels.one()?.into(), likeliest },
     };
     predictions.write(&task.output("predictions.safetensors"))?;
     task.metrics(&predictions.metrics())

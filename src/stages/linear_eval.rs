@@ -6,7 +6,7 @@ use crate::{
     device,
     eval::{
         linear::{self, Backbone, State, Training, Watch},
-        predictions::{Figure, Predictions},
+        predictions::{Answers, Figure, Predictions},
     },
     job::{Progress, Stopped, Task},
     metric::Metric,
@@ -30,6 +30,11 @@ pub fn run(task: &Task) -> Result<()> {
         "train and test images are of other classes:\n  {:?}\n  {:?}",
         train.classes,
         test.classes
+    );
+    let several = train.shown().is_some() || test.shown().is_some();
+    ensure!(
+        !several,
+        "an image of these sets can show several classes; evaluate them by transfer_eval with metric: Map11"
     );
     let reading = |transform, shuffle| Reading {
         transform,
@@ -61,7 +66,7 @@ pub fn run(task: &Task) -> Result<()> {
     let centre = Loader::new(&test, reading(Transform::Centre { resize, crop, filter: Filter::Bilinear }, false))?;
     let width = classes.min(5);
     let answered = linear::answer(backbone, &state, &centre, width, &mut |_| !task.stopping())?;
-    let Some((labels, answers)) = answered else { return Err(Stopped.into()) };
+    let Some((labels, likeliest)) = answered else { return Err(Stopped.into()) };
     let figures = if classes > 5 { vec![Figure::Top1, Figure::Top5] } else { vec![Figure::Top1] };
     let predictions = Predictions {
         evaluation: LinearEval::NAME.into(),
@@ -69,8 +74,7 @@ pub fn run(task: &Task) -> Result<()> {
         images: Some(images_digest(task, "test")?),
         classes: test.classes,
         figures,
-        labels,
-        answers,
+        answers: Answers::Classes { labels, likeliest },
     };
     state.classifier().write(&task.output("classifier.safetensors"))?;
     predictions.write(&task.output("predictions.safetensors"))?;

@@ -5,6 +5,7 @@
 //! as reaching the code of all of them (see `build/source.rs`).
 
 mod compare;
+mod embed;
 mod export_weights;
 mod features;
 mod import_weights;
@@ -22,6 +23,7 @@ mod synthesize;
 mod tensorboard;
 mod training;
 mod transfer_eval;
+mod transfer_several;
 
 use crate::{
     job::Task,
@@ -54,6 +56,7 @@ fn dispatch(task: &Task) -> Result<()> {
         TransferEval::NAME => transfer_eval::run(task),
         ExportWeights::NAME => export_weights::run(task),
         Compare::NAME => compare::run(task),
+        embed::NAME => embed::run(task),
         other => bail!("kind '{other}' is not built in"),
     }
 }

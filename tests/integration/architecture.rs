@@ -90,6 +90,8 @@ fn modules_name_only_what_they_may() {
     check("interval", &["rng"]);
     check("schedule", &[]);
     check("pth", &["tensors"]);
+    check("score", &[]);
+    check("report", &["metric", "interval", "score"]);
     check("spec", &["spec"]);
     check("engine", &["engine", "spec", "job"]);
 }

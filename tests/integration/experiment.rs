@@ -1,6 +1,7 @@
 //! The embedded pipeline, shrunk until it takes seconds: the same file, stages and code.
 
 use crate::project::{Project, ran};
+use caco::{eval::predictions::Predictions, metric::Metric};
 use std::path::Path;
 
 /// What makes `pipelines/tiny.ron` small.
@@ -51,7 +52,10 @@ fn a_changed_value_reruns_its_downstream_stages_and_nothing_else() {
     for stage in ["pretrain/short", "pretrain/multicrop", "linear/short", "transfer/short", "comparison"] {
         assert!(reran.contains(&stage.to_string()), "{stage} is not in {reran:?}");
     }
-    // The table leads back to predictions, and to a time and place.
+    // Every figure leads back to predictions that give it again, and to a time and place.
+    for stage in ["linear/long", "knn/untrained", "transfer/multicrop"] {
+        figures_are_those_of_their_predictions(&project, stage);
+    }
     let shown = project.json(&["show", "linear/long", "--json"]);
     let names: Vec<&str> =
         shown["result"]["outputs"].as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
@@ -59,6 +63,20 @@ fn a_changed_value_reruns_its_downstream_stages_and_nothing_else() {
     assert!(shown["result"]["made"]["determinism_class"]["libtorch"].is_string(), "{}", shown["result"]["made"]);
     let graph = project.ok(&["graph", "p.ron"]).out;
     insta::assert_snapshot!(graph);
+}
+
+/// Follows `caco show` from a stage's figures to its predictions, and computes them again.
+fn figures_are_those_of_their_predictions(project: &Project, stage: &str) {
+    let shown = project.json(&["show", stage, "--json"]);
+    let told: Vec<Metric> = serde_json::from_value(shown["result"]["metrics"].clone()).unwrap();
+    let outputs = shown["result"]["outputs"].as_array().unwrap();
+    let output = outputs.iter().find(|output| output["name"] == "predictions").unwrap();
+    let file = project.path().join(output["object"].as_str().unwrap());
+    let again = Predictions::read(&file).unwrap().metrics();
+    assert!(!again.is_empty());
+    for figure in again {
+        assert!(told.contains(&figure), "{stage}: {figure:?} is not among {told:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod code;
 mod crash;
 mod disk;
 #[cfg(feature = "torch")]
+mod evaluation;
+#[cfg(feature = "torch")]
 mod experiment;
 mod explain;
 mod mistakes;
@@ -14,6 +16,8 @@ mod model;
 #[cfg(feature = "torch")]
 mod parity;
 mod project;
+#[cfg(feature = "torch")]
+mod reference;
 mod signals;
 mod store;
 #[cfg(feature = "torch")]

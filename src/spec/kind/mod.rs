@@ -35,7 +35,7 @@ pub use linear_eval::LinearEval;
 pub use model::{Arch, Model, Precision, Stem};
 pub use pretrain::{Monitor, Objective, Pretrain};
 pub use synthesize::{Domain, Synthesize};
-pub use transfer_eval::{TransferEval, TransferMetric};
+pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
 pub use views::{Jitter, View, Views};
 
 /// Where a stage reads from.

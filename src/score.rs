@@ -65,8 +65,8 @@ impl Ranking {
     }
 }
 
-/// Mean of the classes' 11-point average precisions. `scores` and `positive` are image by image, one entry a class.
-pub fn mean_average_precision(scores: &[f64], positive: &[bool], classes: usize) -> f64 {
+/// The ranking of each class. `scores` and `positive` are image by image, one entry a class.
+pub fn rankings(scores: &[f64], positive: &[bool], classes: usize) -> Vec<Ranking> {
     assert!(
         classes > 0 && scores.len() == positive.len() && scores.len().is_multiple_of(classes),
         "{classes} scores an image"
@@ -74,9 +74,15 @@ pub fn mean_average_precision(scores: &[f64], positive: &[bool], classes: usize)
     let column = |class: usize| {
         let scores: Vec<f64> = scores.iter().skip(class).step_by(classes).copied().collect();
         let positive: Vec<bool> = positive.iter().skip(class).step_by(classes).copied().collect();
-        Ranking::new(&scores, &positive).eleven_point(None)
+        Ranking::new(&scores, &positive)
     };
-    (0..classes).map(column).sum::<f64>() / classes as f64
+    (0..classes).map(column).collect()
+}
+
+/// Mean of the classes' 11-point average precisions, each image counted as often as `counts` says (once where there is
+/// none).
+pub fn mean_average_precision(rankings: &[Ranking], counts: Option<&[u32]>) -> f64 {
+    rankings.iter().map(|ranking| ranking.eleven_point(counts)).sum::<f64>() / rankings.len().max(1) as f64
 }
 
 #[cfg(test)]
@@ -124,5 +130,14 @@ mod tests {
             (0..50).flat_map(repeat).map(|i| (scores[i], positive[i])).unzip();
         let counted = Ranking::new(&scores, &positive).eleven_point(Some(&counts));
         assert_eq!(counted, Ranking::new(&more_scores, &more_positive).eleven_point(None));
+    }
+
+    #[test]
+    fn classes_are_ranked_on_their_own_and_averaged() {
+        // Class 0 ranks − +, class 1 ranks + −.
+        let rankings = rankings(&[0.9, 0.8, 0.1, 0.2], &[false, true, true, false], 2);
+        assert_eq!(rankings[0].eleven_point(None), 0.5);
+        assert_eq!(mean_average_precision(&rankings, None), 0.75);
+        assert_eq!(mean_average_precision(&rankings, Some(&[0, 1])), 0.5);
     }
 }

@@ -1,0 +1,132 @@
+//! `caco embed`
+
+use super::{OfPipelineArgs, StoreArgs, open};
+use crate::{
+    engine::{names::Names, store::Store},
+    job::Job,
+};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+/// What the worker calls it (`stages/embed.rs`).
+const EMBED: &str = "embed";
+
+#[derive(Args)]
+pub struct EmbedArgs {
+    /// The folder; images anywhere below it count, in the order of their paths
+    images: PathBuf,
+    /// The encoder: a file of weights, or STAGE/OUTPUT of a pipeline that was run
+    #[arg(long, value_name = "ENCODER")]
+    encoder: String,
+    /// Where the features go: FILE.safetensors (its metadata hold the paths), or FILE.npy with the paths in FILE.txt
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// The short side of each image is resized to this many pixels
+    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    resize: u32,
+    /// Side of the centre crop, pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    crop: u32,
+    /// How images are resized: Bilinear or Bicubic
+    #[arg(long, default_value = "Bilinear", value_parser = ["Bilinear", "Bicubic"])]
+    filter: String,
+    /// Images per forward pass
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    batch: u32,
+    /// Where tensors live: auto, cpu, cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+}
+
+pub fn main(args: &EmbedArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let ending = args.out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    ensure!(
+        ["safetensors", "npy"].contains(&ending),
+        "--out {}: give FILE.safetensors or FILE.npy",
+        args.out.display()
+    );
+    ensure!(args.crop <= args.resize, "--crop {} is larger than --resize {}", args.crop, args.resize);
+    ensure!(args.batch >= 1, "--batch is 0; give at least 1");
+    ensure!(args.images.is_dir(), "{} is no folder", args.images.display());
+    let encoder = encoder(args, store)?;
+    // Beside the result: what a stopped extraction left is taken up again, and the result is renamed into place.
+    let work = args.out.with_extension(format!("{ending}.work"));
+    let out = work.join("out");
+    fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let code = execute(args, &encoder, &std::path::absolute(&work)?)?;
+    if code != ExitCode::SUCCESS {
+        return Ok(code);
+    }
+    let publish = |ending: &str| {
+        let to = args.out.with_extension(ending);
+        fs::rename(out.join(format!("embedding.{ending}")), &to)
+            .with_context(|| format!("cannot write {}", to.display()))
+    };
+    if ending == "npy" {
+        publish("txt")?;
+    }
+    publish(ending)?;
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+    eprintln!("the features are in {}", args.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file of weights.
+fn encoder(args: &EmbedArgs, store: &StoreArgs) -> Result<PathBuf> {
+    let file = Path::new(&args.encoder);
+    if file.is_file() {
+        return Ok(std::path::absolute(file)?);
+    }
+    let store: Store = open::store(store)?;
+    let graph = open::graph_of(&args.pipeline, &store)
+        .with_context(|| format!("--encoder {} is no file, and so taken for a stage", args.encoder))?;
+    let (id, output) = graph.find_output(&args.encoder).map_err(open::plain)?;
+    let stage = graph.stage(id);
+    let key = Names::load(&store, &graph.pipeline.name).get(&stage.name);
+    let published = key.map(|key| store.lookup(key)).transpose()?.flatten();
+    let Some(artifact) = published.as_ref().and_then(|published| published.output(&output)) else {
+        let run = format!("caco run {} '{}'", graph.pipeline.path.display(), stage.name);
+        bail!("stage '{}' has no {output} yet; run it: {run}", stage.name)
+    };
+    ensure!(!artifact.folder, "'{}' is a folder and no file of weights", args.encoder);
+    ensure!(store.check_object(artifact.blake3)?, "the bytes of '{}' are damaged or gone; run it again", args.encoder);
+    Ok(std::path::absolute(store.object(artifact.blake3))?)
+}
+
+/// Has the worker do it.
+fn execute(args: &EmbedArgs, encoder: &Path, work: &Path) -> Result<ExitCode> {
+    let parameters = serde_json::json!({
+        "encoder": "encoder", "index": "images", "resize": args.resize, "crop": args.crop, "filter": args.filter,
+        "batch": args.batch,
+    });
+    let threads = std::thread::available_parallelism()?.get();
+    let job = Job {
+        stage: EMBED.into(),
+        kind: EMBED.into(),
+        parameters,
+        inputs: [("encoder", encoder.to_path_buf()), ("images", std::path::absolute(&args.images)?)]
+            .map(|(slot, path)| (slot.to_string(), path))
+            .into(),
+        out: work.join("out"),
+        work: work.into(),
+        byproducts: work.into(),
+        threads,
+        device: args.device.clone(),
+    };
+    let file = work.join("job.json");
+    fs::write(&file, serde_json::to_vec_pretty(&job)?).with_context(|| format!("cannot write {}", file.display()))?;
+    let worker = std::env::current_exe()?.with_file_name("caco-worker");
+    let status = Command::new(&worker)
+        .arg(&file)
+        .env("OMP_NUM_THREADS", threads.to_string())
+        .status()
+        .with_context(|| format!("cannot start {}; build it with `make build`", worker.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
+}
