@@ -220,7 +220,9 @@ fn a_training_is_watched_while_it_goes_on_and_after() {
     // The bank initialisation first, then the training proper.
     let shown = loop {
         let shown = project.caco(&["watch"]);
-        if shown.out.starts_with("pretrain/") || begun.elapsed() > Duration::from_secs(60) {
+        if shown.out.starts_with("pretrain/") && shown.out.contains("loss ")
+            || begun.elapsed() > Duration::from_secs(60)
+        {
             break shown;
         }
         sleep(Duration::from_millis(100));
