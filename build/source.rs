@@ -121,6 +121,8 @@ impl Crate {
             return;
         }
         match first.as_str() {
+            // `pub(super)` says who sees a thing, and reaches nothing.
+            "crate" | "self" | "super" if rest.is_empty() => {}
             "crate" => self.walk(vec![], rest, found, crates, depth),
             "self" => self.walk(from.clone(), rest, found, crates, depth),
             "super" => self.walk(from[..from.len().saturating_sub(1)].to_vec(), rest, found, crates, depth),

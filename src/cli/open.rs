@@ -116,6 +116,17 @@ pub fn store(args: &StoreArgs) -> Result<Store> {
     Ok(Store::open(&args.cache)?)
 }
 
+/// Reads a pipeline and opens the store that is there: at the same time, for each takes a while where there are a hundred
+/// thousand stages. A new store is made only once the pipeline is known to be right.
+pub fn both(args: &PipelineArgs, at: &StoreArgs) -> Result<(Graph, Store)> {
+    if !at.cache.join("VERSION").exists() {
+        let graph = graph(args)?;
+        return Ok((graph, store(at)?));
+    }
+    let (graph, store) = rayon::join(|| graph(args), || store(at));
+    Ok((graph?, store?))
+}
+
 /// The stages that the caller means: names, patterns, or the pipeline's targets.
 pub fn select(graph: &Graph, patterns: &[String]) -> Result<Vec<Id>> {
     if patterns.is_empty() {

@@ -25,11 +25,12 @@ pub struct PlanArgs {
 }
 
 pub fn main(args: &PlanArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let graph = open::graph(&args.pipeline)?;
-    let store = open::store(store)?;
+    let (graph, store) = open::both(&args.pipeline, store)?;
     let ids = graph.with_sources(&open::select(&graph, &args.stages)?);
-    let plan = Plan::new(&graph, &ids, &store, &HashSet::new())?;
-    let code = tell(&graph, &store, &plan, &HashSet::new(), args.json);
+    let (plan, names) =
+        rayon::join(|| Plan::new(&graph, &ids, &store, &HashSet::new()), || Names::load(&store, &graph.pipeline.name));
+    let plan = plan?;
+    let code = tell(&graph, &store, &names, &plan, &HashSet::new(), args.json);
     store.save_accelerators();
     // The process ends here; taking a hundred thousand stages apart first is work for nothing.
     std::mem::forget((graph, plan));
@@ -57,12 +58,18 @@ pub fn reasons(graph: &Graph, store: &Store, names: &Names, plan: &Plan, id: Id,
 }
 
 /// Prints a plan.
-pub fn tell(graph: &Graph, store: &Store, plan: &Plan, forced: &HashSet<Id>, json: bool) -> Result<ExitCode> {
-    let names = Names::load(store, &graph.pipeline.name);
+pub fn tell(
+    graph: &Graph,
+    store: &Store,
+    names: &Names,
+    plan: &Plan,
+    forced: &HashSet<Id>,
+    json: bool,
+) -> Result<ExitCode> {
     let mut lines = vec![];
     for (id, step) in &plan.steps {
         let why = match step {
-            Step::Run(_) => reasons(graph, store, &names, plan, *id, forced.contains(id))?,
+            Step::Run(_) => reasons(graph, store, names, plan, *id, forced.contains(id))?,
             _ => vec![],
         };
         lines.push((*id, step, why));

@@ -66,16 +66,18 @@ pub struct RunArgs {
 
 pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let begun = Instant::now();
-    let graph = open::graph(&args.pipeline)?;
-    let store = open::store(store)?;
+    let (graph, store) = open::both(&args.pipeline, store)?;
     let ids = wanted(args, &graph)?;
     let forced: HashSet<Id> =
         if args.force.is_empty() { HashSet::new() } else { open::select(&graph, &args.force)?.into_iter().collect() };
     if args.dry_run {
         let plan = Plan::new(&graph, &ids, &store, &forced)?;
-        return plan::tell(&graph, &store, &plan, &forced, args.json);
+        let names = Names::load(&store, &graph.pipeline.name);
+        return plan::tell(&graph, &store, &names, &plan, &forced, args.json);
     }
-    let plan = Plan::checked(&graph, &ids, &store, &forced)?;
+    let (plan, names) =
+        rayon::join(|| Plan::checked(&graph, &ids, &store, &forced), || Names::load(&store, &graph.pipeline.name));
+    let plan = plan?;
     open::remember(&args.pipeline, &store);
     if let Some(code) = refuse_blocked(&graph, &plan, args.keep_going) {
         return Ok(code);
@@ -83,7 +85,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
     if !plan.is_done() {
-        tell_estimate(&graph, &store, &plan)?;
+        tell_estimate(&graph, &store, &names, &plan)?;
     }
     let display = Display::new(&graph, &plan);
     let programs = Here { device: args.device.clone() };
@@ -99,7 +101,9 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         outcome
     };
     display.finish();
-    note_names(&graph, &store, &results)?;
+    // Another run may have noted its own since this one began.
+    let names = if outcome.ran.is_empty() { names } else { Names::load(&store, &graph.pipeline.name) };
+    note_names(&graph, &store, names, &results)?;
     store.save_accelerators();
     let done = conclude(args, &graph, &store, &outcome, begun.elapsed());
     // The process ends here; taking a hundred thousand stages apart first is work for nothing.
@@ -108,9 +112,8 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.
-fn tell_estimate(graph: &Graph, store: &Store, plan: &Plan) -> Result<()> {
-    let names = Names::load(store, &graph.pipeline.name);
-    let estimate = Estimate::of(graph, store, &names, plan)?;
+fn tell_estimate(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> Result<()> {
+    let estimate = Estimate::of(graph, store, names, plan)?;
     let Some(time) = estimate.time() else { return Ok(()) };
     let free = free_bytes(store.root());
     let unknown = match estimate.unknown {
@@ -210,8 +213,7 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
     Some(ExitCode::from(FAILED))
 }
 
-fn note_names(graph: &Graph, store: &Store, results: &[(Id, crate::engine::key::Key)]) -> Result<()> {
-    let mut names = Names::load(store, &graph.pipeline.name);
+fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, crate::engine::key::Key)]) -> Result<()> {
     let changed = results.iter().filter(|(id, key)| names.set(&graph.stage(*id).name, *key)).count();
     if changed > 0 {
         names.save(store, &graph.pipeline.name)?;

@@ -91,7 +91,7 @@ fn modules_name_only_what_they_may() {
     check("schedule", &[]);
     check("pth", &["tensors"]);
     check("score", &[]);
-    check("report", &["metric", "interval", "score"]);
+    check("report", &["metric", "interval", "score", "spec"]);
     check("spec", &["spec"]);
     check("engine", &["engine", "spec", "job"]);
 }

@@ -12,7 +12,7 @@ const FILES: [(&str, &str); 8] = [
     ("src/lib.rs", "pub mod stages; pub mod train; pub mod rng; pub mod bridge;"),
     ("src/stages/mod.rs", "mod pretrain; mod knn; pub fn dispatch() { pretrain::run(); knn::run() }"),
     ("src/stages/pretrain.rs", "use crate::train::Fit; pub fn run() { Fit::new(1).go() }"),
-    ("src/stages/knn.rs", "pub fn run() { crate::bridge::norm() }"),
+    ("src/stages/knn.rs", "pub(super) const N: u32 = 1; pub fn run() { crate::bridge::norm() }"),
     ("src/train/mod.rs", "mod fit; mod pace; pub use fit::Fit; pub use pace::*;"),
     (
         "src/train/fit.rs",
