@@ -1,7 +1,7 @@
 """Digesting what lies outside the store against b3sum, paired: 60,000 small files, and one of 4 GiB.
 
-    cargo install b3sum --root /tmp/b3
-    python benches/digest.py --b3sum /tmp/b3/bin/b3sum               # a Markdown table; a few minutes, 5 GB of disk
+    cargo install b3sum --root b3
+    python benches/digest.py --b3sum b3/bin/b3sum               # a Markdown table; a few minutes, 5 GB of disk
 
 Caco's time is all of `caco plan` on a pipeline of one stage that reads the folder or the file: start, reading the
 pipeline, listing, digests, looking up the key. "Empty" starts without a store, so without a stat cache; "full" has
