@@ -2,9 +2,9 @@
 
 use crate::{
     engine::{
+        event::{Event, How},
         graph::{Graph, Id},
         plan::{Plan, Step},
-        run::{Event, How},
     },
     job::Progress,
 };

@@ -1,6 +1,7 @@
 //! `caco doctor`
 
 use super::{StoreArgs, print, print_json};
+use crate::engine::disk::Space;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -91,24 +92,12 @@ fn gpu() -> Finding {
 fn disk(cache: &Path) -> Finding {
     let what = "disk";
     let folder = cache.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
-    let gib = free_bytes(folder) as f64 / f64::from(1 << 30);
+    let gib = Space::of(folder).map_or(0, |left| left.bytes) as f64 / f64::from(1 << 30);
     let found = format!("{gib:.1} GiB free for the store {}", cache.display());
     Finding {
         what,
         ok: gib >= 2.0,
         found,
         help: Some("tiny.ron takes less than 1 GiB; choose another place with --cache"),
-    }
-}
-
-/// Bytes that may be written to the file system of a folder.
-fn free_bytes(folder: &Path) -> u64 {
-    use std::os::unix::ffi::OsStrExt;
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return 0 };
-    // SAFETY: the kernel fills the structure, which is plain data.
-    unsafe {
-        let mut stat: libc::statvfs = std::mem::zeroed();
-        if libc::statvfs(path.as_ptr(), &mut stat) == 0 { stat.f_bavail * stat.f_frsize } else { 0 }
     }
 }

@@ -1,11 +1,8 @@
 //! `caco embed`
 
-use super::{OfPipelineArgs, StoreArgs, open};
-use crate::{
-    engine::{names::Names, store::Store},
-    job::Job,
-};
-use anyhow::{Context, Result, bail, ensure};
+use super::{OfPipelineArgs, StoreArgs, open, programs};
+use crate::{engine::store::Store, job::Job};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::{
     fs,
@@ -87,16 +84,8 @@ fn encoder(args: &EmbedArgs, store: &StoreArgs) -> Result<PathBuf> {
     let store: Store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)
         .with_context(|| format!("--encoder {} is no file, and so taken for a stage", args.encoder))?;
-    let (id, output) = graph.find_output(&args.encoder).map_err(open::plain)?;
-    let stage = graph.stage(id);
-    let key = Names::load(&store, &graph.pipeline.name).get(&stage.name);
-    let published = key.map(|key| store.lookup(key)).transpose()?.flatten();
-    let Some(artifact) = published.as_ref().and_then(|published| published.output(&output)) else {
-        let run = format!("caco run {} '{}'", graph.pipeline.path.display(), stage.name);
-        bail!("stage '{}' has no {output} yet; run it: {run}", stage.name)
-    };
+    let (_, artifact) = open::output(&args.encoder, &graph, &store)?;
     ensure!(!artifact.folder, "'{}' is a folder and no file of weights", args.encoder);
-    ensure!(store.check_object(artifact.blake3)?, "the bytes of '{}' are damaged or gone; run it again", args.encoder);
     Ok(std::path::absolute(store.object(artifact.blake3))?)
 }
 
@@ -122,11 +111,12 @@ fn execute(args: &EmbedArgs, encoder: &Path, work: &Path) -> Result<ExitCode> {
     };
     let file = work.join("job.json");
     fs::write(&file, serde_json::to_vec_pretty(&job)?).with_context(|| format!("cannot write {}", file.display()))?;
-    let worker = std::env::current_exe()?.with_file_name("caco-worker");
+    let worker = programs::worker()?;
     let status = Command::new(&worker)
         .arg(&file)
-        .env("OMP_NUM_THREADS", threads.to_string())
+        .env_clear()
+        .envs(programs::environment(threads as u64))
         .status()
-        .with_context(|| format!("cannot start {}; build it with `make build`", worker.display()))?;
+        .with_context(|| format!("cannot start {}", worker.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
 }

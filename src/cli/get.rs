@@ -1,8 +1,8 @@
 //! `caco get`
 
 use super::{OfPipelineArgs, StoreArgs, open};
-use crate::engine::{names::Names, store::Artifact};
-use anyhow::{Context, Result, bail};
+use crate::engine::store::Artifact;
+use anyhow::{Context, Result};
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,27 +19,12 @@ pub struct GetArgs {
 pub fn main(args: &GetArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let (id, output) = graph.find_output(&args.output).map_err(open::plain)?;
-    let stage = graph.stage(id);
-    let key = Names::load(&store, &graph.pipeline.name).get(&stage.name);
-    let published = key.map(|key| store.lookup(key)).transpose()?.flatten();
-    let Some(published) = published else {
-        bail!(
-            "stage '{}' has no result yet; run it: caco run {} '{}'",
-            stage.name,
-            graph.pipeline.path.display(),
-            stage.name
-        );
-    };
-    let Some(artifact) = published.output(&output) else { bail!("stage '{}' wrote no {output}", stage.name) };
+    let (id, artifact) = open::output(&args.output, &graph, &store)?;
     let mut to = args.destination.clone();
     if to.is_dir() && !artifact.folder {
-        to = to.join(file_name(stage, artifact));
+        to = to.join(file_name(graph.stage(id), &artifact));
     }
-    if !artifact.folder && !store.check_object(artifact.blake3)? {
-        bail!("the bytes of '{}' are damaged or gone; run the stage again", args.output);
-    }
-    store.export(artifact, &to).with_context(|| format!("cannot copy '{}' to {}", args.output, to.display()))?;
+    store.export(&artifact, &to).with_context(|| format!("cannot copy '{}' to {}", args.output, to.display()))?;
     eprintln!("{} ({} bytes, BLAKE3 {}) is in {}", args.output, artifact.size, artifact.blake3.short(), to.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use crate::{
         graph::{Graph, Id},
         key::Key,
         names::Names,
-        store::Store,
+        store::{Artifact, Store},
     },
     spec::{
         diagnostic::Diagnostic,
@@ -62,6 +62,21 @@ pub fn result(text: &str, args: &OfPipelineArgs, store: &Store) -> Result<Key> {
     let name = &graph.stage(id).name;
     let key = Names::load(store, &graph.pipeline.name).get(name);
     key.with_context(|| format!("stage '{name}' has no result in {} yet", store.root().display()))
+}
+
+/// The output that `STAGE/OUTPUT` names, as it was last made, and its stage.
+pub fn output(text: &str, graph: &Graph, store: &Store) -> Result<(Id, Artifact)> {
+    let (id, output) = graph.find_output(text).map_err(plain)?;
+    let name = &graph.stage(id).name;
+    let key = Names::load(store, &graph.pipeline.name).get(name);
+    let Some(published) = key.map(|key| store.lookup(key)).transpose()?.flatten() else {
+        bail!("stage '{name}' has no result yet; run it: caco run {} '{name}'", graph.pipeline.path.display());
+    };
+    let Some(artifact) = published.output(&output) else { bail!("stage '{name}' wrote no {output}") };
+    if !artifact.folder && !store.check_object(artifact.blake3)? {
+        bail!("the bytes of '{text}' are damaged or gone; run the stage again");
+    }
+    Ok((id, artifact.clone()))
 }
 
 /// `tiny` means pipelines/tiny.ron.

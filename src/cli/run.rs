@@ -7,11 +7,14 @@ use super::{
     programs::Here,
 };
 use crate::engine::{
+    disk::Space,
     estimate::Estimate,
+    event::{Failure, Outcome},
     graph::{Graph, Id},
     names::Names,
     plan::{Plan, Step},
-    run::{Failure, Options, Outcome, Runner, Signals},
+    run::{Options, Runner},
+    signals::Signals,
     store::Store,
 };
 use anyhow::{Context, Result};
@@ -115,7 +118,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
 fn tell_estimate(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> Result<()> {
     let estimate = Estimate::of(graph, store, names, plan)?;
     let Some(time) = estimate.time() else { return Ok(()) };
-    let free = free_bytes(store.root());
+    let free = Space::of(store.root()).map(|left| left.bytes);
     let unknown = match estimate.unknown {
         0 => String::new(),
         n => format!("; {n} never ran before"),
@@ -134,16 +137,6 @@ fn tell_estimate(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> Re
         );
     }
     Ok(())
-}
-
-/// What an ordinary user may still write on the file system of a folder.
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let path = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
-    // SAFETY: the kernel fills the structure, which is plain data.
-    unsafe {
-        let mut info: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(path.as_ptr(), &mut info) == 0).then(|| info.f_bavail as u64 * info.f_frsize as u64)
-    }
 }
 
 fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {

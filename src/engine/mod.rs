@@ -3,7 +3,9 @@
 pub mod code;
 pub mod command;
 pub mod digest;
+pub mod disk;
 pub mod estimate;
+pub mod event;
 pub mod exec;
 pub mod graph;
 pub mod guard;
@@ -13,6 +15,7 @@ pub mod names;
 pub mod plan;
 pub mod publish;
 pub mod run;
+pub mod signals;
 pub mod spawn;
 pub mod stat;
 pub mod store;

@@ -2,12 +2,14 @@
 //! nothing about keys (`plan`), and writes no result (`publish`).
 
 use super::{
+    event::{Event, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
     graph::{From as Origin, Graph, Id},
     guard::Guard,
     key::Key,
     plan::{Ask, Outside, Plan, Step, ask},
     publish::{Finished, News, Publisher},
+    signals::Signals,
     store::{self, Lock, Published, Store},
 };
 use crate::{job, spec::pipeline::Stage};
@@ -17,10 +19,7 @@ use std::{
     os::fd::RawFd,
     path::{Path, PathBuf},
     process::ExitStatus,
-    sync::{
-        atomic::{AtomicU32, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -87,102 +86,6 @@ pub trait Programs {
     fn cpus(&self, stage: &Stage, available: u32) -> u32;
 }
 
-/// Something that happened, for whoever watches.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// A stage was started.
-    Started {
-        /// The stage.
-        id: Id,
-        /// Its folder.
-        work: &'a Path,
-        /// Which try this is, from 1.
-        attempt: u32,
-        /// Whether it goes on from a checkpoint.
-        resumes: bool,
-    },
-    /// A stage's result is there.
-    Done {
-        /// The stage.
-        id: Id,
-        /// How it came to be.
-        how: How,
-        /// How long it took.
-        took: Duration,
-    },
-    /// A stage failed.
-    Failed {
-        /// The stage.
-        id: Id,
-        /// Why.
-        failure: &'a Failure,
-        /// Whether it is tried again, and when.
-        again: Option<Duration>,
-    },
-    /// Another run computes a stage's key.
-    Elsewhere {
-        /// The stage.
-        id: Id,
-    },
-    /// The run was asked to stop.
-    Stopping {
-        /// Stages that are writing a checkpoint.
-        running: usize,
-    },
-    /// A key now has results of different bytes.
-    Diverges {
-        /// The stage.
-        id: Id,
-        /// Its key.
-        key: Key,
-    },
-    /// A moment passed.
-    Tick,
-}
-
-/// How a stage came to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// It ran.
-    Ran,
-    /// Its result was found once its inputs were known.
-    Hit,
-    /// Another run, or another stage of this one, made it.
-    Shared,
-}
-
-/// A stage that failed.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The stage.
-    pub stage: Id,
-    /// What happened.
-    pub why: String,
-    /// Its folder, kept.
-    pub work: PathBuf,
-    /// Its log.
-    pub log: PathBuf,
-}
-
-/// How a run ended.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Stages that ran.
-    pub ran: Vec<(Id, Key, Duration)>,
-    /// Stages whose results were there.
-    pub hits: usize,
-    /// Stages that failed.
-    pub failed: Vec<Failure>,
-    /// Stages that were stopped at a checkpoint.
-    pub stopped: Vec<Id>,
-    /// Stages that did not run because another one failed, was stopped or is blocked.
-    pub skipped: Vec<Id>,
-    /// What stopped the run: a signal's number, or 0 for the time limit.
-    pub interrupted: Option<i32>,
-    /// The result of every stage that has one.
-    pub results: HashMap<Id, Published>,
-}
-
 enum Message {
     Ended(u32, io::Result<ExitStatus>),
     News(News),
@@ -218,25 +121,6 @@ struct Room {
     cpus: u32,
     gpus: Vec<u32>,
     memory_gib: f64,
-}
-
-/// Signals received: how many, and the last one.
-#[derive(Debug, Default)]
-pub struct Signals {
-    count: AtomicU32,
-    last: AtomicU32,
-}
-
-impl Signals {
-    /// Notes a signal.
-    pub fn note(&self, signal: i32) {
-        self.last.store(signal as u32, Ordering::SeqCst);
-        self.count.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn get(&self) -> (u32, i32) {
-        (self.count.load(Ordering::SeqCst), self.last.load(Ordering::SeqCst) as i32)
-    }
 }
 
 /// A run in progress.

@@ -104,13 +104,18 @@ impl Store {
         write("manifest.json", text + "\n")
     }
 
+    /// Everything on the store's file system is on disk when this returns.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        let root = File::open(&self.root).at("open", &self.root)?;
+        // SAFETY: the descriptor is open for the length of the call.
+        let done = unsafe { libc::syncfs(root.as_raw_fd()) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).at("sync", &self.root) }
+    }
+
     fn sync(&self, batch: &[Pending], staged: &[PathBuf]) -> Result<()> {
         let objects: usize = batch.iter().map(|p| p.fresh.len()).sum();
         if objects + 4 * batch.len() >= MANY {
-            let root = File::open(&self.root).at("open", &self.root)?;
-            // SAFETY: the descriptor is open for the length of the call.
-            let done = unsafe { libc::syncfs(root.as_raw_fd()) };
-            return if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).at("sync", &self.root) };
+            return self.sync_all();
         }
         let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).at("sync", path);
         for object in batch.iter().flat_map(|p| &p.fresh) {

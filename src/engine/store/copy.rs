@@ -1,11 +1,10 @@
 //! Results from one store to another, every byte compared with its digest on the way.
 
-use super::{At, Error, Manifest, Result, Store};
+use super::{At, Error, Result, Store};
 use crate::engine::{digest, digest::Digest, key::Key};
 use std::{
-    fs::{self, File},
-    io,
-    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -100,13 +99,6 @@ impl Store {
         Ok(Some(length))
     }
 
-    fn sync_all(&self) -> Result<()> {
-        let root = File::open(&self.root).at("open", &self.root)?;
-        // SAFETY: the descriptor is open for the length of the call.
-        let done = unsafe { libc::syncfs(root.as_raw_fd()) };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).at("sync", &self.root) }
-    }
-
     fn reveal_copy(&self, staged: &Staged, copied: &mut Copied) -> Result<()> {
         let folder = self.result(staged.key);
         let place = folder.join(&*staged.record);
@@ -123,15 +115,6 @@ impl Store {
             _ => super::write_aside(&folder.join("current"), staged.record.as_bytes())?,
         }
         Ok(())
-    }
-
-    /// Whether every object of a manifest is there, of the right length, the files of its folders among them.
-    pub(super) fn is_whole(&self, manifest: &Manifest) -> bool {
-        let there = |digest: Digest, length: u64| fs::metadata(self.object(digest)).is_ok_and(|m| m.len() == length);
-        manifest.outputs.iter().all(|o| {
-            there(o.blake3, o.length)
-                && (!o.folder || self.listing(o).is_ok_and(|l| l.files.iter().all(|f| there(f.digest, f.size))))
-        })
     }
 }
 

@@ -39,7 +39,7 @@ pub use uses::Quiet;
 use uses::Use;
 pub use verify::{Check, Finding};
 
-use super::{digest::Digest, key::Key, stat};
+use super::{digest::Digest, disk::Space, key::Key, stat};
 use catalog::Catalog;
 use look::Look;
 use std::{
@@ -169,17 +169,7 @@ impl Store {
     /// Whether hardly anything more can be written: less than a page for every file of a small result, or too few files.
     pub fn is_full(&self) -> bool {
         const FILES: u64 = 12;
-        // SAFETY: the kernel fills the structure, which is plain data.
-        let left = unsafe {
-            let mut left: libc::statvfs = std::mem::zeroed();
-            let path = std::ffi::CString::new(self.root.as_os_str().as_encoded_bytes()).unwrap_or_default();
-            if libc::statvfs(path.as_ptr(), &mut left) != 0 {
-                return false;
-            }
-            left
-        };
-        // A file system without a number of files to give says 0 of 0.
-        left.f_bavail < FILES || (left.f_files > 0 && left.f_favail < FILES)
+        Space::of(&self.root).is_some_and(|left| left.blocks < FILES || left.files.is_some_and(|files| files < FILES))
     }
 
     /// The folder of a stage in progress.

@@ -169,6 +169,15 @@ impl Store {
         !published.outputs.iter().all(whole)
     }
 
+    /// Whether every object of a manifest is there, of the right length, the files of its folders among them.
+    pub(super) fn is_whole(&self, manifest: &Manifest) -> bool {
+        let there = |digest: Digest, length: u64| self.length(digest) == Some(length);
+        manifest.outputs.iter().all(|o| {
+            there(o.blake3, o.length)
+                && (!o.folder || self.listing(o).is_ok_and(|l| l.files.iter().all(|f| there(f.digest, f.size))))
+        })
+    }
+
     /// The length of an object. None: it is not there.
     pub(super) fn length(&self, object: Digest) -> Option<u64> {
         self.look.at("objects", object, "").map(|seen| seen.length)

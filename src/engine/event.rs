@@ -1,0 +1,104 @@
+//! What a run tells: each thing as it happens, and in the end what became of every stage.
+
+use super::{graph::Id, key::Key, store::Published};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Something that happened, for whoever watches.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A stage was started.
+    Started {
+        /// The stage.
+        id: Id,
+        /// Its folder.
+        work: &'a Path,
+        /// Which try this is, from 1.
+        attempt: u32,
+        /// Whether it goes on from a checkpoint.
+        resumes: bool,
+    },
+    /// A stage's result is there.
+    Done {
+        /// The stage.
+        id: Id,
+        /// How it came to be.
+        how: How,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A stage failed.
+    Failed {
+        /// The stage.
+        id: Id,
+        /// Why.
+        failure: &'a Failure,
+        /// Whether it is tried again, and when.
+        again: Option<Duration>,
+    },
+    /// Another run computes a stage's key.
+    Elsewhere {
+        /// The stage.
+        id: Id,
+    },
+    /// The run was asked to stop.
+    Stopping {
+        /// Stages that are writing a checkpoint.
+        running: usize,
+    },
+    /// A key now has results of different bytes.
+    Diverges {
+        /// The stage.
+        id: Id,
+        /// Its key.
+        key: Key,
+    },
+    /// A moment passed.
+    Tick,
+}
+
+/// How a stage came to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It ran.
+    Ran,
+    /// Its result was found once its inputs were known.
+    Hit,
+    /// Another run, or another stage of this one, made it.
+    Shared,
+}
+
+/// A stage that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The stage.
+    pub stage: Id,
+    /// What happened.
+    pub why: String,
+    /// Its folder, kept.
+    pub work: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Stages that ran.
+    pub ran: Vec<(Id, Key, Duration)>,
+    /// Stages whose results were there.
+    pub hits: usize,
+    /// Stages that failed.
+    pub failed: Vec<Failure>,
+    /// Stages that were stopped at a checkpoint.
+    pub stopped: Vec<Id>,
+    /// Stages that did not run because another one failed, was stopped or is blocked.
+    pub skipped: Vec<Id>,
+    /// What stopped the run: a signal's number, or 0 for the time limit.
+    pub interrupted: Option<i32>,
+    /// The result of every stage that has one.
+    pub results: HashMap<Id, Published>,
+}
