@@ -92,8 +92,8 @@ fn modules_name_only_what_they_may() {
     check("pth", &["tensors"]);
     check("score", &[]);
     check("report", &["metric", "interval", "score", "spec"]);
-    check("spec", &["spec"]);
-    check("engine", &["engine", "spec", "job"]);
+    check("spec", &["spec", "rng"]);
+    check("engine", &["engine", "spec", "job", "metric"]);
 }
 
 #[test]

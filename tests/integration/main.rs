@@ -11,6 +11,7 @@ mod evaluation;
 #[cfg(feature = "torch")]
 mod experiment;
 mod explain;
+mod isolation;
 mod mistakes;
 mod model;
 #[cfg(feature = "torch")]
@@ -20,6 +21,7 @@ mod project;
 mod reference;
 mod signals;
 mod store;
+mod sweep;
 #[cfg(feature = "torch")]
 mod training;
 #[cfg(feature = "torch")]
