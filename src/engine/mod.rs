@@ -8,6 +8,7 @@ pub mod disk;
 pub mod estimate;
 pub mod event;
 pub mod exec;
+pub mod gpu;
 pub mod graph;
 pub mod guard;
 pub mod key;

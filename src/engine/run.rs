@@ -6,6 +6,7 @@ use super::{
     confine::Confinement,
     event::{Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
+    gpu,
     graph::{From as Origin, Graph, Id},
     guard::Guard,
     key::Key,
@@ -119,11 +120,26 @@ struct Running {
     killed_at: Option<Instant>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Room {
+/// What is free.
+#[derive(Debug)]
+struct Free {
     cpus: u32,
     gpus: Vec<u32>,
     memory_gib: f64,
+}
+
+/// What a stage is given.
+#[derive(Debug)]
+struct Room {
+    cpus: u32,
+    gpus: Vec<gpu::Claim>,
+    memory_gib: f64,
+}
+
+impl Room {
+    fn gpus(&self) -> Vec<u32> {
+        self.gpus.iter().map(|claim| claim.gpu).collect()
+    }
 }
 
 /// A run in progress.
@@ -143,7 +159,7 @@ pub struct Runner<'r> {
     attempts: HashMap<Id, u32>,
     computing: HashMap<Key, Id>,
     running: HashMap<Id, Running>,
-    free: Room,
+    free: Free,
     guard: Option<Guard>,
     forced: std::collections::HashSet<Id>,
     outcome: Outcome,
@@ -172,7 +188,7 @@ impl<'r> Runner<'r> {
         let (sender, receiver) = mpsc::channel();
         let order: Vec<Id> = plan.steps.iter().map(|(id, _)| *id).collect();
         let place = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-        let free = Room { cpus: options.cpus, gpus: options.gpus.clone(), memory_gib: options.memory_gib };
+        let free = Free { cpus: options.cpus, gpus: options.gpus.clone(), memory_gib: options.memory_gib };
         let mut outcome = Outcome::default();
         let mut states = HashMap::with_capacity(order.len());
         for (id, step) in plan.steps {
@@ -427,7 +443,11 @@ impl<'r> Runner<'r> {
         let memory_gib = stage.policy.memory_gib.min(self.options.memory_gib);
         let gpus = (stage.policy.gpus as usize).min(self.options.gpus.len());
         let fits = cpus <= self.free.cpus && gpus <= self.free.gpus.len() && memory_gib <= self.free.memory_gib;
-        fits.then(|| Room { cpus, gpus: self.free.gpus[..gpus].to_vec(), memory_gib })
+        if !fits {
+            return None;
+        }
+        let gpus = if gpus == 0 { vec![] } else { gpu::claim(&self.free.gpus, gpus, &gpu::locks())? };
+        Some(Room { cpus, gpus, memory_gib })
     }
 
     fn start(&mut self, id: Id, key: Key, lock: Lock, room: Room, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
@@ -506,7 +526,7 @@ impl<'r> Runner<'r> {
             };
             inputs.push((&*edge.slot, path));
         }
-        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus.clone() };
+        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus() };
         let launch = self.programs.launch(&prepared)?;
         Ok((exec::Local.start(&launch, keep, id, self.sender.clone())?, launch))
     }
@@ -514,13 +534,14 @@ impl<'r> Runner<'r> {
     fn take(&mut self, room: &Room) {
         self.free.cpus -= room.cpus;
         self.free.memory_gib -= room.memory_gib;
-        self.free.gpus.retain(|gpu| !room.gpus.contains(gpu));
+        let gpus = room.gpus();
+        self.free.gpus.retain(|gpu| !gpus.contains(gpu));
     }
 
     fn give_back(&mut self, room: &Room) {
         self.free.cpus += room.cpus;
         self.free.memory_gib += room.memory_gib;
-        self.free.gpus.extend(&room.gpus);
+        self.free.gpus.extend(room.gpus());
         self.free.gpus.sort_unstable();
     }
 

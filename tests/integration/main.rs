@@ -16,6 +16,7 @@ mod mistakes;
 mod model;
 #[cfg(feature = "torch")]
 mod parity;
+mod pipelines;
 mod project;
 #[cfg(feature = "torch")]
 mod reference;
