@@ -23,4 +23,6 @@ pub mod spawn;
 pub mod stat;
 pub mod store;
 pub mod tool;
+pub mod undeclared;
+pub mod which;
 pub mod why;

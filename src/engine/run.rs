@@ -2,7 +2,6 @@
 //! nothing about keys (`plan`), and writes no result (`publish`).
 
 use super::{
-    command,
     confine::Confinement,
     event::{Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
@@ -14,6 +13,7 @@ use super::{
     publish::{Finished, News, Publisher},
     signals::Signals,
     store::{self, Lock, Published, Store},
+    undeclared,
 };
 use crate::{job, spec::pipeline::Stage};
 use std::{
@@ -622,15 +622,15 @@ impl<'r> Runner<'r> {
         let log = String::from_utf8_lossy(&log[log.len().saturating_sub(16 << 10)..]).into_owned();
         let mut refusals = if running.process.confined { running.process.refusals.list() } else { vec![] };
         if refusals.is_empty() && running.process.confined {
-            refusals = command::complained_of(&log, &work.join("out"), confinement);
+            refusals = undeclared::complained_of(&log, &work.join("out"), confinement);
         }
         let inputs = self.graph.edges(id).iter().filter_map(|edge| match &edge.from {
             Origin::Path(Ok(path)) => Some((&*edge.slot, path.as_path())),
             _ => None,
         });
         let from = std::env::current_dir().unwrap_or_default();
-        let module = command::missed_module(&log, &inputs.collect::<Vec<_>>(), &from);
-        let refused = (!refusals.is_empty()).then(|| command::explain(&refusals, &from));
+        let module = undeclared::missed_module(&log, &inputs.collect::<Vec<_>>(), &from);
+        let refused = (!refusals.is_empty()).then(|| undeclared::explain(&refusals, &from));
         module.into_iter().chain(refused).map(|words| format!("; {words}")).collect()
     }
 
