@@ -1,7 +1,7 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own.
 
 use super::exec::Launch;
-use crate::spec::kind::Command;
+use crate::{job, spec::kind::Command};
 use anyhow::{Context, Result};
 use std::{
     fs,
@@ -24,6 +24,7 @@ pub fn launch(parameters: &str, inputs: &[(&str, PathBuf)], work: &Path, gpus: &
     let temporary = work.join("tmp");
     fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
     let mut env: Vec<(String, String)> = vec![("TMPDIR".into(), text(&temporary)?)];
+    env.push((job::PROGRESS_VARIABLE.into(), text(&work.join(job::PROGRESS))?));
     let handed_on = ["PATH", "HOME", "LANG"].into_iter().chain(command.pass_env.iter().map(String::as_str));
     env.extend(handed_on.filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?))));
     if !gpus.is_empty() {

@@ -1,0 +1,247 @@
+//! The live part of a run: which stages are under way, how far they are, and how long the rest takes.
+
+use super::{
+    frame::{Frame, Line, Told, Total},
+    screen,
+};
+use crate::{
+    engine::{
+        estimate::Costs,
+        event::{Event, How},
+        forecast::{self, Left, Open},
+        graph::{Graph, Id},
+    },
+    job::{PROGRESS, Progress},
+};
+use indicatif::ProgressBar;
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Between two drawings. Lines that stages leave wait for the next one, so that a thousand small stages cost ten
+/// drawings a second.
+const DRAW: Duration = Duration::from_millis(100);
+/// Between two looks at what stages tell.
+const LOOK: Duration = Duration::from_millis(250);
+/// Between two forecasts, each of which goes through all stages that are left.
+const FORECAST: Duration = Duration::from_secs(1);
+
+/// The live part.
+pub struct Live<'g> {
+    graph: &'g Graph,
+    costs: Costs,
+    /// What part of the machine each stage takes that is to run.
+    shares: HashMap<Id, f64>,
+    /// Stages that are not done.
+    open: HashSet<Id>,
+    running: Vec<Running>,
+    elsewhere: HashSet<Id>,
+    failed: usize,
+    skipped: usize,
+    begun: Instant,
+    /// Lines for the next drawing.
+    above: String,
+    left: Left,
+    drawn: Option<Instant>,
+    looked: Option<Instant>,
+    forecast: Option<Instant>,
+}
+
+struct Running {
+    id: Id,
+    work: PathBuf,
+    since: Instant,
+    meter: Option<Meter>,
+}
+
+/// Measures how fast a stage goes.
+struct Meter {
+    progress: Progress,
+    /// Where it stood when it was first looked at: a stage that goes on from a checkpoint did not do that now.
+    from: u64,
+    /// Never drawn: it estimates the rate.
+    bar: ProgressBar,
+}
+
+impl Meter {
+    fn new(progress: Progress) -> Self {
+        let from = progress.done;
+        let bar = ProgressBar::hidden();
+        bar.set_length(progress.total.saturating_sub(from));
+        Meter { progress, from, bar }
+    }
+
+    /// Whether it counts the same thing further.
+    fn continues(&self, next: &Progress) -> bool {
+        let Progress { done, total, unit, .. } = &self.progress;
+        next.unit == *unit && next.total == *total && next.done >= *done
+    }
+
+    fn advance(&mut self, next: Progress) {
+        if next.done > self.progress.done {
+            self.bar.set_position(next.done - self.from);
+            self.bar.tick();
+        }
+        self.progress = next;
+    }
+
+    fn rate(&self) -> Option<f64> {
+        Some(self.bar.per_sec()).filter(|rate| *rate > 0.0)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let Progress { done, total, .. } = self.progress;
+        let seconds = (total > 0).then(|| total.saturating_sub(done) as f64)? / self.rate()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+impl<'g> Live<'g> {
+    /// The live part of a run of the stages that `costs` knows. `share` tells what part of the machine each takes.
+    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64) -> Self {
+        Live {
+            graph,
+            shares: costs.runs().iter().map(|id| (*id, share(*id))).collect(),
+            open: costs.runs().iter().copied().collect(),
+            costs,
+            running: vec![],
+            elsewhere: HashSet::new(),
+            failed: 0,
+            skipped: 0,
+            begun: Instant::now(),
+            above: String::new(),
+            left: Left::Unknown,
+            drawn: None,
+            looked: None,
+            forecast: None,
+        }
+    }
+
+    /// A line that stays, above the live part.
+    pub fn print(&mut self, line: &str) {
+        self.above += line;
+        self.above.push('\n');
+    }
+
+    /// Takes in what happened.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { id, work, .. } => {
+                self.elsewhere.remove(id);
+                self.running.push(Running { id: *id, work: work.to_path_buf(), since: Instant::now(), meter: None });
+            }
+            Event::Done { id, how, took } => {
+                if *how == How::Ran {
+                    self.costs.learn(self.graph, *id, *took);
+                }
+                self.close(*id);
+            }
+            Event::Failed { failure, again, .. } => {
+                self.running.retain(|running| running.id != failure.stage);
+                if again.is_none() {
+                    self.failed += 1;
+                    self.close(failure.stage);
+                }
+            }
+            Event::Stopped { id } => self.running.retain(|running| running.id != *id),
+            Event::Skipped { id } => {
+                self.skipped += 1;
+                self.close(*id);
+            }
+            Event::Elsewhere { id } => _ = self.elsewhere.insert(*id),
+            Event::Stopping { .. } | Event::Diverges { .. } => {}
+            Event::Tick => self.tick(),
+        }
+    }
+
+    fn close(&mut self, id: Id) {
+        self.open.remove(&id);
+        self.elsewhere.remove(&id);
+        self.running.retain(|running| running.id != id);
+    }
+
+    fn tick(&mut self) {
+        let due = |last: Option<Instant>, pause: Duration| last.is_none_or(|at| at.elapsed() >= pause);
+        if !due(self.drawn, DRAW) {
+            return;
+        }
+        if due(self.looked, LOOK) {
+            self.looked = Some(Instant::now());
+            self.running.iter_mut().for_each(Running::look);
+        }
+        if due(self.forecast, FORECAST) {
+            self.forecast = Some(Instant::now());
+            self.left = self.forecast();
+        }
+        self.drawn = Some(Instant::now());
+        let (rows, columns) = screen::size();
+        screen::show(&std::mem::take(&mut self.above), &self.frame().render(rows, columns));
+    }
+
+    fn frame(&self) -> Frame {
+        let all = self.costs.runs().len();
+        let line = |running: &Running| Line {
+            name: self.graph.stage(running.id).name.clone(),
+            elapsed: running.since.elapsed(),
+            before: self.costs.time(self.graph, running.id),
+            told: running.meter.as_ref().map(|meter| Told {
+                progress: meter.progress.clone(),
+                rate: meter.rate(),
+                left: meter.left(),
+            }),
+        };
+        Frame {
+            stages: self.running.iter().map(line).collect(),
+            total: Total {
+                done: all - self.open.len() - self.failed - self.skipped,
+                all,
+                running: self.running.len(),
+                failed: self.failed,
+                skipped: self.skipped,
+                elsewhere: self.elsewhere.len(),
+                elapsed: self.begun.elapsed(),
+                left: self.left,
+            },
+        }
+    }
+
+    fn forecast(&self) -> Left {
+        let running: HashMap<Id, &Running> = self.running.iter().map(|running| (running.id, running)).collect();
+        let left = |id: Id| {
+            let before = self.costs.time(self.graph, id);
+            match running.get(&id) {
+                None => before,
+                Some(running) => running
+                    .meter
+                    .as_ref()
+                    .and_then(Meter::left)
+                    .or_else(|| before.map(|before| before.saturating_sub(running.since.elapsed()))),
+            }
+        };
+        let open = self.costs.runs().iter().filter(|id| self.open.contains(id));
+        let open: Vec<_> = open.map(|id| (*id, Open { left: left(*id), share: self.shares[id] })).collect();
+        forecast::left(self.graph, &open)
+    }
+}
+
+impl Running {
+    fn look(&mut self) {
+        // A command may be writing it just now; what it said before stands until it can be read.
+        let Ok(text) = fs::read(self.work.join(PROGRESS)) else { return };
+        let Ok(progress) = serde_json::from_slice::<Progress>(&text) else { return };
+        match &mut self.meter {
+            Some(meter) if meter.continues(&progress) => meter.advance(progress),
+            meter => *meter = Some(Meter::new(progress)),
+        }
+    }
+}
+
+impl Drop for Live<'_> {
+    /// Whatever the run ended by, its last lines stand and nothing below them.
+    fn drop(&mut self) {
+        screen::show(&self.above, &[]);
+    }
+}
