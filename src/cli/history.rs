@@ -42,11 +42,19 @@ pub fn main(args: &HistoryArgs, store: &StoreArgs) -> Result<ExitCode> {
     if let Some(id) = args.of.as_deref().map(|of| one(&ids, of)).transpose()?.flatten() {
         let Some(run) = Run::read(&store, id)? else { bail!("the record of run '{id}' cannot be read") };
         let told = tell(run, &store, &mut HashMap::new());
-        if args.json { print_json(&told)? } else { print(&details(&told))? }
+        if args.json {
+            print_json(&told)?
+        } else {
+            print(&details(&told))?
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let told = newest(args, &store, &ids)?;
-    if args.json { print_json(&told)? } else { print(&table(&told))? }
+    if args.json {
+        print_json(&told)?
+    } else {
+        print(&table(&told))?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,7 +120,7 @@ fn table(runs: &[Told]) -> String {
         table.add_row([
             told.run.id.clone(),
             asked(&told.run.began.request),
-            ended.map_or_else(|| "?".into(), |ended| duration(Duration::from_secs_f64(ended.seconds))),
+            took(&told.run).map_or_else(|| "?".into(), duration),
             ran.to_string(),
             ended.map_or_else(|| "?".into(), |ended| ended.hits.to_string()),
             saved(told.saved),
@@ -121,6 +129,15 @@ fn table(runs: &[Told]) -> String {
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_string()).collect();
     if runs.is_empty() { String::new() } else { lines.join("\n") + "\n" }
+}
+
+/// How long a run took, or has taken so far. None: nobody knows when it was killed.
+fn took(run: &Run) -> Option<Duration> {
+    match &run.ended {
+        Some(ended) => Duration::try_from_secs_f64(ended.seconds).ok(),
+        None if run.goes_on => humantime::parse_rfc3339(&run.began.started).ok()?.elapsed().ok(),
+        None => None,
+    }
 }
 
 fn asked(request: &Request) -> String {
@@ -150,8 +167,10 @@ fn details(told: &Told) -> String {
     }
     line("started", &format!("{} on {}, process {}, caco {}", began.started, began.host, began.pid, began.caco));
     line("outcome", outcome);
+    if let Some(took) = took(run) {
+        line("took", &duration(took));
+    }
     if let Some(ended) = &run.ended {
-        line("took", &duration(Duration::from_secs_f64(ended.seconds)));
         line("hits", &format!("{}, which saved {}", ended.hits, saved(told.saved)));
         let rest = [(ended.stopped, "stopped"), (ended.skipped, "not run")];
         let rest: Vec<String> = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
@@ -159,7 +178,7 @@ fn details(told: &Told) -> String {
             line("left", &rest.join(", "));
         }
     }
-    line("attempts", &count(run.attempts.len() as u64, "attempt"));
+    writeln!(text, "{}", count(run.attempts.len() as u64, "attempt")).expect("a string takes all text");
     let width = run.attempts.iter().map(|attempt| attempt.stage.chars().count()).max().unwrap_or(0).min(60);
     for attempt in &run.attempts {
         let time = duration(Duration::from_secs_f64(attempt.seconds));

@@ -55,7 +55,9 @@ pub fn main(args: &LogArgs, store: &StoreArgs) -> Result<ExitCode> {
     if args.json {
         let path = folder.join(TRACE);
         let spans = fs::read_to_string(&path);
-        print(&spans.with_context(|| format!("stage '{}' left no spans: cannot read {}", args.stage, path.display()))?)?;
+        print(
+            &spans.with_context(|| format!("stage '{}' left no spans: cannot read {}", args.stage, path.display()))?,
+        )?;
     } else {
         print(&String::from_utf8_lossy(&fs::read(folder.join("log")).unwrap_or_default()))?;
     }

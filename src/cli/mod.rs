@@ -6,7 +6,6 @@ mod check;
 mod code;
 mod completions;
 mod diff;
-mod display;
 mod doctor;
 mod embed;
 mod explain;
@@ -23,6 +22,7 @@ mod show;
 mod watch;
 mod why;
 
+use crate::display;
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 

@@ -49,7 +49,7 @@ pub fn left(graph: &Graph, stages: &[(Id, Open)]) -> Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{layers::Overlay, pipeline::Pipeline};
+    use crate::spec::pipeline::{Overlay, Pipeline};
     use std::path::Path;
 
     /// `a`, and `b` behind it; `c` and `d` by themselves.

@@ -11,6 +11,8 @@ mod evaluation;
 #[cfg(feature = "torch")]
 mod experiment;
 mod explain;
+mod history;
+mod log;
 mod mistakes;
 mod model;
 #[cfg(feature = "torch")]
@@ -20,7 +22,9 @@ mod project;
 mod reference;
 mod signals;
 mod store;
+mod terminal;
 #[cfg(feature = "torch")]
 mod training;
+mod watching;
 #[cfg(feature = "torch")]
 mod weights;

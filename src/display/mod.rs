@@ -2,6 +2,7 @@
 
 mod frame;
 mod live;
+mod meter;
 pub mod screen;
 
 use crate::engine::{

@@ -75,8 +75,8 @@ impl Frame {
         let room = rows.saturating_sub(RESERVED).max(1);
         let shown = if self.stages.len() > room { room.saturating_sub(1).max(1) } else { self.stages.len() };
         let longest = self.stages[..shown].iter().map(|line| measure_text_width(&line.name)).max().unwrap_or(0);
-        let name = longest.min((width * 2 / 5).clamp(8, 48));
-        let bar = if width < 30 { 0 } else { (width / 4).min(24) };
+        let name = longest.min((width * 3 / 10).clamp(8, 48));
+        let bar = if width < 30 { 0 } else { (width / 8).min(24) };
         let mut lines: Vec<String> = self.stages[..shown].iter().map(|line| line.render(name, bar, width)).collect();
         if shown < self.stages.len() {
             lines.push(format!("{GAP}… and {} more", self.stages.len() - shown));
@@ -132,6 +132,8 @@ impl Total {
     fn render(&self, width: usize) -> String {
         let left = match self.left {
             Left::Unknown => "time left unknown".into(),
+            // What is known is nearly over; what is not says nothing.
+            Left::AtLeast(time) if time < Duration::from_secs(1) => "time left unknown".into(),
             Left::AtLeast(time) => format!("at least {} left", clock(time)),
             Left::About(time) => format!("about {} left", clock(time)),
         };
@@ -147,7 +149,7 @@ impl Total {
             (3, count(self.skipped, "not run")),
             (4, count(self.elsewhere, "in another run")),
             (5, clock(self.elapsed)),
-            (1, left),
+            (if self.left == Left::Unknown { 6 } else { 1 }, left),
         ];
         join(pieces, width)
     }

@@ -2,6 +2,7 @@
 
 use super::{
     frame::{Frame, Line, Told, Total},
+    meter::Meter,
     screen,
 };
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     },
     job::{PROGRESS, Progress},
 };
-use indicatif::ProgressBar;
 use std::{
     collections::{HashMap, HashSet},
     fs,
@@ -55,48 +55,6 @@ struct Running {
     work: PathBuf,
     since: Instant,
     meter: Option<Meter>,
-}
-
-/// Measures how fast a stage goes.
-struct Meter {
-    progress: Progress,
-    /// Where it stood when it was first looked at: a stage that goes on from a checkpoint did not do that now.
-    from: u64,
-    /// Never drawn: it estimates the rate.
-    bar: ProgressBar,
-}
-
-impl Meter {
-    fn new(progress: Progress) -> Self {
-        let from = progress.done;
-        let bar = ProgressBar::hidden();
-        bar.set_length(progress.total.saturating_sub(from));
-        Meter { progress, from, bar }
-    }
-
-    /// Whether it counts the same thing further.
-    fn continues(&self, next: &Progress) -> bool {
-        let Progress { done, total, unit, .. } = &self.progress;
-        next.unit == *unit && next.total == *total && next.done >= *done
-    }
-
-    fn advance(&mut self, next: Progress) {
-        if next.done > self.progress.done {
-            self.bar.set_position(next.done - self.from);
-            self.bar.tick();
-        }
-        self.progress = next;
-    }
-
-    fn rate(&self) -> Option<f64> {
-        Some(self.bar.per_sec()).filter(|rate| *rate > 0.0)
-    }
-
-    fn left(&self) -> Option<Duration> {
-        let Progress { done, total, .. } = self.progress;
-        let seconds = (total > 0).then(|| total.saturating_sub(done) as f64)? / self.rate()?;
-        Duration::try_from_secs_f64(seconds).ok()
-    }
 }
 
 impl<'g> Live<'g> {
@@ -182,6 +140,7 @@ impl<'g> Live<'g> {
     }
 
     fn frame(&self) -> Frame {
+        let now = Instant::now();
         let all = self.costs.runs().len();
         let line = |running: &Running| Line {
             name: self.graph.stage(running.id).name.clone(),
@@ -189,8 +148,8 @@ impl<'g> Live<'g> {
             before: self.costs.time(self.graph, running.id),
             told: running.meter.as_ref().map(|meter| Told {
                 progress: meter.progress.clone(),
-                rate: meter.rate(),
-                left: meter.left(),
+                rate: meter.rate(now),
+                left: meter.left(now),
             }),
         };
         Frame {
@@ -210,6 +169,7 @@ impl<'g> Live<'g> {
 
     fn forecast(&self) -> Left {
         let running: HashMap<Id, &Running> = self.running.iter().map(|running| (running.id, running)).collect();
+        let now = Instant::now();
         let left = |id: Id| {
             let before = self.costs.time(self.graph, id);
             match running.get(&id) {
@@ -217,7 +177,7 @@ impl<'g> Live<'g> {
                 Some(running) => running
                     .meter
                     .as_ref()
-                    .and_then(Meter::left)
+                    .and_then(|meter| meter.left(now))
                     .or_else(|| before.map(|before| before.saturating_sub(running.since.elapsed()))),
             }
         };
@@ -233,8 +193,8 @@ impl Running {
         let Ok(text) = fs::read(self.work.join(PROGRESS)) else { return };
         let Ok(progress) = serde_json::from_slice::<Progress>(&text) else { return };
         match &mut self.meter {
-            Some(meter) if meter.continues(&progress) => meter.advance(progress),
-            meter => *meter = Some(Meter::new(progress)),
+            Some(meter) => meter.read(progress, Instant::now()),
+            none => *none = Some(Meter::new(progress, Instant::now())),
         }
     }
 }
