@@ -2,7 +2,7 @@
 
 use super::{
     FAILED, PipelineArgs, StoreArgs,
-    display::{Display, bytes},
+    display::{Display, Manner, bytes},
     open, plan, print, print_json,
     programs::Here,
 };
@@ -100,16 +100,18 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         std::mem::forget(plan);
         Outcome { hits, ..Outcome::default() }
     } else {
-        let costs = Costs::of(&graph, &store, &names, &plan)?;
-        tell_estimate(&store, &costs.estimate(&graph));
-        let options = options(args);
-        let mut display = Display::new(&graph, costs, args.quiet, |id| options.share(graph.stage(id), &programs));
-        let runner = Runner::new(&graph, &store, plan, forced, &programs, options.clone(), &signals);
-        let done = runner.run(&mut |event| {
-            journal.event(&graph, &event);
-            display.event(&event);
+        let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
+            tell_estimate(&store, &costs.estimate(&graph), args.quiet);
+            let options = options(args);
+            let share = |id| options.share(graph.stage(id), &programs);
+            let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
+            let mut display = Display::new(&graph, costs, share, manner);
+            let runner = Runner::new(&graph, &store, plan, forced, &programs, options.clone(), &signals);
+            runner.run(&mut |event| {
+                journal.event(&graph, &event);
+                display.event(&event);
+            })
         });
-        drop(display);
         match done {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -131,19 +133,21 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.
-fn tell_estimate(store: &Store, estimate: &Estimate) {
+fn tell_estimate(store: &Store, estimate: &Estimate, quiet: bool) {
     let Some(time) = estimate.time() else { return };
     let free = Space::of(store.root()).map(|left| left.bytes);
-    let unknown = match estimate.unknown {
-        0 => String::new(),
-        n => format!("; {n} never ran before"),
-    };
-    let (stages, s) = (estimate.stages, if estimate.stages == 1 { "" } else { "s" });
-    eprintln!(
-        "{stages} stage{s} to run at most: {} and {} by earlier runs{unknown}",
-        super::display::duration(time),
-        bytes(estimate.bytes)
-    );
+    if !quiet {
+        let unknown = match estimate.unknown {
+            0 => String::new(),
+            n => format!("; {n} never ran before"),
+        };
+        let (stages, s) = (estimate.stages, if estimate.stages == 1 { "" } else { "s" });
+        eprintln!(
+            "{stages} stage{s} to run at most: {} and {} by earlier runs{unknown}",
+            super::display::duration(time),
+            bytes(estimate.bytes)
+        );
+    }
     if free.is_some_and(|free| free < estimate.bytes) {
         eprintln!(
             "warning: {} has {} free; `caco cache gc` shows what can go",

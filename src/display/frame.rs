@@ -82,7 +82,9 @@ impl Frame {
             lines.push(format!("{GAP}… and {} more", self.stages.len() - shown));
         }
         lines.push(self.total.render(width));
-        lines.iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
+        // Of a terminal of two rows, what is above its edge could not be drawn over.
+        let hidden = lines.len().saturating_sub(rows.saturating_sub(1).max(1));
+        lines[hidden..].iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
     }
 }
 
@@ -262,7 +264,7 @@ mod tests {
         let lines = frame().render(8, 80);
         assert_eq!(lines.len(), 5, "{lines:?}");
         assert_eq!(lines[3], "  … and 2 more");
-        assert_eq!(frame().render(2, 80).len(), 3);
+        assert_eq!(frame().render(2, 80).len(), 1);
         assert_eq!(frame().render(9, 80).len(), 6, "all fit");
     }
 

@@ -39,6 +39,9 @@ pub struct Live<'g> {
     open: HashSet<Id>,
     running: Vec<Running>,
     elsewhere: HashSet<Id>,
+    keep_going: bool,
+    /// Whether nothing more is started.
+    closing: bool,
     failed: usize,
     skipped: usize,
     begun: Instant,
@@ -59,7 +62,7 @@ struct Running {
 
 impl<'g> Live<'g> {
     /// The live part of a run of the stages that `costs` knows. `share` tells what part of the machine each takes.
-    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64) -> Self {
+    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64, keep_going: bool) -> Self {
         Live {
             graph,
             shares: costs.runs().iter().map(|id| (*id, share(*id))).collect(),
@@ -67,6 +70,8 @@ impl<'g> Live<'g> {
             costs,
             running: vec![],
             elsewhere: HashSet::new(),
+            keep_going,
+            closing: false,
             failed: 0,
             skipped: 0,
             begun: Instant::now(),
@@ -101,6 +106,7 @@ impl<'g> Live<'g> {
                 self.running.retain(|running| running.id != failure.stage);
                 if again.is_none() {
                     self.failed += 1;
+                    self.closing |= !self.keep_going;
                     self.close(failure.stage);
                 }
             }
@@ -110,7 +116,8 @@ impl<'g> Live<'g> {
                 self.close(*id);
             }
             Event::Elsewhere { id } => _ = self.elsewhere.insert(*id),
-            Event::Stopping { .. } | Event::Diverges { .. } => {}
+            Event::Stopping { .. } => self.closing = true,
+            Event::Diverges { .. } => {}
             Event::Tick => self.tick(),
         }
     }
@@ -181,7 +188,8 @@ impl<'g> Live<'g> {
                     .or_else(|| before.map(|before| before.saturating_sub(running.since.elapsed()))),
             }
         };
-        let open = self.costs.runs().iter().filter(|id| self.open.contains(id));
+        let awaited = |id: &Id| if self.closing { running.contains_key(id) } else { self.open.contains(id) };
+        let open = self.costs.runs().iter().filter(|id| awaited(id));
         let open: Vec<_> = open.map(|id| (*id, Open { left: left(*id), share: self.shares[id] })).collect();
         forecast::left(self.graph, &open)
     }

@@ -24,6 +24,15 @@ pub struct Display<'g> {
     show: Show<'g>,
 }
 
+/// How a run is shown, and what its display must know of how it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Not at all while it goes on.
+    pub quiet: bool,
+    /// Whether it goes on after a failure.
+    pub keep_going: bool,
+}
+
 enum Show<'g> {
     Nothing,
     Plain,
@@ -39,12 +48,12 @@ fn drawable() -> bool {
 
 impl<'g> Display<'g> {
     /// The display of a run of the stages that `costs` knows. `share` tells what part of the machine each takes.
-    pub fn new(graph: &'g Graph, costs: Costs, quiet: bool, share: impl Fn(Id) -> f64) -> Self {
+    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64, manner: Manner) -> Self {
         let total = costs.runs().len();
-        let show = match (quiet, drawable()) {
+        let show = match (manner.quiet, drawable()) {
             (true, _) => Show::Nothing,
             (false, false) => Show::Plain,
-            (false, true) => Show::Live(Box::new(Live::new(graph, costs, share))),
+            (false, true) => Show::Live(Box::new(Live::new(graph, costs, share, manner.keep_going))),
         };
         Display { graph, total, done: 0, show }
     }

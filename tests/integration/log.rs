@@ -83,3 +83,25 @@ fn a_stage_without_spans_says_so() {
     let spans = project.caco(&["log", "a", "--json"]);
     assert!(spans.code == 1 && spans.err.contains("stage 'a' left no spans"), "{}", spans.err);
 }
+
+#[cfg(feature = "torch")]
+#[test]
+fn a_tensor_stage_leaves_spans_with_their_durations() {
+    let project = Project::with(
+        r#"(stages: {
+        "images": synthesize(classes: 2, train: 8, test: 4, size: 40),
+        "index": index(root: Stage("images/train")),
+        "encoder": init_encoder(model: (arch: ResNet18, width: 16, hidden: 32, dim: 16), seed: 3),
+        "features": features(encoder: "encoder", index: "index", resize: 40, crop: 32),
+    })"#,
+    );
+    project.run(&[]);
+    let spans = project.ok(&["log", "features", "--json"]).out;
+    let spans: Vec<serde_json::Value> = spans.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let closed = |name: &str| spans.iter().find(|s| s["span"]["name"] == name && s["fields"]["message"] == "close");
+    for name in ["load", "extract", "stage"] {
+        let span = closed(name).unwrap_or_else(|| panic!("no span {name} in {spans:?}"));
+        assert!(span["fields"]["time.busy"].as_str().is_some_and(|time| time.ends_with('s')), "{span}");
+    }
+    assert_eq!(closed("stage").unwrap()["span"]["kind"], "features");
+}

@@ -129,3 +129,19 @@ fn an_interrupt_leaves_a_clean_terminal() {
     assert_eq!(code, 130, "{text}");
     assert!(text.contains("stopping: 2 running stage(s)") && !text.contains("running  "), "{text}");
 }
+
+#[test]
+fn what_the_last_try_told_is_not_how_far_this_one_is() {
+    let project = Project::with(
+        r#"(stages: {"a": command(
+            shell: "if ! test -e $GO/tried; then touch $GO/tried; echo '{\"done\":3,\"total\":10}' > $CACO_PROGRESS; exit 1; fi; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
+            outputs: ["o"], pass_env: ["GO"])})"#,
+    );
+    assert_eq!(Terminal::start(&project, &["run", "p.ron"], 12, 80, &[]).end().0, 1);
+    let terminal = Terminal::start(&project, &["run", "p.ron"], 12, 80, &[]);
+    // By then it was looked at what the stage tells.
+    let text = terminal.wait_for("a second", |text| text.contains("1 running  0:01"));
+    assert!(!text.contains("3/10"), "{text}");
+    project.write("go", "");
+    assert_eq!(terminal.end().0, 0);
+}
