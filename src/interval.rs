@@ -76,8 +76,10 @@ impl Pairs {
 /// Resamples of a bootstrap: enough that the ends of a 95 % interval are steady to a few hundredths of its width.
 pub const RESAMPLES: u64 = 2000;
 
-/// 95 % percentile bootstrap interval (Efron 1979). `figure` gets how often each of `samples` was drawn, and answers
-/// with the number measured on them. The draws are named by `seed`. Nothing to draw from gives the widest interval.
+/// 95 % bootstrap interval, corrected for bias (Efron 1981, "Nonparametric standard errors and confidence intervals",
+/// section 7): where most resamples lie above the figure itself, as with a figure that takes maxima, the figure lies above
+/// the truth, and the ends move down. `figure` gets how often each of `samples` was drawn, and answers with the number
+/// measured on them. The draws are named by `seed`. Nothing to draw from gives the widest interval.
 pub fn bootstrap(samples: usize, seed: u64, mut figure: impl FnMut(&[u32]) -> f64) -> (f64, f64) {
     if samples == 0 {
         return (f64::NEG_INFINITY, f64::INFINITY);
@@ -91,7 +93,31 @@ pub fn bootstrap(samples: usize, seed: u64, mut figure: impl FnMut(&[u32]) -> f6
     };
     let mut figures: Vec<f64> = (0..RESAMPLES).map(resample).collect();
     figures.sort_by(f64::total_cmp);
-    (quantile(&figures, 0.025), quantile(&figures, 0.975))
+    let bias = normal_quantile(share_below(&figures, figure(&vec![1; samples])));
+    let end = |z: f64| quantile(&figures, normal(2.0 * bias + z));
+    (end(-Z), end(Z))
+}
+
+/// Share of sorted numbers below `value`, those equal to it counted half; never quite 0 or 1.
+fn share_below(sorted: &[f64], value: f64) -> f64 {
+    let (below, up_to) = (sorted.partition_point(|x| *x < value), sorted.partition_point(|x| *x <= value));
+    let half = 0.5 / sorted.len() as f64;
+    ((below + up_to) as f64 * half).clamp(half, 1.0 - half)
+}
+
+/// The standard normal distribution.
+fn normal(z: f64) -> f64 {
+    0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// Where the standard normal distribution is `p`, 0 < p < 1: it rises, so halving the range finds it.
+fn normal_quantile(p: f64) -> f64 {
+    let (mut low, mut high) = (-10.0, 10.0);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        *(if normal(middle) < p { &mut low } else { &mut high }) = middle;
+    }
+    (low + high) / 2.0
 }
 
 /// Quantile `p` of sorted numbers, linear between them (Hyndman and Fan 1996, type 7).
@@ -269,6 +295,30 @@ mod tests {
         assert_ne!((low, high), bootstrap(n, 4, mean));
         let half = Z * (8.25 / n as f64).sqrt();
         assert!(close((low, high), (4.5 - half, 4.5 + half), 0.03 * half + 0.01), "{low} {high} {half}");
+    }
+
+    #[test]
+    fn the_bootstrap_corrects_a_bias() {
+        // The mean of squares less the square of the mean is a variance, which errs down by 1/n, and a resample once more.
+        let values: Vec<f64> = (0..40).map(|i| f64::from(i % 8)).collect();
+        let spread = |counts: &[u32]| {
+            let weigh = |f: fn(f64) -> f64| -> f64 {
+                counts.iter().zip(&values).map(|(&c, &v)| f64::from(c) * f(v)).sum::<f64>() / 40.0
+            };
+            weigh(|v| v * v) - weigh(|v| v).powi(2)
+        };
+        // The same corrected interval by numpy, of 200,000 resamples of its own.
+        let (low, high) = bootstrap(40, 0, spread);
+        assert!(close((low, high), (3.994, 6.874), 0.12), "{low} {high}");
+        assert_eq!(bootstrap(3, 0, |_| 0.5), (0.5, 0.5));
+    }
+
+    #[test]
+    fn the_normal_distribution_agrees_with_scipy() {
+        // scipy.stats.norm.ppf
+        for (p, z) in [(0.5, 0.0), (0.975, Z), (0.00025, -3.480756404346212), (0.9, 1.2815515655446004)] {
+            assert!((normal_quantile(p) - z).abs() < 1e-12 && (normal(z) - p).abs() < 1e-14, "{p}");
+        }
     }
 
     #[test]

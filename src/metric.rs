@@ -9,7 +9,7 @@ use std::{io, path::Path};
 pub struct Metric {
     /// What was measured, such as `top1` (a share in 0 to 1) or `loss`.
     pub name: String,
-    /// The images it was measured on: `train`, `val` or `test`.
+    /// The images it was measured on: `train`, `val` or `test`; empty where a command does not say.
     pub split: String,
     /// The number. Accuracies are shares, not per cent.
     pub value: f64,

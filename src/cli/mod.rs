@@ -19,6 +19,7 @@ mod plan;
 mod programs;
 mod run;
 mod show;
+mod sweep;
 mod watch;
 mod why;
 
@@ -89,6 +90,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Tell why a stage will run: which value changed, from what to what
     Why(why::WhyArgs),
+    /// The points of a sweep: state, axes, metrics over seeds, and the best one
+    Sweep(sweep::SweepArgs),
     /// Show a stage: parameters, inputs, outputs, metrics, time
     Show(show::ShowArgs),
     /// Print the log of a stage, or follow it
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args, &cli.store),
         Command::Plan(args) => plan::main(&args, &cli.store),
         Command::Why(args) => why::main(&args, &cli.store),
+        Command::Sweep(args) => sweep::main(&args, &cli.store),
         Command::Show(args) => show::main(&args, &cli.store),
         Command::Log(args) => log::main(&args, &cli.store),
         Command::History(args) => history::main(&args, &cli.store),

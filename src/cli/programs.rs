@@ -20,6 +20,8 @@ use std::{fs, path::PathBuf};
 pub struct Here {
     /// The device for tensor stages.
     pub device: String,
+    /// Folders that no command may read as a whole: the project's.
+    pub project: Vec<PathBuf>,
 }
 
 impl Programs for Here {
@@ -27,7 +29,7 @@ impl Programs for Here {
         if prepared.stage.kind != Command::NAME {
             return self.worker(prepared);
         }
-        command::launch(prepared.stage.parameters(), &prepared.inputs, prepared.work, &prepared.gpus)
+        command::launch(prepared, &self.project)
     }
 
     fn cpus(&self, stage: &Stage, available: u32) -> u32 {
@@ -62,6 +64,7 @@ impl Here {
             folder: prepared.work.into(),
             env,
             log: prepared.work.join("log"),
+            confinement: None,
         })
     }
 }

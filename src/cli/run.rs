@@ -24,7 +24,7 @@ use clap::Args;
 use std::{
     collections::HashSet,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -93,7 +93,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
     let mut journal = Journal::begin(&store, request(args, &graph));
-    let programs = Here { device: args.device.clone() };
+    let programs = Here { device: args.device.clone(), project: project(&graph) };
     let mut results: Vec<_> = plan.hits().map(|(id, published)| (id, published.key)).collect();
     let outcome = if plan.is_done() {
         let hits = plan.steps.len();
@@ -198,6 +198,13 @@ fn options(args: &RunArgs) -> Options {
         memory_gib: memory_gib(),
         max_time: args.max_time.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
     }
+}
+
+/// The folders that hold the project: where caco was started, and where the pipeline file lies.
+fn project(graph: &Graph) -> Vec<PathBuf> {
+    let file = std::path::absolute(&graph.pipeline.path).unwrap_or_default();
+    let beside = file.parent().map(Path::to_path_buf);
+    std::env::current_dir().into_iter().chain(beside).collect()
 }
 
 /// The machine's memory.

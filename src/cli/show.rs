@@ -64,6 +64,7 @@ fn describe(
     let from = |from: &From| match from {
         From::Output(of, output) => format!("{}/{output}", graph.stage(*of).name),
         From::Path(Ok(path)) => path.display().to_string(),
+        From::Tool(name) => format!("{name} on PATH"),
         From::Path(Err((path, variable))) => format!("{path} ({variable} is not set)"),
     };
     let inputs: Vec<Value> =
@@ -135,9 +136,10 @@ fn text(shown: &Value) -> String {
         line(
             if i == 0 { "metrics" } else { "" },
             format!(
-                "{} ({})  {:.6}{interval}",
+                "{}{}  {:.6}{interval}",
                 word(&m["name"]),
-                word(&m["split"]),
+                // What a command measured may belong to no split.
+                m["split"].as_str().filter(|s| !s.is_empty()).map_or(String::new(), |s| format!(" ({s})")),
                 m["value"].as_f64().unwrap_or(f64::NAN)
             ),
         );

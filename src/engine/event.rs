@@ -1,8 +1,10 @@
 //! What a run tells: each thing as it happens, and in the end what became of every stage.
 
 use super::{graph::Id, key::Key, store::Published};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -96,6 +98,44 @@ pub struct Failure {
     pub work: PathBuf,
     /// Its log.
     pub log: PathBuf,
+}
+
+/// What is kept of a failure in the stage's folder, until it runs again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failed {
+    /// What happened.
+    pub why: String,
+    /// The line of its log that says most: the last one.
+    pub error: String,
+}
+
+const FAILED: &str = "failed.json";
+
+impl Failed {
+    /// Of a failure.
+    pub fn of(failure: &Failure) -> Failed {
+        let log = fs::read(&failure.log).unwrap_or_default();
+        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(4 << 10)..]).into_owned();
+        let last = end.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let says_more = failure.why.starts_with("exit code");
+        let error = last.filter(|_| says_more).map_or_else(|| failure.why.clone(), String::from);
+        Failed { why: failure.why.clone(), error }
+    }
+
+    /// Keeps it. Not being able to is of no account.
+    pub fn write(&self, work: &Path) {
+        let _ = fs::write(work.join(FAILED), serde_json::to_vec(self).expect("plain data is JSON"));
+    }
+
+    /// The failure of the stage with this folder, if it failed when it ran last.
+    pub fn read(work: &Path) -> Option<Failed> {
+        serde_json::from_slice(&fs::read(work.join(FAILED)).ok()?).ok()
+    }
+
+    /// Forgets it: the stage runs again.
+    pub fn forget(work: &Path) {
+        let _ = fs::remove_file(work.join(FAILED));
+    }
 }
 
 /// How a run ended.

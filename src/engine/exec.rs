@@ -1,6 +1,10 @@
 //! Starting, interrupting and awaiting the process of one stage. It knows no graph.
 
-use super::spawn;
+use super::{
+    confine::Confinement,
+    refusal::{self, Refusals},
+    spawn::{self, Cage},
+};
 use std::{
     fs::File,
     io,
@@ -24,6 +28,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Where its output goes, appended.
     pub log: PathBuf,
+    /// What it may open. None: all that its user may.
+    pub confinement: Option<Confinement>,
 }
 
 /// A process that has ended: the number it was started under, and how.
@@ -33,6 +39,10 @@ pub type Ended = (u32, io::Result<ExitStatus>);
 #[derive(Debug)]
 pub struct Process {
     group: i32,
+    /// Whether the kernel holds it to its confinement.
+    pub confined: bool,
+    /// What it was refused so far.
+    pub refusals: Refusals,
 }
 
 /// Starts processes.
@@ -64,8 +74,16 @@ impl Executor for Local {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open {}: {e}", launch.log.display()));
         let log = File::options().create(true).append(true).open(&launch.log).map_err(named)?;
         let program = launch.argv.first().ok_or_else(|| io::Error::other("no program is named"))?;
-        let group = spawn::spawn(launch, log.as_raw_fd(), keep)
+        let cage = launch.confinement.as_ref().map(Cage::new).transpose()?.flatten();
+        let group = spawn::spawn(launch, log.as_raw_fd(), keep, cage.as_ref())
             .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
+        let refusals = Refusals::default();
+        if let (Some(confinement), Some(listener)) = (&launch.confinement, cage.as_ref().and_then(Cage::listener)) {
+            let (confinement, refusals) = (confinement.clone(), refusals.clone());
+            std::thread::Builder::new()
+                .stack_size(128 << 10)
+                .spawn(move || refusal::listen(listener, &confinement, &refusals))?;
+        }
         std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
             await_end(group);
             // What the stage left running in its group goes with it. The first process is not reaped yet, so the number
@@ -73,7 +91,7 @@ impl Executor for Local {
             signal(group, libc::SIGKILL);
             let _ = done.send(M::from((tag, reap(group))));
         })?;
-        Ok(Process { group })
+        Ok(Process { group, confined: cage.is_some(), refusals })
     }
 }
 

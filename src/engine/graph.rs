@@ -30,6 +30,8 @@ pub enum From {
     Output(Id, Box<str>),
     /// A file or folder outside the store. Err: the path as written, and the variable in it that is not set.
     Path(Result<PathBuf, (String, String)>),
+    /// A program on PATH, by name.
+    Tool(Box<str>),
 }
 
 /// One input of a stage, resolved.
@@ -230,8 +232,9 @@ fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(),
 fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -> Result<Vec<Edge>, Invalid> {
     let edge = |input: &crate::spec::kind::Input| {
         let from = match (&input.source, input.role) {
+            (Source::Path(name), Role::Tool) => From::Tool(name.as_str().into()),
             (Source::Path(path), _) => from_path(path),
-            (Source::Stage(reference), Role::Content) => {
+            (Source::Stage(reference), Role::Content | Role::Tool) => {
                 let found = find_output(pipeline, by_name, reference);
                 let (id, output) = found.map_err(|e| at_reference(pipeline, stage, reference, e))?;
                 From::Output(id, output)
@@ -240,7 +243,7 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
                 through(pipeline, by_name, reference, slot).map_err(|e| at_reference(pipeline, stage, reference, e))?
             }
         };
-        Ok(Edge { slot: input.slot.as_str().into(), from, hashed: input.role == Role::Content })
+        Ok(Edge { slot: input.slot.as_str().into(), from, hashed: !matches!(input.role, Role::Through(_)) })
     };
     stage.inputs.iter().map(edge).collect()
 }

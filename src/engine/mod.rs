@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod command;
+pub mod confine;
 pub mod digest;
 pub mod disk;
 pub mod estimate;
@@ -16,9 +17,11 @@ pub mod listing;
 pub mod names;
 pub mod plan;
 pub mod publish;
+pub mod refusal;
 pub mod run;
 pub mod signals;
 pub mod spawn;
 pub mod stat;
 pub mod store;
+pub mod tool;
 pub mod why;

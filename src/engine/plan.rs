@@ -7,6 +7,7 @@ use super::{
     key::{self, Key, Parts},
     listing::{self, Content},
     store::{self, Published, Store},
+    tool::Tool,
 };
 use rayon::prelude::*;
 use std::{
@@ -18,21 +19,30 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Outside {
     contents: HashMap<PathBuf, Result<Option<Content>, listing::Error>>,
+    tools: HashMap<Box<str>, Result<Tool, String>>,
 }
 
 impl Outside {
-    /// Digests every file and folder that these stages read.
+    /// Digests every file and folder that these stages read, and every program that they name.
     pub fn read(graph: &Graph, ids: &[Id], store: &Store) -> Outside {
-        let paths: HashSet<&Path> = ids
-            .iter()
-            .flat_map(|id| graph.edges(*id))
-            .filter_map(|edge| match &edge.from {
-                From::Path(Ok(path)) => Some(path.as_path()),
-                _ => None,
-            })
-            .collect();
+        let (mut paths, mut tools): (HashSet<&Path>, HashSet<&str>) = Default::default();
+        for edge in ids.iter().flat_map(|id| graph.edges(*id)) {
+            match &edge.from {
+                From::Path(Ok(path)) => _ = paths.insert(path),
+                From::Tool(name) => _ = tools.insert(name),
+                _ => {}
+            }
+        }
         let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, &store.stat));
-        Outside { contents: paths.par_iter().map(read).collect() }
+        let tool = |name: &&str| (Box::from(*name), Tool::of(name, &store.stat));
+        Outside { contents: paths.par_iter().map(read).collect(), tools: tools.par_iter().map(tool).collect() }
+    }
+
+    /// The program of that name.
+    pub fn tool(&self, name: &str) -> Result<&Tool, String> {
+        self.tools
+            .get(name)
+            .map_or_else(|| Err(format!("'{name}' was not looked for")), |t| t.as_ref().map_err(Clone::clone))
     }
 
     /// What was found at a path.
@@ -230,6 +240,7 @@ pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) 
                     .ok_or_else(|| format!("stage '{}' wrote no {output}", graph.stage(*of).name)),
             },
             From::Path(Ok(path)) => outside.digest(path),
+            From::Tool(name) => outside.tool(name).map(|tool| tool.digest),
             From::Path(Err((path, variable))) => Err(format!("{path}: the environment variable {variable} is not set")),
         };
         match digest {

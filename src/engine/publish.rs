@@ -1,6 +1,7 @@
 //! The thread that takes finished stages into the store, many at a time where they end close together.
 
 use super::{
+    command,
     digest::Digest,
     graph::{Graph, Id},
     key::Key,
@@ -41,6 +42,8 @@ pub struct Finished {
     pub cpus: u32,
     /// What it read outside the store, with the digests from before it started.
     pub inputs: Vec<(PathBuf, Digest)>,
+    /// What else belongs into the record of its kind.
+    pub conditions: serde_json::Value,
 }
 
 /// What became of it.
@@ -138,6 +141,9 @@ fn take_in(store: &Store, graph: &Graph, finished: &Finished) -> Result<Pending,
     }
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
     let stage = graph.stage(finished.id);
+    if stage.kind == "command" {
+        command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
+    }
     pending.outputs =
         store.ingest(&finished.work.join("out"), &stage.outputs, &mut pending).map_err(|e| e.to_string())?;
     pending.record = record(graph, finished);
@@ -165,6 +171,7 @@ fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
         "host": super::store::host(),
         "caco": env!("CARGO_PKG_VERSION"),
         "determinism_class": class,
+        "conditions": finished.conditions,
     })
 }
 

@@ -2,7 +2,9 @@
 //! nothing about keys (`plan`), and writes no result (`publish`).
 
 use super::{
-    event::{Event, Failure, How, Outcome},
+    command,
+    confine::Confinement,
+    event::{Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
     graph::{From as Origin, Graph, Id},
     guard::Guard,
@@ -133,6 +135,7 @@ impl From<News> for Message {
 
 struct Running {
     process: Process,
+    confinement: Option<Confinement>,
     lock: Lock,
     preimage: String,
     started: Instant,
@@ -457,6 +460,9 @@ impl<'r> Runner<'r> {
         let graph = self.graph;
         let work = self.store.work(key);
         let resumes = work.join("out").exists();
+        if resumes {
+            Failed::forget(&work);
+        }
         *self.attempts.entry(id).or_default() += 1;
         let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
             unreachable!("a queued stage knows its key");
@@ -467,7 +473,7 @@ impl<'r> Runner<'r> {
                 self.states.insert(id, State::Running(key));
                 self.fail(Failure { stage: id, key, why: format!("{error:#}"), work, log }, watch)
             }
-            Ok(process) => {
+            Ok((process, launch)) => {
                 if let Some(guard) = &mut self.guard {
                     guard.add(process.group());
                 }
@@ -477,6 +483,7 @@ impl<'r> Runner<'r> {
                 self.take(&room);
                 let running = Running {
                     process,
+                    confinement: launch.confinement,
                     lock,
                     preimage,
                     started,
@@ -495,7 +502,7 @@ impl<'r> Runner<'r> {
         }
     }
 
-    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<Process> {
+    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<(Process, Launch)> {
         use anyhow::Context;
         let out = work.join("out");
         for folder in [&out, &work.join("byproducts")] {
@@ -516,6 +523,8 @@ impl<'r> Runner<'r> {
                 Origin::Path(Err((path, variable))) => {
                     anyhow::bail!("{path}: the environment variable {variable} is not set")
                 }
+                // It is found by the stage itself.
+                Origin::Tool(_) => continue,
                 Origin::Output(of, output) => {
                     let artifact = self.published(*of).and_then(|p| p.output(output));
                     let artifact = artifact
@@ -527,7 +536,7 @@ impl<'r> Runner<'r> {
         }
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus.clone() };
         let launch = self.programs.launch(&prepared)?;
-        Ok(exec::Local.start(&launch, keep, id, self.sender.clone())?)
+        Ok((exec::Local.start(&launch, keep, id, self.sender.clone())?, launch))
     }
 
     fn take(&mut self, room: &Room) {
@@ -592,6 +601,7 @@ impl<'r> Runner<'r> {
                     resumed: running.resumes,
                     cpus: running.room.cpus,
                     inputs: self.input_digests(id),
+                    conditions: self.conditions(id, &running.process),
                 });
                 return Ok(());
             }
@@ -605,12 +615,45 @@ impl<'r> Runner<'r> {
                 let minutes = self.graph.stage(id).policy.timeout_minutes.unwrap_or_default();
                 format!("took longer than its time limit of {minutes} minutes; raise `run: (timeout_minutes: …)`")
             }
-            Ok(status) => exec::describe(status),
+            Ok(status) => exec::describe(status) + &self.refused(id, &running, &work),
             Err(error) => format!("cannot be waited for: {error}"),
         };
         let log = work.join("log");
         drop(running.lock);
         self.fail(Failure { stage: id, key, why, work, log }, watch)
+    }
+
+    /// What the stage was refused, for its error.
+    fn refused(&self, id: Id, running: &Running, work: &Path) -> String {
+        let Some(confinement) = &running.confinement else { return String::new() };
+        let log = fs::read(work.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(16 << 10)..]).into_owned();
+        let mut refusals = if running.process.confined { running.process.refusals.list() } else { vec![] };
+        if refusals.is_empty() && running.process.confined {
+            refusals = command::complained_of(&log, &work.join("out"), confinement);
+        }
+        let inputs = self.graph.edges(id).iter().filter_map(|edge| match &edge.from {
+            Origin::Path(Ok(path)) => Some((&*edge.slot, path.as_path())),
+            _ => None,
+        });
+        let from = std::env::current_dir().unwrap_or_default();
+        let module = command::missed_module(&log, &inputs.collect::<Vec<_>>(), &from);
+        let refused = (!refusals.is_empty()).then(|| command::explain(&refusals, &from));
+        module.into_iter().chain(refused).map(|words| format!("; {words}")).collect()
+    }
+
+    /// What beside its key a command ran under, for its record.
+    fn conditions(&self, id: Id, process: &Process) -> serde_json::Value {
+        if self.graph.stage(id).kind != "command" {
+            return serde_json::Value::Null;
+        }
+        let tool = |edge: &super::graph::Edge| match &edge.from {
+            Origin::Tool(name) => self.outside.tool(name).ok().map(|tool| (name.to_string(), tool.version.clone())),
+            _ => None,
+        };
+        let tools: std::collections::BTreeMap<String, String> = self.graph.edges(id).iter().filter_map(tool).collect();
+        let isolation = if process.confined { "Landlock" } else { "None" };
+        serde_json::json!({ "isolation": isolation, "refused": process.refusals.list(), "tools": tools })
     }
 
     /// The digests that the stage's inputs outside the store had when it started.
@@ -636,6 +679,7 @@ impl<'r> Runner<'r> {
             watch(Event::Failed { id, failure: &failure, again: Some(pause) });
             return Ok(());
         }
+        Failed::of(&failure).write(&failure.work);
         self.computing.remove(&key);
         self.states.insert(id, State::Failed);
         self.open -= 1;

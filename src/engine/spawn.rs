@@ -3,16 +3,16 @@
 //! two; with them it forks, and copying the page tables of a runner with a hundred thousand stages takes longer than a
 //! small stage does.
 
-use super::exec::Launch;
+use super::{confine::Confinement, exec::Launch, refusal, tool};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     fs::File,
     io,
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     ptr,
 };
 
@@ -26,6 +26,10 @@ struct Child {
     output: RawFd,
     keep: RawFd,
     parent: libc::pid_t,
+    /// The rules that confine it, and the channel that it hands its listener over. -1: it is not confined.
+    ruleset: RawFd,
+    channel: RawFd,
+    filter: libc::sock_fprog,
     /// What went wrong, as the system counts errors; 0 as long as nothing did.
     error: c_int,
 }
@@ -33,9 +37,31 @@ struct Child {
 /// The child's stack until it executes the program: it makes a dozen system calls, and no deep ones.
 const STACK: usize = 32 << 10;
 
+/// What holds a child to its confinement.
+#[derive(Debug)]
+pub struct Cage {
+    ruleset: OwnedFd,
+    filter: Vec<libc::sock_filter>,
+    /// Our end and the child's of the channel for its listener.
+    channel: (OwnedFd, OwnedFd),
+}
+
+impl Cage {
+    /// The cage of a confinement. None: this kernel has no Landlock.
+    pub fn new(confinement: &Confinement) -> io::Result<Option<Cage>> {
+        let Some(ruleset) = confinement.ruleset()? else { return Ok(None) };
+        Ok(Some(Cage { ruleset, filter: refusal::filter(), channel: refusal::channel()? }))
+    }
+
+    /// Where the child's calls are reported, once it is started. None: this kernel, or who confines us, does not let it.
+    pub fn listener(&self) -> Option<OwnedFd> {
+        refusal::take_over(&self.channel.0)
+    }
+}
+
 /// Starts a program in a process group of its own, its output going to `output`. It dies with the thread that started it,
 /// and inherits `keep`. Returns its number.
-pub fn spawn(launch: &Launch, output: RawFd, keep: RawFd) -> io::Result<i32> {
+pub fn spawn(launch: &Launch, output: RawFd, keep: RawFd, cage: Option<&Cage>) -> io::Result<i32> {
     let nothing = File::open("/dev/null")?;
     let argv = launch.argv.iter().map(|a| text(a.as_bytes())).collect::<io::Result<Vec<_>>>()?;
     let env = launch.env.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()));
@@ -52,6 +78,12 @@ pub fn spawn(launch: &Launch, output: RawFd, keep: RawFd) -> io::Result<i32> {
         output,
         keep,
         parent: std::process::id() as libc::pid_t,
+        ruleset: cage.map_or(-1, |cage| cage.ruleset.as_raw_fd()),
+        channel: cage.map_or(-1, |cage| cage.channel.1.as_raw_fd()),
+        filter: libc::sock_fprog {
+            len: cage.map_or(0, |cage| cage.filter.len()) as u16,
+            filter: cage.map_or(ptr::null(), |cage| cage.filter.as_ptr()).cast_mut(),
+        },
         error: 0,
     };
     let mut stack = vec![0u64; STACK / 8];
@@ -95,6 +127,7 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
             && libc::getppid() == c.parent
             // Rust ignores SIGPIPE, and what is ignored stays so in a new program.
             && libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
+            && confined(c)
             && libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0;
         if done {
             libc::execve(c.program, c.argv, c.envp);
@@ -104,21 +137,42 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
     }
 }
 
-/// The program's file: as named where the name has a slash, else the first of that name in the PATH it is given.
-fn locate(launch: &Launch) -> io::Result<PathBuf> {
-    let name = &launch.argv[0];
-    if name.contains('/') {
-        return Ok(name.into());
+/// Confines the calling process for good. That its calls are reported helps messages; where it cannot be had, it goes on
+/// without.
+///
+/// # Safety
+/// As in [`become_program`]: system calls only.
+unsafe fn confined(c: &Child) -> bool {
+    if c.ruleset < 0 {
+        return true;
     }
-    let path = launch.env.iter().rev().find(|(n, _)| n == "PATH").map_or("/bin:/usr/bin", |(_, value)| value);
-    let candidates = path.split(':').map(|folder| launch.folder.join(folder).join(name));
-    let is_program = |file: &PathBuf| file.is_file() && is_executable(file);
-    candidates.into_iter().find(is_program).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    // SAFETY: the filter lives until the program is executed; the descriptors are open.
+    unsafe {
+        let held = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::syscall(libc::SYS_landlock_restrict_self, c.ruleset, 0u32) == 0;
+        if !held {
+            return false;
+        }
+        let install = |flags: libc::c_ulong| {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const c.filter) as RawFd
+        };
+        // Signals of the program's own (Go's runtime sends itself some) must not break off its calls; an older kernel
+        // does not know how.
+        let reported = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        let mut listener = install(reported | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+        if listener < 0 {
+            listener = install(reported);
+        }
+        // A filter whose reports nobody reads would stop the program at its first file.
+        listener < 0 || refusal::hand_over(c.channel, listener)
+    }
 }
 
-fn is_executable(file: &Path) -> bool {
-    // SAFETY: the text lives for the length of the call.
-    text(file.as_os_str().as_bytes()).is_ok_and(|file| unsafe { libc::access(file.as_ptr(), libc::X_OK) == 0 })
+/// The program's file, by the PATH that it is given.
+fn locate(launch: &Launch) -> io::Result<PathBuf> {
+    let path = launch.env.iter().rev().find(|(n, _)| n == "PATH").map_or("/bin:/usr/bin", |(_, value)| value);
+    let found = tool::find(&launch.argv[0], path.as_ref(), &launch.folder);
+    found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
 }
 
 fn text(bytes: &[u8]) -> io::Result<CString> {
@@ -163,9 +217,10 @@ mod tests {
         let log = folder.path().join("log");
         let env = [("PATH".into(), std::env::var("PATH").unwrap_or_default()), ("WORD".into(), "here".into())];
         let argv = argv.iter().map(ToString::to_string).collect();
-        let launch = Launch { argv, folder: folder.path().into(), env: env.into(), log: log.clone() };
+        let launch =
+            Launch { argv, folder: folder.path().into(), env: env.into(), log: log.clone(), confinement: None };
         let (output, keep) = (File::create(&log)?, File::open(folder.path())?);
-        let number = spawn(&launch, output.as_raw_fd(), keep.as_raw_fd())?;
+        let number = spawn(&launch, output.as_raw_fd(), keep.as_raw_fd(), None)?;
         let mut status = 0;
         // SAFETY: the status is valid for the length of the call.
         assert_eq!(unsafe { libc::waitpid(number, &mut status, 0) }, number);

@@ -3,6 +3,7 @@
 
 use super::{
     diagnostic::Diagnostic,
+    sweep::{Layers, Sweep, Written},
     tree::{Body, Field, Node, Span},
 };
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,8 @@ pub struct File<'a> {
     pub each_variant: Vec<(String, Node<'a>)>,
     /// The variants.
     pub variants: Vec<Variant<'a>>,
+    /// The sweeps: variants by the hundred.
+    pub sweeps: Vec<(String, Node<'a>)>,
     /// The profiles: name and fields.
     pub profiles: Vec<(String, Node<'a>)>,
     /// Names of the stages that are built where the caller names none.
@@ -55,7 +58,7 @@ pub struct Override<'a> {
     pub value: Node<'a>,
 }
 
-const FIELDS: [&str; 7] = ["name", "common", "stages", "each_variant", "variants", "profiles", "targets"];
+const FIELDS: [&str; 8] = ["name", "common", "stages", "each_variant", "variants", "sweeps", "profiles", "targets"];
 
 impl<'a> File<'a> {
     /// Takes the file's tree apart.
@@ -80,6 +83,7 @@ impl<'a> File<'a> {
                     file.variants =
                         named.into_iter().map(|(name, node)| Variant::read(name, node)).collect::<Result<_, _>>()?;
                 }
+                "sweeps" => file.sweeps = named_entries(value, key)?,
                 "profiles" => file.profiles = named_entries(value, key)?,
                 _ => file.targets = Some(names(&value)?),
             }
@@ -87,13 +91,35 @@ impl<'a> File<'a> {
         Ok(file)
     }
 
-    /// Every stage with all its layers.
-    pub fn layer(&mut self, profile: Option<&str>, overrides: &[Override<'a>]) -> Result<Vec<Layered<'a>>, Diagnostic> {
+    /// The sweeps as a profile leaves them.
+    pub fn sweeps_under(&self, profile: Option<&str>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
+        let mut sweeps = self.sweeps.clone();
+        let profile = profile.and_then(|wanted| self.profiles.iter().find(|(name, _)| name == wanted));
+        let over = profile.and_then(|(_, node)| node.field("sweeps"));
+        for (name, over) in over.map_or(Ok(vec![]), |n| named_entries(n.clone(), "sweeps"))? {
+            let known = sweeps.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+            let Some(place) = known.iter().position(|known| *known == name) else {
+                let error = Diagnostic::new(format!("no sweep is called '{name}'")).at(over.at);
+                return Err(error.nearest(&name, known.into_iter()));
+            };
+            sweeps[place].1 = sweeps[place].1.overlay(&over);
+        }
+        Ok(sweeps)
+    }
+
+    /// Every stage with all its layers, and the sweeps. `numbers` has the lists that sweeps do not write out, by source.
+    pub fn layer(
+        &mut self,
+        profile: Option<&str>,
+        overrides: &[Override<'a>],
+        numbers: &HashMap<&str, Node<'a>>,
+    ) -> Result<(Vec<Layered<'a>>, Vec<Sweep>), Diagnostic> {
         let mut set = vec![];
+        self.sweeps = self.sweeps_under(profile)?;
         if let Some(profile) = profile {
             set = self.apply_profile(profile)?;
         }
-        let mut stages = self.expand()?;
+        let (mut stages, sweeps) = self.expand(numbers)?;
         for (target, over) in &set {
             lay(&mut stages, target, over)?;
         }
@@ -109,7 +135,7 @@ impl<'a> File<'a> {
                 stage.node = stage.node.under(below);
             }
         }
-        Ok(stages)
+        Ok((stages, sweeps))
     }
 
     fn apply_profile(&mut self, wanted: &str) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
@@ -119,7 +145,7 @@ impl<'a> File<'a> {
         };
         known_fields(
             fields(&node, "a profile is a struct: (set: {…})")?,
-            &["common", "set", "without_variants", "targets"],
+            &["common", "set", "sweeps", "without_variants", "targets"],
             "a profile",
         )?;
         if let Some(common) = node.field("common") {
@@ -144,8 +170,18 @@ impl<'a> File<'a> {
         }
     }
 
-    /// One stage for each of `stages`, and one for each of `each_variant` and variant.
-    fn expand(&mut self) -> Result<Vec<Layered<'a>>, Diagnostic> {
+    /// One stage for each of `stages`, and one for each of `each_variant` and variant, or point of a sweep.
+    fn expand(&mut self, numbers: &HashMap<&str, Node<'a>>) -> Result<(Vec<Layered<'a>>, Vec<Sweep>), Diagnostic> {
+        let sweeps = self.sweeps.iter();
+        let sweeps =
+            sweeps.map(|(name, node)| Written::read(name.clone(), node, numbers)).collect::<Result<Vec<_>, _>>()?;
+        let mut points = vec![];
+        let mut swept = vec![];
+        for sweep in &sweeps {
+            let (sweep, layered) = self.sweep(sweep)?;
+            swept.push(sweep);
+            points.extend(layered);
+        }
         let once = |(name, node)| Layered { name, node, variant: None };
         let mut stages: Vec<Layered> = std::mem::take(&mut self.stages).into_iter().map(once).collect();
         let templates: Vec<&str> = self.each_variant.iter().map(|(name, _)| name.as_str()).collect();
@@ -172,7 +208,84 @@ impl<'a> File<'a> {
                 });
             }
         }
-        Ok(stages)
+        stages.extend(points);
+        Ok((stages, swept))
+    }
+
+    /// The stages of every point of a sweep.
+    fn sweep(&self, sweep: &Written<'a>) -> Result<(Sweep, Vec<Layered<'a>>), Diagnostic> {
+        let templates = self.templates(sweep)?;
+        let names = || templates.iter().map(|(name, _)| name.as_str());
+        let target = |path: &str| {
+            names().filter(|n| path.strip_prefix(n).is_some_and(|rest| rest.starts_with('.'))).max_by_key(|n| n.len())
+        };
+        let mut targets = HashMap::new();
+        for (path, at) in sweep.paths() {
+            let Some(name) = target(path) else {
+                let error =
+                    Diagnostic::new(format!("sweep '{}' sets '{path}', and has no such stage", sweep.name)).at(at);
+                let wanted = path.split('.').next().unwrap_or_default();
+                return Err(error.nearest(wanted, names()).help("write STAGE.FIELD, the stage without its point"));
+            };
+            let place = names().position(|known| known == name).expect("the name was found among them");
+            let fields: Vec<&'a str> = path[name.len() + 1..].split('.').collect();
+            lacking(&templates[place].1, name, &fields).map_err(|error| error.at(at))?;
+            targets.insert(path, (place, fields));
+        }
+        let mut outline = sweep.outline(names().map(String::from).collect());
+        let mut layered = vec![];
+        for Layers { point, set } in sweep.points()? {
+            let mut nodes: Vec<Node<'a>> = templates.iter().map(|(_, node)| node.clone()).collect();
+            for (path, _, value) in set {
+                let (place, fields) = &targets[path];
+                nodes[*place] = nodes[*place].overlay(&Node::nested(fields, value));
+            }
+            let stage = |((name, _), node): (&(String, Node<'a>), Node<'a>)| Layered {
+                name: format!("{name}/{}", point.variant),
+                node,
+                variant: Some(point.variant.clone()),
+            };
+            layered.extend(templates.iter().zip(nodes).map(stage));
+            outline.points.push(point);
+        }
+        Ok((outline, layered))
+    }
+
+    /// The stages that each point of a sweep has, as the variant has them that it starts from.
+    fn templates(&self, sweep: &Written<'a>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
+        let chain = match &sweep.extends {
+            None => vec![],
+            Some((name, at)) => match self.variants.iter().find(|v| v.name == *name) {
+                Some(variant) => self.chain(variant)?,
+                None => {
+                    let error = Diagnostic::new(format!("no variant is called '{name}'")).at(*at);
+                    return Err(error.nearest(name, self.variants.iter().map(|v| v.name.as_str())));
+                }
+            },
+        };
+        let without = |name: &str| chain.iter().any(|v| v.without.iter().any(|w| w == name));
+        let laid = |(name, node): &(String, Node<'a>)| {
+            let set = chain.iter().flat_map(|v| &v.set).filter(|(target, _)| target == name);
+            (name.clone(), set.fold(node.clone(), |node, (_, over)| node.overlay(over)))
+        };
+        let Some(wanted) = &sweep.stages else {
+            let templates: Vec<_> = self.each_variant.iter().filter(|(name, _)| !without(name)).map(laid).collect();
+            if templates.is_empty() {
+                let error =
+                    Diagnostic::new(format!("sweep '{}' has no stages: the file has no `each_variant`", sweep.name));
+                return Err(error.at(sweep.at).help("name some: stages: [\"train\", \"evaluate\"]"));
+            }
+            return Ok(templates);
+        };
+        let known = || self.each_variant.iter().chain(&self.stages);
+        let find = |(name, at): &(String, Span)| match known().find(|(known, _)| known == name) {
+            Some(found) => Ok(laid(found)),
+            None => {
+                let error = Diagnostic::new(format!("no stage is called '{name}'")).at(*at);
+                Err(error.nearest(name, known().map(|(name, _)| name.as_str())))
+            }
+        };
+        wanted.iter().map(find).collect()
     }
 
     /// The variant and all that it extends, the farthest first.
@@ -214,6 +327,10 @@ impl<'a> File<'a> {
             return Err(error.nearest(wanted, known).help("write --set STAGE.FIELD=VALUE or --set common.FIELD=VALUE"));
         };
         let path: Vec<&str> = over.path[target.len() + 1..].split('.').collect();
+        let of_target = |stage: &&Layered| stage.name == target || stage.name.starts_with(&format!("{target}/"));
+        if let Some(stage) = stages.iter().find(of_target) {
+            lacking(&stage.node, &target, &path).map_err(|error| error.at(over.value.at))?;
+        }
         lay(stages, &target, &Node::nested(&path, over.value.clone()))
     }
 }
@@ -237,6 +354,13 @@ impl<'a> Variant<'a> {
     pub fn at(&self) -> Span {
         self.at
     }
+}
+
+/// An error where a path leads to an entry that a map does not have yet.
+fn lacking(node: &Node, stage: &str, path: &[&str]) -> Result<(), Diagnostic> {
+    let Some(key) = node.lacks(path) else { return Ok(()) };
+    let message = format!("stage '{stage}' has no '{}': its map has no entry '{key}'", path.join("."));
+    Err(Diagnostic::new(message).help(format!("give it one in the file first, with its usual value: \"{key}\": …")))
 }
 
 /// Lays `over` on the stage of that name, or on all variants of it.

@@ -5,4 +5,5 @@ pub mod kind;
 pub mod layers;
 pub mod pipeline;
 pub mod policy;
+pub mod sweep;
 pub mod tree;

@@ -8,6 +8,7 @@ use super::{
     },
     layers::{File, Layered, Override},
     policy::Policy,
+    sweep::{self, Sweep},
     tree::{self, Node, Rendered, Span},
 };
 use rayon::prelude::*;
@@ -39,6 +40,8 @@ pub struct Pipeline {
     pub targets: Option<Vec<String>>,
     /// The names of the file's profiles.
     pub profiles: Vec<String>,
+    /// Its sweeps with their points.
+    pub sweeps: Vec<Sweep>,
     /// The texts it was read from, for messages.
     pub sources: Vec<tree::Source>,
     /// What the caller laid over it.
@@ -122,6 +125,10 @@ impl Pipeline {
                 .ok_or_else(|| Invalid::plain(format!("--set {set}: '=' is missing; write --set STAGE.FIELD=VALUE")))?;
             sources.push(tree::Source { name: format!("--set {}", name.trim()), text: text.trim().into() });
         }
+        match sweep_numbers(&sources, overlay) {
+            Ok(numbers) => sources.extend(numbers),
+            Err(error) => return Err(Invalid { errors: vec![error], sources }),
+        }
         match resolve(&sources, path, overlay) {
             Ok(pipeline) => Ok(Pipeline { sources, overlay: overlay.clone(), ..pipeline }),
             Err(mut errors) => {
@@ -146,8 +153,9 @@ impl Pipeline {
     /// Where the field at a dotted path of a stage gets its value, as `file:line`. None: it is a default.
     pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
         let root = Node::parse(0, &self.sources[0].text).ok()?;
-        let overrides = overrides(&self.sources).ok()?;
-        let layered = File::read(root).ok()?.layer(self.overlay.profile.as_deref(), &overrides).ok()?;
+        let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
+        let profile = self.overlay.profile.as_deref();
+        let (layered, _) = File::read(root).ok()?.layer(profile, &overrides, &numbers).ok()?;
         let mut node = &layered.iter().find(|l| l.name == stage.name)?.node;
         let mut found = None;
         for part in field.split('.') {
@@ -197,9 +205,11 @@ fn resolve(sources: &[tree::Source], path: &Path, overlay: &Overlay) -> Result<P
     let root = Node::parse(0, &sources[0].text).map_err(one)?;
     let mut file = File::read(root).map_err(one)?;
     let overrides = overrides(sources).map_err(one)?;
-    let layered = file.layer(overlay.profile.as_deref(), &overrides).map_err(one)?;
+    let numbers = numbers_of(sources).map_err(one)?;
+    let (layered, sweeps) = file.layer(overlay.profile.as_deref(), &overrides, &numbers).map_err(one)?;
     let name = file.name.clone().unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into());
-    let templates: HashSet<String> = file.each_variant.iter().map(|(name, _)| name.clone()).collect();
+    let variants = file.each_variant.iter().map(|(name, _)| name);
+    let templates: HashSet<String> = variants.chain(sweeps.iter().flat_map(|sweep| &sweep.stages)).cloned().collect();
     let names: HashSet<&str> = layered.iter().map(|l| l.name.as_str()).collect();
     if names.len() < layered.len() {
         let mut seen = HashSet::new();
@@ -216,16 +226,35 @@ fn resolve(sources: &[tree::Source], path: &Path, overlay: &Overlay) -> Result<P
     }
     let targets = file.targets.map(|targets| targets.into_iter().map(|(name, _)| name).collect());
     let profiles = file.profiles.iter().map(|(name, _)| name.clone()).collect();
-    Ok(Pipeline { name, path: path.into(), stages, targets, profiles, sources: vec![], overlay: Overlay::default() })
+    let path = path.into();
+    Ok(Pipeline { name, path, stages, targets, profiles, sweeps, sources: vec![], overlay: Overlay::default() })
 }
+
+/// The sources of the numbers that sweeps do not write out. An error in the file itself is told where it is read.
+fn sweep_numbers(sources: &[tree::Source], overlay: &Overlay) -> Result<Vec<tree::Source>, Diagnostic> {
+    if !sources[0].text.contains("sweeps") {
+        return Ok(vec![]);
+    }
+    let Ok(file) = Node::parse(0, &sources[0].text).and_then(File::read) else { return Ok(vec![]) };
+    sweep::numbers(&file.sweeps_under(overlay.profile.as_deref())?, sources)
+}
+
+/// These numbers as lists, by the name of their source.
+fn numbers_of(sources: &[tree::Source]) -> Result<std::collections::HashMap<&str, Node<'_>>, Diagnostic> {
+    let numbers = sources.iter().enumerate().skip(1).filter(|(_, source)| !source.name.starts_with(SET));
+    numbers.map(|(i, source)| Ok((source.name.as_str(), Node::parse(i as u32, &source.text)?))).collect()
+}
+
+/// How a source is called that is the value of a `--set`.
+const SET: &str = "--set ";
 
 /// The `--set` options. A value that is no RON is taken as a string, so that a path needs no second pair of quotes.
 fn overrides(sources: &[tree::Source]) -> Result<Vec<Override<'_>>, Diagnostic> {
     let mut overrides = vec![];
-    for (i, source) in sources.iter().enumerate().skip(1) {
+    for (i, source) in sources.iter().enumerate().skip(1).filter(|(_, source)| source.name.starts_with(SET)) {
         let help = "a string needs quotes: --set 'stage.field=\"text\"'; a folder: --set 'stage.root=Path(\"/data\")'";
         let value = Node::parse(i as u32, &source.text).map_err(|e| e.help(help))?;
-        overrides.push(Override { path: &source.name["--set ".len()..], value });
+        overrides.push(Override { path: &source.name[SET.len()..], value });
     }
     Ok(overrides)
 }

@@ -156,6 +156,18 @@ impl<'a> Node<'a> {
         below.overlay(&own)
     }
 
+    /// The map on a dotted path that has no entry for the path's next part: only a struct can be given new names.
+    pub fn lacks<'k>(&self, path: &[&'k str]) -> Option<&'k str> {
+        let (key, rest) = path.split_first()?;
+        match &self.body {
+            Body::Map(entries) => match entry(entries, key) {
+                Some(at) => entries[at].1.lacks(rest),
+                None => Some(key),
+            },
+            _ => self.field(key)?.lacks(rest),
+        }
+    }
+
     /// A struct with this one field chain: `a.b` and a value make `(a: (b: value))`.
     pub fn nested(path: &[&'a str], value: Node<'a>) -> Node<'a> {
         path.iter().rev().fold(value, |inner, key| {
@@ -174,6 +186,13 @@ impl<'a> Node<'a> {
             rendered.body(self, sources);
         }
         rendered
+    }
+
+    /// All of its text, the outermost name too.
+    pub fn text(&self, sources: &[Source]) -> String {
+        let mut rendered = Rendered::default();
+        rendered.node(self, sources);
+        rendered.text
     }
 
     /// The places of every scalar whose text is `wanted`.

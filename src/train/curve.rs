@@ -5,6 +5,7 @@ use super::{
     caco::{Rates, Told},
     checkpoint::Position,
 };
+use crate::spec::kind::Collapse;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -96,8 +97,8 @@ impl Pending {
 }
 
 impl Row {
-    /// An error where training cannot go on: a number that is none, or all queries in one point.
-    pub fn check(&self) -> Result<()> {
+    /// An error where training cannot go on: a number that is none, or all queries in one point unless `collapse` lets it.
+    pub fn check(&self, collapse: Collapse) -> Result<()> {
         let Row { epoch, step, .. } = self;
         let figures = [
             ("loss", self.loss),
@@ -110,10 +111,11 @@ impl Row {
                 bail!("{name} is {value} at step {step} (epoch {epoch}); a lower `rate` or more `warmup` may help");
             }
         }
-        if self.spread < COLLAPSED {
+        if collapse == Collapse::Stop && self.spread < COLLAPSED {
             bail!(
                 "the encoder has collapsed: at step {step} (epoch {epoch}) all queries point the same way \
-                 (standard deviation × √C = {:.1e}); a lower `rate` or another `temperature` may help",
+                 (standard deviation × √C = {:.1e}); a lower `rate` or another `temperature` may help, \
+                 or `collapse: Continue` where it is a finding",
                 self.spread
             );
         }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     data::batch::{Batch, Source},
     model::{self, Encoder},
-    spec::kind::Model,
+    spec::kind::{Collapse, Model},
 };
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -25,6 +25,8 @@ pub trait Procedure {
     fn epochs(&self) -> u64;
     /// Steps of an epoch of `batches` batches, where not every batch is wanted.
     fn steps(&self, batches: u64) -> u64;
+    /// Whether training goes on after a collapse.
+    fn collapse(&self) -> Collapse;
     /// How many views a batch must have.
     fn views(&self) -> usize;
     /// Rates of an epoch.
@@ -76,7 +78,7 @@ const READ_EVERY: usize = 16;
 /// Runs `procedure` over `source`, from the newest checkpoint in `place.work` if there is one, else from `start`. However
 /// often it is stopped or killed and run again, it ends in the same bytes.
 ///
-/// An error where a figure is not finite or the encoder has collapsed (it names the step and the last good checkpoint),
+/// An error where a figure is not finite or the encoder has collapsed and may not (it names the step and the last good checkpoint),
 /// and where source, checkpoint and procedure do not fit each other.
 pub fn fit(
     model: &Model,
@@ -187,7 +189,8 @@ impl Run<'_> {
     fn read(&mut self, pending: &mut Pending, last: bool, watch: &mut dyn Watch) -> Result<()> {
         let mut rows = pending.read()?;
         for row in &rows {
-            row.check().with_context(|| format!("last good checkpoint: {}", self.checkpoints.last_good()))?;
+            row.check(self.procedure.collapse())
+                .with_context(|| format!("last good checkpoint: {}", self.checkpoints.last_good()))?;
         }
         let newest = rows.last_mut().context("a step was just taken")?;
         if last {
@@ -404,8 +407,10 @@ mod tests {
             key_momentum: 0.99,
             knn: None,
         };
-        let error = row.check().unwrap_err().to_string();
+        let error = row.check(Collapse::Stop).unwrap_err().to_string();
         assert!(error.contains("collapsed: at step 7 (epoch 2)"), "{error}");
-        assert!(Row { spread: 0.9, ..row }.check().is_ok());
+        assert!(row.check(Collapse::Continue).is_ok());
+        assert!(Row { loss: f64::NAN, ..row.clone() }.check(Collapse::Continue).is_err());
+        assert!(Row { spread: 0.9, ..row }.check(Collapse::Stop).is_ok());
     }
 }

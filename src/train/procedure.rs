@@ -8,7 +8,7 @@ use super::{
 use crate::{
     bridge::Lars,
     schedule,
-    spec::kind::{InitBank, Objective, Pretrain},
+    spec::kind::{Collapse, InitBank, Objective, Pretrain},
 };
 use anyhow::Result;
 use tch::Tensor;
@@ -25,6 +25,10 @@ impl Procedure for Pretrain {
 
     fn steps(&self, batches: u64) -> u64 {
         batches
+    }
+
+    fn collapse(&self) -> Collapse {
+        self.collapse
     }
 
     fn views(&self) -> usize {
@@ -68,6 +72,10 @@ impl Procedure for InitBank {
     /// As many as fill the bank, or all there are: what one pass cannot fill stays random.
     fn steps(&self, batches: u64) -> u64 {
         batches.min(u64::from(self.bank_size).div_ceil(self.batch.into()))
+    }
+
+    fn collapse(&self) -> Collapse {
+        Collapse::Stop
     }
 
     fn views(&self) -> usize {

@@ -92,9 +92,9 @@ fn modules_name_only_what_they_may() {
     check("pth", &["tensors"]);
     check("score", &[]);
     check("report", &["metric", "interval", "score", "spec"]);
-    check("spec", &["spec"]);
+    check("spec", &["spec", "rng"]);
     check("display", &["engine", "job"]);
-    check("engine", &["engine", "spec", "job"]);
+    check("engine", &["engine", "spec", "job", "metric"]);
 }
 
 #[test]

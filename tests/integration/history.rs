@@ -79,7 +79,7 @@ fn results_that_are_gone_leave_a_lower_bound() {
 #[test]
 fn a_killed_run_is_told_from_one_that_goes_on_and_one_that_was_stopped() {
     let project = Project::with(
-        r#"(stages: {"a": command(shell: "touch $GO/started; sleep 300", outputs: ["o"], pass_env: ["GO"])})"#,
+        r#"(stages: {"a": command(shell: "touch $GO/started; sleep 300", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
     );
     let outcome = || history(&project)[0]["outcome"].as_str().unwrap().to_string();
     for (signal, told) in [(libc::SIGKILL, "killed"), (libc::SIGTERM, "stopped by signal 15")] {

@@ -26,10 +26,10 @@ fn wait_for(project: &Project, file: &str) {
 
 /// Fails at the first try, and waits at the second.
 const RETRIED: &str = r#"(stages: {
-    "before": command(shell: "touch $GO/before; while ! test -e $GO/ready; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"]),
+    "before": command(shell: "touch $GO/before; while ! test -e $GO/ready; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"], isolation: None),
     "a": command(
         shell: "if ! test -e $GO/tried; then echo first; touch $GO/tried; exit 1; fi; echo second; while ! test -e $GO/go; do sleep 0.02; done; echo last; LAST",
-        inputs: {"i": Stage("before")}, outputs: ["o"], pass_env: ["GO"], run: (retries: 1)),
+        inputs: {"i": Stage("before")}, outputs: ["o"], pass_env: ["GO"], isolation: None, run: (retries: 1)),
 })"#;
 
 #[test]

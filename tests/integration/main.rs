@@ -12,6 +12,7 @@ mod evaluation;
 mod experiment;
 mod explain;
 mod history;
+mod isolation;
 mod log;
 mod mistakes;
 mod model;
@@ -22,6 +23,7 @@ mod project;
 mod reference;
 mod signals;
 mod store;
+mod sweep;
 mod terminal;
 #[cfg(feature = "torch")]
 mod training;

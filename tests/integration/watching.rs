@@ -7,8 +7,8 @@ use std::{fs, path::PathBuf};
 const SIDE_BY_SIDE: &str = r#"(stages: {
     "train/learning-rate=0.03,seed=1": command(
         shell: "echo '{\"done\":3,\"total\":10,\"unit\":\"steps\",\"note\":\"loss 0.31\"}' > $CACO_PROGRESS; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
-        outputs: ["o"], pass_env: ["GO"]),
-    "index": command(shell: "while ! test -e $GO/go; do sleep 0.02; done; echo 2 > o", outputs: ["o"], pass_env: ["GO"]),
+        outputs: ["o"], pass_env: ["GO"], isolation: None),
+    "index": command(shell: "while ! test -e $GO/go; do sleep 0.02; done; echo 2 > o", outputs: ["o"], pass_env: ["GO"], isolation: None),
     "after": command(shell: "cat i > o", inputs: {"i": Stage("index")}, outputs: ["o"]),
 })"#;
 
@@ -75,7 +75,7 @@ fn a_stage_that_fails_is_told_above_the_others() {
     let project = Project::with(
         r#"(stages: {
         "bad": command(shell: "echo no such data; exit 3", outputs: ["o"]),
-        "good": command(shell: "while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"]),
+        "good": command(shell: "while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"], isolation: None),
         "behind": command(shell: "cat i > o", inputs: {"i": Stage("bad")}, outputs: ["o"]),
     })"#,
     );
@@ -90,7 +90,7 @@ fn a_stage_that_fails_is_told_above_the_others() {
 #[test]
 fn what_it_took_before_tells_how_long_it_takes() {
     let project = Project::with(
-        r#"(stages: {"a": command(shell: "sleep 1; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"])})"#,
+        r#"(stages: {"a": command(shell: "sleep 1; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
     );
     project.write("go", "");
     let begun = std::time::Instant::now();
@@ -135,7 +135,7 @@ fn what_the_last_try_told_is_not_how_far_this_one_is() {
     let project = Project::with(
         r#"(stages: {"a": command(
             shell: "if ! test -e $GO/tried; then touch $GO/tried; echo '{\"done\":3,\"total\":10}' > $CACO_PROGRESS; exit 1; fi; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
-            outputs: ["o"], pass_env: ["GO"])})"#,
+            outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
     );
     assert_eq!(Terminal::start(&project, &["run", "p.ron"], 12, 80, &[]).end().0, 1);
     let terminal = Terminal::start(&project, &["run", "p.ron"], 12, 80, &[]);

@@ -76,7 +76,7 @@ pub enum Standing {
 
 impl Kind for Compare {
     const NAME: &'static str = "compare";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const OUTPUTS: &'static [Output] = &[
         output("json", "comparison.json"),
         output("markdown", "comparison.md"),

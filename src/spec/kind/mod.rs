@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
-pub use command::Command;
+pub use command::{Command, Delivery, Isolation};
 pub use compare::{Claim, Compare, Row, Standing};
 pub use export_weights::ExportWeights;
 pub use features::{Features, Filter};
@@ -33,7 +33,7 @@ pub use init_encoder::InitEncoder;
 pub use knn::Knn;
 pub use linear_eval::LinearEval;
 pub use model::{Arch, Model, Precision, Stem};
-pub use pretrain::{Monitor, Objective, Pretrain};
+pub use pretrain::{Collapse, Monitor, Objective, Pretrain};
 pub use synthesize::{Domain, Synthesize};
 pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
 pub use views::{Jitter, View, Views};
@@ -68,6 +68,8 @@ pub enum Role {
     /// The source is a stage, and what is meant is the input that it has in this slot. It is located, not hashed: the
     /// stage's own output, another input here, already holds a digest of all that matters in it.
     Through(&'static str),
+    /// The source names a program: its bytes and its version join the key. The stage finds it on PATH by itself.
+    Tool,
 }
 
 impl Input {

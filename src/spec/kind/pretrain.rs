@@ -61,6 +61,9 @@ pub struct Pretrain {
     /// Arithmetic of the encoders.
     #[serde(default)]
     pub precision: Precision,
+    /// What happens where all queries come to point the same way.
+    #[serde(default)]
+    pub collapse: Collapse,
     /// A kNN accuracy during training, for watching; it decides nothing.
     #[serde(default)]
     pub monitor: Option<Monitor>,
@@ -86,6 +89,16 @@ pub struct Monitor {
     /// Votes are weighted by exp(cosine / temperature).
     #[serde(default = "super::knn::temperature")]
     pub temperature: f64,
+}
+
+/// What happens where the encoder has collapsed: it gives one answer for all images, and no more is learnt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Collapse {
+    /// Training ends with an error that names the step.
+    #[default]
+    Stop,
+    /// Training goes on to its end: for an ablation in which a collapse is a finding.
+    Continue,
 }
 
 /// How the bank takes part in training.
@@ -125,7 +138,7 @@ fn key_momentum() -> f64 {
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 1;
-    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1")];
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("collapse", r#""Stop""#)];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];

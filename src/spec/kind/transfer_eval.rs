@@ -70,7 +70,7 @@ fn share() -> f64 {
 
 impl Kind for TransferEval {
     const NAME: &'static str = "transfer_eval";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
     const NEUTRAL: &'static [(&'static str, &'static str)] = &[("classifier", r#""Logistic""#)];

@@ -1,0 +1,175 @@
+//! What the process of a command may open: what it declares, its own folder, and the software installed on the machine.
+//! Held by the kernel (Landlock, <https://docs.kernel.org/userspace-api/landlock.html>), for the process and all that it
+//! starts.
+//!
+//! Landlock only grants: a folder inside a granted one cannot be denied again, so a granted folder that holds the
+//! project is taken apart into its entries. It does not cover `stat`: whether an undeclared file exists, its size and
+//! its times can still be seen. The network is not confined.
+
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+/// Where software is installed, with what it needs to run. May be read and executed, and is not hashed.
+const SYSTEM: [&str; 15] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc",
+    "/opt",
+    "/nix",
+    "/proc",
+    "/sys",
+    "/run",
+    "/var/lib",
+    "/var/cache",
+];
+
+/// Devices, and the shared memory that Python's locks lie in.
+const DEVICES: &str = "/dev";
+
+/// The rights that are asked for; what an older kernel does not know of them stays open. Later ones cover devices'
+/// controls and the network, which a stage may use.
+const RIGHTS: ABI = ABI::V3;
+
+/// What a process may open. All paths are real: absolute, without links in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Confinement {
+    read: BTreeSet<PathBuf>,
+    write: BTreeSet<PathBuf>,
+}
+
+impl Confinement {
+    /// Grants the machine's software, that on `path` (as PATH has it) among it, and never one of the folders in `keep_out`
+    /// as a whole.
+    pub fn of_machine(path: &OsStr, keep_out: &[PathBuf]) -> Confinement {
+        let keep_out: Vec<PathBuf> = keep_out.iter().map(|p| real(p)).collect();
+        let mut confinement = Confinement::default();
+        for root in SYSTEM.iter().map(Path::new).filter(|root| root.exists()) {
+            grant_around(&real(root), &keep_out, &mut confinement.read);
+        }
+        for prefix in std::env::split_paths(path).filter_map(|bin| prefix(&real(&bin), &keep_out)) {
+            confinement.read.insert(prefix);
+        }
+        confinement.write.insert(real(Path::new(DEVICES)));
+        confinement
+    }
+
+    /// Lets a file, or a folder with all in it, be read and executed.
+    pub fn let_read(&mut self, path: &Path) {
+        self.read.insert(real(path));
+    }
+
+    /// Lets a folder be read and written.
+    pub fn let_write(&mut self, path: &Path) {
+        self.write.insert(real(path));
+    }
+
+    /// Whether a file at this real path may be opened.
+    pub fn allows(&self, path: &Path, write: bool) -> bool {
+        let under = |granted: &BTreeSet<PathBuf>| path.ancestors().any(|above| granted.contains(above));
+        under(&self.write) || (!write && under(&self.read))
+    }
+
+    /// The rules as the kernel has them. None: this kernel has no Landlock, or it is turned off.
+    pub fn ruleset(&self) -> io::Result<Option<OwnedFd>> {
+        let failed = |e: landlock::RulesetError| io::Error::other(format!("cannot set up Landlock: {e}"));
+        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS)).and_then(Ruleset::create);
+        let ruleset = ruleset.map_err(failed)?;
+        let ruleset = ruleset.add_rules(path_beneath_rules(&self.read, AccessFs::from_read(RIGHTS))).map_err(failed)?;
+        let ruleset = ruleset.add_rules(path_beneath_rules(&self.write, AccessFs::from_all(RIGHTS))).map_err(failed)?;
+        Ok(ruleset.into())
+    }
+}
+
+/// Whether this kernel has Landlock.
+pub fn is_there() -> bool {
+    // SAFETY: asks for the version; no memory is involved.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) > 0 }
+}
+
+/// Grants `root`, or where one of `keep_out` lies in it, all of it that does not lead there.
+fn grant_around(root: &Path, keep_out: &[PathBuf], granted: &mut BTreeSet<PathBuf>) {
+    if !keep_out.iter().any(|kept| kept.starts_with(root)) {
+        granted.insert(root.into());
+    } else if !keep_out.contains(&root.to_path_buf()) {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        entries.for_each(|entry| grant_around(&entry.path(), keep_out, granted));
+    }
+}
+
+/// The folder that holds an installed program's `bin`, with its libraries beside. None where that would be a folder of
+/// the caller's own: one that is kept out, or their home.
+fn prefix(bin: &Path, keep_out: &[PathBuf]) -> Option<PathBuf> {
+    let prefix = if bin.file_name() == Some(OsStr::new("bin")) { bin.parent()? } else { bin };
+    let home = std::env::var_os("HOME").map(|home| real(Path::new(&home)));
+    let holds = |kept: &PathBuf| kept.starts_with(prefix);
+    let own = keep_out.iter().chain(&home).any(holds) || prefix.parent().is_none();
+    match own {
+        // `~/bin` itself is no more than programs.
+        true if bin != prefix && !keep_out.iter().any(|kept| kept.starts_with(bin)) => Some(bin.into()),
+        true => None,
+        false => Some(prefix.into()),
+    }
+}
+
+/// A path without links in it, as far as it exists.
+pub fn real(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) if above != Path::new("") => real(above).join(name),
+        _ => path.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_granted_is_allowed_with_all_below_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let mut confinement = Confinement::default();
+        confinement.let_read(&root.join("data"));
+        confinement.let_write(&root.join("work"));
+        assert!(confinement.allows(&root.join("data/a/b"), false));
+        assert!(!confinement.allows(&root.join("data/a"), true));
+        assert!(confinement.allows(&root.join("work/a"), true) && confinement.allows(&root.join("work/a"), false));
+        assert!(!confinement.allows(&root.join("database"), false) && !confinement.allows(&root, false));
+    }
+
+    #[test]
+    fn a_project_inside_a_granted_folder_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("apps/project/src")).unwrap();
+        fs::create_dir_all(root.join("apps/other")).unwrap();
+        fs::create_dir_all(root.join("lib")).unwrap();
+        let mut granted = BTreeSet::new();
+        grant_around(&root, &[root.join("apps/project")], &mut granted);
+        assert_eq!(granted.into_iter().collect::<Vec<_>>(), [root.join("apps/other"), root.join("lib")]);
+    }
+
+    #[test]
+    fn an_installed_programs_prefix_is_granted_and_nobodys_own_folder() {
+        let prefix = |bin: &str, kept: &str| prefix(Path::new(bin), &[kept.into()]);
+        let found = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(prefix("/data/conda/envs/x/bin", "/work/project"), found("/data/conda/envs/x"));
+        assert_eq!(prefix("/work/project/.venv/bin", "/work/project"), found("/work/project/.venv"));
+        assert_eq!(prefix("/work/project/bin", "/work/project"), found("/work/project/bin"));
+        assert_eq!(prefix("/work/project", "/work/project"), None);
+        assert_eq!(prefix("/work", "/work/project"), None);
+    }
+}

@@ -1,0 +1,314 @@
+//! Which files a confined command was refused. Landlock answers EACCES and tells nobody else; so that an error can name
+//! the file, the command's calls that open or change files are reported here by the kernel before they are carried out
+//! (seccomp's user notification, seccomp_unotify(2)), and each goes on unchanged. What is looked at may be changed
+//! by another thread of the command in between: this is for messages, it enforces nothing.
+
+use super::confine::{Confinement, real};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A file that was not to be opened.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Refusal {
+    /// The file, or folder.
+    pub path: PathBuf,
+    /// Whether it was to be changed.
+    pub write: bool,
+}
+
+/// What was refused so far. No more than some are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<Mutex<BTreeSet<Refusal>>>);
+
+/// More than this nobody reads.
+const KEPT: usize = 100;
+
+impl Refusals {
+    /// Those known now, sorted.
+    pub fn list(&self) -> Vec<Refusal> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn add(&self, refusal: Refusal) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < KEPT {
+            known.insert(refusal);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ARCHITECTURE: u32 = 0;
+
+/// How a call names its files: which argument is the folder that a relative path starts at, which the path, and whether
+/// it changes something there.
+#[derive(Clone, Copy)]
+struct Names {
+    folder: Option<usize>,
+    path: usize,
+    write: Write,
+}
+
+#[derive(Clone, Copy)]
+enum Write {
+    Always,
+    /// By the flags of open(2) in this argument.
+    Flags(usize),
+    /// By the structure open_how of openat2(2) that this argument points to.
+    How(usize),
+}
+
+const fn at(folder: usize, path: usize, write: Write) -> Names {
+    Names { folder: Some(folder), path, write }
+}
+
+/// The calls looked at. `execve` is not among them: it would wait for an answer while the runner waits for it.
+const CALLS: &[(libc::c_long, &[Names])] = &[
+    (libc::SYS_openat, &[at(0, 1, Write::Flags(2))]),
+    (libc::SYS_openat2, &[at(0, 1, Write::How(2))]),
+    (libc::SYS_mkdirat, &[at(0, 1, Write::Always)]),
+    (libc::SYS_unlinkat, &[at(0, 1, Write::Always)]),
+    (libc::SYS_renameat2, &[at(0, 1, Write::Always), at(2, 3, Write::Always)]),
+    (libc::SYS_linkat, &[at(2, 3, Write::Always)]),
+    (libc::SYS_symlinkat, &[at(1, 2, Write::Always)]),
+    (libc::SYS_truncate, &[of_path(0, Write::Always)]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, &[of_path(0, Write::Flags(1))]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, &[of_path(0, Write::Always)]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mkdir, &[of_path(0, Write::Always)]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_unlink, &[of_path(0, Write::Always)]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rmdir, &[of_path(0, Write::Always)]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rename, &[of_path(0, Write::Always), of_path(1, Write::Always)]),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_renameat, &[at(0, 1, Write::Always), at(2, 3, Write::Always)]),
+];
+
+const fn of_path(path: usize, write: Write) -> Names {
+    Names { folder: None, path, write }
+}
+
+/// The filter that a child installs: report the calls above, let all others through.
+pub fn filter() -> Vec<libc::sock_filter> {
+    // Opcodes of BPF, from linux/bpf_common.h.
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const NUMBER: u32 = 0;
+    const ARCH: u32 = 4;
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let calls = CALLS.len() as u8;
+    let mut filter = vec![op(LOAD, 0, 0, ARCH), op(JUMP_IF_EQUAL, 0, calls + 1, ARCHITECTURE), op(LOAD, 0, 0, NUMBER)];
+    // Each jumps behind those that follow and the one line that lets through.
+    filter.extend((0..calls).map(|i| op(JUMP_IF_EQUAL, calls - i, 0, CALLS[i as usize].0 as u32)));
+    filter.push(op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
+    filter.push(op(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
+    filter
+}
+
+/// Answers the calls reported on `listener` until the last process that reports has ended.
+pub fn listen(listener: OwnedFd, confinement: &Confinement, refusals: &Refusals) {
+    loop {
+        let mut ready = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one structure, valid for the length of the call.
+        let count = unsafe { libc::poll(&raw mut ready, 1, -1) };
+        if count < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        if count < 0 || ready.revents & libc::POLLIN == 0 {
+            return;
+        }
+        let Some(call) = receive(&listener) else { continue };
+        for refusal in refused(&call, confinement) {
+            refusals.add(refusal);
+        }
+        go_on(&listener, call.id);
+    }
+}
+
+// _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp), from linux/seccomp.h.
+const RECEIVE: libc::c_ulong = 0xc050_2100;
+const SEND: libc::c_ulong = 0xc018_2101;
+
+fn receive(listener: &OwnedFd) -> Option<libc::seccomp_notif> {
+    // SAFETY: the kernel wants the structure zeroed, and fills it.
+    unsafe {
+        let mut call: libc::seccomp_notif = std::mem::zeroed();
+        // Fails where the caller was killed in the meantime.
+        (libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut call) == 0).then_some(call)
+    }
+}
+
+fn go_on(listener: &OwnedFd, id: u64) {
+    let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+    let mut answer = libc::seccomp_notif_resp { id, val: 0, error: 0, flags };
+    // SAFETY: the structure is valid for the length of the call.
+    unsafe { libc::ioctl(listener.as_raw_fd(), SEND as _, &raw mut answer) };
+}
+
+fn refused(call: &libc::seccomp_notif, confinement: &Confinement) -> Vec<Refusal> {
+    let names = CALLS.iter().find(|(number, _)| *number == libc::c_long::from(call.data.nr)).map_or(&[][..], |c| c.1);
+    names.iter().filter_map(|name| refused_one(call, *name, confinement)).collect()
+}
+
+fn refused_one(call: &libc::seccomp_notif, names: Names, confinement: &Confinement) -> Option<Refusal> {
+    let arguments = call.data.args;
+    let given = read_text(call.pid, arguments[names.path])?;
+    let write = match names.write {
+        Write::Always => true,
+        Write::Flags(argument) => writes(arguments[argument]),
+        Write::How(argument) => writes(read_number(call.pid, arguments[argument])?),
+    };
+    let given = Path::new(&given);
+    // The common case, decided without a call to the system: a library, a device.
+    let plain = given.is_absolute() && !given.components().any(|c| c.as_os_str() == "..");
+    if plain && confinement.allows(given, write) {
+        return None;
+    }
+    let from = match names.folder.map(|argument| arguments[argument] as i32) {
+        None | Some(libc::AT_FDCWD) => format!("/proc/{}/cwd", call.pid),
+        Some(folder) => format!("/proc/{}/fd/{folder}", call.pid),
+    };
+    let path = if given.is_absolute() { given.to_path_buf() } else { fs::read_link(from).ok()?.join(given) };
+    // Its own, whoever asks; and what is not there cannot be read, so nothing was refused.
+    let path = if path.starts_with("/proc") { return None } else { real(&path) };
+    let there = path.symlink_metadata().is_ok();
+    let creates = write && path.parent().is_some_and(Path::exists);
+    ((there || creates) && !confinement.allows(&path, write)).then_some(Refusal { path, write })
+}
+
+fn writes(flags: u64) -> bool {
+    let flags = flags as i32;
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & (libc::O_CREAT | libc::O_TRUNC) != 0
+}
+
+/// The text at an address of another process. None: it cannot be read, or is longer than a path may be.
+fn read_text(process: u32, address: u64) -> Option<std::ffi::OsString> {
+    use std::os::unix::ffi::OsStringExt;
+    const PAGE: u64 = 4096;
+    let mut text = vec![];
+    while text.len() < libc::PATH_MAX as usize {
+        let from = address + text.len() as u64;
+        // Not beyond a page at a time: the next one may not be there.
+        let mut part = [0u8; 256];
+        let length = (part.len() as u64).min(PAGE - from % PAGE) as usize;
+        let read = read_memory(process, from, &mut part[..length])?;
+        match part[..read].iter().position(|byte| *byte == 0) {
+            Some(end) => {
+                text.extend(&part[..end]);
+                return Some(std::ffi::OsString::from_vec(text));
+            }
+            None => text.extend(&part[..read]),
+        }
+    }
+    None
+}
+
+fn read_number(process: u32, address: u64) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (read_memory(process, address, &mut bytes)? == 8).then(|| u64::from_ne_bytes(bytes))
+}
+
+fn read_memory(process: u32, address: u64, into: &mut [u8]) -> Option<usize> {
+    let here = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let there = libc::iovec { iov_base: address as *mut _, iov_len: into.len() };
+    // SAFETY: the kernel writes no more than `into` holds; the other address is another process's.
+    let read = unsafe { libc::process_vm_readv(process as i32, &raw const here, 1, &raw const there, 1, 0) };
+    usize::try_from(read).ok().filter(|read| *read > 0)
+}
+
+/// Two ends of a channel over which a child hands its listener to its parent.
+pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+    use std::os::unix::net::UnixDatagram;
+    let (ours, theirs) = UnixDatagram::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours.into(), theirs.into()))
+}
+
+/// Room for one file descriptor as a control message, aligned as the kernel wants it.
+#[repr(C, align(8))]
+struct Control([u8; 32]);
+
+/// Hands `fd` over. Makes system calls only: it is called between clone and exec.
+///
+/// # Safety
+/// `channel` and `fd` are open.
+pub unsafe fn hand_over(channel: RawFd, fd: RawFd) -> bool {
+    let mut byte = [0u8];
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut control = Control([0; 32]);
+    // SAFETY: all that the message points to lives until the call returns; the control message fits.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd);
+        libc::sendmsg(channel, &raw const message, 0) == 1
+    }
+}
+
+/// The listener that a child handed over, if it did.
+pub fn take_over(channel: &OwnedFd) -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    let mut byte = [0u8];
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut control = Control([0; 32]);
+    // SAFETY: as above; a descriptor that arrives is ours alone.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = control.0.len() as _;
+        if libc::recvmsg(channel.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) != 1 {
+            return None;
+        }
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        let arrived = !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS;
+        arrived.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<i32>().read_unaligned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_arrives() {
+        let (ours, theirs) = channel().unwrap();
+        assert!(take_over(&ours).is_none());
+        let file = tempfile::tempfile().unwrap();
+        // SAFETY: both are open.
+        assert!(unsafe { hand_over(theirs.as_raw_fd(), file.as_raw_fd()) });
+        assert!(take_over(&ours).is_some_and(|arrived| arrived.as_raw_fd() != file.as_raw_fd()));
+    }
+
+    #[test]
+    fn every_call_jumps_to_the_report() {
+        let filter = filter();
+        let report = filter.len() - 1;
+        for (i, op) in filter.iter().enumerate().skip(3).take(CALLS.len()) {
+            assert_eq!(i + 1 + usize::from(op.jt), report);
+        }
+        assert_eq!(2 + usize::from(filter[1].jf), report - 1);
+    }
+}

@@ -1,0 +1,92 @@
+//! Programs that a stage names as inputs: found on PATH, told apart by their bytes and by what they say of their version.
+
+use super::{digest::Digest, listing, stat};
+use std::{
+    ffi::{CString, OsStr},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// A program on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Where it was found, links followed.
+    pub path: PathBuf,
+    /// The first line of what `--version` prints; empty where it prints nothing.
+    pub version: String,
+    /// BLAKE3 over the digest of its bytes and its version. Its path is not in it. The version is, since the program on
+    /// PATH may be a small one that starts another.
+    pub digest: Digest,
+}
+
+impl Tool {
+    /// The program of that name. Err: why there is none.
+    pub fn of(name: &str, stat: &stat::Cache) -> Result<Tool, String> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = find(name, &path, Path::new(".")).ok_or_else(|| format!("no program '{name}' is on PATH"))?;
+        let bytes = listing::of_path(&found, stat).map_err(|e| e.to_string())?;
+        let bytes = bytes.ok_or_else(|| format!("{} is gone", found.display()))?;
+        let version = version(&found);
+        let digest = Digest::of(format!("{}\n{version}\n", bytes.digest()).as_bytes());
+        Ok(Tool { path: found.canonicalize().unwrap_or(found), version, digest })
+    }
+}
+
+fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::piped()).output();
+    let Ok(output) = output else { return String::new() };
+    // Some print it as an error: Python before 3.4.
+    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().into()
+}
+
+/// The program's file: as named where the name has a slash, else the first of that name in the folders of `path`. Relative
+/// ones start at `from`.
+pub fn find(name: &str, path: &OsStr, from: &Path) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(from.join(name));
+    }
+    let mut candidates = std::env::split_paths(path).map(|folder| from.join(folder).join(name));
+    candidates.find(|file| file.is_file() && is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    // SAFETY: the text lives for the length of the call.
+    CString::new(file.as_os_str().as_bytes()).is_ok_and(|file| unsafe { libc::access(file.as_ptr(), libc::X_OK) == 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    #[test]
+    fn a_tool_is_its_bytes_and_its_version_wherever_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let tool = |place: &str, text: &str| {
+            let path = folder.path().join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            Tool::of(path.to_str().unwrap(), &stat::Cache::load(Path::new(""))).unwrap()
+        };
+        let says = |version: &str| format!("#!/bin/sh\necho {version}\necho more\n");
+        let one = tool("a/tool", &says("1.0"));
+        assert_eq!(one.version, "1.0");
+        assert_eq!(one.digest, tool("b/tool", &says("1.0")).digest);
+        assert_ne!(one.digest, tool("c/tool", &says("1.1")).digest);
+        // A wrapper whose bytes stay while what it starts changes.
+        let wrapper = format!("#!/bin/sh\ncat {}/version\n", folder.path().display());
+        fs::write(folder.path().join("version"), "3.11\n").unwrap();
+        let before = tool("d/tool", &wrapper);
+        fs::write(folder.path().join("version"), "3.12\n").unwrap();
+        assert_ne!(before.digest, tool("d/tool", &wrapper).digest);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told() {
+        let error = Tool::of("no-such-tool", &stat::Cache::load(Path::new(""))).unwrap_err();
+        assert_eq!(error, "no program 'no-such-tool' is on PATH");
+    }
+}
