@@ -41,6 +41,7 @@ macro_rules! assert_told {
             (r"\(/[^ ]*/p\.ron\)", "(p.ron)"),
             (r"started .*", "started    WHEN on HOST"),
             (r" +\d+\.\d+ s", " TIME"),
+            (r"\b[0-9a-f]{12}\b", "KEY"),
             (r" {2,}", "  "),
         ]}, { insta::assert_snapshot!($text) })
     };

@@ -145,3 +145,13 @@ fn what_the_last_try_told_is_not_how_far_this_one_is() {
     project.write("go", "");
     assert_eq!(terminal.end().0, 0);
 }
+
+#[test]
+fn a_command_that_is_held_to_what_it_declares_may_tell_how_far_it_is() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "echo '{\"done\":1}' > $CACO_PROGRESS; cp $CACO_PROGRESS o", outputs: ["o"])})"#,
+    );
+    project.run(&[]);
+    assert_eq!(project.ok(&["get", "a/o", "told"]).code, 0);
+    assert_eq!(project.read("told"), "{\"done\":1}\n");
+}
