@@ -34,6 +34,9 @@ impl Metric {
     }
 }
 
+/// Where a stage writes what it measured, below its output folder.
+pub const FILE: &str = "metrics.jsonl";
+
 /// Writes a stage's metrics as JSON, one object a line.
 pub fn write(path: &Path, metrics: &[Metric]) -> io::Result<()> {
     let mut text = String::new();

@@ -2,17 +2,17 @@
 
 use crate::{
     engine::{
-        command,
+        command::{self, Place},
         exec::Launch,
         run::{Prepared, Programs},
     },
     job::Job,
     spec::{
         kind::{Command, Kind},
-        pipeline::Stage,
+        pipeline::{Stage, expand},
     },
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{fs, path::PathBuf};
 
 /// The programs on this machine.
@@ -29,7 +29,10 @@ impl Programs for Here {
         if prepared.stage.kind != Command::NAME {
             return self.worker(prepared);
         }
-        command::launch(prepared, &self.project)
+        let command = command::read(prepared.stage.parameters())?;
+        let allow = command.allow.iter().map(|path| allowed(path)).collect::<Result<Vec<_>>>()?;
+        let Prepared { inputs, work, cpus, gpus, .. } = prepared;
+        command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, project: &self.project })
     }
 
     fn cpus(&self, stage: &Stage, available: u32) -> u32 {
@@ -67,6 +70,14 @@ impl Here {
             confinement: None,
         })
     }
+}
+
+/// A file or folder that a command may read though it is no input.
+fn allowed(path: &str) -> Result<PathBuf> {
+    let unset = |variable| anyhow::anyhow!("allow: {path}: the environment variable {variable} is not set");
+    let path = PathBuf::from(expand(path).map_err(unset)?);
+    ensure!(path.exists(), "allow: {} does not exist; take it out of the list, or make it", path.display());
+    Ok(path)
 }
 
 /// The program that executes tensor stages.

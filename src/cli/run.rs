@@ -10,6 +10,7 @@ use crate::engine::{
     disk::Space,
     estimate::{Costs, Estimate},
     event::{Failure, Outcome},
+    gpu,
     graph::{Graph, Id},
     history::{Journal, Request},
     key::Key,
@@ -55,9 +56,9 @@ pub struct RunArgs {
     /// CPU cores to use; left out: all
     #[arg(short, long, value_name = "N")]
     jobs: Option<u32>,
-    /// GPUs to hand out, by number
+    /// GPUs to hand out, by number; left out: all that CUDA_VISIBLE_DEVICES leaves
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
-    gpus: Vec<u32>,
+    gpus: Option<Vec<u32>>,
     /// Where tensors live: auto, cpu, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
@@ -194,7 +195,7 @@ fn options(args: &RunArgs) -> Options {
     Options {
         keep_going: args.keep_going,
         cpus: args.jobs.unwrap_or(cores).max(1),
-        gpus: args.gpus.clone(),
+        gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
         memory_gib: memory_gib(),
         max_time: args.max_time.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
     }

@@ -358,8 +358,9 @@ fn terminal(table: &Table) -> String {
             table.axes.iter().zip(&row.values).map(|(axis, value)| format!("{axis}={value}")).collect();
         writeln!(text, "best by {by}: {} ({})", point.join(", "), shown(row.metrics[by].mean))
             .expect("a string takes all text");
-        for (stage, key) in row.keys.iter().flatten() {
-            writeln!(text, "  {stage}: {}", key.0.short()).expect("a string takes all text");
+        for stage in row.keys.first().into_iter().flat_map(BTreeMap::keys) {
+            let keys = row.keys.iter().filter_map(|of_seed| of_seed.get(stage)).map(|key| key.0.short().to_string());
+            writeln!(text, "  {stage}: {}", keys.collect::<Vec<_>>().join(" ")).expect("a string takes all text");
         }
         writeln!(text, "  alone: {}", row.alone).expect("a string takes all text");
     }

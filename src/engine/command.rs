@@ -1,13 +1,13 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own, confined to what it
 //! declares.
 
-use super::{confine::Confinement, exec::Launch, refusal::Refusal, run::Prepared, tool};
+use super::{confine::Confinement, exec::Launch, which};
 use crate::{
     job,
     metric::{self, Metric},
     spec::kind::{Command, Delivery, Isolation},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
     fs,
@@ -19,13 +19,28 @@ use std::{
 /// Programs that follow links look beside the file that they find: Python for the modules that a script imports.
 const COPIED: u64 = 16 << 20;
 
+/// Where a command runs, and what it is given.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// Where each input lies, by slot.
+    pub inputs: &'a [(&'a str, PathBuf)],
+    /// The stage's own folder.
+    pub work: &'a Path,
+    /// CPU cores.
+    pub cpus: u32,
+    /// GPUs, by number.
+    pub gpus: &'a [u32],
+    /// What its field `allow` names.
+    pub allow: &'a [PathBuf],
+    /// Folders that no command is granted as a whole.
+    pub project: &'a [PathBuf],
+}
+
 /// Prepares the folder where a command runs and its outputs are collected, places its inputs there, and names the program.
-/// No command is granted one of the folders `project` as a whole.
-pub fn launch(prepared: &Prepared, project: &[PathBuf]) -> Result<Launch> {
-    let command = read(prepared.stage.parameters())?;
+pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
     let folder = prepared.work.join("out");
     let mut linked = vec![];
-    for (slot, path) in &prepared.inputs {
+    for (slot, path) in prepared.inputs {
         if place(path, &folder.join(slot), prepared.work).with_context(|| format!("input '{slot}'"))? {
             linked.push(path);
         }
@@ -33,21 +48,22 @@ pub fn launch(prepared: &Prepared, project: &[PathBuf]) -> Result<Launch> {
     for output in command.outputs.iter().chain(&command.metrics) {
         make_above(&folder.join(output))?;
     }
-    if let Some((file, text)) = parameters_text(&command)? {
+    if let Some((file, text)) = parameters_text(command)? {
         let file = folder.join(file);
         make_above(&file)?;
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    let env = environment(&command, prepared)?;
-    let argv = argv(&command);
+    let env = environment(command, prepared)?;
+    let argv = argv(command);
     let confinement = match command.isolation {
         Isolation::None => None,
-        Isolation::Landlock => Some(confinement(&command, &argv[0], prepared.work, &linked, project)?),
+        Isolation::Landlock => Some(confinement(&argv[0], &linked, prepared)),
     };
     Ok(Launch { argv, folder, env, log: prepared.work.join("log"), confinement })
 }
 
-fn read(parameters: &str) -> Result<Command> {
+/// The command that these parameters, JSON, describe.
+pub fn read(parameters: &str) -> Result<Command> {
     serde_json::from_str(parameters).context("parameters are JSON")
 }
 
@@ -66,27 +82,15 @@ fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn confinement(
-    command: &Command,
-    program: &str,
-    work: &Path,
-    linked: &[&PathBuf],
-    project: &[PathBuf],
-) -> Result<Confinement> {
+fn confinement(program: &str, linked: &[&PathBuf], place: &Place) -> Confinement {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut confinement = Confinement::of_machine(&path, project);
-    confinement.let_write(work);
-    linked.iter().for_each(|path| confinement.let_read(path));
-    if let Some(program) = tool::find(program, &path, &work.join("out")) {
+    let mut confinement = Confinement::of_machine(&path, place.project);
+    confinement.let_write(place.work);
+    linked.iter().copied().chain(place.allow).for_each(|path| confinement.let_read(path));
+    if let Some(program) = which::find(program, &path, &place.work.join("out")) {
         confinement.let_read(&program);
     }
-    for allowed in &command.allow {
-        let path = crate::spec::pipeline::expand(allowed)
-            .map_err(|variable| anyhow::anyhow!("allow: {allowed}: the environment variable {variable} is not set"))?;
-        ensure!(Path::new(&path).exists(), "allow: {path} does not exist; take it out of the list, or make it");
-        confinement.let_read(Path::new(&path));
-    }
-    Ok(confinement)
+    confinement
 }
 
 fn argv(command: &Command) -> Vec<String> {
@@ -101,7 +105,7 @@ fn argv(command: &Command) -> Vec<String> {
     argv
 }
 
-fn environment(command: &Command, prepared: &Prepared) -> Result<Vec<(String, String)>> {
+fn environment(command: &Command, prepared: &Place) -> Result<Vec<(String, String)>> {
     let temporary = prepared.work.join("tmp");
     fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
     let mut env: Vec<(String, String)> = vec![("TMPDIR".into(), text(&temporary)?)];
@@ -112,7 +116,7 @@ fn environment(command: &Command, prepared: &Prepared) -> Result<Vec<(String, St
     let handed_on = ["PATH", "HOME", "LANG"].into_iter().chain(command.pass_env.iter().map(String::as_str));
     env.extend(handed_on.filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?))));
     if !prepared.gpus.is_empty() {
-        env.push(("CUDA_VISIBLE_DEVICES".into(), numbers(&prepared.gpus)));
+        env.push(("CUDA_VISIBLE_DEVICES".into(), numbers(prepared.gpus)));
     }
     if command.parameters_as == Delivery::Environment {
         env.extend(command.parameters.iter().map(|(name, value)| (name.clone(), plain(value))));
@@ -154,7 +158,7 @@ pub fn text(path: &Path) -> Result<String> {
 
 /// Puts what a command measured into its output folder as metrics are kept, from the file that its parameters name.
 pub fn collect_metrics(parameters: &str, out: &Path) -> Result<()> {
-    let Some(file) = read(parameters)?.metrics.filter(|file| file != super::graph::METRICS_PATH) else {
+    let Some(file) = read(parameters)?.metrics.filter(|file| file != metric::FILE) else {
         return Ok(());
     };
     let found =
@@ -165,7 +169,7 @@ pub fn collect_metrics(parameters: &str, out: &Path) -> Result<()> {
     if metrics.is_empty() {
         bail!("its '{file}' (`metrics`) holds no number; write an object such as {{\"accuracy\": 0.9}}");
     }
-    metric::write(&out.join(super::graph::METRICS_PATH), &metrics).context("cannot write the metrics")
+    metric::write(&out.join(metric::FILE), &metrics).context("cannot write the metrics")
 }
 
 /// Every number in a JSON value: its path is its name, but for `train`, `val` and `test`, which are splits.
@@ -193,81 +197,9 @@ fn gather(value: &Value, name: &str, split: &str, metrics: &mut Vec<Metric>) {
     }
 }
 
-/// What was refused, in words, with what to write in the pipeline file. `from` is where relative paths in it start.
-pub fn explain(refusals: &[Refusal], from: &Path) -> String {
-    const TOLD: usize = 3;
-    let told: Vec<String> = refusals.iter().take(TOLD).map(|refusal| explain_one(refusal, from)).collect();
-    let more = refusals.len().saturating_sub(TOLD);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    told.join("; ") + &more
-}
-
-fn explain_one(Refusal { path, write }: &Refusal, from: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let shown = path.strip_prefix(from).unwrap_or(path).display();
-    if *write {
-        return format!(
-            "it may not write {}: it writes in its own folder; write {name:?} there, and add it to its outputs: \
-             outputs: [{name:?}]",
-            path.display()
-        );
-    }
-    let place = path.strip_prefix(from).unwrap_or(Path::new(&*name)).display().to_string();
-    format!(
-        "it may not read {}, which it does not declare; add to its inputs: {place:?}: Path(\"{shown}\")",
-        path.display()
-    )
-}
-
-/// Words on a Python module that a script did not find, and that lies beside one of the files that it declares: in the
-/// stage's folder there is only what is declared, so nobody was refused anything. `inputs` are slots and where they lie.
-pub fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<String> {
-    let module = log.lines().rev().find_map(|line| line.split_once("No module named '")?.1.strip_suffix('\''))?;
-    let first = module.split('.').next().unwrap_or(module);
-    let names = [format!("{first}.py"), first.to_string()];
-    let beside = |(slot, input): &(&str, &Path)| {
-        let name = names.iter().find(|name| input.with_file_name(name).exists())?;
-        let (slot, path) = (Path::new(slot).with_file_name(name), input.with_file_name(name));
-        let shown = path.strip_prefix(from).unwrap_or(&path).display();
-        Some(format!(
-            "{} is not declared, so it does not find module '{module}'; add to its inputs: {slot:?}: Path(\"{shown}\")",
-            path.display()
-        ))
-    };
-    inputs.iter().find_map(beside)
-}
-
-/// Files that a program complained of in the last lines of its log, where the kernel told us of none: those named in
-/// a line on a denied permission, if the confinement does deny them.
-pub fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Refusal> {
-    let denied = log.lines().filter(|line| line.contains("ermission denied") || line.contains("EACCES"));
-    let words = denied.flat_map(|line| line.split(['\'', '"', '`', ' ', ':', '\t', '(', ')']));
-    let mut found: Vec<Refusal> = words
-        .filter(|word| word.contains(['/', '.']))
-        .map(|word| super::confine::real(&folder.join(word)))
-        .filter(|path| path.is_file() && !confinement.allows(path, false))
-        .map(|path| Refusal { path, write: false })
-        .collect();
-    found.sort();
-    found.dedup();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refusal(path: &str, write: bool) -> Refusal {
-        Refusal { path: path.into(), write }
-    }
-
-    #[test]
-    fn a_refusal_names_the_file_and_the_line_to_add() {
-        let told = explain(&[refusal("/p/src/helper.py", false), refusal("/p/out.txt", true)], Path::new("/p"));
-        insta::assert_snapshot!(told);
-        let many: Vec<Refusal> = (0..5).map(|i| refusal(&format!("/data/{i}"), false)).collect();
-        assert!(explain(&many, Path::new("/p")).ends_with("; and 2 more"));
-    }
 
     #[test]
     fn metrics_are_every_number_by_path_and_split() {
@@ -280,29 +212,5 @@ mod tests {
             found,
             [("accuracy", "", 0.5), ("loss", "test", 2.0), ("per.0", "test", 0.1), ("per.1", "test", 0.2)]
         );
-    }
-
-    #[test]
-    fn a_module_beside_a_declared_script_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let (script, helper) = (folder.path().join("train.py"), folder.path().join("helper.py"));
-        fs::write(&helper, "").unwrap();
-        let log = "Traceback\nModuleNotFoundError: No module named 'helper.deep'\n";
-        let missed = |log: &str| missed_module(log, &[("code/train.py", &script)], folder.path());
-        assert!(missed(log).is_some_and(|words| words.ends_with("\"code/helper.py\": Path(\"helper.py\")")));
-        assert_eq!(missed("ModuleNotFoundError: No module named 'numpy'\n"), None);
-    }
-
-    #[test]
-    fn a_denied_file_is_found_in_the_log() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        fs::write(root.join("helper.py"), "").unwrap();
-        let log = format!(
-            "reading\nPermissionError: [Errno 13] Permission denied: '{}'\nsh: none.txt: Permission denied\n",
-            root.join("helper.py").display()
-        );
-        let found = complained_of(&log, &root.join("work"), &Confinement::default());
-        assert_eq!(found, [refusal(root.join("helper.py").to_str().unwrap(), false)]);
     }
 }

@@ -18,7 +18,7 @@ use std::{
 /// The output that every stage may write without declaring it.
 pub const METRICS: &str = "metrics";
 /// Its path below the output folder.
-pub const METRICS_PATH: &str = "metrics.jsonl";
+pub const METRICS_PATH: &str = crate::metric::FILE;
 
 /// The number of a stage: its place in [`Pipeline::stages`].
 pub type Id = u32;

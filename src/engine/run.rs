@@ -2,10 +2,10 @@
 //! nothing about keys (`plan`), and writes no result (`publish`).
 
 use super::{
-    command,
     confine::Confinement,
     event::{Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
+    gpu,
     graph::{From as Origin, Graph, Id},
     guard::Guard,
     key::Key,
@@ -13,6 +13,7 @@ use super::{
     publish::{Finished, News, Publisher},
     signals::Signals,
     store::{self, Lock, Published, Store},
+    undeclared,
 };
 use crate::{job, spec::pipeline::Stage};
 use std::{
@@ -147,11 +148,26 @@ struct Running {
     killed_at: Option<Instant>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Room {
+/// What is free.
+#[derive(Debug)]
+struct Free {
     cpus: u32,
     gpus: Vec<u32>,
     memory_gib: f64,
+}
+
+/// What a stage is given.
+#[derive(Debug)]
+struct Room {
+    cpus: u32,
+    gpus: Vec<gpu::Claim>,
+    memory_gib: f64,
+}
+
+impl Room {
+    fn gpus(&self) -> Vec<u32> {
+        self.gpus.iter().map(|claim| claim.gpu).collect()
+    }
 }
 
 /// A run in progress.
@@ -171,7 +187,7 @@ pub struct Runner<'r> {
     attempts: HashMap<Id, u32>,
     computing: HashMap<Key, Id>,
     running: HashMap<Id, Running>,
-    free: Room,
+    free: Free,
     guard: Option<Guard>,
     forced: std::collections::HashSet<Id>,
     outcome: Outcome,
@@ -200,7 +216,7 @@ impl<'r> Runner<'r> {
         let (sender, receiver) = mpsc::channel();
         let order: Vec<Id> = plan.steps.iter().map(|(id, _)| *id).collect();
         let place = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-        let free = Room { cpus: options.cpus, gpus: options.gpus.clone(), memory_gib: options.memory_gib };
+        let free = Free { cpus: options.cpus, gpus: options.gpus.clone(), memory_gib: options.memory_gib };
         let mut outcome = Outcome::default();
         let mut states = HashMap::with_capacity(order.len());
         for (id, step) in plan.steps {
@@ -453,7 +469,11 @@ impl<'r> Runner<'r> {
     fn room(&self, id: Id) -> Option<Room> {
         let Wanted { cpus, gpus, memory_gib } = self.options.wanted(self.graph.stage(id), self.programs);
         let fits = cpus <= self.free.cpus && gpus <= self.free.gpus.len() && memory_gib <= self.free.memory_gib;
-        fits.then(|| Room { cpus, gpus: self.free.gpus[..gpus].to_vec(), memory_gib })
+        if !fits {
+            return None;
+        }
+        let gpus = if gpus == 0 { vec![] } else { gpu::claim(&self.free.gpus, gpus, &gpu::locks())? };
+        Some(Room { cpus, gpus, memory_gib })
     }
 
     fn start(&mut self, id: Id, key: Key, lock: Lock, room: Room, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
@@ -534,7 +554,7 @@ impl<'r> Runner<'r> {
             };
             inputs.push((&*edge.slot, path));
         }
-        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus.clone() };
+        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus() };
         let launch = self.programs.launch(&prepared)?;
         Ok((exec::Local.start(&launch, keep, id, self.sender.clone())?, launch))
     }
@@ -542,13 +562,14 @@ impl<'r> Runner<'r> {
     fn take(&mut self, room: &Room) {
         self.free.cpus -= room.cpus;
         self.free.memory_gib -= room.memory_gib;
-        self.free.gpus.retain(|gpu| !room.gpus.contains(gpu));
+        let gpus = room.gpus();
+        self.free.gpus.retain(|gpu| !gpus.contains(gpu));
     }
 
     fn give_back(&mut self, room: &Room) {
         self.free.cpus += room.cpus;
         self.free.memory_gib += room.memory_gib;
-        self.free.gpus.extend(&room.gpus);
+        self.free.gpus.extend(room.gpus());
         self.free.gpus.sort_unstable();
     }
 
@@ -630,15 +651,15 @@ impl<'r> Runner<'r> {
         let log = String::from_utf8_lossy(&log[log.len().saturating_sub(16 << 10)..]).into_owned();
         let mut refusals = if running.process.confined { running.process.refusals.list() } else { vec![] };
         if refusals.is_empty() && running.process.confined {
-            refusals = command::complained_of(&log, &work.join("out"), confinement);
+            refusals = undeclared::complained_of(&log, &work.join("out"), confinement);
         }
         let inputs = self.graph.edges(id).iter().filter_map(|edge| match &edge.from {
             Origin::Path(Ok(path)) => Some((&*edge.slot, path.as_path())),
             _ => None,
         });
         let from = std::env::current_dir().unwrap_or_default();
-        let module = command::missed_module(&log, &inputs.collect::<Vec<_>>(), &from);
-        let refused = (!refusals.is_empty()).then(|| command::explain(&refusals, &from));
+        let module = undeclared::missed_module(&log, &inputs.collect::<Vec<_>>(), &from);
+        let refused = (!refusals.is_empty()).then(|| undeclared::explain(&refusals, &from));
         module.into_iter().chain(refused).map(|words| format!("; {words}")).collect()
     }
 

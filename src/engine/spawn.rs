@@ -3,7 +3,7 @@
 //! two; with them it forks, and copying the page tables of a runner with a hundred thousand stages takes longer than a
 //! small stage does.
 
-use super::{confine::Confinement, exec::Launch, refusal, tool};
+use super::{confine::Confinement, exec::Launch, refusal, which};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     fs::File,
@@ -171,7 +171,7 @@ unsafe fn confined(c: &Child) -> bool {
 /// The program's file, by the PATH that it is given.
 fn locate(launch: &Launch) -> io::Result<PathBuf> {
     let path = launch.env.iter().rev().find(|(n, _)| n == "PATH").map_or("/bin:/usr/bin", |(_, value)| value);
-    let found = tool::find(&launch.argv[0], path.as_ref(), &launch.folder);
+    let found = which::find(&launch.argv[0], path.as_ref(), &launch.folder);
     found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
 }
 

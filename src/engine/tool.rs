@@ -1,9 +1,7 @@
 //! Programs that a stage names as inputs: found on PATH, told apart by their bytes and by what they say of their version.
 
-use super::{digest::Digest, listing, stat};
+use super::{digest::Digest, listing, stat, which};
 use std::{
-    ffi::{CString, OsStr},
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -24,7 +22,8 @@ impl Tool {
     /// The program of that name. Err: why there is none.
     pub fn of(name: &str, stat: &stat::Cache) -> Result<Tool, String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = find(name, &path, Path::new(".")).ok_or_else(|| format!("no program '{name}' is on PATH"))?;
+        let found =
+            which::find(name, &path, Path::new(".")).ok_or_else(|| format!("no program '{name}' is on PATH"))?;
         let bytes = listing::of_path(&found, stat).map_err(|e| e.to_string())?;
         let bytes = bytes.ok_or_else(|| format!("{} is gone", found.display()))?;
         let version = version(&found);
@@ -39,21 +38,6 @@ fn version(program: &Path) -> String {
     // Some print it as an error: Python before 3.4.
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().into()
-}
-
-/// The program's file: as named where the name has a slash, else the first of that name in the folders of `path`. Relative
-/// ones start at `from`.
-pub fn find(name: &str, path: &OsStr, from: &Path) -> Option<PathBuf> {
-    if name.contains('/') {
-        return Some(from.join(name));
-    }
-    let mut candidates = std::env::split_paths(path).map(|folder| from.join(folder).join(name));
-    candidates.find(|file| file.is_file() && is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    // SAFETY: the text lives for the length of the call.
-    CString::new(file.as_os_str().as_bytes()).is_ok_and(|file| unsafe { libc::access(file.as_ptr(), libc::X_OK) == 0 })
 }
 
 #[cfg(test)]

@@ -165,3 +165,15 @@ fn code_is_acknowledged_with_a_reason_in_its_source_folder() {
     let damaged = project.caco(&["code", "accept", "knn", "--because", "x"]);
     assert!(damaged.code == 1 && damaged.err.contains("git checkout code.lock"), "{}", damaged.err);
 }
+
+#[test]
+fn a_command_reaches_nothing_of_the_experiment() {
+    let json = Project::new().json(&["code", "status", "--json"]);
+    let text = json.to_string();
+    assert!(text.contains("command"), "{text}");
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("code.lock")).unwrap();
+    let command = lock.split("\"command\": (").nth(1).unwrap().split("\"compare\"").next().unwrap();
+    for part in ["src/data", "src/stages", "src/train", "src/engine/run.rs", "src/engine/store"] {
+        assert!(!command.contains(part), "the code of kind 'command' reaches {part}");
+    }
+}

@@ -35,7 +35,13 @@ impl<'p> Disk<'p> {
     }
 
     fn change(&self, flags: libc::c_ulong, options: &str) {
-        assert!(mount(self.0, libc::MS_REMOUNT | flags, options), "{}", std::io::Error::last_os_error());
+        // The rules of a confined process that has ended hold its folder, which is removed, a moment longer: the kernel
+        // frees them later, and refuses meanwhile.
+        let begun = std::time::Instant::now();
+        while !mount(self.0, libc::MS_REMOUNT | flags, options) {
+            assert!(begun.elapsed().as_secs() < 10, "{}", std::io::Error::last_os_error());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 }
 

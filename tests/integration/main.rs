@@ -18,6 +18,7 @@ mod mistakes;
 mod model;
 #[cfg(feature = "torch")]
 mod parity;
+mod pipelines;
 mod project;
 #[cfg(feature = "torch")]
 mod reference;

@@ -9,7 +9,7 @@ use std::{
 };
 
 const SLOW: &str = r#"(stages: {
-    "slow": command(shell: "echo $$ > $SIGNAL/pid; sleep 300 & echo $! > $SIGNAL/child; touch $SIGNAL/started; wait; echo 1 > o", outputs: ["o"], pass_env: ["SIGNAL"]),
+    "slow": command(shell: "echo $$ > $SIGNAL/pid; sleep 300 & echo $! > $SIGNAL/child; touch $SIGNAL/started; wait; echo 1 > o", outputs: ["o"], pass_env: ["SIGNAL"], isolation: None),
     "after": command(shell: "cat i > o", inputs: {"i": Stage("slow")}, outputs: ["o"]),
 })"#;
 
@@ -81,7 +81,7 @@ fn a_time_limit_stops_the_run_cleanly() {
 #[test]
 fn two_runs_over_one_store_compute_each_key_once() {
     let project = Project::with(
-        r#"(stages: {"a": command(shell: "echo x >> $COUNT; sleep 0.5; echo 1 > o", outputs: ["o"], pass_env: ["COUNT"])})"#,
+        r#"(stages: {"a": command(shell: "echo x >> $COUNT; sleep 0.5; echo 1 > o", outputs: ["o"], pass_env: ["COUNT"], isolation: None)})"#,
     );
     let count = project.path().join("count");
     let start = || project.command(&["run", "p.ron"]).env("COUNT", &count).stderr(Stdio::null()).spawn().unwrap();

@@ -1,0 +1,109 @@
+//! What a failed command opened, or missed, that it does not declare: in words, with what to write in the pipeline file.
+
+use super::{
+    confine::{Confinement, real},
+    refusal::Refusal,
+};
+use std::path::Path;
+
+/// What was refused, in words, with what to write in the pipeline file. `from` is where relative paths in it start.
+pub fn explain(refusals: &[Refusal], from: &Path) -> String {
+    const TOLD: usize = 3;
+    let told: Vec<String> = refusals.iter().take(TOLD).map(|refusal| explain_one(refusal, from)).collect();
+    let more = refusals.len().saturating_sub(TOLD);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    told.join("; ") + &more
+}
+
+fn explain_one(Refusal { path, write }: &Refusal, from: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let shown = path.strip_prefix(from).unwrap_or(path).display();
+    if *write {
+        return format!(
+            "it may not write {}: it writes in its own folder; write {name:?} there, and add it to its outputs: \
+             outputs: [{name:?}]",
+            path.display()
+        );
+    }
+    let place = path.strip_prefix(from).unwrap_or(Path::new(&*name)).display().to_string();
+    format!(
+        "it may not read {}, which it does not declare; add to its inputs: {place:?}: Path(\"{shown}\")",
+        path.display()
+    )
+}
+
+/// Words on a Python module that a script did not find, and that lies beside one of the files that it declares: in the
+/// stage's folder there is only what is declared, so nobody was refused anything. `inputs` are slots and where they lie.
+pub fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<String> {
+    let module = log.lines().rev().find_map(|line| line.split_once("No module named '")?.1.strip_suffix('\''))?;
+    let first = module.split('.').next().unwrap_or(module);
+    let names = [format!("{first}.py"), first.to_string()];
+    let beside = |(slot, input): &(&str, &Path)| {
+        let name = names.iter().find(|name| input.with_file_name(name).exists())?;
+        let (slot, path) = (Path::new(slot).with_file_name(name), input.with_file_name(name));
+        let shown = path.strip_prefix(from).unwrap_or(&path).display();
+        Some(format!(
+            "{} is not declared, so it does not find module '{module}'; add to its inputs: {slot:?}: Path(\"{shown}\")",
+            path.display()
+        ))
+    };
+    inputs.iter().find_map(beside)
+}
+
+/// Files that a program complained of in the last lines of its log, where the kernel told us of none: those named in
+/// a line on a denied permission, if the confinement does deny them.
+pub fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Refusal> {
+    let denied = log.lines().filter(|line| line.contains("ermission denied") || line.contains("EACCES"));
+    let words = denied.flat_map(|line| line.split(['\'', '"', '`', ' ', ':', '\t', '(', ')']));
+    let mut found: Vec<Refusal> = words
+        .filter(|word| word.contains(['/', '.']))
+        .map(|word| real(&folder.join(word)))
+        .filter(|path| path.is_file() && !confinement.allows(path, false))
+        .map(|path| Refusal { path, write: false })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn refusal(path: &str, write: bool) -> Refusal {
+        Refusal { path: path.into(), write }
+    }
+
+    #[test]
+    fn a_refusal_names_the_file_and_the_line_to_add() {
+        let told = explain(&[refusal("/p/src/helper.py", false), refusal("/p/out.txt", true)], Path::new("/p"));
+        insta::assert_snapshot!(told);
+        let many: Vec<Refusal> = (0..5).map(|i| refusal(&format!("/data/{i}"), false)).collect();
+        assert!(explain(&many, Path::new("/p")).ends_with("; and 2 more"));
+    }
+
+    #[test]
+    fn a_module_beside_a_declared_script_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, helper) = (folder.path().join("train.py"), folder.path().join("helper.py"));
+        fs::write(&helper, "").unwrap();
+        let log = "Traceback\nModuleNotFoundError: No module named 'helper.deep'\n";
+        let missed = |log: &str| missed_module(log, &[("code/train.py", &script)], folder.path());
+        assert!(missed(log).is_some_and(|words| words.ends_with("\"code/helper.py\": Path(\"helper.py\")")));
+        assert_eq!(missed("ModuleNotFoundError: No module named 'numpy'\n"), None);
+    }
+
+    #[test]
+    fn a_denied_file_is_found_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::write(root.join("helper.py"), "").unwrap();
+        let log = format!(
+            "reading\nPermissionError: [Errno 13] Permission denied: '{}'\nsh: none.txt: Permission denied\n",
+            root.join("helper.py").display()
+        );
+        let found = complained_of(&log, &root.join("work"), &Confinement::default());
+        assert_eq!(found, [refusal(root.join("helper.py").to_str().unwrap(), false)]);
+    }
+}
