@@ -17,6 +17,11 @@ use std::{
 /// Exit code of a stage that was asked to stop and wrote a checkpoint (EX_TEMPFAIL of sysexits.h).
 pub const STOPPED: i32 = 75;
 
+/// The file in a stage's folder that holds its [`Progress`] as JSON.
+pub const PROGRESS: &str = "progress.json";
+/// The environment variable that names it to a command.
+pub const PROGRESS_VARIABLE: &str = "CACO_PROGRESS";
+
 /// One stage to execute. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
@@ -40,12 +45,13 @@ pub struct Job {
     pub device: String,
 }
 
-/// How far a stage is. Written beside its checkpoints for whoever watches.
+/// How far a stage is. Written beside its checkpoints for whoever watches; a command leaves out what it does not know.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
-    /// Units in all.
+    /// Units in all; 0: not known.
     pub total: u64,
     /// What is counted: `steps`, `images`.
     pub unit: String,
@@ -105,9 +111,9 @@ impl Task {
     /// Tells whoever watches how far the stage is. Cheap enough for a few calls a second; failures are of no account.
     pub fn progress(&self, progress: &Progress) {
         let write = || -> io::Result<()> {
-            let aside = self.job.work.join("progress.json.partial");
+            let aside = self.job.work.join(PROGRESS).with_extension("partial");
             fs::write(&aside, serde_json::to_vec(progress)?)?;
-            fs::rename(aside, self.job.work.join("progress.json"))
+            fs::rename(aside, self.job.work.join(PROGRESS))
         };
         let _ = write();
     }

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod data;
 #[cfg(feature = "torch")]
 pub mod device;
+pub mod display;
 pub mod engine;
 #[cfg(feature = "torch")]
 pub mod eval;

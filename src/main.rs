@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "the library offers more of these modules than the program uses")]
 
 mod cli;
+mod display;
 mod engine;
 mod interval;
 mod job;

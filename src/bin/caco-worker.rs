@@ -5,12 +5,18 @@ use caco::{
     train::bench::{self, Setup},
 };
 use std::{
+    fs::File,
+    io,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+use tracing_subscriber::{
+    filter::LevelFilter,
+    fmt::{self, format::FmtSpan},
+    prelude::*,
 };
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time().init();
     let Some(argument) = std::env::args().nth(1) else {
         eprintln!("usage: caco-worker JOB.json (the runner starts it; see `caco run`)");
         return ExitCode::from(2);
@@ -20,7 +26,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let done = match argument.as_str() {
-        "--bench-step" => bench(),
+        "--bench-step" => {
+            trace(None);
+            bench()
+        }
         _ => execute(&argument),
     };
     match done {
@@ -40,8 +49,20 @@ fn bench() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Text to stderr, which is the stage's log; spans to `spans` as JSON, a line each when it closes, with its duration.
+fn trace(spans: Option<File>) {
+    let text = fmt::layer().with_writer(io::stderr).with_ansi(false).without_time();
+    let spans = spans.map(|file| {
+        let layer = fmt::layer().json().with_span_events(FmtSpan::CLOSE);
+        layer.with_writer(Mutex::new(file))
+    });
+    tracing_subscriber::registry().with(LevelFilter::INFO).with(text).with(spans).init();
+}
+
 fn execute(path: &str) -> anyhow::Result<()> {
     let job: Job = serde_json::from_slice(&std::fs::read(path)?)?;
+    // A stage computes the same without its spans.
+    trace(File::create(job.byproducts.join("trace.jsonl")).ok());
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
     caco::stages::execute(&Task::new(job, stop))

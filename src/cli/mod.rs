@@ -6,13 +6,14 @@ mod check;
 mod code;
 mod completions;
 mod diff;
-mod display;
 mod doctor;
 mod embed;
 mod explain;
 mod get;
 mod graph;
+mod history;
 mod log;
+mod man;
 mod open;
 mod plan;
 mod programs;
@@ -22,6 +23,7 @@ mod sweep;
 mod watch;
 mod why;
 
+use crate::display;
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -92,8 +94,10 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Show a stage: parameters, inputs, outputs, metrics, time
     Show(show::ShowArgs),
-    /// Print the log of a stage
+    /// Print the log of a stage, or follow it
     Log(log::LogArgs),
+    /// List the runs: when, what ran, what was there, and the time that saved
+    History(history::HistoryArgs),
     /// Print the graph of stages for Graphviz or Mermaid
     Graph(graph::GraphArgs),
     /// Is this pipeline file right?
@@ -114,6 +118,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
+    /// Write a manual page for each command
+    Man(man::ManArgs),
     /// Features of the images of any folder, as safetensors or npy
     Embed(embed::EmbedArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
@@ -135,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::main(&args, &cli.store),
         Command::Show(args) => show::main(&args, &cli.store),
         Command::Log(args) => log::main(&args, &cli.store),
+        Command::History(args) => history::main(&args, &cli.store),
         Command::Graph(args) => graph::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Get(args) => get::main(&args, &cli.store),
@@ -145,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Explain(args) => explain::main(&args),
         Command::Completions(args) => completions::main(&args),
+        Command::Man(args) => man::main(&args),
         Command::Embed(args) => embed::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
     };
@@ -170,14 +178,14 @@ fn report(error: &anyhow::Error) -> ExitCode {
 /// Whether stderr takes colours.
 fn colour() -> bool {
     use std::io::IsTerminal;
-    std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
 }
 
 fn trace(verbose: u8) {
     use tracing_subscriber::{EnvFilter, fmt};
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("caco={level}")));
-    fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_ansi(colour()).init();
+    fmt().with_env_filter(filter).with_writer(|| display::screen::Above).without_time().with_ansi(colour()).init();
 }
 
 /// Prints a value as JSON on stdout.

@@ -2,16 +2,18 @@
 
 use super::{
     FAILED, PipelineArgs, StoreArgs,
-    display::{Display, bytes},
+    display::{Display, Manner, bytes},
     open, plan, print, print_json,
     programs::Here,
 };
 use crate::engine::{
     disk::Space,
-    estimate::Estimate,
+    estimate::{Costs, Estimate},
     event::{Failure, Outcome},
     gpu,
     graph::{Graph, Id},
+    history::{Journal, Request},
+    key::Key,
     names::Names,
     plan::{Plan, Step},
     run::{Options, Runner},
@@ -63,6 +65,9 @@ pub struct RunArgs {
     /// Stop at a checkpoint after so many minutes, with exit code 75
     #[arg(long, value_name = "MINUTES")]
     max_time: Option<f64>,
+    /// Show no progress: only what failed, and the outcome
+    #[arg(short, long)]
+    quiet: bool,
     /// Tell the outcome as JSON on stdout
     #[arg(long)]
     json: bool,
@@ -88,10 +93,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     }
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
-    if !plan.is_done() {
-        tell_estimate(&graph, &store, &names, &plan)?;
-    }
-    let display = Display::new(&graph, &plan);
+    let mut journal = Journal::begin(&store, request(args, &graph));
     let programs = Here { device: args.device.clone(), project: project(&graph) };
     let mut results: Vec<_> = plan.hits().map(|(id, published)| (id, published.key)).collect();
     let outcome = if plan.is_done() {
@@ -99,12 +101,28 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         std::mem::forget(plan);
         Outcome { hits, ..Outcome::default() }
     } else {
-        let runner = Runner::new(&graph, &store, plan, forced, &programs, options(args), &signals);
-        let outcome = runner.run(&mut |event| display.event(&event))?;
-        results.extend(outcome.results.iter().map(|(id, published)| (*id, published.key)));
-        outcome
+        let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
+            tell_estimate(&store, &costs.estimate(&graph), args.quiet);
+            let options = options(args);
+            let share = |id| options.share(graph.stage(id), &programs);
+            let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
+            let mut display = Display::new(&graph, costs, share, manner);
+            let runner = Runner::new(&graph, &store, plan, forced, &programs, options.clone(), &signals);
+            runner.run(&mut |event| {
+                journal.event(&graph, &event);
+                display.event(&event);
+            })
+        });
+        match done {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                journal.break_off(&error, begun.elapsed());
+                return Err(error.into());
+            }
+        }
     };
-    display.finish();
+    results.extend(outcome.results.iter().map(|(id, published)| (*id, published.key)));
+    journal.end(&outcome, &hits(&outcome, &results), begun.elapsed());
     // Another run may have noted its own since this one began.
     let names = if outcome.ran.is_empty() { names } else { Names::load(&store, &graph.pipeline.name) };
     note_names(&graph, &store, names, &results)?;
@@ -116,20 +134,21 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.
-fn tell_estimate(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> Result<()> {
-    let estimate = Estimate::of(graph, store, names, plan)?;
-    let Some(time) = estimate.time() else { return Ok(()) };
+fn tell_estimate(store: &Store, estimate: &Estimate, quiet: bool) {
+    let Some(time) = estimate.time() else { return };
     let free = Space::of(store.root()).map(|left| left.bytes);
-    let unknown = match estimate.unknown {
-        0 => String::new(),
-        n => format!("; {n} never ran before"),
-    };
-    let (stages, s) = (estimate.stages, if estimate.stages == 1 { "" } else { "s" });
-    eprintln!(
-        "{stages} stage{s} to run at most: {} and {} by earlier runs{unknown}",
-        super::display::duration(time),
-        bytes(estimate.bytes)
-    );
+    if !quiet {
+        let unknown = match estimate.unknown {
+            0 => String::new(),
+            n => format!("; {n} never ran before"),
+        };
+        let (stages, s) = (estimate.stages, if estimate.stages == 1 { "" } else { "s" });
+        eprintln!(
+            "{stages} stage{s} to run at most: {} and {} by earlier runs{unknown}",
+            super::display::duration(time),
+            bytes(estimate.bytes)
+        );
+    }
     if free.is_some_and(|free| free < estimate.bytes) {
         eprintln!(
             "warning: {} has {} free; `caco cache gc` shows what can go",
@@ -137,7 +156,25 @@ fn tell_estimate(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> Re
             bytes(free.unwrap_or_default())
         );
     }
-    Ok(())
+}
+
+/// What the caller asks for, for the history.
+fn request(args: &RunArgs, graph: &Graph) -> Request {
+    let file = &graph.pipeline.path;
+    Request {
+        pipeline: graph.pipeline.name.clone(),
+        file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+        profile: args.pipeline.overlay.profile.clone(),
+        set: args.pipeline.overlay.set.clone(),
+        targets: args.stages.clone(),
+    }
+}
+
+/// The keys of the stages that did not need to run.
+fn hits(outcome: &Outcome, results: &[(Id, Key)]) -> Vec<Key> {
+    let ran: HashSet<Id> = outcome.ran.iter().map(|(id, ..)| *id).collect();
+    let mut seen = HashSet::with_capacity(results.len());
+    results.iter().filter(|(id, _)| !ran.contains(id) && seen.insert(*id)).map(|(_, key)| *key).collect()
 }
 
 fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
@@ -214,7 +251,7 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
     Some(ExitCode::from(FAILED))
 }
 
-fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, crate::engine::key::Key)]) -> Result<()> {
+fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Key)]) -> Result<()> {
     let changed = results.iter().filter(|(id, key)| names.set(&graph.stage(*id).name, *key)).count();
     if changed > 0 {
         names.save(store, &graph.pipeline.name)?;

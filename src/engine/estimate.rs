@@ -21,38 +21,80 @@ pub struct Estimate {
     pub bytes: u64,
 }
 
+/// What each stage that runs, or may run, took when it ran last.
+#[derive(Debug, Default)]
+pub struct Costs {
+    runs: Vec<Id>,
+    known: HashMap<Id, Cost>,
+    kinds: HashMap<&'static str, Kind>,
+}
+
 /// Records are read of no more stages than this; the rest counts like their mean.
 const READ: usize = 1000;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     seconds: f64,
     bytes: f64,
 }
 
-impl Estimate {
-    /// The estimate for a plan.
-    pub fn of(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> store::Result<Estimate> {
-        let runs: Vec<Id> = plan
-            .steps
-            .iter()
-            .filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun))
-            .map(|(id, _)| *id)
-            .collect();
-        let mut known: Vec<(Id, Cost)> = vec![];
-        for id in runs.iter().take(READ) {
-            if let Some(cost) = last(store, names, &graph.stage(*id).name)? {
-                known.push((*id, cost));
+/// All that is known of the stages of one kind, added up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kind {
+    sum: Cost,
+    stages: usize,
+}
+
+impl Kind {
+    fn add(&mut self, cost: Cost) {
+        self.sum.seconds += cost.seconds;
+        self.sum.bytes += cost.bytes;
+        self.stages += 1;
+    }
+
+    fn mean(&self) -> Cost {
+        let n = self.stages as f64;
+        Cost { seconds: self.sum.seconds / n, bytes: self.sum.bytes / n }
+    }
+}
+
+impl Costs {
+    /// The costs of a plan's stages, by their records.
+    pub fn of(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> store::Result<Costs> {
+        let runs = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
+        let mut costs = Costs { runs: runs.map(|(id, _)| *id).collect(), ..Costs::default() };
+        for id in costs.runs.iter().take(READ) {
+            let stage = graph.stage(*id);
+            if let Some(cost) = last(store, names, &stage.name)? {
+                costs.known.insert(*id, cost);
+                costs.kinds.entry(stage.kind).or_default().add(cost);
             }
         }
-        let mut kinds: HashMap<&str, Vec<Cost>> = HashMap::new();
-        known.iter().for_each(|(id, cost)| kinds.entry(graph.stage(*id).kind).or_default().push(*cost));
-        let known: HashMap<Id, Cost> = known.into_iter().collect();
-        let mut estimate = Estimate { stages: runs.len(), ..Estimate::default() };
+        Ok(costs)
+    }
+
+    /// The stages that run or may run, in order.
+    pub fn runs(&self) -> &[Id] {
+        &self.runs
+    }
+
+    /// What a stage took when it ran last, or what those of its kind take. None: nothing is known of either.
+    pub fn time(&self, graph: &Graph, id: Id) -> Option<Duration> {
+        self.cost(graph, id).map(|cost| Duration::from_secs_f64(cost.seconds))
+    }
+
+    /// Learns from a stage that has just run what others of its kind will take.
+    pub fn learn(&mut self, graph: &Graph, id: Id, took: Duration) {
+        let cost = Cost { seconds: took.as_secs_f64(), bytes: 0.0 };
+        self.kinds.entry(graph.stage(id).kind).or_default().add(cost);
+    }
+
+    /// All of them added up.
+    pub fn estimate(&self, graph: &Graph) -> Estimate {
+        let mut estimate = Estimate { stages: self.runs.len(), ..Estimate::default() };
         let mut bytes = 0.0;
-        for id in runs {
-            let like_it = || kinds.get(graph.stage(id).kind).map(|costs| mean(costs));
-            match known.get(&id).copied().or_else(like_it) {
+        for cost in self.runs.iter().map(|id| self.cost(graph, *id)) {
+            match cost {
                 Some(cost) => {
                     estimate.seconds += cost.seconds;
                     bytes += cost.bytes;
@@ -61,9 +103,15 @@ impl Estimate {
             }
         }
         estimate.bytes = bytes as u64;
-        Ok(estimate)
+        estimate
     }
 
+    fn cost(&self, graph: &Graph, id: Id) -> Option<Cost> {
+        self.known.get(&id).copied().or_else(|| self.kinds.get(graph.stage(id).kind).map(Kind::mean))
+    }
+}
+
+impl Estimate {
     /// The time, if anything is known of any stage.
     pub fn time(&self) -> Option<Duration> {
         (self.unknown < self.stages).then(|| Duration::from_secs_f64(self.seconds))
@@ -79,14 +127,6 @@ fn last(store: &Store, names: &Names, stage: &str) -> store::Result<Option<Cost>
 
 fn size(published: &Published) -> f64 {
     published.outputs.iter().map(|o| o.size).sum::<u64>() as f64
-}
-
-fn mean(costs: &[Cost]) -> Cost {
-    let n = costs.len() as f64;
-    Cost {
-        seconds: costs.iter().map(|c| c.seconds).sum::<f64>() / n,
-        bytes: costs.iter().map(|c| c.bytes).sum::<f64>() / n,
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub enum Event<'a> {
     Started {
         /// The stage.
         id: Id,
+        /// Its key.
+        key: Key,
         /// Its folder.
         work: &'a Path,
         /// Which try this is, from 1.
@@ -40,6 +42,16 @@ pub enum Event<'a> {
         failure: &'a Failure,
         /// Whether it is tried again, and when.
         again: Option<Duration>,
+    },
+    /// A stage ended at a checkpoint, as it was asked to.
+    Stopped {
+        /// The stage.
+        id: Id,
+    },
+    /// A stage will not run: one that it reads from failed, was stopped or is blocked.
+    Skipped {
+        /// The stage.
+        id: Id,
     },
     /// Another run computes a stage's key.
     Elsewhere {
@@ -78,6 +90,8 @@ pub enum How {
 pub struct Failure {
     /// The stage.
     pub stage: Id,
+    /// Its key.
+    pub key: Key,
     /// What happened.
     pub why: String,
     /// Its folder, kept.

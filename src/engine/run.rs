@@ -66,6 +66,34 @@ pub struct Options {
     pub max_time: Option<Duration>,
 }
 
+/// How much of the machine a stage takes.
+struct Wanted {
+    cpus: u32,
+    gpus: usize,
+    memory_gib: f64,
+}
+
+impl Options {
+    /// What a stage takes, as far as there is so much.
+    fn wanted(&self, stage: &Stage, programs: &dyn Programs) -> Wanted {
+        let cpus = stage.policy.cpus.unwrap_or_else(|| programs.cpus(stage, self.cpus));
+        Wanted {
+            cpus: cpus.clamp(1, self.cpus),
+            gpus: (stage.policy.gpus as usize).min(self.gpus.len()),
+            memory_gib: stage.policy.memory_gib.min(self.memory_gib),
+        }
+    }
+
+    /// The part of the machine that a stage keeps from others: of what it takes, the scarcest.
+    pub fn share(&self, stage: &Stage, programs: &dyn Programs) -> f64 {
+        let Wanted { cpus, gpus, memory_gib } = self.wanted(stage, programs);
+        let part = |wanted: f64, all: f64| if wanted > 0.0 { wanted / all } else { 0.0 };
+        part(cpus.into(), self.cpus.into())
+            .max(part(gpus as f64, self.gpus.len() as f64))
+            .max(part(memory_gib, self.memory_gib))
+    }
+}
+
 /// What one attempt at a stage is given.
 #[derive(Debug)]
 pub struct Prepared<'a> {
@@ -336,6 +364,7 @@ impl<'r> Runner<'r> {
         self.states.insert(id, State::Skipped);
         self.outcome.skipped.push(id);
         self.open -= 1;
+        watch(Event::Skipped { id });
         self.release_readers(id, watch)
     }
 
@@ -431,17 +460,14 @@ impl<'r> Runner<'r> {
                 self.states.insert(id, State::Skipped);
                 self.outcome.skipped.push(id);
                 self.open -= 1;
+                watch(Event::Skipped { id });
             }
         }
         Ok(())
     }
 
     fn room(&self, id: Id) -> Option<Room> {
-        let stage = self.graph.stage(id);
-        let wanted = stage.policy.cpus.unwrap_or_else(|| self.programs.cpus(stage, self.options.cpus));
-        let cpus = wanted.clamp(1, self.options.cpus);
-        let memory_gib = stage.policy.memory_gib.min(self.options.memory_gib);
-        let gpus = (stage.policy.gpus as usize).min(self.options.gpus.len());
+        let Wanted { cpus, gpus, memory_gib } = self.options.wanted(self.graph.stage(id), self.programs);
         let fits = cpus <= self.free.cpus && gpus <= self.free.gpus.len() && memory_gib <= self.free.memory_gib;
         if !fits {
             return None;
@@ -465,7 +491,7 @@ impl<'r> Runner<'r> {
             Err(error) => {
                 let log = work.join("log");
                 self.states.insert(id, State::Running(key));
-                self.fail(id, key, Failure { stage: id, why: format!("{error:#}"), work, log }, watch)
+                self.fail(Failure { stage: id, key, why: format!("{error:#}"), work, log }, watch)
             }
             Ok((process, launch)) => {
                 if let Some(guard) = &mut self.guard {
@@ -490,7 +516,7 @@ impl<'r> Runner<'r> {
                 };
                 self.running.insert(id, running);
                 self.states.insert(id, State::Running(key));
-                watch(Event::Started { id, work: &work, attempt: self.attempts[&id], resumes });
+                watch(Event::Started { id, key, work: &work, attempt: self.attempts[&id], resumes });
                 Ok(())
             }
         }
@@ -507,6 +533,8 @@ impl<'r> Runner<'r> {
                 _ => {}
             }
         }
+        // What the last attempt told is not how far this one is.
+        let _ = fs::remove_file(work.join(job::PROGRESS));
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let mut inputs = vec![];
         for edge in self.graph.edges(id) {
@@ -558,7 +586,7 @@ impl<'r> Runner<'r> {
                 Err(why) => {
                     let work = self.store.work(key);
                     let log = work.join("log");
-                    self.fail(id, key, Failure { stage: id, why, work, log }, watch)
+                    self.fail(Failure { stage: id, key, why, work, log }, watch)
                 }
             },
         }
@@ -601,6 +629,7 @@ impl<'r> Runner<'r> {
             Ok(status) if self.stopping || status.code() == Some(job::STOPPED) => {
                 self.computing.remove(&key);
                 self.stop(id);
+                watch(Event::Stopped { id });
                 return Ok(());
             }
             Ok(_) if running.timed_out => {
@@ -612,7 +641,7 @@ impl<'r> Runner<'r> {
         };
         let log = work.join("log");
         drop(running.lock);
-        self.fail(id, key, Failure { stage: id, why, work, log }, watch)
+        self.fail(Failure { stage: id, key, why, work, log }, watch)
     }
 
     /// What the stage was refused, for its error.
@@ -657,7 +686,8 @@ impl<'r> Runner<'r> {
         self.graph.edges(id).iter().filter_map(outside).collect()
     }
 
-    fn fail(&mut self, id: Id, key: Key, mut failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+    fn fail(&mut self, mut failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        let Failure { stage: id, key, .. } = failure;
         // A stage's own program seldom says so where anybody looks.
         if self.store.is_full() && !failure.why.contains(store::MAKE_ROOM) {
             failure.why += &format!("; the disk of {} is full{}", self.store.root().display(), store::MAKE_ROOM);

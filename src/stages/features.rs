@@ -20,6 +20,7 @@ pub fn run(task: &Task) -> Result<()> {
 }
 
 /// Writes `features.safetensors` of the images of `set`, of which `digest` says what they are.
+#[tracing::instrument(name = "extract", skip_all)]
 pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;

@@ -18,6 +18,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
+use tracing::info_span;
 
 /// Writes `classifier.safetensors` and `predictions.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
@@ -59,13 +60,14 @@ pub fn run(task: &Task) -> Result<()> {
         true => State::read(&watch.place, classes, d, device)?,
         false => State::start(classes, d, parameters.seed, device),
     };
-    if !linear::train(backbone, &source, &training, &mut state, &mut watch)? {
+    if !info_span!("train").in_scope(|| linear::train(backbone, &source, &training, &mut state, &mut watch))? {
         return Err(Stopped.into());
     }
     let (resize, crop) = (parameters.resize as usize, parameters.size as usize);
     let centre = Loader::new(&test, reading(Transform::Centre { resize, crop, filter: Filter::Bilinear }, false))?;
     let width = classes.min(5);
-    let answered = linear::answer(backbone, &state, &centre, width, &mut |_| !task.stopping())?;
+    let answer = || linear::answer(backbone, &state, &centre, width, &mut |_| !task.stopping());
+    let answered = info_span!("evaluate").in_scope(answer)?;
     let Some((labels, likeliest)) = answered else { return Err(Stopped.into()) };
     let figures = if classes > 5 { vec![Figure::Top1, Figure::Top5] } else { vec![Figure::Top1] };
     let predictions = Predictions {

@@ -35,6 +35,7 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 
 /// Executes one stage, and leaves the determinism class under which it ran among its by-products.
+#[tracing::instrument(name = "stage", skip_all, fields(stage = task.job.stage, kind = task.job.kind))]
 pub fn execute(task: &Task) -> Result<()> {
     dispatch(task)?;
     let path = task.job.byproducts.join("class.json");

@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Context as _, Result};
 
 /// The data set of an index slot: `slot` holds the index, `slot.images` the folder that it lists.
+#[tracing::instrument(name = "load", skip(task))]
 pub fn dataset(task: &Task, slot: &str) -> Result<Dataset> {
     Dataset::open(task.input(slot)?, task.input(&format!("{slot}.images"))?)
 }

@@ -24,6 +24,7 @@ pub type Look<'a> = dyn FnMut(u64, &Encoder) -> Result<Option<f64>> + 'a;
 const EVERY: &str = "CACO_CHECKPOINT_SECONDS";
 
 /// Trains to the end, or to a checkpoint and [`Stopped`].
+#[tracing::instrument(skip_all)]
 pub fn train(
     task: &Task,
     model: &Model,
@@ -67,6 +68,7 @@ impl Watch for Telling<'_, '_> {
         self.events.write(rows, speed)
     }
 
+    #[tracing::instrument(name = "monitor", skip(self, encoder))]
     fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {
         (self.look)(epoch, encoder)
     }

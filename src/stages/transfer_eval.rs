@@ -82,6 +82,7 @@ fn read(task: &Task, parameters: &TransferEval) -> Result<Sets> {
 }
 
 /// Each strength, the strongest first, with its figure on the validation images.
+#[tracing::instrument(name = "choose", skip_all)]
 fn try_all(
     task: &Task,
     parameters: &TransferEval,

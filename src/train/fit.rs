@@ -143,6 +143,7 @@ impl Run<'_> {
     }
 
     /// The rest of the epoch; false where it was stopped.
+    #[tracing::instrument(skip_all, fields(epoch = self.position.epoch))]
     fn epoch(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let Position { epoch, step: first, .. } = self.position;
         let rates = self.procedure.rates(epoch);
@@ -203,6 +204,7 @@ impl Run<'_> {
         watch.progress(self.steps * self.procedure.epochs(), &rows, speed)
     }
 
+    #[tracing::instrument(name = "checkpoint", skip_all, fields(step = self.position.done))]
     fn save(&mut self) -> Result<()> {
         self.position.curve = self.curve.sync()?;
         self.checkpoints.save(self.model, self.position, &self.state)?;

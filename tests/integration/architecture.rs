@@ -93,6 +93,7 @@ fn modules_name_only_what_they_may() {
     check("score", &[]);
     check("report", &["metric", "interval", "score", "spec"]);
     check("spec", &["spec", "rng"]);
+    check("display", &["engine", "job"]);
     check("engine", &["engine", "spec", "job", "metric"]);
 }
 

@@ -1,4 +1,4 @@
-//! `caco explain` and `caco completions`.
+//! `caco explain`, `caco completions` and `caco man`.
 
 use crate::project::Project;
 
@@ -24,4 +24,13 @@ fn shells_complete_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(project.ok(&["completions", shell]).out.contains("explain"), "{shell}");
     }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let project = Project::with("(stages: {})");
+    project.ok(&["man", "pages/man1"]);
+    assert!(project.read("pages/man1/caco.1").contains("caco\\-history(1)"), "{}", project.read("pages/man1/caco.1"));
+    let page = project.read("pages/man1/caco-cache-gc.1");
+    assert!(page.contains(".SH OPTIONS") && page.contains("older"), "{page}");
 }

@@ -11,7 +11,9 @@ mod evaluation;
 #[cfg(feature = "torch")]
 mod experiment;
 mod explain;
+mod history;
 mod isolation;
+mod log;
 mod mistakes;
 mod model;
 #[cfg(feature = "torch")]
@@ -23,7 +25,9 @@ mod reference;
 mod signals;
 mod store;
 mod sweep;
+mod terminal;
 #[cfg(feature = "torch")]
 mod training;
+mod watching;
 #[cfg(feature = "torch")]
 mod weights;

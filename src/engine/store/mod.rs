@@ -11,6 +11,7 @@
 //! quarantine/<digest>                objects whose bytes are not what their name says
 //! hosts/<host>/                      accelerators: the catalog of results, the stat cache
 //! names/<pipeline>                   the last key of each stage, for `why`
+//! runs/<start>-<pid>.jsonl           what each run was asked for, ran and found there, for `history`
 //! uses/                              what runs in progress use, so that a collection leaves it
 //! listings/                          what folders outside the store held, for `why`
 //! ```

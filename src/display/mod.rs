@@ -1,0 +1,136 @@
+//! What a run shows while it goes on: on a terminal a live part below what scrolls, plain lines elsewhere.
+
+mod frame;
+mod live;
+mod meter;
+pub mod screen;
+
+use crate::engine::{
+    estimate::Costs,
+    event::{Event, How},
+    graph::{Graph, Id},
+};
+use live::Live;
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
+
+/// A run's display, on stderr.
+pub struct Display<'g> {
+    graph: &'g Graph,
+    total: usize,
+    done: usize,
+    show: Show<'g>,
+}
+
+/// How a run is shown, and what its display must know of how it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Not at all while it goes on.
+    pub quiet: bool,
+    /// Whether it goes on after a failure.
+    pub keep_going: bool,
+}
+
+enum Show<'g> {
+    Nothing,
+    Plain,
+    Live(Box<Live<'g>>),
+}
+
+/// Whether stderr is a terminal that can be drawn on, and nobody asked for plain lines.
+fn drawable() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    std::io::stderr().is_terminal() && !dumb && !set("NO_COLOR") && !set("CI")
+}
+
+impl<'g> Display<'g> {
+    /// The display of a run of the stages that `costs` knows. `share` tells what part of the machine each takes.
+    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64, manner: Manner) -> Self {
+        let total = costs.runs().len();
+        let show = match (manner.quiet, drawable()) {
+            (true, _) => Show::Nothing,
+            (false, false) => Show::Plain,
+            (false, true) => Show::Live(Box::new(Live::new(graph, costs, share, manner.keep_going))),
+        };
+        Display { graph, total, done: 0, show }
+    }
+
+    /// Shows what happened.
+    pub fn event(&mut self, event: &Event) {
+        self.done += usize::from(matches!(event, Event::Done { .. }));
+        if let Some(line) = self.tell(event) {
+            self.print(&line);
+        }
+        if let Show::Live(live) = &mut self.show {
+            live.event(event);
+        }
+    }
+
+    fn print(&mut self, text: &str) {
+        let width = self.total.to_string().len();
+        let line = format!("[{:>width$}/{}] {text}", self.done, self.total);
+        match &mut self.show {
+            Show::Nothing => {}
+            // Nobody may be listening any more; the run goes on.
+            Show::Plain => _ = writeln!(std::io::stderr(), "{line}"),
+            Show::Live(live) => live.print(&line),
+        }
+    }
+
+    /// The line that stays of what happened.
+    fn tell(&self, event: &Event) -> Option<String> {
+        let name = |id: &Id| &self.graph.stage(*id).name;
+        let line = match event {
+            // A running stage has its line in the live part.
+            Event::Started { .. } if matches!(self.show, Show::Live(_)) => return None,
+            Event::Started { id, attempt, resumes, .. } => match (attempt, resumes) {
+                (1, false) => format!("{}  started", name(id)),
+                (1, true) => format!("{}  goes on where it was stopped", name(id)),
+                (n, _) => format!("{}  started, try {n}", name(id)),
+            },
+            Event::Done { id, how: How::Ran, took } => format!("{}  done in {}", name(id), duration(*took)),
+            Event::Done { id, how: How::Hit, .. } => format!("{}  unchanged, its result is there", name(id)),
+            Event::Done { id, how: How::Shared, .. } => format!("{}  made elsewhere", name(id)),
+            Event::Failed { id, failure, again } => {
+                let again = again.map_or(String::new(), |pause| format!("; tried again in {}", duration(pause)));
+                format!("{}  failed: {}{again}", name(id), failure.why)
+            }
+            Event::Elsewhere { id } => format!("{}  is being computed by another run; waiting", name(id)),
+            Event::Stopping { running } => {
+                format!("stopping: {running} running stage(s) write a checkpoint; again to kill them")
+            }
+            Event::Diverges { id, key } => format!(
+                "{}  gave other bytes than before under the same key {}; both are kept, the older one stands",
+                name(id),
+                key.0.short()
+            ),
+            Event::Stopped { .. } | Event::Skipped { .. } | Event::Tick => return None,
+        };
+        Some(line)
+    }
+}
+
+/// `1 record`, `2 records`.
+pub fn count(n: impl Into<u64>, noun: &str) -> String {
+    let n = n.into();
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Bytes for people: `1.20 GiB`.
+pub fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+/// A duration for people: `0.03 s`, `42.0 s`, `3 min 5 s`, `2 h 10 min`.
+pub fn duration(d: Duration) -> String {
+    let seconds = d.as_secs_f64();
+    match seconds {
+        s if s < 1.0 => format!("{s:.2} s"),
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{} min {} s", s as u64 / 60, s as u64 % 60),
+        s => format!("{} h {} min", s as u64 / 3600, s as u64 % 3600 / 60),
+    }
+}

@@ -1,0 +1,123 @@
+//! `caco history`: the record that each run leaves.
+
+use crate::project::Project;
+use serde_json::Value;
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const PIPELINE: &str = r#"(stages: {
+    "a": command(shell: "sleep 0.3; echo 1 > o", outputs: ["o"]),
+    "b": command(shell: "cat i > o", inputs: {"i": Stage("a")}, outputs: ["o"]),
+})"#;
+
+fn history(project: &Project) -> Vec<Value> {
+    project.json(&["history", "--json"]).as_array().unwrap().clone()
+}
+
+fn records(project: &Project) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(project.path().join("cache/runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn wait_for(what: &str, check: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited too long for {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+macro_rules! assert_told {
+    ($text:expr) => {
+        insta::with_settings!({filters => vec![
+            (r"\d{8}T\d{6}\.\d{3}Z-\d+", "RUN"),
+            (r"\(/[^ ]*/p\.ron\)", "(p.ron)"),
+            (r"started .*", "started    WHEN on HOST"),
+            (r" +\d+\.\d+ s", " TIME"),
+            (r"\b[0-9a-f]{12}\b", "KEY"),
+            (r" {2,}", "  "),
+        ]}, { insta::assert_snapshot!($text) })
+    };
+}
+
+#[test]
+fn every_run_is_told_with_what_ran_what_was_there_and_the_time_that_saved() {
+    let project = Project::with(PIPELINE);
+    assert_eq!(project.ok(&["history"]).out, "");
+    project.run(&[]);
+    assert!(project.run(&[]).is_empty());
+    project.caco(&["run", "p.ron", "b", "--set", "b.shell=\"cat i; exit 7\""]);
+    assert_told!(project.ok(&["history"]).out);
+    let runs = history(&project);
+    let seconds = |run: &Value| run["saved"]["seconds"].as_f64().unwrap();
+    assert_eq!(runs.iter().map(|run| run["ended"]["hits"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 0]);
+    assert!(seconds(&runs[1]) > seconds(&runs[0]) && seconds(&runs[0]) >= 0.3 && seconds(&runs[2]) == 0.0, "{runs:?}");
+    let id = runs[0]["id"].as_str().unwrap();
+    assert_told!(project.ok(&["history", id]).out);
+    assert_eq!(project.json(&["history", id, "--json"])["attempts"][0]["why"], "exit code 7");
+    // By pipeline, and no more than asked for.
+    assert_eq!(project.ok(&["history", "p", "-n", "2"]).out.lines().count(), 3);
+    let other = project.caco(&["history", "q"]);
+    assert!(other.code == 1 && other.err.contains("no run of a pipeline 'q'"), "{}", other.err);
+}
+
+#[test]
+fn results_that_are_gone_leave_a_lower_bound() {
+    let project = Project::with(PIPELINE);
+    project.run(&[]);
+    project.run(&[]);
+    project.ok(&["cache", "gc", "--keep-size", "0", "--yes"]);
+    assert!(project.ok(&["history"]).out.contains("at least 0.00 s"), "{}", project.ok(&["history"]).out);
+}
+
+#[test]
+fn a_killed_run_is_told_from_one_that_goes_on_and_one_that_was_stopped() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "touch $GO/started; sleep 300", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
+    );
+    let outcome = || history(&project)[0]["outcome"].as_str().unwrap().to_string();
+    for (signal, told) in [(libc::SIGKILL, "killed"), (libc::SIGTERM, "stopped by signal 15")] {
+        let _ = fs::remove_file(project.path().join("started"));
+        let mut run =
+            project.command(&["run", "p.ron"]).env("GO", project.path()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the stage to start", || project.path().join("started").exists());
+        assert_eq!(outcome(), "goes on");
+        // SAFETY: sends a signal.
+        unsafe { libc::kill(run.id() as i32, signal) };
+        run.wait().unwrap();
+        assert_eq!(outcome(), told);
+    }
+    assert_eq!(history(&project)[0]["attempts"][0]["outcome"], "stopped");
+}
+
+#[test]
+fn the_oldest_records_go_but_not_those_of_runs_that_go_on() {
+    let project = Project::with(PIPELINE);
+    project.run(&[]);
+    let whole = fs::read(&records(&project)[0]).unwrap();
+    let old = |n: u32| project.path().join(format!("cache/runs/20200101T000000.{n:03}Z-1.jsonl"));
+    (0..999).for_each(|n| fs::write(old(n), &whole).unwrap());
+    // One that still goes on, and was there before all of them.
+    let long = project.path().join("cache/runs/20190101T000000.000Z-1.jsonl");
+    fs::write(&long, &whole).unwrap();
+    let held = fs::File::open(&long).unwrap();
+    held.lock().unwrap();
+    project.run(&[]);
+    let left = records(&project);
+    assert_eq!((left.len(), &left[0]), (1001, &long));
+    assert!(!old(0).exists() && old(1).exists());
+}
+
+#[test]
+fn a_record_that_cannot_be_written_stops_no_run() {
+    let project = Project::with(PIPELINE);
+    project.write("cache/runs", "no folder");
+    assert_eq!(project.run(&[]), ["a", "b"]);
+}
