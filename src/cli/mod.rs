@@ -1,5 +1,6 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
+mod audit;
 mod bench;
 mod cache;
 mod check;
@@ -12,6 +13,7 @@ mod embed;
 mod explain;
 mod get;
 mod graph;
+mod keys;
 mod log;
 mod open;
 mod plan;
@@ -105,6 +107,10 @@ enum Command {
     Code(code::CodeArgs),
     /// What two results differ in: what was asked for, and the bytes
     Diff(diff::DiffArgs),
+    /// Can results be believed? Signatures, keys, inputs, bytes and figures of all they were made from
+    Audit(audit::AuditArgs),
+    /// Make, list and trust the keys that sign results
+    Keys(keys::KeysArgs),
     /// Verify, collect, list, pin and copy results
     Cache(cache::CacheArgs),
     /// Explain a stage kind: every field with its type, default and meaning
@@ -138,6 +144,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Code(args) => code::main(&args),
         Command::Diff(args) => diff::main(&args, &cli.store),
+        Command::Audit(args) => audit::main(&args, &cli.store),
+        Command::Keys(args) => keys::main(&args, &cli.store),
         Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Explain(args) => explain::main(&args),
         Command::Completions(args) => completions::main(&args),

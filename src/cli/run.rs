@@ -17,6 +17,10 @@ use crate::engine::{
     signals::Signals,
     store::Store,
 };
+use crate::provenance::{
+    attester::Attester,
+    keyring::{Keyring, Signer},
+};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::{
@@ -98,8 +102,9 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         std::mem::forget(plan);
         Outcome { hits, ..Outcome::default() }
     } else {
+        let attester = Attester::new(signer()?, &graph.pipeline);
         let runner = Runner::new(&graph, &store, plan, forced, &programs, options(args), &signals);
-        let outcome = runner.run(&mut |event| display.event(&event))?;
+        let outcome = runner.attested(&attester).run(&mut |event| display.event(&event))?;
         results.extend(outcome.results.iter().map(|(id, published)| (*id, published.key)));
         outcome
     };
@@ -112,6 +117,16 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     // The process ends here; taking a hundred thousand stages apart first is work for nothing.
     std::mem::forget(graph);
     done
+}
+
+/// The key that signs for what is made; a first one is told of.
+fn signer() -> Result<Signer> {
+    let ring = Keyring::locate()?;
+    let (signer, made) = ring.signer_or_new()?;
+    if made {
+        eprintln!("made a key that signs results: {} ({})", &signer.id()[..16], ring.folder().display());
+    }
+    Ok(signer)
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.

@@ -6,6 +6,7 @@ use super::{
     graph::{From, Graph, Id},
     key::{self, Key, Parts},
     listing::{self, Content},
+    stat,
     store::{self, Published, Store},
 };
 use rayon::prelude::*;
@@ -21,8 +22,8 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Digests every file and folder that these stages read.
-    pub fn read(graph: &Graph, ids: &[Id], store: &Store) -> Outside {
+    /// Digests every file and folder that these stages read. Those that the cache knows unchanged are not read again.
+    pub fn read(graph: &Graph, ids: &[Id], cache: &stat::Cache) -> Outside {
         let paths: HashSet<&Path> = ids
             .iter()
             .flat_map(|id| graph.edges(*id))
@@ -31,7 +32,7 @@ impl Outside {
                 _ => None,
             })
             .collect();
-        let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, &store.stat));
+        let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, cache));
         Outside { contents: paths.par_iter().map(read).collect() }
     }
 
@@ -99,7 +100,7 @@ impl Plan {
     /// Plans these stages, which must hold with every stage all it reads from. A stage in `force` runs even where its
     /// result is there.
     pub fn new(graph: &Graph, ids: &[Id], store: &Store, force: &HashSet<Id>) -> store::Result<Plan> {
-        let outside = Outside::read(graph, ids, store);
+        let outside = Outside::read(graph, ids, &store.stat);
         let mut denied = HashSet::new();
         loop {
             let (steps, place) = pass(graph, ids, store, force, &outside, &denied)?;

@@ -72,6 +72,16 @@ impl Comparison {
         (used.iter().map(|i| HEADINGS[*i]).collect(), rows.iter().map(pick).collect())
     }
 
+    /// Every form that is kept, by file.
+    pub fn files(&self) -> serde_json::Result<[(&'static str, String); 4]> {
+        Ok([
+            ("comparison.json", serde_json::to_string_pretty(self)? + "\n"),
+            ("comparison.md", self.markdown()),
+            ("comparison.csv", self.csv()),
+            ("comparison.tex", self.latex()),
+        ])
+    }
+
     /// For a terminal.
     pub fn terminal(&self) -> String {
         let (headings, rows) = self.table();
