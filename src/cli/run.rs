@@ -120,7 +120,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// The key that signs for what is made; a first one is told of.
-fn signer() -> Result<Signer> {
+pub(super) fn signer() -> Result<Signer> {
     let ring = Keyring::locate()?;
     let (signer, made) = ring.signer_or_new()?;
     if made {
@@ -179,14 +179,14 @@ fn options(args: &RunArgs) -> Options {
 }
 
 /// The machine's memory.
-fn memory_gib() -> f64 {
+pub(super) fn memory_gib() -> f64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib =
         text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
     kib.map_or(f64::MAX, |kib| kib / (1024.0 * 1024.0))
 }
 
-fn heed(signals: &Arc<Signals>) -> Result<()> {
+pub(super) fn heed(signals: &Arc<Signals>) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let signals = signals.clone();
         // SAFETY: the handler stores two atomics.
@@ -268,10 +268,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
         if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
             let path = store.object(output.blake3);
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            print(&format!(
-                "\n{}\n",
-                serde_json::from_str::<crate::report::comparison::Comparison>(&text)?.terminal()
-            ))?;
+            print(&format!("\n{}\n", super::figures::terminal(store, key, &serde_json::from_str(&text)?)))?;
         }
     }
     Ok(())

@@ -486,6 +486,29 @@ impl Report {
         Some(worst)
     }
 
+    /// The nodes that are wanted, and nothing else.
+    pub fn only(mut self, wanted: &[bool]) -> Report {
+        let mut place = vec![None; wanted.len()];
+        let kept = (0..wanted.len()).filter(|i| wanted[*i]);
+        kept.enumerate().for_each(|(new, old)| place[old] = Some(new));
+        let mut kept = wanted.iter();
+        self.nodes.retain(|_| kept.next() == Some(&true));
+        for node in &mut self.nodes {
+            node.inputs.retain(|_, source| match source {
+                Source::Node(old) => match place[*old] {
+                    Some(new) => {
+                        *old = new;
+                        true
+                    }
+                    None => false,
+                },
+                _ => true,
+            });
+        }
+        self.targets = self.targets.iter().filter_map(|old| place[*old]).collect();
+        self
+    }
+
     /// How many checks came out so.
     pub fn count(&self, state: State) -> usize {
         self.nodes.iter().flat_map(|node| &node.checks).filter(|check| check.state == state).count()

@@ -84,7 +84,12 @@ impl Keyring {
                  {VARIABLE} to a folder of your own"
             )
         })?;
-        Ok(Keyring { folder })
+        Ok(Keyring::at(folder))
+    }
+
+    /// The keys in this folder.
+    pub fn at(folder: PathBuf) -> Keyring {
+        Keyring { folder }
     }
 
     /// The folder.

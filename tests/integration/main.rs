@@ -1,6 +1,7 @@
 //! The real `caco`, run in folders of its own.
 
 mod architecture;
+mod audit;
 mod cache;
 mod caching;
 mod code;

@@ -72,10 +72,27 @@ impl Store {
         Ok(notes)
     }
 
-    /// Lets another record stand for a key.
-    pub fn let_stand(&self, key: Key, record: &str) -> Result<()> {
-        self.catalog.remove(key);
-        super::write_aside(&self.result(key).join("current"), record.as_bytes())
+    /// Keeps what a rerun of a result showed, as it was signed. Returns the file.
+    pub fn keep_verdict(&self, key: Key, text: &str) -> Result<PathBuf> {
+        let folder = self.verdict_folder(key);
+        super::make_folder(&folder)?;
+        let path =
+            folder.join(&crate::engine::digest::Digest::of(text.as_bytes()).to_string()[..16]).with_extension("json");
+        super::write_aside(&path, text.as_bytes())?;
+        Ok(path)
+    }
+
+    /// What was kept of reruns, as it was signed.
+    pub fn verdicts(&self, key: Key) -> Result<Vec<Vec<u8>>> {
+        let folder = self.verdict_folder(key);
+        let mut names = names(&folder)?;
+        names.retain(|name| name.ends_with(".json"));
+        names.sort();
+        names.iter().map(|name| fs::read(folder.join(name)).at("read", &folder.join(name))).collect()
+    }
+
+    fn verdict_folder(&self, key: Key) -> PathBuf {
+        self.root.join("verdicts").join(key.to_string())
     }
 
     /// Takes over what another store noted.

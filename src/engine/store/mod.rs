@@ -10,6 +10,7 @@
 //! trees/<digest>/                    folders put together again from their objects (hard links)
 //! collected/ab/cdef….json            what is kept of a collected result: texts, no bytes
 //! divergences/<key>/                 notes of results of different bytes under one key
+//! verdicts/<key>/                    what reruns of a result showed, signed
 //! quarantine/<digest>                objects whose bytes are not what their name says
 //! hosts/<host>/                      accelerators: the catalog of results, the stat cache
 //! names/<pipeline>                   the last key of each stage, for `why`
