@@ -79,7 +79,9 @@ fn stage(graph: &Graph, id: Id, store: &Store, device: &str, signals: &Signals) 
     let there = Plan::new(graph, &ids, store, &HashSet::new())?;
     let hits: Vec<(Id, Published)> = there.hits().map(|(id, published)| (id, published.clone())).collect();
     let first = hits.iter().find(|(other, _)| *other == id).map(|(_, published)| published);
-    let first = first.with_context(|| format!("stage '{name}' has no result to compare with"))?;
+    let first = first.with_context(|| {
+        format!("stage '{name}' has no result to compare with, or the bytes of what it reads were collected")
+    })?;
     let folder = store.root().join("work").join(format!("rerun-{}", std::process::id()));
     let _gone_in_the_end = Scratch(folder.clone());
     let scratch = Store::open(&folder)?;

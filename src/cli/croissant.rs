@@ -38,7 +38,10 @@ pub fn main(args: &CroissantArgs, store: &StoreArgs) -> Result<ExitCode> {
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let stem = || Path::new(&args.index).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let name = args.name.clone().unwrap_or_else(stem);
-    let about = About { name, license: args.license.clone(), url: args.url.clone() };
+    let made = fs::metadata(&path).and_then(|meta| meta.modified());
+    let made = made.with_context(|| format!("cannot read {}", path.display()))?;
+    let date = humantime::format_rfc3339_seconds(made).to_string()[..10].to_string();
+    let about = About { name, license: args.license.clone(), url: args.url.clone(), date };
     let found = croissant::of_index(&text, &about).with_context(|| format!("{} is no index", path.display()))?;
     let Some(folder) = &args.out else {
         print_json(&found.metadata)?;

@@ -27,6 +27,8 @@ pub fn marked(store: &Store, key: Key, trust: &Trust) -> Result<Vec<Marked>> {
     let mut auditor = Auditor::new(store, trust, &store.stat);
     auditor.key(key)?;
     let report = auditor.report()?;
+    // What was read is remembered, so that the next look is quick; failing costs time only.
+    let _ = store.stat.save();
     let of = |key: &Key| report.verdict(*key).unwrap_or(State::Fail);
     let own = report.nodes.iter().find(|node| node.key == Some(key)).map_or(State::Fail, |node| node.state());
     let mark = |figure: Traced| {

@@ -19,7 +19,7 @@ use crate::engine::{
     store::{Artifact, Published, Store},
     why,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::{
@@ -99,6 +99,7 @@ pub struct Report {
 }
 
 /// A result on its way to being checked.
+#[derive(Default)]
 pub(super) struct Case {
     pub stage: String,
     pub kind: String,
@@ -118,10 +119,16 @@ pub(super) struct Case {
 }
 
 /// What a record's signature is worth.
+#[derive(Default)]
 pub(super) enum Signed {
     Trusted(String),
-    Stranger { id: String, host: String, holds: bool },
+    Stranger {
+        id: String,
+        host: String,
+        holds: bool,
+    },
     Broken(String),
+    #[default]
     Unsigned,
 }
 
@@ -186,13 +193,20 @@ impl<'a> Auditor<'a> {
                 }
                 Ask::Missing(missing) => {
                     let told = missing.iter().map(|m| format!("{}: {}", m.slot, m.why)).collect::<Vec<_>>().join("; ");
-                    self.unknown(&stage.name, stage.kind, told)
+                    let case = self.last(names.get(&stage.name), fail("inputs", told))?;
+                    (self.cases[case].stage, self.cases[case].kind) = (stage.name.clone(), stage.kind.into());
+                    case
                 }
                 Ask::Unknown => {
                     let lacking = graph.sources(id).into_iter().filter(|of| !published.contains_key(of));
                     let lacking: Vec<&str> = lacking.map(|of| graph.stage(of).name.as_str()).collect();
-                    let told = format!("cannot be looked up: there is no result of {}", lacking.join(", "));
-                    self.unknown(&stage.name, stage.kind, told)
+                    let told = format!(
+                        "what the pipeline asks for is not known, for there is no result of {}",
+                        lacking.join(", ")
+                    );
+                    let case = self.last(names.get(&stage.name), fail("pipeline", told))?;
+                    (self.cases[case].stage, self.cases[case].kind) = (stage.name.clone(), stage.kind.into());
+                    case
                 }
             };
             place.insert(id, case);
@@ -209,6 +223,12 @@ impl<'a> Auditor<'a> {
     /// Takes in the result under a key and all that its statement says it was made from.
     pub fn key(&mut self, key: Key) -> Result<()> {
         let first = self.case(key)?;
+        let found = &self.cases[first];
+        let root = self.store.root().display();
+        ensure!(
+            found.evidence.is_some() || !found.wrong.is_empty(),
+            "key {key} has no result in {root}, and none was collected"
+        );
         self.targets.push(first);
         let mut open = vec![first];
         let mut seen = vec![first];
@@ -241,19 +261,7 @@ impl<'a> Auditor<'a> {
         if let Some(known) = self.by_key.get(&key) {
             return Ok(*known);
         }
-        let mut case = Case {
-            stage: String::new(),
-            kind: String::new(),
-            key: Some(key),
-            asked: None,
-            parameters: None,
-            evidence: None,
-            signed: Signed::Unsigned,
-            statement: None,
-            outputs: vec![],
-            inputs: vec![],
-            wrong: vec![],
-        };
+        let mut case = Case { key: Some(key), ..Case::default() };
         match Evidence::of(self.store, key) {
             Ok(evidence) => case.evidence = evidence,
             Err(error) => case.wrong.push(fail("record", format!("{error:#}"))),
@@ -279,22 +287,18 @@ impl<'a> Auditor<'a> {
         Ok(self.cases.len() - 1)
     }
 
-    /// A stage whose key cannot be known.
-    fn unknown(&mut self, stage: &str, kind: &str, told: String) -> usize {
-        self.cases.push(Case {
-            stage: stage.into(),
-            kind: kind.into(),
-            key: None,
-            asked: None,
-            parameters: None,
-            evidence: None,
-            signed: Signed::Unsigned,
-            statement: None,
-            outputs: vec![],
-            inputs: vec![],
-            wrong: vec![fail("inputs", told)],
-        });
-        self.cases.len() - 1
+    /// A stage whose key cannot be known: its last result, which is looked at all the same.
+    fn last(&mut self, key: Option<Key>, why: Check) -> Result<usize> {
+        if let Some(key) = key {
+            let case = self.case(key)?;
+            if self.cases[case].evidence.is_some() {
+                self.cases[case].inputs = self.inputs_of_record(case)?;
+                self.cases[case].wrong.push(why);
+                return Ok(case);
+            }
+        }
+        self.cases.push(Case { wrong: vec![why], ..Case::default() });
+        Ok(self.cases.len() - 1)
     }
 
     /// What the pipeline asks for has no result: never made, removed, or the pipeline was changed since.

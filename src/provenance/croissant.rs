@@ -15,6 +15,8 @@ pub struct About {
     pub license: String,
     /// Where it is found.
     pub url: String,
+    /// When its index was made: a date.
+    pub date: String,
 }
 
 /// The metadata, and the table that they speak of.
@@ -97,7 +99,7 @@ fn metadata(about: &About, header: &Header, globs: &[String], table: &str) -> Va
         "version": "1.0.0",
         "citeAs": format!("{}, images.jsonl with SHA-256 {}", about.name, digest::sha256(table.as_bytes())),
         "creator": { "@type": "sc:Organization", "name": "whoever made the images; the metadata are caco's" },
-        "datePublished": "1970-01-01",
+        "datePublished": about.date,
         "distribution": [
             {
                 "@type": "cr:FileObject", "@id": "images.jsonl", "name": "images.jsonl",
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_index_becomes_a_table_and_its_description() {
-        let about = About { name: "pets".into(), license: "l".into(), url: "u".into() };
+        let about = About { name: "pets".into(), license: "l".into(), url: "u".into(), date: "2020-02-02".into() };
         let found = of_index(INDEX, &about).unwrap();
         assert_eq!(found.table.lines().count(), 2);
         assert!(found.table.contains(r#""label":"cat dog""#));

@@ -17,6 +17,7 @@ mod model;
 #[cfg(feature = "torch")]
 mod parity;
 mod project;
+mod provenance;
 #[cfg(feature = "torch")]
 mod reference;
 mod signals;
