@@ -149,7 +149,7 @@ pub(super) enum From {
 /// Looks at results.
 pub struct Auditor<'a> {
     pub(super) store: &'a Store,
-    trust: &'a Trust,
+    pub(super) trust: &'a Trust,
     pub(super) cache: &'a stat::Cache,
     pub(super) cases: Vec<Case>,
     by_key: HashMap<Key, usize>,

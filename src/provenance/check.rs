@@ -3,7 +3,7 @@
 use super::{
     audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail},
     evidence::{self, Evidence},
-    figures,
+    figures, rerun,
     statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
 };
 use crate::engine::{
@@ -83,9 +83,13 @@ pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<V
         checks.push(collected("outputs"));
         return Ok(checks);
     }
-    checks.push(outputs(auditor, case, counter));
+    let outputs = outputs(auditor, case, counter);
+    // Nothing is computed from bytes that are not what they should be.
+    let sound = outputs.state == State::Pass;
+    checks.push(outputs);
     checks.extend(byproducts(case, evidence)?);
-    checks.extend(figures(auditor, case));
+    checks.extend(sound.then(|| figures(auditor, case)).flatten());
+    checks.extend(reruns(auditor, evidence)?);
     if !evidence.others.is_empty() {
         let others = evidence.others.join(", ");
         let told = format!("other records of other bytes stand under this key: {others}; see `caco divergences`");
@@ -403,7 +407,8 @@ fn figures(auditor: &Auditor, case: &Case) -> Option<Check> {
             let input = case.inputs.iter().find(|input| input.slot == slot)?;
             let From::Output { case, output } = &input.from else { return None };
             let output = auditor.cases[*case].outputs.iter().find(|o| *o.name == **output)?;
-            Some(auditor.store.object(output.blake3))
+            let path = auditor.store.object(output.blake3);
+            digest_of(&path, auditor.cache).is_ok_and(|(found, _)| found == output.blake3).then_some(path)
         };
         return Some(told(figures::comparison(&parameters, &input, &object)));
     }
@@ -414,6 +419,23 @@ fn figures(auditor: &Auditor, case: &Case) -> Option<Check> {
         return None;
     }
     Some(told(figures::metrics(&predictions, &metrics)))
+}
+
+/// What trusted reruns of the result showed.
+fn reruns(auditor: &Auditor, evidence: &Evidence) -> Result<Option<Check>> {
+    let found = rerun::verdicts(auditor.store, evidence.key, auditor.trust)?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let count = |result: &str| found.iter().filter(|verdict| verdict.result == result).count();
+    let (same, near) = (count("PASSED"), count("WARNED"));
+    let state = if same == found.len() { State::Pass } else { State::Note };
+    let told = format!(
+        "run again {} times: {same} with identical bytes, {near} within the tolerance, {} otherwise",
+        found.len(),
+        found.len() - same - near
+    );
+    Ok(Some(Check { check: "rerun", state, told }))
 }
 
 fn told(found: Result<String, Vec<String>>) -> Check {

@@ -79,7 +79,7 @@ fn compute(
 ) -> Result<(usize, Vec<String>)> {
     let parameters: Compare =
         serde_json::from_str(parameters).context("its parameters are not those of a comparison")?;
-    let input = |slot: &str| input(slot).with_context(|| format!("input {slot} cannot be read"));
+    let input = |slot: &str| input(slot).with_context(|| format!("the bytes of input {slot} do not hold"));
     let computed = assemble::compare(&parameters, &input)?;
     let path = output("json").context("it has no output json")?;
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -116,5 +116,77 @@ fn differences(place: &str, a: &Value, b: &Value, told: &mut dyn FnMut(&str, &Va
         }
         _ if a == b => {}
         _ => told(place, a, b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::{Dtype, serialize, tensor::TensorView};
+    use std::collections::HashMap;
+
+    /// Answers of an evaluation, and the metrics that follow, as two files.
+    fn evaluation(folder: &Path, name: &str, answers: &[i64]) -> [PathBuf; 2] {
+        let bytes = |values: &[i64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let (labels, answers) = (bytes(&[0, 1, 1, 0]), bytes(answers));
+        let tensors = [
+            ("labels", TensorView::new(Dtype::I64, vec![4], &labels).unwrap()),
+            ("answers", TensorView::new(Dtype::I64, vec![4, 1], &answers).unwrap()),
+        ];
+        let said = [("evaluation", "knn"), ("split", "test"), ("images", "ab"), ("classes", r#"["a","b"]"#)];
+        let mut said: HashMap<String, String> = said.map(|(name, value)| (name.into(), value.into())).into();
+        said.insert("figures".into(), r#"["top1","mean_per_class"]"#.into());
+        let paths = [".safetensors", ".jsonl"].map(|ending| folder.join(format!("{name}{ending}")));
+        fs::write(&paths[0], serialize(tensors, Some(said)).unwrap()).unwrap();
+        metric::write(&paths[1], &Predictions::read(&paths[0]).unwrap().metrics()).unwrap();
+        paths
+    }
+
+    #[test]
+    fn a_metric_that_does_not_follow_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let [predictions, stored] = evaluation(folder.path(), "a", &[0, 1, 0, 0]);
+        assert_eq!(metrics(&predictions, &stored).unwrap(), "top1, mean_per_class follow from 4 predictions");
+        let text = fs::read_to_string(&stored).unwrap();
+        fs::write(&stored, text.replacen("0.75", "0.95", 1)).unwrap();
+        assert!(metrics(&predictions, &stored).unwrap_err()[0].contains("is 0.95 there, the predictions give 0.75"));
+        fs::write(&stored, text.lines().next().unwrap()).unwrap();
+        assert!(metrics(&predictions, &stored).unwrap_err()[0].contains("mean_per_class on test is not there"));
+    }
+
+    #[test]
+    fn a_comparison_that_does_not_follow_is_told_and_so_is_a_form_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [("0.0", [0, 1, 0, 0]), ("1.0", [0, 1, 1, 0])]
+            .map(|(slot, answers)| (slot, evaluation(folder.path(), slot, &answers)));
+        let input = |slot: &str| {
+            let (found, [predictions, metrics]) = files.iter().find(|(name, _)| slot.starts_with(name))?;
+            Some(if slot == *found { metrics.clone() } else { predictions.clone() })
+        };
+        let parameters =
+            r#"{"baseline": "base", "rows": [{"name": "base", "results": ["a"]}, {"name": "ours", "results": ["b"]}]}"#;
+        let compare: Compare = serde_json::from_str(parameters).unwrap();
+        let made = assemble::compare(&compare, &|slot| Ok(input(slot).unwrap())).unwrap();
+        let output = |name: &str| Some(folder.path().join(name));
+        for (name, (_, text)) in ["json", "markdown", "csv", "latex"].iter().zip(made.files().unwrap()) {
+            fs::write(output(name).unwrap(), text).unwrap();
+        }
+        assert!(comparison(parameters, &input, &output).unwrap().starts_with("4 figures follow"));
+        let spoil = |name: &str, from: &str, to: &str| {
+            let path = output(name).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let faults = comparison(parameters, &input, &output).unwrap_err();
+            fs::write(&path, text).unwrap();
+            faults
+        };
+        let faults = spoil("markdown", "100.0", "99.0");
+        assert!(faults.len() == 1 && faults[0].contains("is not the markdown form"), "{faults:?}");
+        let faults = spoil("json", "\"value\": 0.75", "\"value\": 0.85");
+        assert!(
+            faults[0].contains("lines[0].cells[0].measured.value is 0.85 there, the predictions give 0.75"),
+            "{faults:?}"
+        );
     }
 }

@@ -128,16 +128,16 @@ fn without_a_place_for_keys_the_way_out_is_named() {
     let homeless = run(&|_| ());
     assert!(homeless.code == 1 && homeless.err.contains("set CACO_KEYS to a folder"), "{}", homeless.err);
     project.write("file", "");
-    let closed = run(&|command| drop(command.env("HOME", project.path().join("file"))));
+    let closed = run(&|command| _ = command.env("HOME", project.path().join("file")));
     assert!(closed.code == 1 && closed.err.contains("cannot make a signing key in"), "{}", closed.err);
     assert!(closed.err.contains("set CACO_KEYS to a folder that can be written"), "{}", closed.err);
     let home = project.path().join("home");
-    assert_eq!(run(&|command| drop(command.env("HOME", &home))).code, 0);
+    assert_eq!(run(&|command| _ = command.env("HOME", &home)).code, 0);
     let key = home.join(".config/caco/keys/signing.pem");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     project.edit("same", "other");
-    let open = run(&|command| drop(command.env("HOME", &home)));
+    let open = run(&|command| _ = command.env("HOME", &home));
     assert!(open.code == 1 && open.err.contains("mode 0644") && open.err.contains("chmod 600"), "{}", open.err);
 }
 
