@@ -3,7 +3,7 @@
 use super::{
     display::Display,
     programs::Here,
-    run::{heed, memory_gib, signer},
+    run::{attester, heed, memory_gib, signer},
 };
 use crate::{
     engine::{
@@ -13,10 +13,7 @@ use crate::{
         signals::Signals,
         store::{Published, Store},
     },
-    provenance::{
-        attester::Attester,
-        rerun::{Rerun, Verdict},
-    },
+    provenance::rerun::{Rerun, Verdict},
 };
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -123,7 +120,7 @@ fn run(
     };
     let display = Display::new(graph, &plan);
     let programs = Here { device: device.into() };
-    let attester = Attester::new(signer()?, &graph.pipeline);
+    let attester = attester(graph)?;
     let runner = Runner::new(graph, scratch, plan, forced, &programs, options, signals).attested(&attester);
     let outcome = runner.run(&mut |event| display.event(&event))?;
     display.finish();

@@ -102,7 +102,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         std::mem::forget(plan);
         Outcome { hits, ..Outcome::default() }
     } else {
-        let attester = Attester::new(signer()?, &graph.pipeline);
+        let attester = attester(&graph)?;
         let runner = Runner::new(&graph, &store, plan, forced, &programs, options(args), &signals);
         let outcome = runner.attested(&attester).run(&mut |event| display.event(&event))?;
         results.extend(outcome.results.iter().map(|(id, published)| (*id, published.key)));
@@ -117,6 +117,12 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     // The process ends here; taking a hundred thousand stages apart first is work for nothing.
     std::mem::forget(graph);
     done
+}
+
+/// Signs for what a run makes.
+pub(super) fn attester(graph: &Graph) -> Result<Attester> {
+    let signer = signer()?;
+    Ok(Attester::new(signer, Keyring::locate()?.trust_in()?, &graph.pipeline))
 }
 
 /// The key that signs for what is made; a first one is told of.

@@ -3,7 +3,7 @@
 
 use super::{listing::Content, publish::Finished, store::Pending};
 use crate::spec::pipeline::{Pipeline, Stage};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A result that is about to be published.
 #[derive(Debug)]
@@ -24,4 +24,7 @@ pub struct Made<'m> {
 pub trait Attest: Sync {
     /// The text of `attestation.json`. Err: why there can be none; the result is not published then.
     fn attest(&self, made: &Made) -> Result<String, String>;
+    /// Whether the record in this folder, of the same bytes as a result that was just made again, holds by itself. One that
+    /// does not makes room for the new one.
+    fn holds(&self, record: &Path) -> bool;
 }

@@ -188,6 +188,8 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     if let Some(attest) = attest {
         let made = Made { pipeline: &graph.pipeline, stage, finished, result: &pending, outside: &outside };
         pending.attestation = Some(attest.attest(&made)?);
+        let before = store.result(pending.key).join(&*pending.record_name());
+        pending.supersedes = before.exists() && !attest.holds(&before);
     }
     Ok(pending)
 }

@@ -1,8 +1,10 @@
 //! Signs for results as they are published.
 
 use super::{
+    check,
     envelope::Envelope,
-    keyring::{self, Signer},
+    evidence::Evidence,
+    keyring::{self, Signer, Trust},
     source::Source,
     statement::{
         BUILD_TYPE, BUILDER, Builder, Definition, Descriptor, Details, External, Internal, LISTING, Metadata,
@@ -35,6 +37,7 @@ const CARGO_LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Carg
 /// Signs, for the length of a run.
 pub struct Attester {
     signer: Signer,
+    trust: Trust,
     /// Reads the working tree's state while the first stages run.
     reader: Mutex<Option<JoinHandle<Option<Source>>>>,
     source: OnceLock<Option<Source>>,
@@ -46,12 +49,13 @@ pub struct Attester {
 
 impl Attester {
     /// Signs for the results of this pipeline.
-    pub fn new(signer: Signer, pipeline: &Pipeline) -> Attester {
+    pub fn new(signer: Signer, trust: Trust, pipeline: &Pipeline) -> Attester {
         let path = pipeline.path.clone();
         let reader = std::thread::Builder::new().spawn(move || Source::of(&path)).ok();
         let text = pipeline.sources.first().map_or("", |source| source.text.as_str());
         Attester {
             signer,
+            trust,
             reader: Mutex::new(reader),
             source: OnceLock::new(),
             pipeline: Descriptor::of_bytes("pipeline", text.as_bytes()).at(format!("file:{}", pipeline.path.display())),
@@ -160,6 +164,10 @@ impl Attest for Attester {
     fn attest(&self, made: &Made) -> std::result::Result<String, String> {
         let statement = self.statement(made).map_err(|e| format!("it cannot be signed for: {e:#}"))?;
         Ok(Envelope::seal(statement.text().as_bytes(), &self.signer).text() + "\n")
+    }
+
+    fn holds(&self, record: &Path) -> bool {
+        Evidence::of_folder(record).is_some_and(|evidence| check::record_holds(evidence, &self.trust))
     }
 }
 

@@ -387,7 +387,8 @@ pub(super) fn fail(check: &'static str, told: String) -> Check {
     Check { check, state: State::Fail, told }
 }
 
-fn signature(evidence: &Evidence, trust: &Trust) -> (Signed, Option<Statement<Provenance>>) {
+/// What a record's signature is worth, and what was signed.
+pub(super) fn signature(evidence: &Evidence, trust: &Trust) -> (Signed, Option<Statement<Provenance>>) {
     let envelope = match evidence.envelope() {
         Ok(Some(envelope)) => envelope,
         Ok(None) => return (Signed::Unsigned, None),

@@ -1,7 +1,8 @@
 //! What is checked of one result. Each check tells where it looked, what it found, and what should be.
 
+use super::keyring::Trust;
 use super::{
-    audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail},
+    audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail, signature as signature_of},
     evidence::{self, Evidence},
     figures, rerun,
     statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
@@ -61,6 +62,21 @@ fn check(name: &'static str, faults: Vec<String>, told: impl FnOnce() -> String)
 
 fn collected(name: &'static str) -> Check {
     Check { check: name, state: State::Collected, told: "the bytes were collected by `caco cache gc`".into() }
+}
+
+/// Whether a record holds by itself: signature, texts, log and by-products. Neither outputs nor inputs are looked at.
+pub(super) fn record_holds(evidence: Evidence, trust: &Trust) -> bool {
+    let (signed, statement) = signature_of(&evidence, trust);
+    let Some(said) = &statement else { return false };
+    let case = Case { key: Some(evidence.key), statement: statement.clone(), signed, ..Case::default() };
+    let checks = [
+        Some(signature(&case, &evidence)),
+        Some(statement_fits(&case, &evidence, said)),
+        Some(record(&case, &evidence)),
+        Some(key_fits(&case, &evidence)),
+        byproducts(&case, &evidence).unwrap_or_else(|error| Some(fail("log", error.to_string()))),
+    ];
+    checks.iter().flatten().all(|check| check.state == State::Pass)
 }
 
 /// Everything that is checked of a result.

@@ -56,6 +56,16 @@ impl Evidence {
         Ok(Some(Evidence { key, record, others, collected: true, dangling: None, files: Files::Kept(files) }))
     }
 
+    /// The record in a folder, which lies in that of its key. None: there is none.
+    pub fn of_folder(folder: &Path) -> Option<Evidence> {
+        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_string());
+        let above = folder.parent()?;
+        let key = format!("{}{}", name(above.parent()?)?, name(above)?).parse().ok()?;
+        let (record, files) = (name(folder)?.into(), Files::Folder(folder.into()));
+        let evidence = Evidence { key, record, others: vec![], collected: false, dangling: None, files };
+        folder.is_dir().then_some(evidence)
+    }
+
     /// One certain record of a key. None: it is not there.
     pub fn of_record(store: &Store, key: Key, record: &str) -> Result<Option<Evidence>> {
         let folder = store.result(key).join(record);

@@ -517,6 +517,12 @@ fn a_record_of_an_older_caco_is_told_as_unsigned_and_signed_when_it_runs_again()
     assert!(audit.code == 1 && audit.out.contains("unsigned (made by an older caco"), "{}", audit.out);
     assert_eq!(project.run(&["--force", "list", "list"]), ["list"]);
     project.ok(&["audit", "p.ron"]);
+    // So is one that was tampered with. One that holds stays.
+    flip(&folder(&project, "train").join("log"));
+    let before = fs::read(folder(&project, "list").join("attestation.json")).unwrap();
+    project.run(&["--force", "list", "--force", "train", "train"]);
+    assert_eq!(fs::read(folder(&project, "list").join("attestation.json")).unwrap(), before);
+    project.ok(&["audit", "p.ron"]);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Pending {
     pub record: serde_json::Value,
     /// The signed statement about it.
     pub attestation: Option<String>,
+    /// Whether it takes the place of a record of the same bytes.
+    pub supersedes: bool,
     /// Its log, moved into the record.
     pub log: Option<PathBuf>,
     /// Its by-products, moved into the record.
@@ -48,6 +50,7 @@ impl Pending {
             outputs: vec![],
             record: serde_json::Value::Null,
             attestation: None,
+            supersedes: false,
             log: None,
             byproducts: None,
             fresh: vec![],
@@ -62,6 +65,11 @@ impl Pending {
             ("record.json", format!("{:#}\n", self.record)),
             ("manifest.json", manifest + "\n"),
         ]
+    }
+
+    /// The name of its record.
+    pub fn record_name(&self) -> Box<str> {
+        self.manifest().record()
     }
 
     fn manifest(&self) -> Manifest {
@@ -165,12 +173,12 @@ impl Store {
     /// Renames the record's folder into place and lets it stand for the key, unless another one already does.
     fn reveal(&self, pending: &Pending, aside: &Path) -> Result<Committed> {
         let folder = self.result(pending.key);
-        let record = pending.manifest().record();
+        let record = pending.record_name();
         let before = self.current(pending.key)?;
         match fs::rename(aside, folder.join(&*record)) {
             Ok(()) => {}
-            // The same bytes were published before, and nobody signed for them: now somebody does.
-            Err(_) if pending.attestation.is_some() && is_unsigned(&folder.join(&*record)) => {
+            // The same bytes were published before, by a record that nobody signed or that was tampered with.
+            Err(_) if pending.supersedes && folder.join(&*record).is_dir() => {
                 self.replace(&folder.join(&*record), aside)?;
             }
             // The same bytes were published before: that record stays.
