@@ -208,7 +208,10 @@ fn byproducts(result: &Pending) -> Result<Vec<Descriptor>> {
     let mut found: Vec<Descriptor> =
         result.texts().iter().map(|(name, text)| Descriptor::of_bytes(*name, text.as_bytes())).collect();
     if let Some(log) = &result.log {
-        match Descriptor::of_file("log", log) {
+        // Most programs say nothing.
+        let empty = fs::metadata(log).is_ok_and(|meta| meta.len() == 0);
+        let log_sum = || if empty { Ok(Descriptor::of_bytes("log", b"")) } else { Descriptor::of_file("log", log) };
+        match log_sum() {
             Ok(descriptor) => found.push(descriptor),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", log.display())),

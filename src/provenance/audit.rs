@@ -155,7 +155,7 @@ pub struct Auditor<'a> {
     by_key: HashMap<Key, usize>,
     targets: Vec<usize>,
     /// Every output in the store, by digest. Made when first needed.
-    outputs: Option<HashMap<Digest, (Key, String)>>,
+    outputs: Option<HashMap<Digest, Vec<(Key, String)>>>,
 }
 
 impl<'a> Auditor<'a> {
@@ -332,25 +332,21 @@ impl<'a> Auditor<'a> {
                 .map(|(slot, d)| self.input(slot, d))
                 .collect();
         }
+        let key = self.cases[case].key;
         let preimage = self.cases[case].evidence.as_ref().map(|evidence| evidence.read("preimage.json")).transpose()?;
         let preimage = preimage.flatten().and_then(|text| serde_json::from_slice::<Preimage>(&text).ok());
         let slots = preimage.map(|preimage| preimage.inputs).unwrap_or_default();
-        slots.into_iter().map(|(slot, digest)| Ok(Input { slot, stated: None, from: self.holder(digest)? })).collect()
+        slots
+            .into_iter()
+            .map(|(slot, digest)| Ok(Input { slot, stated: None, from: self.holder(digest, key)? }))
+            .collect()
     }
 
     fn input(&mut self, slot: &str, dependency: &Descriptor) -> Result<Input> {
         let stated = dependency.blake3();
         let key = dependency.noted("key").and_then(|key| key.parse::<Key>().ok());
         let from = match (key, dependency.noted("output"), dependency.uri.as_deref()) {
-            (Some(key), Some(output), _) => {
-                let case = self.case(key)?;
-                let gone = self.cases[case].evidence.is_none();
-                // Another result may hold the same bytes: what ran again came out equal.
-                match stated.filter(|_| gone).map(|digest| self.holder(digest)).transpose()? {
-                    Some(From::Output { case, output }) => From::Output { case, output },
-                    _ => From::Output { case, output: output.into() },
-                }
-            }
+            (Some(key), Some(output), _) => From::Output { case: self.case(key)?, output: output.into() },
             (_, _, Some(uri)) if uri.starts_with("file://") => self.data(Path::new(&uri["file://".len()..])),
             _ => From::Nowhere,
         };
@@ -362,19 +358,20 @@ impl<'a> Auditor<'a> {
         From::Data { path: path.into(), found: found.map_err(|e| e.to_string()) }
     }
 
-    /// A result of this store that has an output of this digest.
-    fn holder(&mut self, digest: Digest) -> Result<From> {
+    /// Another result of this store that has an output of this digest: nothing was signed that names the one that was read.
+    fn holder(&mut self, digest: Digest, reader: Option<Key>) -> Result<From> {
         if self.outputs.is_none() {
-            let mut outputs = HashMap::new();
+            let mut outputs: HashMap<Digest, Vec<(Key, String)>> = HashMap::new();
             for key in self.store.keys()? {
                 let Some(evidence) = Evidence::of(self.store, key)? else { continue };
                 for output in evidence.manifest().map(|manifest| manifest.outputs).unwrap_or_default() {
-                    outputs.entry(output.blake3).or_insert((key, output.name.to_string()));
+                    outputs.entry(output.blake3).or_default().push((key, output.name.to_string()));
                 }
             }
             self.outputs = Some(outputs);
         }
-        let found = self.outputs.as_ref().and_then(|outputs| outputs.get(&digest)).cloned();
+        let holders = self.outputs.as_ref().and_then(|outputs| outputs.get(&digest));
+        let found = holders.and_then(|holders| holders.iter().find(|(key, _)| Some(*key) != reader)).cloned();
         Ok(match found {
             Some((key, output)) => From::Output { case: self.case(key)?, output },
             None => From::Nowhere,

@@ -447,8 +447,8 @@ fn reruns(auditor: &Auditor, evidence: &Evidence) -> Result<Option<Check>> {
     let (same, near) = (count("PASSED"), count("WARNED"));
     let state = if same == found.len() { State::Pass } else { State::Note };
     let told = format!(
-        "run again {} times: {same} with identical bytes, {near} within the tolerance, {} otherwise",
-        found.len(),
+        "{} by the signed test results: {same} with identical bytes, {near} within the tolerance, {} otherwise",
+        if found.len() == 1 { "1 rerun".into() } else { format!("{} reruns", found.len()) },
         found.len() - same - near
     );
     Ok(Some(Check { check: "rerun", state, told }))

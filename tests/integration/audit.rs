@@ -450,6 +450,15 @@ fn every_tampering_is_found_and_its_place_is_named() {
 }
 
 #[test]
+fn ticks_and_crosses_are_shown_as_a_tree() {
+    let project = project();
+    flip(&folder(&project, "train").join("log"));
+    let audit = project.caco(&["audit", "p.ron"]).out;
+    let (tree, rest) = audit.split_once(" read in ").unwrap();
+    insta::assert_snapshot!(format!("{tree} read in SECONDS{}", &rest[rest.find(" s: ").unwrap()..]));
+}
+
+#[test]
 fn a_tampering_is_found_from_the_key_alone_too() {
     let project = project();
     let key = key(&project, "report");
@@ -467,6 +476,17 @@ fn a_tampering_is_found_from_the_key_alone_too() {
     assert_eq!(names, ["inputs", "outputs"]);
     assert!(failed[0]["told"].as_str().unwrap().contains("data now holds"));
     assert_eq!(report["passes"], false);
+}
+
+#[test]
+fn a_removed_ancestor_is_missed_from_the_key_alone_even_where_others_hold_its_bytes() {
+    let project = project();
+    // `model/weights` aside, `report` holds the bytes of the metrics that it read.
+    let (report, eval) = (key(&project, "report"), folder(&project, "eval"));
+    fs::remove_dir_all(eval.parent().unwrap()).unwrap();
+    let audit = project.caco(&["audit", &report]);
+    assert!(audit.code == 1 && audit.out.contains("input p: metrics of"), "{}", audit.out);
+    assert!(audit.out.contains("is gone"), "{}", audit.out);
 }
 
 #[test]

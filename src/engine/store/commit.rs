@@ -185,12 +185,19 @@ impl Store {
             Err(_) if folder.join(&*record).is_dir() => fs::remove_dir_all(aside).at("remove", aside)?,
             Err(e) => return Err(e).at("publish", &folder),
         }
+        let first = before.is_none();
         let diverges = before.filter(|before| *before != record);
         let whole =
             |record: &str| self.read_manifest(pending.key, record).is_ok_and(|m| m.is_some_and(|m| self.is_whole(&m)));
         // Nothing is preferred silently: the older record stands until somebody decides, as long as it is whole.
         let standing = match &diverges {
             Some(before) if whole(before) => before.clone(),
+            // Cut short by a crash, this file would name no record, and be written again by whoever reads it.
+            None if first => {
+                let current = folder.join("current");
+                fs::write(&current, record.as_bytes()).at("write", &current)?;
+                record.clone()
+            }
             _ => {
                 write_aside(&folder.join("current"), record.as_bytes())?;
                 record.clone()
