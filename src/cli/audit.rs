@@ -66,6 +66,7 @@ pub fn main(args: &AuditArgs, store: &StoreArgs) -> Result<ExitCode> {
         Target::Keys(keys) => keys.iter().try_for_each(|key| auditor.key(*key))?,
     }
     let report = auditor.report()?;
+    let summary = tree::summary(&report, begun.elapsed().as_secs_f64());
     let rerun = match (&target, args.rerun && report.passes()) {
         (Target::Stages(graph, ids), true) => again::stages(graph, ids, &store, &args.device)?,
         (Target::Keys(_), true) => {
@@ -73,7 +74,7 @@ pub fn main(args: &AuditArgs, store: &StoreArgs) -> Result<ExitCode> {
         }
         (_, false) => vec![],
     };
-    tell(&report, &rerun, begun, args.json)
+    tell(&report, &rerun, &summary, args.json)
 }
 
 /// A file that `caco cite` wrote: it is checked by itself.
@@ -97,8 +98,7 @@ fn bundle(path: &Path, json: bool) -> Result<ExitCode> {
     Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn tell(report: &Report, rerun: &[Again], begun: Instant, json: bool) -> Result<ExitCode> {
-    let summary = tree::summary(report, begun.elapsed().as_secs_f64());
+fn tell(report: &Report, rerun: &[Again], summary: &str, json: bool) -> Result<ExitCode> {
     let passes = report.passes() && rerun.iter().all(Again::passes);
     if json {
         print_json(&serde_json::json!({ "passes": passes, "summary": summary, "report": report, "rerun": rerun }))?;

@@ -6,7 +6,7 @@ use super::{
     envelope::{Envelope, Verdict},
     evidence::{Evidence, provenance},
     keyring::{Signer, Trust},
-    statement::{Descriptor, Statement},
+    statement::{Descriptor, Provenance, Statement},
 };
 use crate::{
     engine::{key::Key, store::Store},
@@ -80,6 +80,26 @@ pub fn is_bundle(path: &Path) -> bool {
     text.split(|b| *b == b'\n').next().is_some_and(|line| Envelope::parse(line).is_ok())
 }
 
+/// The statement of each step, with its line.
+type Steps = HashMap<Key, (usize, Statement<Provenance>)>;
+
+fn source_of(dependency: &Descriptor) -> Option<Key> {
+    dependency.noted("key")?.parse().ok()
+}
+
+/// These results and all that they were made from.
+fn reached(results: &[Key], steps: &Steps) -> HashSet<Key> {
+    let (mut open, mut seen) = (results.to_vec(), HashSet::new());
+    while let Some(key) = open.pop() {
+        if seen.insert(key)
+            && let Some((_, statement)) = steps.get(&key)
+        {
+            open.extend(statement.predicate.build_definition.resolved_dependencies.iter().filter_map(source_of));
+        }
+    }
+    seen
+}
+
 /// Checks a bundle: every signature, every key against its preimage, and that each input of a step is an output of another
 /// or data from outside.
 pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
@@ -97,7 +117,7 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
         Err(error) => faults.push(format!("line {n}: {error:#}")),
     };
     judge(1, &first, &mut faults);
-    let mut steps = HashMap::new();
+    let mut steps = Steps::new();
     for (i, line) in lines.enumerate() {
         let n = i + 2;
         let envelope = Envelope::parse(line.as_bytes()).with_context(|| format!("line {n}"))?;
@@ -110,7 +130,8 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
         steps.insert(external.key, (n, statement));
     }
     ensure!(!steps.is_empty(), "it holds no step");
-    for (n, statement) in steps.values() {
+    let needed = reached(&cited.predicate.results, &steps);
+    for (key, (n, statement)) in &steps {
         let definition = &statement.predicate.build_definition;
         let stated: HashMap<&str, &Descriptor> =
             definition.resolved_dependencies.iter().filter_map(|d| Some((d.noted("slot")?, d))).collect();
@@ -119,13 +140,15 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
                 faults.push(format!("line {n}: nothing tells where its input {slot} came from"));
                 continue;
             };
-            let key = dependency.noted("key").and_then(|key| key.parse::<Key>().ok());
+            let source = source_of(dependency);
+            // Of the table that shows the figure, the other figures are left out.
+            let whole = needed.contains(key);
             let made = |key: &Key| {
                 steps.get(key).is_some_and(|(_, source)| source.subject.iter().any(|s| s.blake3() == Some(*digest)))
             };
             if dependency.blake3() != Some(*digest) {
                 faults.push(format!("line {n}: its input {slot} is not the one that its key says"));
-            } else if key.is_some_and(|key| !made(&key)) {
+            } else if source.is_some_and(|source| !made(&source) && (whole || steps.contains_key(&source))) {
                 faults.push(format!("line {n}: no step here made its input {slot}"));
             }
         }
