@@ -32,4 +32,4 @@ lint: libtorch ## what CI holds: formatting and clippy
 	$(CARGO) clippy --release --all-targets --no-default-features -- -D warnings
 
 clean-cache: ## remove every result
-	rm -rf cache/objects cache/results cache/work cache/lock cache/locks cache/uses cache/trees cache/hosts cache/names cache/runs cache/listings cache/quarantine cache/VERSION cache/last.json
+	rm -rf cache/objects cache/results cache/work cache/lock cache/locks cache/uses cache/trees cache/hosts cache/names cache/runs cache/listings cache/quarantine cache/collected cache/divergences cache/verdicts cache/VERSION cache/last.json

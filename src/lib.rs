@@ -15,6 +15,8 @@ pub mod job;
 pub mod metric;
 #[cfg(feature = "torch")]
 pub mod model;
+pub mod predictions;
+pub mod provenance;
 #[cfg(feature = "torch")]
 pub mod pth;
 pub mod report;

@@ -10,6 +10,8 @@ mod engine;
 mod interval;
 mod job;
 mod metric;
+mod predictions;
+mod provenance;
 mod report;
 mod rng;
 mod score;

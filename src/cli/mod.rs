@@ -1,22 +1,30 @@
 //! The command line: one file a command. Data goes to stdout, talk to stderr.
 
+mod again;
+mod audit;
 mod bench;
 mod cache;
 mod check;
+mod cite;
 mod code;
 mod completions;
+mod croissant;
 mod diff;
+mod divergences;
 mod doctor;
 mod embed;
 mod explain;
+mod figures;
 mod get;
 mod graph;
 mod history;
+mod keys;
 mod log;
 mod man;
 mod open;
 mod plan;
 mod programs;
+mod ro_crate;
 mod run;
 mod show;
 mod sweep;
@@ -112,6 +120,19 @@ enum Command {
     Code(code::CodeArgs),
     /// What two results differ in: what was asked for, and the bytes
     Diff(diff::DiffArgs),
+    /// Can results be believed? Signatures, keys, inputs, bytes and figures of all they were made from
+    Audit(audit::AuditArgs),
+    /// Keys that were seen with different bytes: every record, and which one stands
+    Divergences(divergences::DivergencesArgs),
+    /// From a figure of the table to the results, code and data it came from, as text and as a file for a paper
+    Cite(cite::CiteArgs),
+    /// Pack a run as an RO-Crate: results, signed statements, logs, and what led to what
+    #[command(name = "crate")]
+    Crate(ro_crate::CrateArgs),
+    /// Describe a data set as Croissant 1.1 metadata, read off its index
+    Croissant(croissant::CroissantArgs),
+    /// Make, list and trust the keys that sign results
+    Keys(keys::KeysArgs),
     /// Verify, collect, list, pin and copy results
     Cache(cache::CacheArgs),
     /// Explain a stage kind: every field with its type, default and meaning
@@ -149,6 +170,12 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Code(args) => code::main(&args),
         Command::Diff(args) => diff::main(&args, &cli.store),
+        Command::Audit(args) => audit::main(&args, &cli.store),
+        Command::Keys(args) => keys::main(&args, &cli.store),
+        Command::Divergences(args) => divergences::main(&args, &cli.store),
+        Command::Cite(args) => cite::main(&args, &cli.store),
+        Command::Crate(args) => ro_crate::main(&args, &cli.store),
+        Command::Croissant(args) => croissant::main(&args, &cli.store),
         Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Explain(args) => explain::main(&args),
         Command::Completions(args) => completions::main(&args),

@@ -126,6 +126,14 @@ fn last(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {
     load(&path, &overlay).with_context(|| format!("the pipeline that was run last ({})", path.display()))
 }
 
+/// Opens a store that is there.
+pub fn existing(args: &StoreArgs) -> Result<Store> {
+    if !args.cache.join("VERSION").exists() {
+        bail!("{} is no store: it holds no VERSION; name one with --cache or CACO_CACHE", args.cache.display());
+    }
+    store(args)
+}
+
 /// Opens the store.
 pub fn store(args: &StoreArgs) -> Result<Store> {
     Ok(Store::open(&args.cache)?)

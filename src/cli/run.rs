@@ -20,6 +20,10 @@ use crate::engine::{
     signals::Signals,
     store::Store,
 };
+use crate::provenance::{
+    attester::Attester,
+    keyring::{Keyring, Signer},
+};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::{
@@ -101,6 +105,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         std::mem::forget(plan);
         Outcome { hits, ..Outcome::default() }
     } else {
+        let attester = attester(&graph)?;
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             tell_estimate(&store, &costs.estimate(&graph), args.quiet);
             let options = options(args);
@@ -108,7 +113,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
             let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
             let mut display = Display::new(&graph, costs, share, manner);
             let runner = Runner::new(&graph, &store, plan, forced, &programs, options.clone(), &signals);
-            runner.run(&mut |event| {
+            runner.attested(&attester).run(&mut |event| {
                 journal.event(&graph, &event);
                 display.event(&event);
             })
@@ -131,6 +136,22 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     // The process ends here; taking a hundred thousand stages apart first is work for nothing.
     std::mem::forget(graph);
     done
+}
+
+/// Signs for what a run makes.
+pub(super) fn attester(graph: &Graph) -> Result<Attester> {
+    let signer = signer()?;
+    Ok(Attester::new(signer, Keyring::locate()?.trust_in()?, &graph.pipeline))
+}
+
+/// The key that signs for what is made; a first one is told of.
+pub(super) fn signer() -> Result<Signer> {
+    let ring = Keyring::locate()?;
+    let (signer, made) = ring.signer_or_new()?;
+    if made {
+        eprintln!("made a key that signs results: {} ({})", &signer.id()[..16], ring.folder().display());
+    }
+    Ok(signer)
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.
@@ -202,21 +223,21 @@ fn options(args: &RunArgs) -> Options {
 }
 
 /// The folders that hold the project: where caco was started, and where the pipeline file lies.
-fn project(graph: &Graph) -> Vec<PathBuf> {
+pub(super) fn project(graph: &Graph) -> Vec<PathBuf> {
     let file = std::path::absolute(&graph.pipeline.path).unwrap_or_default();
     let beside = file.parent().map(Path::to_path_buf);
     std::env::current_dir().into_iter().chain(beside).collect()
 }
 
 /// The machine's memory.
-fn memory_gib() -> f64 {
+pub(super) fn memory_gib() -> f64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib =
         text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
     kib.map_or(f64::MAX, |kib| kib / (1024.0 * 1024.0))
 }
 
-fn heed(signals: &Arc<Signals>) -> Result<()> {
+pub(super) fn heed(signals: &Arc<Signals>) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let signals = signals.clone();
         // SAFETY: the handler stores two atomics.
@@ -298,10 +319,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
         if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
             let path = store.object(output.blake3);
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            print(&format!(
-                "\n{}\n",
-                serde_json::from_str::<crate::report::comparison::Comparison>(&text)?.terminal()
-            ))?;
+            print(&format!("\n{}\n", super::figures::terminal(store, key, &serde_json::from_str(&text)?)))?;
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::{
         store::{Published, Store},
     },
     metric,
+    provenance::keyring::Keyring,
 };
 use anyhow::{Context, Result};
 use clap::Args;
@@ -94,6 +95,12 @@ fn describe(
         "metrics": metrics.unwrap_or_default(),
         "made": store.record(published)?,
     });
+    if stage.kind == "compare" {
+        let trust = Keyring::locate()?.trust_in()?;
+        // A comparison of an older caco is unsigned: its figures cannot be traced.
+        let figures = super::figures::marked(store, published.key, &trust).unwrap_or_default();
+        shown["result"]["figures"] = serde_json::to_value(figures)?;
+    }
     Ok(shown)
 }
 
@@ -141,6 +148,22 @@ fn text(shown: &Value) -> String {
                 // What a command measured may belong to no split.
                 m["split"].as_str().filter(|s| !s.is_empty()).map_or(String::new(), |s| format!(" ({s})")),
                 m["value"].as_f64().unwrap_or(f64::NAN)
+            ),
+        );
+    }
+    for (i, figure) in result["figures"].as_array().into_iter().flatten().enumerate() {
+        let keys = figure["results"].as_array().into_iter().flatten();
+        let keys: Vec<String> = keys.map(|key| word(key)[..12].to_string()).collect();
+        line(
+            if i == 0 { "figures" } else { "" },
+            format!(
+                "{}/{}/{}  {:.1} %  {}  audit: {}",
+                word(&figure["line"]),
+                word(&figure["evaluation"]),
+                word(&figure["measured"]["name"]),
+                100.0 * figure["measured"]["value"].as_f64().unwrap_or(f64::NAN),
+                keys.join(" "),
+                word(&figure["audit"])
             ),
         );
     }

@@ -89,6 +89,11 @@ pub fn lock() -> Result<Lock, ron::error::SpannedError> {
     Lock::parse(LOCK)
 }
 
+/// The text of the lock that was there when this program was built.
+pub fn lock_text() -> &'static str {
+    LOCK
+}
+
 /// The digest of a kind's code.
 pub fn digest(kind: &str) -> Option<Digest> {
     KINDS.iter().find(|code| code.kind == kind).map(Code::digest)

@@ -105,7 +105,8 @@ pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Erro
     Ok(Some(Content::File(digest, meta.len())))
 }
 
-fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Digest, Error> {
+/// Digests a file; one that the cache knows unchanged is not read again.
+pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Digest, Error> {
     if let Some(known) = cache.lookup(path, meta) {
         return Ok(known);
     }

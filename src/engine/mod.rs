@@ -1,5 +1,6 @@
 //! A content-hashed DAG of stages: it has never heard of tensors. Modules in the order of a run.
 
+pub mod attest;
 pub mod code;
 pub mod command;
 pub mod confine;

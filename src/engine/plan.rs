@@ -6,6 +6,7 @@ use super::{
     graph::{From, Graph, Id},
     key::{self, Key, Parts},
     listing::{self, Content},
+    stat,
     store::{self, Published, Store},
     tool::Tool,
 };
@@ -23,8 +24,9 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Digests every file and folder that these stages read, and every program that they name.
-    pub fn read(graph: &Graph, ids: &[Id], store: &Store) -> Outside {
+    /// Digests every file and folder that these stages read, and every program that they name. Those that the cache
+    /// knows unchanged are not read again.
+    pub fn read(graph: &Graph, ids: &[Id], cache: &stat::Cache) -> Outside {
         let (mut paths, mut tools): (HashSet<&Path>, HashSet<&str>) = Default::default();
         for edge in ids.iter().flat_map(|id| graph.edges(*id)) {
             match &edge.from {
@@ -33,8 +35,8 @@ impl Outside {
                 _ => {}
             }
         }
-        let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, &store.stat));
-        let tool = |name: &&str| (Box::from(*name), Tool::of(name, &store.stat));
+        let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, cache));
+        let tool = |name: &&str| (Box::from(*name), Tool::of(name, cache));
         Outside { contents: paths.par_iter().map(read).collect(), tools: tools.par_iter().map(tool).collect() }
     }
 
@@ -109,7 +111,7 @@ impl Plan {
     /// Plans these stages, which must hold with every stage all it reads from. A stage in `force` runs even where its
     /// result is there.
     pub fn new(graph: &Graph, ids: &[Id], store: &Store, force: &HashSet<Id>) -> store::Result<Plan> {
-        let outside = Outside::read(graph, ids, store);
+        let outside = Outside::read(graph, ids, &store.stat);
         let mut denied = HashSet::new();
         loop {
             let (steps, place) = pass(graph, ids, store, force, &outside, &denied)?;

@@ -1,12 +1,14 @@
 //! The thread that takes finished stages into the store, many at a time where they end close together.
 
 use super::{
+    attest::{Attest, Made},
     command,
     digest::Digest,
     graph::{Graph, Id},
     key::Key,
     listing,
-    store::{Committed, Lock, Pending, Store},
+    store::{Committed, Lock, Pending, Published, Store},
+    tool::Tool,
 };
 use serde_json::json;
 use std::{
@@ -40,10 +42,46 @@ pub struct Finished {
     pub resumed: bool,
     /// The cores it had.
     pub cpus: u32,
-    /// What it read outside the store, with the digests from before it started.
-    pub inputs: Vec<(PathBuf, Digest)>,
+    /// The GPUs it had, by number.
+    pub gpus: Vec<u32>,
+    /// What it read.
+    pub inputs: Vec<Read>,
     /// What else belongs into the record of its kind.
     pub conditions: serde_json::Value,
+}
+
+/// One input, as it was read.
+#[derive(Debug)]
+pub struct Read {
+    /// The stage's name for it.
+    pub slot: Box<str>,
+    /// Whether its content joined the key.
+    pub hashed: bool,
+    /// Where it came from.
+    pub from: ReadFrom,
+}
+
+/// Where an input came from.
+#[derive(Debug)]
+pub enum ReadFrom {
+    /// An output of a stage.
+    Output {
+        /// The stage.
+        stage: Id,
+        /// The output's name.
+        output: Box<str>,
+        /// The stage's result.
+        result: Published,
+    },
+    /// A file or folder outside the store.
+    Outside {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its digest before the stage started.
+        digest: Digest,
+    },
+    /// A program on PATH.
+    Tool(Tool),
 }
 
 /// What became of it.
@@ -73,13 +111,14 @@ impl Publisher {
         scope: &'s Scope<'s, 'e>,
         store: &'e Store,
         graph: &'e Graph,
+        attest: Option<&'e dyn Attest>,
         news: Sender<M>,
     ) -> Publisher {
         let (sender, receiver) = mpsc::channel::<Finished>();
         scope.spawn(move || {
             while let Ok(first) = receiver.recv() {
                 let batch: Vec<Finished> = std::iter::once(first).chain(receiver.try_iter()).take(BATCH).collect();
-                for item in publish(store, graph, batch) {
+                for item in publish(store, graph, attest, batch) {
                     let _ = news.send(M::from(item));
                 }
             }
@@ -94,7 +133,7 @@ impl Publisher {
     }
 }
 
-fn publish(store: &Store, graph: &Graph, batch: Vec<Finished>) -> Vec<News> {
+fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec<Finished>) -> Vec<News> {
     let mut news = vec![];
     let mut ready = vec![];
     // Outputs that equal an object of old must find it still there when their record appears.
@@ -103,7 +142,7 @@ fn publish(store: &Store, graph: &Graph, batch: Vec<Finished>) -> Vec<News> {
         return batch.into_iter().map(|f| of(f, Err(error.to_string()))).collect();
     }
     for finished in batch {
-        match take_in(store, graph, &finished) {
+        match take_in(store, graph, attest, &finished) {
             Ok(pending) => ready.push((finished, pending)),
             Err(why) => news.push(of(finished, Err(why))),
         }
@@ -126,17 +165,22 @@ fn of(finished: Finished, result: Result<Committed, String>) -> News {
     News { id: finished.id, key: finished.key, took: finished.took, result }
 }
 
-fn take_in(store: &Store, graph: &Graph, finished: &Finished) -> Result<Pending, String> {
-    for (path, before) in &finished.inputs {
+fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: &Finished) -> Result<Pending, String> {
+    let mut outside = vec![];
+    for read in &finished.inputs {
+        let ReadFrom::Outside { path, digest: before } = &read.from else { continue };
         let now = listing::of_path(path, &store.stat).map_err(|e| e.to_string())?;
         if let Some(listing::Content::Folder(listing)) = &now {
             store.keep_listing(listing).map_err(|e| e.to_string())?;
         }
-        if now.is_none_or(|now| now.digest() != *before) {
-            return Err(format!(
-                "its input {} was changed while the stage ran; nothing was published, run again",
-                path.display()
-            ));
+        match now {
+            Some(now) if now.digest() == *before => outside.push((path.clone(), now)),
+            _ => {
+                return Err(format!(
+                    "its input {} was changed while the stage ran; nothing was published, run again",
+                    path.display()
+                ));
+            }
         }
     }
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
@@ -150,6 +194,12 @@ fn take_in(store: &Store, graph: &Graph, finished: &Finished) -> Result<Pending,
     pending.log = Some(finished.work.join("log"));
     let byproducts = finished.work.join("byproducts");
     pending.byproducts = fs::read_dir(&byproducts).is_ok_and(|mut d| d.next().is_some()).then_some(byproducts);
+    if let Some(attest) = attest {
+        let made = Made { pipeline: &graph.pipeline, stage, finished, result: &pending, outside: &outside };
+        pending.attestation = Some(attest.attest(&made)?);
+        let before = store.result(pending.key).join(&*pending.record_name());
+        pending.supersedes = before.exists() && !attest.holds(&before);
+    }
     Ok(pending)
 }
 

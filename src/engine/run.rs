@@ -2,6 +2,7 @@
 //! nothing about keys (`plan`), and writes no result (`publish`).
 
 use super::{
+    attest::Attest,
     confine::Confinement,
     event::{Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
@@ -10,7 +11,7 @@ use super::{
     guard::Guard,
     key::Key,
     plan::{Ask, Outside, Plan, Step, ask},
-    publish::{Finished, News, Publisher},
+    publish::{Finished, News, Publisher, Read, ReadFrom},
     signals::Signals,
     store::{self, Lock, Published, Store},
     undeclared,
@@ -177,6 +178,7 @@ pub struct Runner<'r> {
     programs: &'r dyn Programs,
     options: Options,
     signals: &'r Signals,
+    attest: Option<&'r dyn Attest>,
     outside: Outside,
     states: HashMap<Id, State>,
     order: Vec<Id>,
@@ -238,6 +240,7 @@ impl<'r> Runner<'r> {
             programs,
             options,
             signals,
+            attest: None,
             outside: plan.outside,
             states,
             order,
@@ -259,15 +262,21 @@ impl<'r> Runner<'r> {
         }
     }
 
+    /// Asks for a signed statement about each result.
+    pub fn attested(mut self, attest: &'r dyn Attest) -> Self {
+        self.attest = Some(attest);
+        self
+    }
+
     /// Runs to the end. Every stage's fate is in the outcome; an error is one of the store's own.
     pub fn run(mut self, watch: &mut dyn FnMut(Event)) -> store::Result<Outcome> {
         if self.open > 0 {
             self.guard = Guard::start().ok();
         }
         let store = self.store;
-        let graph = self.graph;
+        let (graph, attest) = (self.graph, self.attest);
         std::thread::scope(|scope| {
-            let publisher = Publisher::start(scope, store, graph, self.sender.clone());
+            let publisher = Publisher::start(scope, store, graph, attest, self.sender.clone());
             let started = Instant::now();
             for id in self.order.clone() {
                 self.advance(id, watch)?;
@@ -621,7 +630,8 @@ impl<'r> Runner<'r> {
                     attempt,
                     resumed: running.resumes,
                     cpus: running.room.cpus,
-                    inputs: self.input_digests(id),
+                    gpus: running.room.gpus(),
+                    inputs: self.inputs_read(id),
                     conditions: self.conditions(id, &running.process),
                 });
                 return Ok(());
@@ -677,13 +687,23 @@ impl<'r> Runner<'r> {
         serde_json::json!({ "isolation": isolation, "refused": process.refusals.list(), "tools": tools })
     }
 
-    /// The digests that the stage's inputs outside the store had when it started.
-    fn input_digests(&self, id: Id) -> Vec<(PathBuf, super::digest::Digest)> {
-        let outside = |edge: &super::graph::Edge| match &edge.from {
-            Origin::Path(Ok(path)) => self.outside.content(path).map(|c| (path.clone(), c.digest())),
-            _ => None,
+    /// What the stage read, with the digests from before it started.
+    fn inputs_read(&self, id: Id) -> Vec<Read> {
+        let from = |edge: &super::graph::Edge| match &edge.from {
+            Origin::Path(Ok(path)) => {
+                let digest = self.outside.content(path)?.digest();
+                Some(ReadFrom::Outside { path: path.clone(), digest })
+            }
+            Origin::Path(Err(_)) => None,
+            Origin::Tool(name) => self.outside.tool(name).ok().cloned().map(ReadFrom::Tool),
+            Origin::Output(of, output) => {
+                let result = self.published(*of)?.clone();
+                Some(ReadFrom::Output { stage: *of, output: output.clone(), result })
+            }
         };
-        self.graph.edges(id).iter().filter_map(outside).collect()
+        let read =
+            |edge: &super::graph::Edge| Some(Read { slot: edge.slot.clone(), hashed: edge.hashed, from: from(edge)? });
+        self.graph.edges(id).iter().filter_map(read).collect()
     }
 
     fn fail(&mut self, mut failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {

@@ -13,23 +13,34 @@ pub struct Tool {
     pub path: PathBuf,
     /// The first line of what `--version` prints; empty where it prints nothing.
     pub version: String,
-    /// BLAKE3 over the digest of its bytes and its version. Its path is not in it. The version is, since the program on
-    /// PATH may be a small one that starts another.
+    /// BLAKE3 of its file.
+    pub bytes: Digest,
+    /// BLAKE3 of its [`Tool::identity`].
     pub digest: Digest,
 }
 
 impl Tool {
+    /// What tells it apart, as text: the digest of its bytes and its version. Its path is not in it. The version is, since
+    /// the program on PATH may be a small one that starts another.
+    pub fn identity(&self) -> String {
+        identity(self.bytes, &self.version)
+    }
+
     /// The program of that name. Err: why there is none.
     pub fn of(name: &str, stat: &stat::Cache) -> Result<Tool, String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found =
             which::find(name, &path, Path::new(".")).ok_or_else(|| format!("no program '{name}' is on PATH"))?;
         let bytes = listing::of_path(&found, stat).map_err(|e| e.to_string())?;
-        let bytes = bytes.ok_or_else(|| format!("{} is gone", found.display()))?;
+        let bytes = bytes.ok_or_else(|| format!("{} is gone", found.display()))?.digest();
         let version = version(&found);
-        let digest = Digest::of(format!("{}\n{version}\n", bytes.digest()).as_bytes());
-        Ok(Tool { path: found.canonicalize().unwrap_or(found), version, digest })
+        let digest = Digest::of(identity(bytes, &version).as_bytes());
+        Ok(Tool { path: found.canonicalize().unwrap_or(found), version, bytes, digest })
     }
+}
+
+fn identity(bytes: Digest, version: &str) -> String {
+    format!("{bytes}\n{version}\n")
 }
 
 fn version(program: &Path) -> String {

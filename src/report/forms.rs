@@ -65,16 +65,40 @@ impl Comparison {
     }
 
     /// The headings and rows that hold anything: a column that is empty throughout is left out.
-    fn table(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    fn table(&self) -> (Vec<&str>, Vec<Vec<String>>) {
         let rows: Vec<[String; 9]> = self.cells().iter().map(|(line, cell)| Self::row(line, cell)).collect();
         let used: Vec<usize> = (0..HEADINGS.len()).filter(|i| rows.iter().any(|row| !row[*i].is_empty())).collect();
         let pick = |row: &[String; 9]| used.iter().map(|i| row[*i].clone()).collect();
         (used.iter().map(|i| HEADINGS[*i]).collect(), rows.iter().map(pick).collect())
     }
 
+    /// Every form that is kept, by file.
+    pub fn files(&self) -> serde_json::Result<[(&'static str, String); 4]> {
+        Ok([
+            ("comparison.json", serde_json::to_string_pretty(self)? + "\n"),
+            ("comparison.md", self.markdown()),
+            ("comparison.csv", self.csv()),
+            ("comparison.tex", self.latex()),
+        ])
+    }
+
     /// For a terminal.
     pub fn terminal(&self) -> String {
         let (headings, rows) = self.table();
+        Self::drawn(&headings, rows)
+    }
+
+    /// For a terminal, with a column more. `cell` is asked row by row, and told whether the row holds a figure.
+    pub fn terminal_beside(&self, heading: &str, cell: &mut dyn FnMut(bool) -> String) -> String {
+        let (mut headings, mut rows) = self.table();
+        headings.push(heading);
+        for (row, (_, figure)) in rows.iter_mut().zip(self.cells()) {
+            row.push(cell(figure.measured.is_some()));
+        }
+        Self::drawn(&headings, rows)
+    }
+
+    fn drawn(headings: &[&str], rows: Vec<Vec<String>>) -> String {
         let mut table = comfy_table::Table::new();
         table
             .load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY)

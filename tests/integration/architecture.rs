@@ -91,7 +91,9 @@ fn modules_name_only_what_they_may() {
     check("schedule", &[]);
     check("pth", &["tensors"]);
     check("score", &[]);
-    check("report", &["metric", "interval", "score", "spec"]);
+    check("predictions", &["metric", "interval", "score"]);
+    check("report", &["metric", "interval", "predictions", "score", "spec"]);
+    check("provenance", &["engine", "metric", "predictions", "provenance", "report", "spec"]);
     check("spec", &["spec", "rng"]);
     check("display", &["engine", "job"]);
     check("engine", &["engine", "spec", "job", "metric"]);

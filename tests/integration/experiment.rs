@@ -65,6 +65,33 @@ fn a_changed_value_reruns_its_downstream_stages_and_nothing_else() {
     insta::assert_snapshot!(graph);
 }
 
+#[test]
+fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_again() {
+    let project = tiny();
+    run(&project, &[]);
+    let audit = project.ok(&["audit", "comparison"]).out;
+    assert!(audit.contains("✓ 16 figures follow from the predictions") && audit.contains("all hold"), "{audit}");
+    let figures = project.json(&["show", "comparison", "--json"])["result"]["figures"].clone();
+    let figures = figures.as_array().unwrap();
+    assert!(figures.len() == 16 && figures.iter().all(|figure| figure["audit"] == "pass"), "{figures:?}");
+    for figure in figures {
+        let word = |value: &serde_json::Value| value.as_str().unwrap().to_string();
+        let parts = [word(&figure["line"]), word(&figure["evaluation"]), word(&figure["measured"]["name"])];
+        let cited = project.json(&["cite", &parts.join("/"), "--out", "figure.intoto.jsonl", "--json"]);
+        assert_eq!(cited["cited"]["results"], figure["results"]);
+        assert!(project.ok(&["audit", "figure.intoto.jsonl"]).out.contains("make one chain"));
+    }
+    let again = project.ok(&["audit", "--rerun", "pretrain/short"]).out;
+    assert!(again.contains("✓ pretrain/short: run again, identical bytes"), "{again}");
+    // A figure that does not hold is marked where it is shown.
+    let shown = project.json(&["show", "linear/long", "--json"]);
+    let log = Path::new(shown["result"]["folder"].as_str().unwrap()).join("log");
+    std::fs::write(log, "another story").unwrap();
+    let marked = project.json(&["show", "comparison", "--json"])["result"]["figures"].clone();
+    let failed = marked.as_array().unwrap().iter().filter(|figure| figure["audit"] == "fail").count();
+    assert!((2..16).contains(&failed), "{failed}");
+}
+
 /// Follows `caco show` from a stage's figures to its predictions, and computes them again.
 fn figures_are_those_of_their_predictions(project: &Project, stage: &str) {
     let shown = project.json(&["show", stage, "--json"]);

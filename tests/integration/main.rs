@@ -1,6 +1,7 @@
 //! The real `caco`, run in folders of its own.
 
 mod architecture;
+mod audit;
 mod cache;
 mod caching;
 mod code;
@@ -20,6 +21,7 @@ mod model;
 mod parity;
 mod pipelines;
 mod project;
+mod provenance;
 #[cfg(feature = "torch")]
 mod reference;
 mod signals;

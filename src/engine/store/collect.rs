@@ -212,6 +212,7 @@ impl Store {
 
     fn remove_result(&self, key: Key) -> Result<()> {
         let folder = self.result(key);
+        self.keep_remains(key)?;
         self.catalog.remove(key);
         // First the name, then the rest: what is half removed must not look like a result.
         let aside = self.root.join("work").join(self.unique());

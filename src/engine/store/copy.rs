@@ -1,6 +1,6 @@
 //! Results from one store to another, every byte compared with its digest on the way.
 
-use super::{At, Error, Result, Store};
+use super::{ATTESTATION, At, Cause, Error, Result, Store, commit::is_unsigned};
 use crate::engine::{digest, digest::Digest, key::Key};
 use std::{
     fs,
@@ -43,16 +43,23 @@ impl Store {
             staged.iter().for_each(|staged| _ = fs::remove_dir_all(&staged.aside));
             return Err(error);
         }
+        target.merge_divergences(self, keys)?;
         for staged in staged {
-            target.reveal_copy(&staged, &mut copied)?;
+            target.reveal_copy(&staged, self, &mut copied)?;
         }
         Ok(copied)
     }
 
     fn stage_copies(&self, target: &Store, keys: &[Key], staged: &mut Vec<Staged>, copied: &mut Copied) -> Result<()> {
         for key in keys {
-            for record in self.records(*key)? {
-                if target.read_manifest(*key, &record)?.is_some_and(|m| target.is_whole(&m)) {
+            // What stands here stands there, where nothing did.
+            let (standing, mut records) = (self.current(*key)?, self.records(*key)?);
+            records.sort_by_key(|record| standing.as_ref() != Some(record));
+            for record in records {
+                // The same bytes that nobody signed for there make room for those that somebody signed for here.
+                let signs = self.result(*key).join(&*record).join(ATTESTATION).exists()
+                    && is_unsigned(&target.result(*key).join(&*record));
+                if !signs && target.read_manifest(*key, &record)?.is_some_and(|m| target.is_whole(&m)) {
                     copied.there += 1;
                 } else {
                     staged.push(self.stage_copy(target, *key, record, copied)?);
@@ -99,19 +106,25 @@ impl Store {
         Ok(Some(length))
     }
 
-    fn reveal_copy(&self, staged: &Staged, copied: &mut Copied) -> Result<()> {
+    fn reveal_copy(&self, staged: &Staged, from: &Store, copied: &mut Copied) -> Result<()> {
         let folder = self.result(staged.key);
         let place = folder.join(&*staged.record);
         let before = self.current(staged.key)?;
         if place.exists() {
-            // It was there, without all of its objects.
-            fs::remove_dir_all(&place).at("remove", &place)?;
+            // It was there, without all of its objects, or without a signature.
+            self.replace(&place, &staged.aside)?;
+        } else {
+            fs::rename(&staged.aside, &place).at("publish", &folder)?;
         }
-        fs::rename(&staged.aside, &place).at("publish", &folder)?;
+        self.drop_remains(staged.key)?;
         self.catalog.remove(staged.key);
         copied.records += 1;
         match before {
-            Some(before) if before != staged.record => copied.diverges.push(staged.key),
+            Some(before) if before != staged.record => {
+                let cause = Cause::Copied(from.root.clone());
+                self.note_divergence(staged.key, &before, &staged.record, cause)?;
+                copied.diverges.push(staged.key);
+            }
             _ => super::write_aside(&folder.join("current"), staged.record.as_bytes())?,
         }
         Ok(())

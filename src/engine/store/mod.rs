@@ -3,11 +3,14 @@
 //! ```text
 //! VERSION                            the layout's version
 //! objects/ab/cdef…                   bytes by BLAKE3, read-only; a folder is an object too: its listing
-//! results/ab/cdef…/<record>/         preimage.json, manifest.json, record.json, log, byproducts/
+//! results/ab/cdef…/<record>/         preimage.json, manifest.json, record.json, attestation.json, log, byproducts/
 //! results/ab/cdef…/current           which record stands for the key
 //! work/<key>/                        a stage in progress; survives a crash
 //! lock                               a byte of it is locked for each key that is being computed
 //! trees/<digest>/                    folders put together again from their objects (hard links)
+//! collected/ab/cdef….json            what is kept of a collected result: texts, no bytes
+//! divergences/<key>/                 notes of results of different bytes under one key
+//! verdicts/<key>/                    what reruns of a result showed, signed
 //! quarantine/<digest>                objects whose bytes are not what their name says
 //! hosts/<host>/                      accelerators: the catalog of results, the stat cache
 //! names/<pipeline>                   the last key of each stage, for `why`
@@ -23,18 +26,22 @@ mod catalog;
 mod collect;
 mod commit;
 mod copy;
+mod ledger;
 mod lock;
 mod look;
 mod object;
+mod remains;
 mod result;
 mod uses;
 mod verify;
 
 pub use collect::{Collected, Limits};
-pub use commit::{Committed, Pending};
+pub use commit::{ATTESTATION, Committed, Pending};
 pub use copy::Copied;
+pub use ledger::{Cause, Divergence};
 pub use lock::Lock;
 pub use object::IngestError;
+pub use remains::Remains;
 pub use result::{Artifact, Manifest, Published};
 pub use uses::Quiet;
 use uses::Use;

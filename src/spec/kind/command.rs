@@ -88,7 +88,7 @@ impl Kind for Command {
             role: Role::Content,
         };
         let tool = |name: &String| Input {
-            slot: format!("tool {name}"),
+            slot: format!("{TOOL_SLOT}{name}"),
             source: Source::Path(name.clone()),
             role: Role::Tool,
         };

@@ -38,6 +38,9 @@ pub use synthesize::{Domain, Synthesize};
 pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
 pub use views::{Jitter, View, Views};
 
+/// How the slot of a program is called: this, and its name.
+pub const TOOL_SLOT: &str = "tool ";
+
 /// Where a stage reads from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Source {

@@ -1,0 +1,139 @@
+//! `caco audit --rerun`: a stage once more, in a store of its own.
+
+use super::{
+    display::{Display, Manner},
+    programs::Here,
+    run::{attester, heed, memory_gib, project, signer},
+};
+use crate::{
+    engine::{
+        estimate::Costs,
+        graph::{Graph, Id},
+        names::Names,
+        plan::Plan,
+        run::{Options, Runner},
+        signals::Signals,
+        store::{Published, Store},
+    },
+    provenance::rerun::{Rerun, Verdict},
+};
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A stage that was run again.
+#[derive(Serialize)]
+pub struct Again {
+    stage: String,
+    #[serde(flatten)]
+    verdict: Verdict,
+    /// The signed test result.
+    attestation: PathBuf,
+}
+
+impl Again {
+    /// Whether it came out as it should.
+    pub fn passes(&self) -> bool {
+        !matches!(self.verdict, Verdict::Differs { .. })
+    }
+
+    /// In words.
+    pub fn text(&self) -> String {
+        let told = match &self.verdict {
+            Verdict::Identical => "✓ {}: run again, identical bytes".to_string(),
+            Verdict::Within { classes, outputs } => format!(
+                "△ {{}}: run again under another determinism class, {} within the declared tolerance\\n  {classes}",
+                outputs.join(", ")
+            ),
+            Verdict::Differs { faults } => format!("✗ {{}}: run again, {}", faults.join("; ")),
+        };
+        format!("{}\n  signed test result: {}\n", told.replacen("{}", &self.stage, 1), self.attestation.display())
+    }
+}
+
+/// A folder that goes away.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs each of these stages again on what the store holds of their inputs.
+pub fn stages(graph: &Graph, ids: &[Id], store: &Store, device: &str) -> Result<Vec<Again>> {
+    let signals = Arc::new(Signals::default());
+    heed(&signals)?;
+    ids.iter().map(|id| stage(graph, *id, store, device, &signals)).collect()
+}
+
+fn stage(graph: &Graph, id: Id, store: &Store, device: &str, signals: &Signals) -> Result<Again> {
+    let name = &graph.stage(id).name;
+    let ids = graph.with_sources(&[id]);
+    let there = Plan::new(graph, &ids, store, &HashSet::new())?;
+    let hits: Vec<(Id, Published)> = there.hits().map(|(id, published)| (id, published.clone())).collect();
+    let first = hits.iter().find(|(other, _)| *other == id).map(|(_, published)| published);
+    let first = first.with_context(|| {
+        format!("stage '{name}' has no result to compare with, or the bytes of what it reads were collected")
+    })?;
+    let folder = store.root().join("work").join(format!("rerun-{}", std::process::id()));
+    let _gone_in_the_end = Scratch(folder.clone());
+    let scratch = Store::open(&folder)?;
+    let sources: Vec<_> = hits.iter().filter(|(other, _)| *other != id).map(|(_, published)| published.key).collect();
+    store.copy_to(&scratch, &sources)?;
+    let second = run(graph, &ids, id, &scratch, device, threads(store, first), signals)?;
+    let rerun = Rerun { store, first, scratch: &scratch, second: &second, kind: graph.stage(id).kind };
+    let verdict = rerun.verdict()?;
+    let attestation = rerun.attest(&verdict, name, &signer()?)?;
+    rerun.keep(&verdict)?;
+    let shown =
+        std::env::current_dir().ok().and_then(|here| attestation.strip_prefix(here).ok().map(Path::to_path_buf));
+    Ok(Again { stage: name.clone(), verdict, attestation: shown.unwrap_or(attestation) })
+}
+
+/// The threads that the first result was made with: other ones would be another determinism class.
+fn threads(store: &Store, first: &Published) -> Option<u32> {
+    store.record(first).ok()??["threads"].as_u64()?.try_into().ok()
+}
+
+fn run(
+    graph: &Graph,
+    ids: &[Id],
+    id: Id,
+    scratch: &Store,
+    device: &str,
+    threads: Option<u32>,
+    signals: &Signals,
+) -> Result<Published> {
+    let forced = HashSet::from([id]);
+    let plan = Plan::checked(graph, ids, scratch, &forced)?;
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let options = Options {
+        keep_going: false,
+        cpus: threads.unwrap_or(cores).clamp(1, cores),
+        gpus: vec![],
+        memory_gib: memory_gib(),
+        max_time: None,
+    };
+    let programs = Here { device: device.into(), project: project(graph) };
+    let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
+    let (share, shown) = (options.clone(), programs.clone());
+    let share = move |id| share.share(graph.stage(id), &shown);
+    let mut display = Display::new(graph, costs, share, Manner { quiet: false, keep_going: false });
+    let attester = attester(graph)?;
+    let runner = Runner::new(graph, scratch, plan, forced, &programs, options, signals).attested(&attester);
+    let outcome = runner.run(&mut |event| display.event(&event))?;
+    drop(display);
+    match (outcome.results.get(&id), outcome.failed.first()) {
+        (Some(published), _) => Ok(published.clone()),
+        (None, Some(failure)) => {
+            bail!("stage '{}' failed when it was run again: {}", graph.stage(id).name, failure.why)
+        }
+        (None, None) => bail!("stage '{}' was stopped", graph.stage(id).name),
+    }
+}

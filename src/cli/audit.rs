@@ -1,0 +1,161 @@
+//! `caco audit`
+
+use super::{
+    FAILED, OfPipelineArgs, StoreArgs,
+    again::{self, Again},
+    open, print, print_json,
+};
+use crate::{
+    engine::{
+        digest,
+        graph::{Graph, Id},
+        key::Key,
+        stat,
+        store::Store,
+    },
+    provenance::{
+        audit::{Auditor, Report},
+        citation,
+        keyring::Keyring,
+        tree,
+    },
+};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::{fs, path::Path, process::ExitCode, time::Instant};
+
+#[derive(Args)]
+pub struct AuditArgs {
+    /// A pipeline file, a stage or pattern, a key or the start of one, or a file that a result holds
+    #[arg(value_name = "PIPELINE|STAGE|KEY|FILE")]
+    what: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+    /// Where everything holds, run the stage again in a store of its own, and compare the bytes
+    #[arg(long)]
+    rerun: bool,
+    /// Where tensors live in that run: auto, cpu, cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to be audited.
+enum Target {
+    Stages(Box<Graph>, Vec<Id>),
+    Keys(Vec<Key>),
+}
+
+/// Exit code 1 where anything does not hold.
+pub fn main(args: &AuditArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let path = Path::new(&args.what);
+    if path.is_file() && citation::is_bundle(path) {
+        return bundle(path, args.json);
+    }
+    let store = open::existing(store)?;
+    let target = target(args, &store)?;
+    let trust = Keyring::locate()?.trust_in()?;
+    // What the store remembers of its files is itself in the store: everything is read.
+    let nothing = stat::Cache::load(Path::new(""));
+    let mut auditor = Auditor::new(&store, &trust, &nothing);
+    match &target {
+        Target::Stages(graph, ids) => auditor.stages(graph, ids)?,
+        Target::Keys(keys) => keys.iter().try_for_each(|key| auditor.key(*key))?,
+    }
+    let report = auditor.report()?;
+    let summary = tree::summary(&report, begun.elapsed().as_secs_f64());
+    let rerun = match (&target, args.rerun && report.passes()) {
+        (Target::Stages(graph, ids), true) => again::stages(graph, ids, &store, &args.device)?,
+        (Target::Keys(_), true) => {
+            bail!("--rerun runs a stage of a pipeline; name the stage, and the pipeline with -p")
+        }
+        (_, false) => vec![],
+    };
+    tell(&report, &rerun, &summary, args.json)
+}
+
+/// A file that `caco cite` wrote: it is checked by itself.
+fn bundle(path: &Path, json: bool) -> Result<ExitCode> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let trust = Keyring::locate()?.trust_in()?;
+    let checked = citation::check(&text, &trust).with_context(|| path.display().to_string())?;
+    if json {
+        print_json(&checked)?;
+    } else {
+        let mut text: String = checked.faults.iter().map(|fault| format!("✗ {fault}\n")).collect();
+        let (cited, n) = (&checked.cited, checked.statements);
+        text += &format!("{}: {} on {}\n", cited.figure, cited.measured.value, cited.measured.split);
+        text += &match checked.faults.len() {
+            0 => format!("✓ {n} statements hold and make one chain, signed by {}\n", checked.signers.join(", ")),
+            faults => format!("✗ {n} statements, {faults} faults\n"),
+        };
+        text += "the bytes themselves are not in this file; a store that holds them can be audited\n";
+        print(&text)?;
+    }
+    Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn tell(report: &Report, rerun: &[Again], summary: &str, json: bool) -> Result<ExitCode> {
+    let passes = report.passes() && rerun.iter().all(Again::passes);
+    if json {
+        print_json(&serde_json::json!({ "passes": passes, "summary": summary, "report": report, "rerun": rerun }))?;
+    } else {
+        let again: String = rerun.iter().map(Again::text).collect();
+        print(&format!("{}{summary}\n{again}", tree::text(report)))?;
+    }
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn target(args: &AuditArgs, store: &Store) -> Result<Target> {
+    let what = &args.what;
+    let path = Path::new(what);
+    let named = Path::new("pipelines").join(what).with_extension("ron");
+    if path.extension().is_some_and(|ending| ending == "ron") || (!path.exists() && named.exists()) {
+        let pipeline = OfPipelineArgs { pipeline: Some(path.into()), ..args.pipeline.clone() };
+        let graph = open::graph_of(&pipeline, store)?;
+        let ids = graph.targets();
+        return Ok(Target::Stages(graph.into(), ids));
+    }
+    if path.is_file() {
+        return holders(path, store).map(Target::Keys);
+    }
+    let digits = what.len() >= 6 && what.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if digits {
+        return Ok(Target::Keys(vec![open::result(what, &args.pipeline, store)?]));
+    }
+    let graph = open::graph_of(&args.pipeline, store).with_context(|| {
+        format!("'{what}' is no file and no key, and no pipeline is known of which it could be a stage")
+    })?;
+    let ids = open::select(&graph, std::slice::from_ref(what))?;
+    Ok(Target::Stages(graph.into(), ids))
+}
+
+/// The results that hold a file's bytes.
+fn holders(path: &Path, store: &Store) -> Result<Vec<Key>> {
+    let (blake3, ..) = digest::both_of_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut keys = vec![];
+    for key in store.keys()? {
+        for record in store.records(key)? {
+            let Ok(Some(manifest)) = store.read_manifest(key, &record) else { continue };
+            let within = |output: &crate::engine::store::Artifact| {
+                output.folder && store.listing(output).is_ok_and(|l| l.files.iter().any(|f| f.digest == blake3))
+            };
+            if manifest.outputs.iter().any(|output| output.blake3 == blake3 || within(output)) {
+                keys.push(key);
+            }
+        }
+    }
+    keys.dedup();
+    if keys.is_empty() {
+        bail!(
+            "no result in {} holds the bytes of {} (BLAKE3 {})",
+            store.root().display(),
+            path.display(),
+            blake3.short()
+        );
+    }
+    Ok(keys)
+}

@@ -1,0 +1,239 @@
+//! `caco cite`
+
+use super::{FAILED, OfPipelineArgs, StoreArgs, open, print, print_json, run::signer};
+use crate::{
+    engine::{
+        graph::{Graph, Id, METRICS},
+        key::Key,
+        names::Names,
+        stat,
+        store::Store,
+    },
+    metric::{self, Metric},
+    provenance::{
+        audit::{Auditor, Report, State},
+        citation::{self, Cited},
+        evidence::{Evidence, provenance},
+        figure,
+        keyring::Keyring,
+        statement::Descriptor,
+    },
+};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+#[derive(Args)]
+pub struct CiteArgs {
+    /// A figure as the table shows it (42.0), LINE/EVALUATION/METRIC, or STAGE/METRIC
+    #[arg(value_name = "NUMBER|METRIC")]
+    what: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+    /// Write the signed statement of every step to this file; `caco audit FILE` checks it anywhere
+    #[arg(short, long, value_name = "FILE.intoto.jsonl")]
+    out: Option<PathBuf>,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A figure that could be meant.
+struct Candidate {
+    name: String,
+    measured: Metric,
+    results: Vec<Key>,
+    /// The comparison that shows it.
+    table: Option<Key>,
+}
+
+pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let store = open::existing(store)?;
+    let graph = open::graph_of(&args.pipeline, &store)?;
+    let found = choose(&args.what, candidates(&graph, &store)?)?;
+    let trust = Keyring::locate()?.trust_in()?;
+    let nothing = stat::Cache::load(Path::new(""));
+    let mut auditor = Auditor::new(&store, &trust, &nothing);
+    let heads = found.table.map_or_else(|| found.results.clone(), |table| vec![table]);
+    heads.into_iter().try_for_each(|key| auditor.key(key))?;
+    let report = chain_of(auditor.report()?, &found);
+    let cited = Cited {
+        figure: found.name.clone(),
+        measured: found.measured.clone(),
+        results: found.results.clone(),
+        chain: citation::chain(&report),
+        audited: report.passes(),
+    };
+    if let Some(out) = &args.out {
+        let text = citation::bundle(&store, &cited, &signer()?)?;
+        fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;
+    }
+    if args.json {
+        print_json(&serde_json::json!({ "cited": cited, "report": report }))?;
+    } else {
+        print(&text(&store, &found, &report)?)?;
+    }
+    if let Some(out) = &args.out {
+        eprintln!(
+            "{} signed statements are in {}; `caco audit {}` checks them",
+            cited.chain.len() + 1,
+            out.display(),
+            out.display()
+        );
+    }
+    Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Of a report, the table and what this figure was made from: the table's other figures are left out.
+fn chain_of(report: Report, found: &Candidate) -> Report {
+    let Some(table) = found.table else { return report };
+    let place = |key: Key| report.nodes.iter().position(|node| node.key == Some(key));
+    let mut wanted = vec![false; report.nodes.len()];
+    let mut open: Vec<usize> = found.results.iter().filter_map(|key| place(*key)).collect();
+    while let Some(i) = open.pop() {
+        if !std::mem::replace(&mut wanted[i], true) {
+            open.extend(report.nodes[i].inputs.values().filter_map(|source| match source {
+                crate::provenance::audit::Source::Node(i) => Some(*i),
+                _ => None,
+            }));
+        }
+    }
+    place(table).into_iter().for_each(|i| wanted[i] = true);
+    report.only(&wanted)
+}
+
+/// Every figure of the pipeline's comparisons, and every metric of its stages, as they were last made.
+fn candidates(graph: &Graph, store: &Store) -> Result<Vec<Candidate>> {
+    let names = Names::load(store, &graph.pipeline.name);
+    let mut found = vec![];
+    for &id in graph.order() {
+        let stage = graph.stage(id);
+        let Some(key) = names.get(&stage.name) else { continue };
+        if stage.kind == "compare" {
+            let table = figure::table(store, key).with_context(|| format!("stage '{}'", stage.name))?;
+            found.extend(table.figures.into_iter().map(|figure| Candidate {
+                name: figure.name(),
+                measured: figure.measured,
+                results: figure.results,
+                table: Some(key),
+            }));
+        }
+        found.extend(metrics(store, graph, id, key)?);
+    }
+    Ok(found)
+}
+
+fn metrics(store: &Store, graph: &Graph, id: Id, key: Key) -> Result<Vec<Candidate>> {
+    let Some(output) = store.lookup(key)?.and_then(|p| p.output(METRICS).cloned()) else { return Ok(vec![]) };
+    let path = store.object(output.blake3);
+    let metrics = metric::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let stage = &graph.stage(id).name;
+    let candidate = |measured: Metric| Candidate {
+        name: format!("{stage}/{}", measured.name),
+        measured,
+        results: vec![key],
+        table: None,
+    };
+    Ok(metrics.into_iter().map(candidate).collect())
+}
+
+/// The one that is meant. A figure of a table goes before a stage's metric of the same number.
+fn choose(what: &str, candidates: Vec<Candidate>) -> Result<Candidate> {
+    let number = what.trim().trim_end_matches('%').trim();
+    let digits = number.split_once('.').map_or(0, |(_, digits)| digits.len());
+    let is_number = number.parse::<f64>().is_ok();
+    let fits = |candidate: &Candidate| {
+        let value = candidate.measured.value;
+        let shown = [format!("{:.digits$}", 100.0 * value), format!("{value:.digits$}")];
+        if is_number { shown.iter().any(|shown| shown == number) } else { candidate.name == what }
+    };
+    let all: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
+    let (tables, metrics): (Vec<_>, Vec<_>) = candidates.into_iter().filter(fits).partition(|c| c.table.is_some());
+    let mut found = if tables.is_empty() { metrics } else { tables };
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => {
+            let near = crate::spec::diagnostic::nearest(what, all.iter().map(String::as_str));
+            let near =
+                near.map_or_else(|| format!("there are {}", all.join(", ")), |near| format!("did you mean '{near}'?"));
+            bail!("no figure is '{what}'; {near}")
+        }
+        _ => {
+            let names: Vec<&str> = found.iter().map(|candidate| candidate.name.as_str()).collect();
+            bail!("'{what}' is several figures: {}; name one of them", names.join(", "))
+        }
+    }
+}
+
+fn text(store: &Store, found: &Candidate, report: &Report) -> Result<String> {
+    let measured = &found.measured;
+    let share = measured.interval.is_some();
+    let value = if share { format!("{:.1} %", 100.0 * measured.value) } else { measured.value.to_string() };
+    let mut text = format!("{value}  {} on {}", found.name, measured.split);
+    if let Some(samples) = measured.samples {
+        write!(text, ", {samples} images")?;
+    }
+    if let Some((low, high)) = measured.interval {
+        write!(text, ", 95 % interval {:.1} – {:.1}", 100.0 * low, 100.0 * high)?;
+    }
+    text += "\n";
+    // From the number back to the pixels: the last made first.
+    let mut order: Vec<usize> = (0..report.nodes.len()).collect();
+    order.sort_by(|a, b| report.nodes[*b].started.cmp(&report.nodes[*a].started).then(b.cmp(a)));
+    for i in order {
+        let node = &report.nodes[i];
+        let Some(key) = node.key else { continue };
+        writeln!(
+            text,
+            "{} {:22} {:14} {}  {}",
+            node.state().mark(),
+            node.stage,
+            node.kind,
+            key.0.short(),
+            signed(node)
+        )?;
+        for check in node.checks.iter().filter(|check| check.state != State::Pass || check.check == "figures") {
+            writeln!(text, "    {} {}: {}", check.state.mark(), check.check, check.told)?;
+        }
+        if let Some(evidence) = Evidence::of(store, key)?
+            && evidence.place("log").exists()
+        {
+            writeln!(text, "    log {}", evidence.place("log").display())?;
+        }
+    }
+    text += &code(store, found)?;
+    Ok(text)
+}
+
+fn signed(node: &crate::provenance::audit::Node) -> String {
+    let made = node.started.as_deref().and_then(|at| at.get(..16)).unwrap_or_default().replace('T', " ");
+    node.signer.as_ref().map_or("unsigned".into(), |name| format!("signed by {name} {made}"))
+}
+
+/// The code that made the first of the results.
+fn code(store: &Store, found: &Candidate) -> Result<String> {
+    let Some(key) = found.results.first() else { return Ok(String::new()) };
+    let Some(envelope) = Evidence::of(store, *key)?.map(|e| e.envelope()).transpose()?.flatten() else {
+        return Ok(String::new());
+    };
+    let statement = provenance(&envelope)?.predicate;
+    let dependencies = &statement.build_definition.resolved_dependencies;
+    let find = |name: &str| dependencies.iter().find(|d| d.name() == name && d.noted("slot").is_none());
+    let mut parts = vec![];
+    if let Some(source) = find("source") {
+        let dirty = source.annotations.get("dirty") == Some(&true.into());
+        let commit = source.digest.get("gitCommit").map_or("", String::as_str);
+        parts.push(format!("commit {commit}{}", if dirty { " with changes" } else { "" }));
+    }
+    let digest = |d: &Descriptor| d.blake3().map_or(String::new(), |digest| digest.short());
+    for name in ["pipeline", "code.lock", "Cargo.lock"] {
+        parts.extend(find(name).map(|d| format!("{name} {}", digest(d))));
+    }
+    parts.extend(find("libtorch").and_then(|d| d.uri.clone()));
+    Ok(format!("code: {}\n", parts.join(", ")))
+}

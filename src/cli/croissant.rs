@@ -1,0 +1,65 @@
+//! `caco croissant`
+
+use super::{OfPipelineArgs, StoreArgs, open, print_json};
+use crate::provenance::croissant::{self, About};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+#[derive(Args)]
+pub struct CroissantArgs {
+    /// A stage of kind `index`, or the file of an index
+    index: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+    /// Write croissant.json, and images.jsonl of which it speaks, into this folder; left out: print the metadata
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The data set's name; left out: the stage's
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Its licence, as a URL; left out: the metadata say that none was stated
+    #[arg(long, default_value = "no licence was stated", hide_default_value = true, value_name = "URL")]
+    license: String,
+    /// Where it is found
+    #[arg(long, default_value = "file:images", value_name = "URL")]
+    url: String,
+}
+
+pub fn main(args: &CroissantArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let path = match Path::new(&args.index) {
+        path if path.is_file() => path.to_path_buf(),
+        _ => of_stage(args, store)?,
+    };
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let stem = || Path::new(&args.index).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = args.name.clone().unwrap_or_else(stem);
+    let made = fs::metadata(&path).and_then(|meta| meta.modified());
+    let made = made.with_context(|| format!("cannot read {}", path.display()))?;
+    let date = humantime::format_rfc3339_seconds(made).to_string()[..10].to_string();
+    let about = About { name, license: args.license.clone(), url: args.url.clone(), date };
+    let found = croissant::of_index(&text, &about).with_context(|| format!("{} is no index", path.display()))?;
+    let Some(folder) = &args.out else {
+        print_json(&found.metadata)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let metadata = serde_json::to_string_pretty(&found.metadata)? + "\n";
+    for (name, text) in [("croissant.json", &metadata), ("images.jsonl", &found.table)] {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    eprintln!("croissant.json and images.jsonl are in {}; the images belong below images/ there", folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_stage(args: &CroissantArgs, store: &StoreArgs) -> Result<PathBuf> {
+    let store = open::existing(store)?;
+    let graph = open::graph_of(&args.pipeline, &store)?;
+    let (_, artifact) = open::output(&args.index, &graph, &store)?;
+    Ok(store.object(artifact.blake3))
+}

@@ -1,0 +1,74 @@
+//! `caco crate`
+
+use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use crate::{
+    engine::{
+        graph::Id,
+        plan::{Plan, Step},
+        store::Published,
+    },
+    provenance::ro_crate::{self, Packing},
+};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::{collections::HashSet, path::PathBuf, process::ExitCode};
+
+#[derive(Args)]
+pub struct CrateArgs {
+    /// The folder to pack into; new, or empty
+    dir: PathBuf,
+    /// Stages or patterns; all that they read goes along. Left out: the pipeline's targets
+    #[arg(value_name = "STAGE")]
+    stages: Vec<String>,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+    /// Describe outputs of more megabytes than this by their digests, and do not copy them
+    #[arg(long, default_value_t = 100, value_name = "MB")]
+    largest: u64,
+    /// The licence of what is packed, as a URL; left out: the crate says that none was stated
+    #[arg(long, default_value = "no licence was stated", hide_default_value = true, value_name = "URL")]
+    license: String,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &CrateArgs, store: &StoreArgs) -> Result<ExitCode> {
+    let store = open::existing(store)?;
+    let graph = open::graph_of(&args.pipeline, &store)?;
+    let empty = std::fs::read_dir(&args.dir).map_or(true, |mut entries| entries.next().is_none());
+    if !empty {
+        bail!("{} is not empty; name a new folder", args.dir.display());
+    }
+    let ids = graph.with_sources(&open::select(&graph, &args.stages)?);
+    let plan = Plan::new(&graph, &ids, &store, &HashSet::new())?;
+    if let Some((id, _)) = plan.steps.iter().find(|(_, step)| !matches!(step, Step::Hit(_))) {
+        let file = graph.pipeline.path.display();
+        bail!(
+            "stage '{}' has no result of what the pipeline asks for; run it first: caco run {file}",
+            graph.stage(*id).name
+        );
+    }
+    let mut seen = HashSet::new();
+    // Stages that share a key share a result.
+    let results: Vec<(Id, Published)> = plan
+        .hits()
+        .filter(|(_, published)| seen.insert(published.key))
+        .map(|(id, published)| (id, published.clone()))
+        .collect();
+    let packing = Packing { largest: args.largest.saturating_mul(1_000_000), license: args.license.clone() };
+    let packed = ro_crate::pack(&graph, &store, &results, &args.dir, &packing)
+        .with_context(|| format!("cannot pack into {}", args.dir.display()))?;
+    if args.json {
+        print_json(&packed)?;
+    } else {
+        print(&format!(
+            "{} results packed into {}: {} outputs copied, {} larger ones described\n",
+            packed.results,
+            args.dir.display(),
+            packed.copied,
+            packed.described
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,245 @@
+//! Signs for results as they are published.
+
+use super::{
+    check,
+    envelope::Envelope,
+    evidence::Evidence,
+    keyring::{self, Signer, Trust},
+    source::Source,
+    statement::{
+        BUILD_TYPE, BUILDER, Builder, Definition, Descriptor, Details, External, Internal, LISTING, Metadata,
+        PROVENANCE, Provenance, Statement,
+    },
+};
+use crate::{
+    engine::{
+        attest::{Attest, Made},
+        code, digest,
+        digest::Digest,
+        listing::Content,
+        publish::{Finished, Read, ReadFrom},
+        store::{self, Artifact, Pending},
+    },
+    spec::{kind::TOOL_SLOT, pipeline::Pipeline},
+};
+use anyhow::{Context, Result};
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::Path,
+    sync::{Mutex, OnceLock},
+    thread::JoinHandle,
+};
+
+/// The crates that this program was built from.
+const CARGO_LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
+
+/// Signs, for the length of a run.
+pub struct Attester {
+    signer: Signer,
+    trust: Trust,
+    /// Reads the working tree's state while the first stages run.
+    reader: Mutex<Option<JoinHandle<Option<Source>>>>,
+    source: OnceLock<Option<Source>>,
+    pipeline: Descriptor,
+    fixed: Vec<Descriptor>,
+    /// SHA-256 of files outside the store, by their BLAKE3: each is read once a run.
+    sums: Mutex<HashMap<Digest, Digest>>,
+}
+
+impl Attester {
+    /// Signs for the results of this pipeline.
+    pub fn new(signer: Signer, trust: Trust, pipeline: &Pipeline) -> Attester {
+        let path = pipeline.path.clone();
+        let reader = std::thread::Builder::new().spawn(move || Source::of(&path)).ok();
+        let text = pipeline.sources.first().map_or("", |source| source.text.as_str());
+        Attester {
+            signer,
+            trust,
+            reader: Mutex::new(reader),
+            source: OnceLock::new(),
+            pipeline: Descriptor::of_bytes("pipeline", text.as_bytes()).at(format!("file:{}", pipeline.path.display())),
+            fixed: vec![
+                Descriptor::of_bytes("code.lock", code::lock_text().as_bytes()),
+                Descriptor::of_bytes("Cargo.lock", CARGO_LOCK.as_bytes()),
+            ],
+            sums: Mutex::default(),
+        }
+    }
+
+    fn source(&self) -> Option<&Source> {
+        let read = || {
+            let reader = self.reader.lock().ok().and_then(|mut reader| reader.take());
+            reader.and_then(|reader| reader.join().ok()).flatten()
+        };
+        self.source.get_or_init(read).as_ref()
+    }
+
+    fn statement(&self, made: &Made) -> Result<Statement<Provenance>> {
+        let Made { stage, finished, result, .. } = made;
+        let class = result.record.get("determinism_class").filter(|class| !class.is_null());
+        let external = External {
+            stage: stage.name.clone(),
+            pipeline: made.pipeline.name.clone(),
+            profile: made.pipeline.overlay.profile.clone(),
+            set: made.pipeline.overlay.set.clone(),
+            key: finished.key,
+            preimage: serde_json::from_str(&finished.preimage).context("a preimage is JSON")?,
+            parameters: serde_json::from_str(stage.parameters()).context("parameters are JSON")?,
+        };
+        let internal = Internal {
+            code: code::digest(stage.kind),
+            determinism_class: class.cloned(),
+            threads: finished.cpus,
+            gpus: finished.gpus.clone(),
+            attempt: finished.attempt,
+            resumed: finished.resumed,
+        };
+        let mut dependencies = finished.inputs.iter().map(|read| self.input(made, read)).collect::<Result<Vec<_>>>()?;
+        dependencies.push(self.pipeline.clone());
+        dependencies.extend(self.fixed.iter().cloned());
+        dependencies.extend(self.source().map(commit));
+        dependencies.extend(class.and_then(|class| class["libtorch"].as_str()).map(libtorch));
+        let definition = Definition {
+            build_type: BUILD_TYPE.into(),
+            external_parameters: external,
+            internal_parameters: internal,
+            resolved_dependencies: dependencies,
+        };
+        let details = Details { builder: self.builder(), metadata: times(finished), byproducts: byproducts(result)? };
+        let subject = result.outputs.iter().map(|output| subject(&stage.name, output)).collect();
+        Ok(Statement::new(PROVENANCE, subject, Provenance { build_definition: definition, run_details: details }))
+    }
+
+    fn builder(&self) -> Builder {
+        Builder {
+            id: BUILDER.into(),
+            version: [("caco".to_string(), env!("CARGO_PKG_VERSION").to_string())].into(),
+            public_key: keyring::pem(&self.signer.public()),
+            host: store::host(),
+        }
+    }
+
+    fn input(&self, made: &Made, read: &Read) -> Result<Descriptor> {
+        let slot = Descriptor::named(&*read.slot).note("slot", &*read.slot);
+        let descriptor = match &read.from {
+            ReadFrom::Output { stage, output, result } => {
+                let artifact = result.output(output).context("an input that was read has digests")?;
+                let name = &made.pipeline.stages[*stage as usize].name;
+                let uri = format!("caco:{}/{}/{output}", result.key, result.record);
+                let descriptor = slot.digests(artifact.blake3, artifact.sha256).at(uri);
+                let noted = [("key", result.key.to_string()), ("record", result.record.to_string())];
+                let noted = noted.into_iter().chain([("stage", name.clone()), ("output", output.to_string())]);
+                let descriptor = noted.fold(descriptor, |descriptor, (name, value)| descriptor.note(name, value));
+                if artifact.folder { listed(descriptor) } else { descriptor }
+            }
+            ReadFrom::Outside { path, digest } => {
+                let content = made.outside.iter().find(|(other, _)| other == path).map(|(_, content)| content);
+                let descriptor = slot.at(format!("file://{}", path.display()));
+                match content {
+                    Some(Content::Folder(listing)) => {
+                        let (blake3, sha256) = (*digest, digest::sha256(listing.text().as_bytes()));
+                        listed(descriptor.digests(blake3, sha256)).note("files", listing.files.len())
+                    }
+                    _ => descriptor.digests(*digest, self.sum(path, *digest)?),
+                }
+            }
+            ReadFrom::Tool(tool) => {
+                let descriptor = slot.digests(tool.digest, digest::sha256(tool.identity().as_bytes()));
+                let name = read.slot.strip_prefix(TOOL_SLOT).unwrap_or(&read.slot);
+                descriptor.at(format!("tool:{name}")).note("version", tool.version.clone())
+            }
+        };
+        Ok(if read.hashed { descriptor } else { descriptor.note("located", true) })
+    }
+
+    /// SHA-256 of a file whose BLAKE3 is known.
+    fn sum(&self, path: &Path, blake3: Digest) -> Result<Digest> {
+        let mut sums = self.sums.lock().expect("no panic while held");
+        if let Some(known) = sums.get(&blake3) {
+            return Ok(*known);
+        }
+        let (_, sum, _) = digest::both_of_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+        sums.insert(blake3, sum);
+        Ok(sum)
+    }
+}
+
+impl Attest for Attester {
+    fn attest(&self, made: &Made) -> std::result::Result<String, String> {
+        let statement = self.statement(made).map_err(|e| format!("it cannot be signed for: {e:#}"))?;
+        Ok(Envelope::seal(statement.text().as_bytes(), &self.signer).text() + "\n")
+    }
+
+    fn holds(&self, record: &Path) -> bool {
+        Evidence::of_folder(record).is_some_and(|evidence| check::record_holds(evidence, &self.trust))
+    }
+}
+
+/// Digests of a folder are those of its listing.
+fn listed(mut descriptor: Descriptor) -> Descriptor {
+    descriptor.media_type = Some(LISTING.into());
+    descriptor
+}
+
+fn subject(stage: &str, output: &Artifact) -> Descriptor {
+    let name = format!("{stage}/{}", output.name);
+    let descriptor = Descriptor::named(name).digests(output.blake3, output.sha256);
+    let descriptor = descriptor.note("output", &*output.name).note("size", output.size);
+    if output.folder { listed(descriptor) } else { descriptor }
+}
+
+fn commit(source: &Source) -> Descriptor {
+    let mut descriptor = Descriptor::named("source").note("dirty", source.dirty);
+    descriptor.digest.insert("gitCommit".into(), source.commit.clone());
+    descriptor
+}
+
+fn libtorch(version: &str) -> Descriptor {
+    Descriptor::named("libtorch").at(format!("pkg:pypi/torch@{version}"))
+}
+
+fn times(finished: &Finished) -> Metadata {
+    let time = |at| humantime::format_rfc3339_millis(at).to_string();
+    Metadata {
+        invocation_id: format!("caco:{}#{}", finished.key, finished.attempt),
+        started_on: time(finished.began),
+        finished_on: time(finished.began + finished.took),
+    }
+}
+
+/// The record's own files: its texts, the log, and what the stage left to be kept beside its outputs.
+fn byproducts(result: &Pending) -> Result<Vec<Descriptor>> {
+    let mut found: Vec<Descriptor> =
+        result.texts().iter().map(|(name, text)| Descriptor::of_bytes(*name, text.as_bytes())).collect();
+    if let Some(log) = &result.log {
+        // Most programs say nothing.
+        let empty = fs::metadata(log).is_ok_and(|meta| meta.len() == 0);
+        let log_sum = || if empty { Ok(Descriptor::of_bytes("log", b"")) } else { Descriptor::of_file("log", log) };
+        match log_sum() {
+            Ok(descriptor) => found.push(descriptor),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", log.display())),
+        }
+    }
+    if let Some(folder) = &result.byproducts {
+        below(folder, "byproducts", &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Every file below a folder, sorted by name.
+fn below(folder: &Path, name: &str, found: &mut Vec<Descriptor>) -> Result<()> {
+    let failed = || format!("cannot read {}", folder.display());
+    let mut entries: Vec<_> = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<_>>).with_context(failed)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, name) = (entry.path(), format!("{name}/{}", entry.file_name().to_string_lossy()));
+        if path.is_dir() {
+            below(&path, &name, found)?;
+        } else {
+            found.push(Descriptor::of_file(name, &path).with_context(|| format!("cannot read {}", path.display()))?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! A stage that was run again, held against its first result: an in-toto test result
+//! (<https://in-toto.io/attestation/test-result/v0.1>).
+
+use super::{
+    envelope::Envelope,
+    evidence::Evidence,
+    keyring::Signer,
+    statement::{Descriptor, Statement},
+    tolerance::{self, Tolerance},
+};
+use crate::engine::{
+    key::Key,
+    store::{ATTESTATION, Artifact, Cause, Published, Store},
+};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The predicate that tells how a test went.
+pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestResult {
+    /// `PASSED`, `WARNED` or `FAILED`.
+    pub result: String,
+    /// Both records' statements.
+    pub configuration: Vec<Descriptor>,
+    /// What holds.
+    pub passed_tests: Vec<String>,
+    /// What holds within a tolerance only.
+    pub warned_tests: Vec<String>,
+    /// What does not hold.
+    pub failed_tests: Vec<String>,
+}
+
+/// What a rerun showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Verdict {
+    /// Every output has the same bytes.
+    Identical,
+    /// Made under another determinism class, and within the tolerance that the kind declares.
+    Within {
+        /// How the classes differ.
+        classes: String,
+        /// The outputs whose bytes differ.
+        outputs: Vec<String>,
+    },
+    /// The bytes differ, and may not, or by more than they may.
+    Differs {
+        /// In words.
+        faults: Vec<String>,
+    },
+}
+
+/// A rerun, held against the first result.
+pub struct Rerun<'r> {
+    /// The store of the first result.
+    pub store: &'r Store,
+    /// The first result.
+    pub first: &'r Published,
+    /// The store of the second.
+    pub scratch: &'r Store,
+    /// The second.
+    pub second: &'r Published,
+    /// The stage's kind.
+    pub kind: &'r str,
+}
+
+impl Rerun<'_> {
+    /// What it showed.
+    pub fn verdict(&self) -> Result<Verdict> {
+        let differing: Vec<(&Artifact, &Artifact)> = self
+            .first
+            .outputs
+            .iter()
+            .filter_map(|a| Some((a, self.second.output(&a.name)?)))
+            .filter(|(a, b)| a.blake3 != b.blake3)
+            .collect();
+        let missing = self.first.outputs.len() != self.second.outputs.len();
+        if differing.is_empty() && !missing {
+            return Ok(Verdict::Identical);
+        }
+        let [before, now] = [(self.store, self.first), (self.scratch, self.second)].map(|(store, of)| class(store, of));
+        if missing || before == now {
+            let mut faults: Vec<String> = differing.iter().map(|(a, b)| told(a, b)).collect();
+            if missing {
+                faults.push("the outputs are not the same ones".into());
+            }
+            return Ok(Verdict::Differs { faults });
+        }
+        let tolerance = tolerance::of(self.kind).unwrap_or(Tolerance::Exact);
+        let mut faults = vec![];
+        for (a, b) in &differing {
+            let (first, second) = (self.store.object(a.blake3), self.scratch.object(b.blake3));
+            faults.extend(tolerance.compare(&a.name, &first, &second)?);
+        }
+        if !faults.is_empty() {
+            return Ok(Verdict::Differs { faults });
+        }
+        let outputs = differing.iter().map(|(a, _)| a.name.to_string()).collect();
+        Ok(Verdict::Within { classes: format!("{before} → {now}"), outputs })
+    }
+
+    /// Keeps the second result beside the first where their bytes differ.
+    pub fn keep(&self, verdict: &Verdict) -> Result<()> {
+        if *verdict == Verdict::Identical {
+            return Ok(());
+        }
+        let key = self.first.key;
+        self.store.note_divergence(key, &self.first.record, &self.second.record, Cause::Rerun)?;
+        self.scratch.copy_to(self.store, &[key])?;
+        Ok(())
+    }
+
+    /// The verdict as a signed test result, kept in the store.
+    pub fn attest(&self, verdict: &Verdict, stage: &str, signer: &Signer) -> Result<PathBuf> {
+        let subject = self
+            .first
+            .outputs
+            .iter()
+            .map(|o| Descriptor::named(format!("{stage}/{}", o.name)).digests(o.blake3, o.sha256))
+            .collect();
+        let mut configuration = vec![];
+        for (name, store, of) in [("first", self.store, self.first), ("second", self.scratch, self.second)] {
+            let evidence = Evidence::of_record(store, of.key, &of.record)?;
+            let text = evidence.map(|evidence| evidence.read(ATTESTATION)).transpose()?.flatten().unwrap_or_default();
+            let uri = format!("caco:{}/{}", of.key, of.record);
+            configuration.push(Descriptor::of_bytes(name, &text).at(uri).note("determinismClass", class(store, of)));
+        }
+        let mut found = TestResult {
+            result: "PASSED".into(),
+            configuration,
+            passed_tests: vec![],
+            warned_tests: vec![],
+            failed_tests: vec![],
+        };
+        match verdict {
+            Verdict::Identical => found.passed_tests.push("identical bytes".into()),
+            Verdict::Within { classes, .. } => {
+                found.result = "WARNED".into();
+                found.warned_tests.push(format!("within the declared tolerance, under another class: {classes}"));
+            }
+            Verdict::Differs { faults } => {
+                found.result = "FAILED".into();
+                found.failed_tests.clone_from(faults);
+            }
+        }
+        let text = Statement::new(TEST_RESULT, subject, found).text();
+        self.store
+            .keep_verdict(self.first.key, &(Envelope::seal(text.as_bytes(), signer).text() + "\n"))
+            .context("the verdict cannot be kept")
+    }
+}
+
+fn told(a: &Artifact, b: &Artifact) -> String {
+    format!("{} was {} ({} bytes), is {} ({} bytes)", a.name, a.blake3.short(), a.size, b.blake3.short(), b.size)
+}
+
+/// The determinism class of a result; empty where no tensor was touched.
+fn class(store: &Store, of: &Published) -> String {
+    let made = store.record(of).ok().flatten().unwrap_or_default();
+    match &made["determinism_class"] {
+        Value::Object(fields) => {
+            let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+            fields.iter().map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
+    }
+}
+
+/// What reruns of a result showed, as far as a trusted key signed it: result and time are in the statement.
+pub fn verdicts(store: &Store, key: Key, trust: &super::keyring::Trust) -> Result<Vec<TestResult>> {
+    let mut found = vec![];
+    for text in store.verdicts(key)? {
+        let Ok(envelope) = Envelope::parse(&text) else { continue };
+        if matches!(envelope.verify(trust), Ok(super::envelope::Verdict::Trusted(_)))
+            && let Ok(statement) = Statement::<TestResult>::parse(&envelope.payload()?, TEST_RESULT)
+        {
+            found.push(statement.predicate);
+        }
+    }
+    Ok(found)
+}
