@@ -270,7 +270,7 @@ fn add_metric(metrics: &mut BTreeMap<String, f64>, stage: &str, metric: &metric:
 
 fn failure(graph: &Graph, id: Id, failed: Failed) -> Failure {
     let stage = graph.stage(id).name.clone();
-    let again = command(graph, &[stage.clone()]);
+    let again = command(graph, std::slice::from_ref(&stage));
     Failure { stage, error: failed.error, again }
 }
 
