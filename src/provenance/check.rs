@@ -1,21 +1,24 @@
 //! What is checked of one result. Each check tells where it looked, what it found, and what should be.
 
-use super::keyring::Trust;
 use super::{
     audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail, signature as signature_of},
     evidence::{self, Evidence},
-    figures, rerun,
+    figures,
+    keyring::Trust,
+    rerun,
     statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
 };
-use crate::engine::{
-    digest::Digest,
-    graph::METRICS,
-    key,
-    key::Preimage,
-    listing::Listing,
-    store::{Artifact, Manifest},
+use crate::{
+    engine::{
+        digest::Digest,
+        graph::METRICS,
+        key,
+        key::Preimage,
+        listing::Listing,
+        store::{Artifact, Manifest},
+    },
+    predictions::Predictions,
 };
-use crate::predictions::Predictions;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::{

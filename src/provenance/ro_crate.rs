@@ -100,7 +100,7 @@ pub fn pack(graph: &Graph, store: &Store, results: &[(Id, Published)], to: &Path
     });
     let made = made.collect::<Result<Vec<Made>>>()?;
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
-    let mut crate_ = Crate {
+    let mut packer = Packer {
         graph,
         store,
         to,
@@ -110,11 +110,11 @@ pub fn pack(graph: &Graph, store: &Store, results: &[(Id, Published)], to: &Path
         files: HashMap::new(),
         packed: Packed { results: made.len(), ..Packed::default() },
     };
-    crate_.write(&made)?;
-    let packed = crate_.packed;
+    packer.write(&made)?;
+    let packed = packer.packed;
     let metadata = json!({
         "@context": ["https://w3id.org/ro/crate/1.1/context", { "sha256": "https://w3id.org/ro/terms/workflow-run#sha256" }],
-        "@graph": crate_.entities.graph(),
+        "@graph": packer.entities.graph(),
     });
     let path = to.join("ro-crate-metadata.json");
     let text = serde_json::to_string_pretty(&metadata)? + "\n";
@@ -122,7 +122,7 @@ pub fn pack(graph: &Graph, store: &Store, results: &[(Id, Published)], to: &Path
     Ok(packed)
 }
 
-struct Crate<'a> {
+struct Packer<'a> {
     graph: &'a Graph,
     store: &'a Store,
     to: &'a Path,
@@ -135,7 +135,7 @@ struct Crate<'a> {
     packed: Packed,
 }
 
-impl Crate<'_> {
+impl Packer<'_> {
     fn write(&mut self, made: &[Made]) -> Result<()> {
         self.head(made);
         let workflow = self.workflow()?;
