@@ -108,6 +108,26 @@ pub fn ran(outcome: &Value) -> Vec<String> {
     names
 }
 
+/// A text without its keys and records, which move with the code: words of twelve or more hexadecimal digits, and the
+/// shard of a store before them.
+pub fn without_keys(text: &str) -> String {
+    let mut words: Vec<&str> = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let is_key = |word: &str| {
+        let word = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        word.len() >= 12 && word.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    for i in 0..words.len() {
+        if i > 0 && is_key(words[i]) && words[i - 1].len() == 3 && words[i - 1].ends_with('/') {
+            words[i - 1] = "<shard>/";
+        }
+    }
+    let shown = |word: &&str| {
+        let end = word.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(word.len());
+        if is_key(word) { format!("<key>{}", &word[end..]) } else { word.to_string() }
+    };
+    words.iter().map(shown).collect()
+}
+
 pub fn printed(output: Output) -> Printed {
     Printed {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

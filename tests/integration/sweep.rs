@@ -1,6 +1,6 @@
 //! Sweeps: their points, their names, and what a killed one does when it is run again.
 
-use crate::project::Project;
+use crate::project::{Project, without_keys};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -49,7 +49,7 @@ fn a_grid_has_a_point_for_every_combination_and_shared_work_runs_once() {
     assert_eq!(ran.iter().filter(|name| name.starts_with("train")).count(), 6);
     assert_eq!(ran.iter().filter(|name| name.starts_with("data")).count(), 1, "{ran:?}");
     assert!(ran.contains(&"train/s/rate=0.3,seed=1".to_string()), "{ran:?}");
-    insta::assert_snapshot!(redacted(&project.ok(&["sweep", "p.ron"]).out));
+    insta::assert_snapshot!(without_keys(&project.ok(&["sweep", "p.ron"]).out));
     insta::assert_snapshot!(project.ok(&["sweep", "p.ron", "--csv", "--sort", "score"]).out);
     let json = project.json(&["sweep", "p.ron", "--json"]);
     let best = &json[0]["rows"][json[0]["best"].as_u64().unwrap() as usize];
@@ -57,13 +57,6 @@ fn a_grid_has_a_point_for_every_combination_and_shared_work_runs_once() {
     let alone = best["alone"].as_str().unwrap().replace('\'', "");
     let args: Vec<&str> = alone.split(' ').skip(1).collect();
     assert!(project.ok(&args).err.contains("nothing to do"), "the command that it names runs the point");
-}
-
-/// A table without its keys, which move with the code.
-fn redacted(text: &str) -> String {
-    let is_key = |word: &str| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let line = |line: &str| line.split(' ').map(|w| if is_key(w) { "<key>" } else { w }).collect::<Vec<_>>().join(" ");
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
