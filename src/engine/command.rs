@@ -88,7 +88,7 @@ fn confinement(program: &str, linked: &[&PathBuf], place: &Place) -> Confinement
     confinement.let_write(place.work);
     linked.iter().copied().chain(place.allow).for_each(|path| confinement.let_read(path));
     if let Some(program) = which::find(program, &path, &place.work.join("out")) {
-        confinement.let_read(&program);
+        confinement.let_run(&program, place.project);
     }
     confinement
 }

@@ -57,8 +57,11 @@ impl Confinement {
         for root in SYSTEM.iter().map(Path::new).filter(|root| root.exists()) {
             grant_around(&real(root), &keep_out, &mut confinement.read);
         }
-        for prefix in std::env::split_paths(path).filter_map(|bin| prefix(&real(&bin), &keep_out)) {
-            confinement.read.insert(prefix);
+        for bin in std::env::split_paths(path).map(|bin| real(&bin)) {
+            let interpreter = interpreter(&bin).map(|home| real(&home));
+            confinement
+                .read
+                .extend([Some(bin), interpreter].into_iter().flatten().filter_map(|b| prefix(&b, &keep_out)));
         }
         confinement.write.insert(real(Path::new(DEVICES)));
         confinement
@@ -67,6 +70,14 @@ impl Confinement {
     /// Lets a file, or a folder with all in it, be read and executed.
     pub fn let_read(&mut self, path: &Path) {
         self.read.insert(real(path));
+    }
+
+    /// Lets a program be executed, with what is installed beside it where it lies in a `bin`.
+    pub fn let_run(&mut self, program: &Path, keep_out: &[PathBuf]) {
+        let program = real(program);
+        let bin = program.parent().filter(|bin| bin.file_name() == Some(OsStr::new("bin")));
+        self.read.extend(bin.and_then(|bin| prefix(bin, keep_out)));
+        self.read.insert(program);
     }
 
     /// Lets a folder be read and written.
@@ -120,6 +131,13 @@ fn prefix(bin: &Path, keep_out: &[PathBuf]) -> Option<PathBuf> {
         true => None,
         false => Some(prefix.into()),
     }
+}
+
+/// Where the interpreter of a virtual environment lies, by the file that Python leaves beside its `bin` (PEP 405).
+fn interpreter(bin: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(bin.parent()?.join("pyvenv.cfg")).ok()?;
+    let home = text.lines().find_map(|line| line.strip_prefix("home")?.trim_start().strip_prefix('='))?;
+    Some(home.trim().into())
 }
 
 /// A path without links in it, as far as it exists.

@@ -194,6 +194,31 @@ fn metrics_are_taken_from_the_file_that_the_stage_names() {
 }
 
 #[test]
+fn a_virtual_environment_may_read_the_interpreter_that_it_is_made_of() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    if !landlock() {
+        return;
+    }
+    let software = tempfile::tempdir().unwrap();
+    let at = |name: &str| software.path().join(name);
+    for folder in ["python/bin", "python/lib", "venv/bin"] {
+        fs::create_dir_all(at(folder)).unwrap();
+    }
+    fs::write(at("python/lib/word"), "found").unwrap();
+    fs::write(at("python/bin/tool"), "#!/bin/sh\ncat \"$(dirname \"$(readlink -f \"$0\")\")/../lib/word\" > out\n")
+        .unwrap();
+    fs::set_permissions(at("python/bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink(at("python/bin/tool"), at("venv/bin/tool")).unwrap();
+    fs::write(at("venv/pyvenv.cfg"), format!("home = {}\nversion = 3\n", at("python/bin").display())).unwrap();
+    for how in ["shell: \"tool\"", "argv: [\"tool\"]"] {
+        let project = Project::with(&format!("(stages: {{\"s\": command({how}, outputs: [\"out\"])}})"));
+        let path = format!("{}:{}", at("venv/bin").display(), std::env::var("PATH").unwrap());
+        let printed = crate::project::printed(project.command(&["run", "p.ron"]).env("PATH", path).output().unwrap());
+        assert_eq!(printed.code, 0, "{how}\n{}", printed.err);
+    }
+}
+
+#[test]
 fn a_project_inside_a_folder_of_software_is_not_granted_with_it() {
     if !landlock() {
         return;
