@@ -119,3 +119,18 @@ fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
     assert_eq!(store.verify().unwrap().findings, []);
     assert!(project.run(&[]).is_empty());
 }
+
+#[test]
+fn what_a_killed_run_left_beside_a_record_is_no_record() {
+    let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
+    project.run(&[]);
+    let shown = project.json(&["show", "a", "--json"]);
+    let record = project.path().join(shown["result"]["folder"].as_str().unwrap());
+    // As long as a record's name, of another host, and complete but for its renaming.
+    let left = record.with_file_name("partial-vm-306-1");
+    fs::rename(&record, &left).unwrap();
+    fs::remove_file(record.with_file_name("current")).unwrap();
+    let printed = project.ok(&["run", "p.ron"]);
+    assert!(!printed.err.contains("gave other bytes"), "{}", printed.err);
+    assert_eq!(project.ok(&["divergences"]).out.matches("partial").count(), 0);
+}

@@ -120,7 +120,7 @@ impl Store {
         let folder = self.result(key);
         let mut records = vec![];
         for name in names(&folder)? {
-            if name.len() == 16 && folder.join(&name).join("manifest.json").exists() {
+            if is_record(&name) && folder.join(&name).join("manifest.json").exists() {
                 records.push(name.into());
             }
         }
@@ -218,6 +218,11 @@ impl Store {
         keys.sort();
         Ok(keys)
     }
+}
+
+/// Whether a name is that of a record: what a killed run left beside records may be as long, and as full.
+fn is_record(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A file's bytes; None where there is no such file.
