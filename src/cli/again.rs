@@ -11,6 +11,7 @@ use crate::{
         graph::{Graph, Id},
         names::Names,
         plan::Plan,
+        pool::Pool,
         run::{Options, Runner},
         signals::Signals,
         store::{Published, Store},
@@ -115,12 +116,10 @@ fn run(
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let options = Options {
         keep_going: false,
-        cpus: threads.unwrap_or(cores).clamp(1, cores),
-        gpus: vec![],
-        memory_gib: memory_gib(),
+        pool: Pool { cpus: threads.unwrap_or(cores).clamp(1, cores), gpus: vec![], memory_gib: memory_gib() },
         max_time: None,
     };
-    let programs = Here { device: device.into(), project: project(graph) };
+    let programs = Here::new(device, project(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
     let (share, shown) = (options.clone(), programs.clone());
     let share = move |id| share.share(graph.stage(id), &shown);

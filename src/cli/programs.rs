@@ -3,6 +3,7 @@
 use crate::{
     engine::{
         command::{self, Place},
+        confine::Confinement,
         exec::Launch,
         run::{Prepared, Programs},
     },
@@ -19,9 +20,9 @@ use std::{fs, path::PathBuf};
 #[derive(Debug, Clone)]
 pub struct Here {
     /// The device for tensor stages.
-    pub device: String,
-    /// Folders that no command may read as a whole: the project's.
-    pub project: Vec<PathBuf>,
+    device: String,
+    /// What every command may open.
+    machine: Confinement,
 }
 
 impl Programs for Here {
@@ -32,7 +33,7 @@ impl Programs for Here {
         let command = command::read(prepared.stage.parameters())?;
         let allow = command.allow.iter().map(|path| allowed(path)).collect::<Result<Vec<_>>>()?;
         let Prepared { inputs, work, cpus, gpus, .. } = prepared;
-        command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, project: &self.project })
+        command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, machine: &self.machine })
     }
 
     fn cpus(&self, stage: &Stage, available: u32) -> u32 {
@@ -41,6 +42,12 @@ impl Programs for Here {
 }
 
 impl Here {
+    /// The programs, with the device for tensor stages, and the folders that no command may read as a whole.
+    pub fn new(device: &str, project: Vec<PathBuf>) -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Here { device: device.into(), machine: Confinement::of_machine(&path, &project) }
+    }
+
     fn worker(&self, prepared: &Prepared) -> Result<Launch> {
         let worker = worker().with_context(|| format!("cannot execute a stage of kind '{}'", prepared.stage.kind))?;
         let job = Job {

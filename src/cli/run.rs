@@ -16,6 +16,7 @@ use crate::engine::{
     key::Key,
     names::Names,
     plan::{Plan, Step},
+    pool::Pool,
     run::{Options, Runner},
     signals::Signals,
     store::Store,
@@ -98,7 +99,6 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
     let mut journal = Journal::begin(&store, request(args, &graph));
-    let programs = Here { device: args.device.clone(), project: project(&graph) };
     let mut results: Vec<_> = plan.hits().map(|(id, published)| (id, published.key)).collect();
     let outcome = if plan.is_done() {
         let hits = plan.steps.len();
@@ -106,6 +106,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         Outcome { hits, ..Outcome::default() }
     } else {
         let attester = attester(&graph)?;
+        let programs = Here::new(&args.device, project(&graph, &store));
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             tell_estimate(&store, &costs.estimate(&graph), args.quiet);
             let options = options(args);
@@ -215,18 +216,20 @@ fn options(args: &RunArgs) -> Options {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     Options {
         keep_going: args.keep_going,
-        cpus: args.jobs.unwrap_or(cores).max(1),
-        gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
-        memory_gib: memory_gib(),
+        pool: Pool {
+            cpus: args.jobs.unwrap_or(cores).max(1),
+            gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
+            memory_gib: memory_gib(),
+        },
         max_time: args.max_time.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
     }
 }
 
-/// The folders that hold the project: where caco was started, and where the pipeline file lies.
-pub(super) fn project(graph: &Graph) -> Vec<PathBuf> {
+/// The folders that hold the project: where caco was started, where the pipeline file lies, and the store.
+pub(super) fn project(graph: &Graph, store: &Store) -> Vec<PathBuf> {
     let file = std::path::absolute(&graph.pipeline.path).unwrap_or_default();
     let beside = file.parent().map(Path::to_path_buf);
-    std::env::current_dir().into_iter().chain(beside).collect()
+    std::env::current_dir().into_iter().chain(beside).chain([store.root().to_path_buf()]).collect()
 }
 
 /// The machine's memory.

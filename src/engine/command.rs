@@ -32,8 +32,8 @@ pub struct Place<'a> {
     pub gpus: &'a [u32],
     /// What its field `allow` names.
     pub allow: &'a [PathBuf],
-    /// Folders that no command is granted as a whole.
-    pub project: &'a [PathBuf],
+    /// What every command may open.
+    pub machine: &'a Confinement,
 }
 
 /// Prepares the folder where a command runs and its outputs are collected, places its inputs there, and names the program.
@@ -84,11 +84,11 @@ fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
 
 fn confinement(program: &str, linked: &[&PathBuf], place: &Place) -> Confinement {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut confinement = Confinement::of_machine(&path, place.project);
+    let mut confinement = place.machine.clone();
     confinement.let_write(place.work);
     linked.iter().copied().chain(place.allow).for_each(|path| confinement.let_read(path));
     if let Some(program) = which::find(program, &path, &place.work.join("out")) {
-        confinement.let_run(&program, place.project);
+        confinement.let_run(&program);
     }
     confinement
 }

@@ -46,6 +46,8 @@ const RIGHTS: ABI = ABI::V3;
 pub struct Confinement {
     read: BTreeSet<PathBuf>,
     write: BTreeSet<PathBuf>,
+    /// Never granted as a whole.
+    keep_out: Vec<PathBuf>,
 }
 
 impl Confinement {
@@ -53,7 +55,7 @@ impl Confinement {
     /// as a whole.
     pub fn of_machine(path: &OsStr, keep_out: &[PathBuf]) -> Confinement {
         let keep_out: Vec<PathBuf> = keep_out.iter().map(|p| real(p)).collect();
-        let mut confinement = Confinement::default();
+        let mut confinement = Confinement { keep_out: keep_out.clone(), ..Confinement::default() };
         for root in SYSTEM.iter().map(Path::new).filter(|root| root.exists()) {
             grant_around(&real(root), &keep_out, &mut confinement.read);
         }
@@ -73,10 +75,10 @@ impl Confinement {
     }
 
     /// Lets a program be executed, with what is installed beside it where it lies in a `bin`.
-    pub fn let_run(&mut self, program: &Path, keep_out: &[PathBuf]) {
+    pub fn let_run(&mut self, program: &Path) {
         let program = real(program);
         let bin = program.parent().filter(|bin| bin.file_name() == Some(OsStr::new("bin")));
-        self.read.extend(bin.and_then(|bin| prefix(bin, keep_out)));
+        self.read.extend(bin.and_then(|bin| prefix(bin, &self.keep_out)));
         self.read.insert(program);
     }
 
@@ -100,12 +102,6 @@ impl Confinement {
         let ruleset = ruleset.add_rules(path_beneath_rules(&self.write, AccessFs::from_all(RIGHTS))).map_err(failed)?;
         Ok(ruleset.into())
     }
-}
-
-/// Whether this kernel has Landlock.
-pub fn is_there() -> bool {
-    // SAFETY: asks for the version; no memory is involved.
-    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) > 0 }
 }
 
 /// Grants `root`, or where one of `keep_out` lies in it, all of it that does not lead there.

@@ -18,6 +18,7 @@ pub mod key;
 pub mod listing;
 pub mod names;
 pub mod plan;
+pub mod pool;
 pub mod publish;
 pub mod refusal;
 pub mod run;

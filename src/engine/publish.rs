@@ -10,6 +10,7 @@ use super::{
     store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
 };
+use crate::spec::kind::{Command, Kind};
 use serde_json::json;
 use std::{
     fs,
@@ -185,7 +186,7 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     }
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
     let stage = graph.stage(finished.id);
-    if stage.kind == "command" {
+    if stage.kind == Command::NAME {
         command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
     }
     pending.outputs =

@@ -242,6 +242,17 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 #[repr(C, align(8))]
 struct Control([u8; 32]);
 
+/// A message of `part`, with room in `control` for `length` bytes beside it. Both must outlive it.
+fn message(part: &mut libc::iovec, control: &mut Control, length: usize) -> libc::msghdr {
+    // SAFETY: plain data, for which zeros mean nothing there.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = length as _;
+    message
+}
+
 /// Hands `fd` over. Makes system calls only: it is called between clone and exec.
 ///
 /// # Safety
@@ -252,11 +263,7 @@ pub unsafe fn hand_over(channel: RawFd, fd: RawFd) -> bool {
     let mut control = Control([0; 32]);
     // SAFETY: all that the message points to lives until the call returns; the control message fits.
     unsafe {
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let message = message(&mut part, &mut control, libc::CMSG_SPACE(4) as usize);
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
@@ -274,11 +281,7 @@ pub fn take_over(channel: &OwnedFd) -> Option<OwnedFd> {
     let mut control = Control([0; 32]);
     // SAFETY: as above; a descriptor that arrives is ours alone.
     unsafe {
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = control.0.len() as _;
+        let mut message = message(&mut part, &mut control, size_of::<Control>());
         if libc::recvmsg(channel.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) != 1 {
             return None;
         }

@@ -6,17 +6,23 @@ use super::{
     confine::Confinement,
     event::{Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
-    gpu,
     graph::{From as Origin, Graph, Id},
     guard::Guard,
     key::Key,
     plan::{Ask, Outside, Plan, Step, ask},
+    pool::{Pool, Room, Wanted},
     publish::{Finished, News, Publisher, Read, ReadFrom},
     signals::Signals,
     store::{self, Lock, Published, Store},
     undeclared,
 };
-use crate::{job, spec::pipeline::Stage};
+use crate::{
+    job,
+    spec::{
+        kind::{Command, Kind},
+        pipeline::Stage,
+    },
+};
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
@@ -57,41 +63,20 @@ enum State {
 pub struct Options {
     /// Go on with what does not hang on a failed stage.
     pub keep_going: bool,
-    /// CPU cores to hand out.
-    pub cpus: u32,
-    /// GPUs to hand out, by number.
-    pub gpus: Vec<u32>,
-    /// Memory to hand out, GiB.
-    pub memory_gib: f64,
+    /// What to hand out.
+    pub pool: Pool,
     /// Stop cleanly after this long.
     pub max_time: Option<Duration>,
 }
 
-/// How much of the machine a stage takes.
-struct Wanted {
-    cpus: u32,
-    gpus: usize,
-    memory_gib: f64,
-}
-
 impl Options {
-    /// What a stage takes, as far as there is so much.
     fn wanted(&self, stage: &Stage, programs: &dyn Programs) -> Wanted {
-        let cpus = stage.policy.cpus.unwrap_or_else(|| programs.cpus(stage, self.cpus));
-        Wanted {
-            cpus: cpus.clamp(1, self.cpus),
-            gpus: (stage.policy.gpus as usize).min(self.gpus.len()),
-            memory_gib: stage.policy.memory_gib.min(self.memory_gib),
-        }
+        self.pool.wanted(&stage.policy, programs.cpus(stage, self.pool.cpus))
     }
 
-    /// The part of the machine that a stage keeps from others: of what it takes, the scarcest.
+    /// The part of the machine that a stage keeps from others.
     pub fn share(&self, stage: &Stage, programs: &dyn Programs) -> f64 {
-        let Wanted { cpus, gpus, memory_gib } = self.wanted(stage, programs);
-        let part = |wanted: f64, all: f64| if wanted > 0.0 { wanted / all } else { 0.0 };
-        part(cpus.into(), self.cpus.into())
-            .max(part(gpus as f64, self.gpus.len() as f64))
-            .max(part(memory_gib, self.memory_gib))
+        self.pool.share(self.wanted(stage, programs))
     }
 }
 
@@ -149,28 +134,6 @@ struct Running {
     killed_at: Option<Instant>,
 }
 
-/// What is free.
-#[derive(Debug)]
-struct Free {
-    cpus: u32,
-    gpus: Vec<u32>,
-    memory_gib: f64,
-}
-
-/// What a stage is given.
-#[derive(Debug)]
-struct Room {
-    cpus: u32,
-    gpus: Vec<gpu::Claim>,
-    memory_gib: f64,
-}
-
-impl Room {
-    fn gpus(&self) -> Vec<u32> {
-        self.gpus.iter().map(|claim| claim.gpu).collect()
-    }
-}
-
 /// A run in progress.
 pub struct Runner<'r> {
     graph: &'r Graph,
@@ -189,7 +152,7 @@ pub struct Runner<'r> {
     attempts: HashMap<Id, u32>,
     computing: HashMap<Key, Id>,
     running: HashMap<Id, Running>,
-    free: Free,
+    free: Pool,
     guard: Option<Guard>,
     forced: std::collections::HashSet<Id>,
     outcome: Outcome,
@@ -218,7 +181,7 @@ impl<'r> Runner<'r> {
         let (sender, receiver) = mpsc::channel();
         let order: Vec<Id> = plan.steps.iter().map(|(id, _)| *id).collect();
         let place = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-        let free = Free { cpus: options.cpus, gpus: options.gpus.clone(), memory_gib: options.memory_gib };
+        let free = options.pool.clone();
         let mut outcome = Outcome::default();
         let mut states = HashMap::with_capacity(order.len());
         for (id, step) in plan.steps {
@@ -424,7 +387,7 @@ impl<'r> Runner<'r> {
             from = place + 1;
             let id = self.order[place];
             let State::Queued(key) = self.states[&id] else { continue };
-            let Some(room) = self.room(id) else { continue };
+            let Some(room) = self.free.room(self.options.wanted(self.graph.stage(id), self.programs)) else { continue };
             self.queue.remove(&place);
             let Some(lock) = self.store.try_lock(key)? else {
                 self.states.insert(id, State::Elsewhere(key));
@@ -475,16 +438,6 @@ impl<'r> Runner<'r> {
         Ok(())
     }
 
-    fn room(&self, id: Id) -> Option<Room> {
-        let Wanted { cpus, gpus, memory_gib } = self.options.wanted(self.graph.stage(id), self.programs);
-        let fits = cpus <= self.free.cpus && gpus <= self.free.gpus.len() && memory_gib <= self.free.memory_gib;
-        if !fits {
-            return None;
-        }
-        let gpus = if gpus == 0 { vec![] } else { gpu::claim(&self.free.gpus, gpus, &gpu::locks())? };
-        Some(Room { cpus, gpus, memory_gib })
-    }
-
     fn start(&mut self, id: Id, key: Key, lock: Lock, room: Room, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         let graph = self.graph;
         let work = self.store.work(key);
@@ -509,7 +462,7 @@ impl<'r> Runner<'r> {
                 let timeout =
                     graph.stage(id).policy.timeout_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0));
                 let started = Instant::now();
-                self.take(&room);
+                self.free.take(&room);
                 let running = Running {
                     process,
                     confinement: launch.confinement,
@@ -568,20 +521,6 @@ impl<'r> Runner<'r> {
         Ok((exec::Local.start(&launch, keep, id, self.sender.clone())?, launch))
     }
 
-    fn take(&mut self, room: &Room) {
-        self.free.cpus -= room.cpus;
-        self.free.memory_gib -= room.memory_gib;
-        let gpus = room.gpus();
-        self.free.gpus.retain(|gpu| !gpus.contains(gpu));
-    }
-
-    fn give_back(&mut self, room: &Room) {
-        self.free.cpus += room.cpus;
-        self.free.memory_gib += room.memory_gib;
-        self.free.gpus.extend(room.gpus());
-        self.free.gpus.sort_unstable();
-    }
-
     fn handle(&mut self, message: Message, publisher: &Publisher, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         match message {
             Message::Ended(id, status) => self.ended(id, status, publisher, watch),
@@ -612,7 +551,7 @@ impl<'r> Runner<'r> {
         if let Some(guard) = &mut self.guard {
             guard.remove(running.process.group());
         }
-        self.give_back(&running.room);
+        self.free.give_back(&running.room);
         let State::Running(key) = self.states[&id] else { unreachable!("its process was running") };
         let work = self.store.work(key);
         let why = match status {
@@ -657,25 +596,18 @@ impl<'r> Runner<'r> {
     /// What the stage was refused, for its error.
     fn refused(&self, id: Id, running: &Running, work: &Path) -> String {
         let Some(confinement) = &running.confinement else { return String::new() };
-        let log = fs::read(work.join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(16 << 10)..]).into_owned();
-        let mut refusals = if running.process.confined { running.process.refusals.list() } else { vec![] };
-        if refusals.is_empty() && running.process.confined {
-            refusals = undeclared::complained_of(&log, &work.join("out"), confinement);
-        }
-        let inputs = self.graph.edges(id).iter().filter_map(|edge| match &edge.from {
+        let input = |edge: &'r super::graph::Edge| match &edge.from {
             Origin::Path(Ok(path)) => Some((&*edge.slot, path.as_path())),
             _ => None,
-        });
-        let from = std::env::current_dir().unwrap_or_default();
-        let module = undeclared::missed_module(&log, &inputs.collect::<Vec<_>>(), &from);
-        let refused = (!refusals.is_empty()).then(|| undeclared::explain(&refusals, &from));
-        module.into_iter().chain(refused).map(|words| format!("; {words}")).collect()
+        };
+        let inputs: Vec<(&str, &Path)> = self.graph.edges(id).iter().filter_map(input).collect();
+        let told = running.process.confined.then(|| running.process.refusals.list());
+        undeclared::words(work, confinement, told, &inputs)
     }
 
     /// What beside its key a command ran under, for its record.
     fn conditions(&self, id: Id, process: &Process) -> serde_json::Value {
-        if self.graph.stage(id).kind != "command" {
+        if self.graph.stage(id).kind != Command::NAME {
             return serde_json::Value::Null;
         }
         let tool = |edge: &super::graph::Edge| match &edge.from {

@@ -4,10 +4,30 @@ use super::{
     confine::{Confinement, real},
     refusal::Refusal,
 };
-use std::path::Path;
+use std::{fs, path::Path};
+
+/// What the failure of the stage in folder `work` has to do with its confinement; empty where nothing. `refusals` are those
+/// that the kernel told of; none where the process was not held. `inputs` are slots and where they lie.
+pub fn words(
+    work: &Path,
+    confinement: &Confinement,
+    refusals: Option<Vec<Refusal>>,
+    inputs: &[(&str, &Path)],
+) -> String {
+    const READ: usize = 16 << 10;
+    let log = fs::read(work.join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log[log.len().saturating_sub(READ)..]).into_owned();
+    let refusals = match refusals {
+        Some(told) if told.is_empty() => complained_of(&log, &work.join("out"), confinement),
+        told => told.unwrap_or_default(),
+    };
+    let from = std::env::current_dir().unwrap_or_default();
+    let refused = (!refusals.is_empty()).then(|| explain(&refusals, &from));
+    missed_module(&log, inputs, &from).into_iter().chain(refused).map(|words| format!("; {words}")).collect()
+}
 
 /// What was refused, in words, with what to write in the pipeline file. `from` is where relative paths in it start.
-pub fn explain(refusals: &[Refusal], from: &Path) -> String {
+fn explain(refusals: &[Refusal], from: &Path) -> String {
     const TOLD: usize = 3;
     let told: Vec<String> = refusals.iter().take(TOLD).map(|refusal| explain_one(refusal, from)).collect();
     let more = refusals.len().saturating_sub(TOLD);
@@ -34,7 +54,7 @@ fn explain_one(Refusal { path, write }: &Refusal, from: &Path) -> String {
 
 /// Words on a Python module that a script did not find, and that lies beside one of the files that it declares: in the
 /// stage's folder there is only what is declared, so nobody was refused anything. `inputs` are slots and where they lie.
-pub fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<String> {
+fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<String> {
     let module = log.lines().rev().find_map(|line| line.split_once("No module named '")?.1.strip_suffix('\''))?;
     let first = module.split('.').next().unwrap_or(module);
     let names = [format!("{first}.py"), first.to_string()];
@@ -52,7 +72,7 @@ pub fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option
 
 /// Files that a program complained of in the last lines of its log, where the kernel told us of none: those named in
 /// a line on a denied permission, if the confinement does deny them.
-pub fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Refusal> {
+fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Refusal> {
     let denied = log.lines().filter(|line| line.contains("ermission denied") || line.contains("EACCES"));
     let words = denied.flat_map(|line| line.split(['\'', '"', '`', ' ', ':', '\t', '(', ')']));
     let mut found: Vec<Refusal> = words
@@ -69,7 +89,6 @@ pub fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn refusal(path: &str, write: bool) -> Refusal {
         Refusal { path: path.into(), write }
