@@ -129,10 +129,10 @@ fn a_tool_joins_the_key_by_bytes_and_version() {
         );
         fs::set_permissions(project.path().join("bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
     };
+    let path = format!("{}:{}", project.path().join("bin").display(), std::env::var("PATH").unwrap());
+    let caco = |args: &[&str]| crate::project::printed(project.command(args).env("PATH", &path).output().unwrap());
     let run = || {
-        let path = format!("{}:{}", project.path().join("bin").display(), std::env::var("PATH").unwrap());
-        let printed =
-            crate::project::printed(project.command(&["run", "p.ron", "--json"]).env("PATH", path).output().unwrap());
+        let printed = caco(&["run", "p.ron", "--json"]);
         assert_eq!(printed.code, 0, "{}", printed.err);
         crate::project::ran(&serde_json::from_str(&printed.out).unwrap())
     };
@@ -145,6 +145,12 @@ fn a_tool_joins_the_key_by_bytes_and_version() {
     assert!(run().is_empty(), "the first version's result is still there");
     let record = project.json(&["show", "s", "--json"]);
     assert_eq!(record["result"]["made"]["conditions"]["tools"]["tool"], "1.0");
+    let key = record["result"]["key"].as_str().unwrap();
+    let audit = caco(&["audit", key]);
+    assert_eq!(audit.code, 0, "{}{}", audit.out, audit.err);
+    install("1.2");
+    let audit = caco(&["audit", key]);
+    assert!(audit.code == 1 && audit.out.contains("tool on PATH now holds"), "{}{}", audit.out, audit.err);
     let printed = project.caco(&["run", "p.ron"]);
     assert_eq!(printed.code, 1);
     assert!(printed.err.contains("no program 'tool' is on PATH"), "{}", printed.err);
