@@ -5,5 +5,6 @@ pub mod kind;
 pub mod layers;
 pub mod pipeline;
 pub mod policy;
+mod shape;
 pub mod sweep;
 pub mod tree;

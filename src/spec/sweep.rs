@@ -6,6 +6,7 @@
 use super::{
     diagnostic::Diagnostic,
     kind::registry,
+    shape::{fields, known_fields, named_entries, names},
     tree::{Body, Node, Source, Span},
 };
 use crate::rng::Rng;
@@ -117,18 +118,18 @@ pub fn numbers(sweeps: &[(String, Node)], sources: &[Source]) -> Result<Vec<Sour
     for (sweep, node) in sweeps {
         let draws = typed::<u32>(node, "draws", sources)?;
         let seed = typed::<u64>(node, "seed", sources)?.unwrap_or_default();
-        for (axis, body) in entries(node.field("axes"), "axes")? {
+        for (axis, body) in axes_of(node)? {
             let list = if body.field("range").is_some() {
-                Some(range(body, sources)?)
+                Some(range(&body, sources)?)
             } else if body.field("log_range").is_some() {
-                Some(log_range(body, sources)?)
+                Some(log_range(&body, sources)?)
             } else if let Some(at) = body.field("random") {
                 let draws = draws.filter(|n| *n > 0).ok_or_else(|| {
                     Diagnostic::new(format!("sweep '{sweep}' draws '{axis}' at random"))
                         .at(at.at)
                         .help("say how often: `draws: 20`")
                 })?;
-                Some(random(body, sources, &axis, seed, draws)?)
+                Some(random(&body, sources, &axis, seed, draws)?)
             } else {
                 None
             };
@@ -209,17 +210,18 @@ fn number(value: f64, digits: usize) -> String {
 impl<'a> Written<'a> {
     /// Takes a sweep apart. `numbers` has, by the name of the source, the lists that [`numbers`] wrote.
     pub fn read(name: String, node: &Node<'a>, numbers: &HashMap<&str, Node<'a>>) -> Result<Self, Diagnostic> {
-        known(node, &FIELDS, "a sweep is a struct: (axes: {…})")?;
+        known_fields(fields(node, "a sweep is a struct: (axes: {…})")?, &FIELDS, "a sweep")?;
         let string =
             |n: &Node| n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("this is a string").at(n.at));
-        let list = |field: &str| node.field(field).map(strings).transpose();
+        let list = |field: &str| node.field(field).map(names).transpose();
         let mut axes = vec![];
-        for (axis, body) in entries(node.field("axes"), "axes")? {
-            axes.push(Axis::read(&name, axis, body, numbers)?);
+        for (axis, body) in axes_of(node)? {
+            axes.push(Axis::read(&name, axis, &body, numbers)?);
         }
         let seeds = node.field("seeds");
         if let Some(seeds) = seeds {
-            known(seeds, &["set", "count", "first"], "`seeds` is a struct: (set: [\"stage.seed\"], count: 3)")?;
+            let fields = fields(seeds, "`seeds` is a struct: (set: [\"stage.seed\"], count: 3)")?;
+            known_fields(fields, &["set", "count", "first"], "`seeds`")?;
             axes.push(Axis {
                 name: SEED.into(),
                 at: seeds.at,
@@ -242,7 +244,7 @@ impl<'a> Written<'a> {
         }
         let zip = match node.field("zip").map(|n| (n, &n.body)) {
             None => vec![],
-            Some((_, Body::List(groups))) => groups.iter().map(strings).collect::<Result<Vec<_>, _>>()?,
+            Some((_, Body::List(groups))) => groups.iter().map(names).collect::<Result<Vec<_>, _>>()?,
             Some((n, _)) => return Err(Diagnostic::new("`zip` is a list of lists of axes: [[\"a\", \"b\"]]").at(n.at)),
         };
         let sweep = Written {
@@ -372,7 +374,7 @@ const EXAMPLE: &str = "axes: {\"rate\": (set: [\"train.rate\"], values: [0.1, 0.
 
 impl<'a> Axis<'a> {
     fn read(sweep: &str, name: String, body: &Node<'a>, numbers: &HashMap<&str, Node<'a>>) -> Result<Self, Diagnostic> {
-        known(body, &AXIS, "an axis is a struct: (set: [\"stage.field\"], values: […])")?;
+        known_fields(fields(body, "an axis is a struct: (set: [\"stage.field\"], values: […])")?, &AXIS, "an axis")?;
         let given: Vec<&str> = AXIS[1..].iter().copied().filter(|field| body.field(field).is_some()).collect();
         let [kind] = given.as_slice() else {
             let message = format!(
@@ -434,40 +436,17 @@ fn paths<'a>(node: Option<&Node<'a>>, at: Span) -> Result<Vec<(&'a str, Span)>, 
     items.iter().map(path).collect()
 }
 
-fn strings(node: &Node) -> Result<Vec<(String, Span)>, Diagnostic> {
-    let Body::List(items) = &node.body else {
-        return Err(Diagnostic::new("this is a list of names: [\"…\"]").at(node.at));
-    };
-    items
-        .iter()
-        .map(|n| n.string().map(|s| (s, n.at)).ok_or_else(|| Diagnostic::new("a name is a string").at(n.at)))
-        .collect()
-}
-
-fn entries<'n, 'a>(node: Option<&'n Node<'a>>, what: &str) -> Result<Vec<(String, &'n Node<'a>)>, Diagnostic> {
-    let Some(node) = node else { return Ok(vec![]) };
-    let Body::Map(entries) = &node.body else {
-        return Err(Diagnostic::new(format!("'{what}' is a map: {{\"name\": …}}")).at(node.at).help(EXAMPLE));
-    };
-    let entry = |(key, value): &'n (Node<'a>, Node<'a>)| {
-        let name =
-            key.string().ok_or_else(|| Diagnostic::new("a name here is a string in double quotes").at(key.at))?;
-        let fits = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        if fits {
-            Ok((name, value))
-        } else {
-            Err(Diagnostic::new(format!("'{name}' cannot be an axis: letters, digits and _")).at(key.at))
+/// The axes of a sweep. A filter names them, so they are words.
+fn axes_of<'a>(sweep: &Node<'a>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
+    let Some(node) = sweep.field("axes") else { return Ok(vec![]) };
+    let axes = named_entries(node.clone(), "axes").map_err(|error| error.help(EXAMPLE))?;
+    let is_word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    match axes.iter().find(|(name, _)| !is_word(name)) {
+        Some((name, axis)) => {
+            Err(Diagnostic::new(format!("'{name}' cannot be an axis: letters, digits and _")).at(axis.at))
         }
-    };
-    entries.iter().map(entry).collect()
-}
-
-fn known(node: &Node, fields: &[&str], expected: &str) -> Result<(), Diagnostic> {
-    let found = node.fields().ok_or_else(|| Diagnostic::new(expected).at(node.at))?;
-    let Some(field) = found.iter().find(|f| !fields.contains(&f.key)) else { return Ok(()) };
-    Err(Diagnostic::new(format!("unknown field '{}'", field.key))
-        .at(field.at)
-        .nearest(field.key, fields.iter().copied()))
+        None => Ok(axes),
+    }
 }
 
 fn typed<T: serde::de::DeserializeOwned>(

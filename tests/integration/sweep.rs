@@ -122,7 +122,7 @@ fn a_sweep_that_is_wrong_is_told_where() {
         (format!("axes: {{\"r\": ({rate}, values: [(a: 1)])}}"), "needs a name"),
         (format!("axes: {{\"r\": ({rate}, values: [1])}}, extends: \"x\""), "no variant is called 'x'"),
         (format!("axes: {{\"r\": ({rate}, values: [1])}}, stages: [\"trai\"]"), "did you mean 'train'?"),
-        ("axis: {}".into(), "unknown field 'axis'"),
+        ("axis: {}".into(), "a sweep has no field 'axis'"),
         ("axes: {}".into(), "has no axes"),
     ];
     for (sweep, told) in cases {
