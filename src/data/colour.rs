@@ -36,7 +36,6 @@ pub fn apply(operations: &[Pointwise], pixels: &mut [[u8; 4]]) {
                 Pointwise::Brightness(factor) => blend_grey(block, 0, factor),
                 Pointwise::Contrast(factor, mean) => blend_grey(block, mean, factor),
                 Pointwise::Saturation(factor) => saturate(block, factor),
-                Pointwise::Hue(0) => hue(block, 0),
                 Pointwise::Hue(step) => hue(block, step),
                 Pointwise::Grey => grey(block),
                 Pointwise::Solarize(threshold) => solarize(block, threshold),
@@ -163,7 +162,7 @@ fn floor_of_255_times(x: f32) -> i32 {
 #[inline(always)]
 fn rgb([h, s, v]: [i32; 3]) -> [i32; 3] {
     // 6 h / 255 = 2 h / 85: sextant and place in it.
-    let sextant = (2 * h * 771) >> 16;
+    let sextant = (2 * h * 772) >> 16;
     let place = 2 * h - 85 * sextant;
     let dim = |part: i32| {
         // v (1 - s/255 part/85), rounded; never a tie, since 255 · 85 is odd.

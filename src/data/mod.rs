@@ -4,6 +4,7 @@
 
 pub mod augment;
 pub mod batch;
+pub mod bench;
 mod blur;
 mod colour;
 pub mod dataset;
@@ -13,6 +14,7 @@ pub mod jpeg;
 pub mod loader;
 pub mod raster;
 pub mod resample;
+pub mod sheet;
 pub mod synth;
 mod vectorise;
 
