@@ -2,7 +2,7 @@
 """Loader throughput beside a torchvision DataLoader with as many workers as this crate has threads, in alternating runs.
 
     python3 -m venv /tmp/reference && /tmp/reference/bin/pip install pillow torchvision
-    cargo build --release --example loader
+    cargo build --release
     /tmp/reference/bin/python benches/loader.py FOLDER --size 32 [--enlarge 500x375] [--pairs 5]
 
 FOLDER is in the ImageFolder layout. Both sides read JPEG files and give uint8 batches of two views under the paper's full
@@ -63,7 +63,7 @@ def theirs(folder, size, batch, workers, seconds):
 
 
 def ours(folder, size, batch, threads, seconds, binary):
-    command = [binary, folder, "--size", size, "--batch", batch, "--threads", threads, "--seconds", seconds]
+    command = [binary, "bench", "loader", folder, "--json", "--size", size, "--batch", batch, "--threads", threads, "--seconds", seconds]
     return json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
 
 
@@ -85,10 +85,10 @@ def main():
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--enlarge", help="WIDTHxHEIGHT")
-    parser.add_argument("--binary", default="target/release/examples/loader")
+    parser.add_argument("--binary", default="target/release/caco")
     a = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:

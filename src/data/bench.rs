@@ -5,19 +5,40 @@ use super::{
     batch::Source as _,
     dataset::Dataset,
     decode::Decoder,
+    index,
     loader::{Loader, Reading, Transform},
     raster::Raster,
 };
-use crate::{rng::Rng, spec::kind::View};
+use crate::{
+    rng::Rng,
+    spec::kind::{View, Views},
+};
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 /// Images that are taken apart operation by operation.
 const TIMED: usize = 2000;
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// A folder in the ImageFolder layout.
+    pub folder: PathBuf,
+    /// What is made of each image.
+    pub views: Views,
+    /// Images a batch.
+    pub batch: usize,
+    /// Loader threads.
+    pub threads: usize,
+    /// Seconds that count.
+    pub seconds: f64,
+}
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +51,13 @@ pub struct Report {
     pub threads: usize,
     /// Microseconds that one thread spends on an image, all its views together, by operation.
     pub microseconds: BTreeMap<&'static str, f64>,
+}
+
+/// Indexes the folder and measures the loader on it.
+pub fn measure(setup: &Setup) -> Result<Report> {
+    let (set, unreadable) = index::build(&setup.folder, |_, _| ())?;
+    index::refuse(&unreadable)?;
+    loader(&set, &setup.views.list(), setup.batch, setup.threads, Duration::from_secs_f64(setup.seconds))
 }
 
 /// Reads `set` as training would, epoch after epoch, for at least `span`; the first epoch, or the first quarter of the

@@ -153,7 +153,8 @@ fn hsv([r, g, b]: [i32; 3]) -> [i32; 3] {
     let (red, green) = (r == top, (g == top) & (r != top));
     let falls = select(red, i32::from(g != low), select(green, i32::from(r == low), i32::from(g == low)));
     let even = select(red, 1, select(green, 3, 5));
-    let origin = select(red & (g == low), -1, select(green & (r != low), 1, select(!red & !green & (g != low), 3, even)));
+    let origin =
+        select(red & (g == low), -1, select(green & (r != low), 1, select(!red & !green & (g != low), 3, even)));
     let turn = origin as f32 + (1 - 2 * falls) as f32 * share;
     let sixth = turn / 6.0;
     let angle = if turn < 0.0 { sixth + 1.0 } else { sixth };

@@ -14,7 +14,6 @@ pub mod jpeg;
 pub mod loader;
 pub mod raster;
 pub mod resample;
-pub mod sheet;
 pub mod synth;
 mod vectorise;
 

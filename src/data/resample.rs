@@ -136,8 +136,11 @@ pub fn resample(
         }
     };
     // A pass over part of the rows or columns: those that the other pass reads.
-    let (width, first, last) =
-        if columns_first(crop, size) { (crop.width, 0, window.height) } else { (window.width, rows.start(), rows.end()) };
+    let (width, first, last) = if columns_first(crop, size) {
+        (crop.width, 0, window.height)
+    } else {
+        (window.width, rows.start(), rows.end())
+    };
     scratch.sums.resize(width * 4, 0);
     scratch.lines.resize((last - first) * width, [0; 4]);
     let between = scratch.lines.chunks_exact_mut(width.max(1));

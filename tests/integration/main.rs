@@ -17,6 +17,8 @@ mod model;
 #[cfg(feature = "torch")]
 mod parity;
 mod pipelines;
+#[cfg(feature = "torch")]
+mod pixels;
 mod project;
 #[cfg(feature = "torch")]
 mod reference;

@@ -4,7 +4,7 @@
     /tmp/reference/bin/python tests/reference/golden.py        # see check.py for the environment
 
 Each case: `file` (its bytes, hexadecimal), `order` (as the example `reference` takes it, without the file), `size` and `rgb` of the
-result, or no `rgb` where PIL refuses the file. tests/integration/reference.rs reads it.
+result, or no `rgb` where PIL refuses the file. tests/integration/pixels.rs reads it.
 """
 import io, json, pathlib, random, tempfile
 
