@@ -1,9 +1,12 @@
-//! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step instead.
+//! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step
+//! instead, `--bench-loader` the loader.
 
 use caco::{
+    data::bench as loader,
     job::{Job, STOPPED, Stopped, Task},
-    train::bench::{self, Setup},
+    train::bench,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::File,
     io,
@@ -26,10 +29,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let done = match argument.as_str() {
-        "--bench-step" => {
-            trace(None);
-            bench()
-        }
+        "--bench-step" => answer(bench::step),
+        "--bench-loader" => answer(loader::measure),
         _ => execute(&argument),
     };
     match done {
@@ -42,10 +43,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures the training step that stdin describes.
-fn bench() -> anyhow::Result<()> {
-    let setup: Setup = serde_json::from_reader(std::io::stdin())?;
-    println!("{}", serde_json::to_string(&bench::step(&setup)?)?);
+/// Measures what stdin describes.
+fn answer<Setup: DeserializeOwned, Report: Serialize>(
+    measure: fn(&Setup) -> anyhow::Result<Report>,
+) -> anyhow::Result<()> {
+    trace(None);
+    let setup = serde_json::from_reader(std::io::stdin())?;
+    println!("{}", serde_json::to_string(&measure(&setup)?)?);
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! `caco bench`
 
 use super::{print, print_json, programs};
-use crate::spec::kind::{Arch, Model, Precision, Stem};
+use crate::spec::kind::{Arch, Model, Precision, Stem, Views};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::{
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     thread::available_parallelism,
 };
@@ -20,6 +21,39 @@ pub struct BenchArgs {
 enum What {
     /// Time the training step, and tell where its time goes
     Step(StepArgs),
+    /// Time the loader on a folder of images, and tell where its time goes
+    Loader(LoaderArgs),
+}
+
+#[derive(Args)]
+struct LoaderArgs {
+    /// Images as <class>/<image>
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Side of the large views, pixels
+    #[arg(long, default_value_t = 224, value_name = "N")]
+    size: u32,
+    /// What is made of each image: two views, or two and six small ones
+    #[arg(long, ignore_case = true, default_value = "single")]
+    views: ViewsArg,
+    /// Images a batch
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    batch: u32,
+    /// Seconds measured, after a quarter as many to warm up
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    seconds: u32,
+    /// Threads; left out: one a core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ViewsArg {
+    Single,
+    Multi,
 }
 
 #[derive(Args)]
@@ -85,13 +119,44 @@ enum PrecisionArg {
 }
 
 pub fn main(args: &BenchArgs) -> Result<ExitCode> {
-    let What::Step(step) = &args.what;
-    let report = measure(step)?;
-    match step.json {
+    let (report, text, json) = match &args.what {
+        What::Step(step) => {
+            let report = measure("--bench-step", &setup(step)?)?;
+            (report.clone(), tell(&report), step.json)
+        }
+        What::Loader(loader) => {
+            let report = measure("--bench-loader", &loader_setup(loader)?)?;
+            (report.clone(), tell_loader(&report), loader.json)
+        }
+    };
+    match json {
         true => print_json(&report)?,
-        false => print(&tell(&report))?,
+        false => print(&text)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As [`setup`], of the loader.
+fn loader_setup(args: &LoaderArgs) -> Result<Value> {
+    let small = (args.size * 3 / 7).max(8);
+    let views = match args.views {
+        ViewsArg::Single => Views::SingleCrop { size: args.size },
+        ViewsArg::Multi => Views::MultiCrop { size: args.size, small, count: 6 },
+    };
+    if let Err(complaint) = views.check() {
+        bail!("--size: {} {}", complaint.field, complaint.message);
+    }
+    let threads = args.threads.unwrap_or_else(cores);
+    for (name, value) in [("batch", args.batch as usize), ("seconds", args.seconds as usize), ("threads", threads)] {
+        if value < 1 {
+            bail!("--{name} is {value}; give at least 1");
+        }
+    }
+    Ok(json!({"folder": args.folder, "views": views, "batch": args.batch, "threads": threads, "seconds": args.seconds}))
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
 /// What is to be measured, as the worker reads it.
@@ -121,25 +186,25 @@ fn setup(args: &StepArgs) -> Result<Value> {
             bail!("--{name} is {value}; give at least {least}");
         }
     }
-    let threads = args.threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    let threads = args.threads.unwrap_or_else(cores);
     Ok(json!({"model": model, "size": args.size, "batch": args.batch, "bank": args.bank, "precision": precision,
         "device": args.device, "threads": threads, "steps": args.steps}))
 }
 
-fn measure(args: &StepArgs) -> Result<Value> {
-    let setup = setup(args)?;
+/// Has the worker measure `setup`: it alone loads what is measured.
+fn measure(what: &str, setup: &Value) -> Result<Value> {
     let worker = programs::worker()?;
     let mut command = Command::new(&worker);
-    command.arg("--bench-step").env_clear().envs(programs::environment(setup["threads"].as_u64().unwrap_or(1)));
+    command.arg(what).env_clear().envs(programs::environment(setup["threads"].as_u64().unwrap_or(1)));
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", worker.display()))?;
-    serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, &setup)?;
+    serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("the step could not be measured ({}); the lines above say why", output.status);
+        bail!("nothing could be measured ({}); the lines above say why", output.status);
     }
     serde_json::from_slice(&output.stdout).context("the worker's report is not JSON")
 }
@@ -154,6 +219,16 @@ fn tell(report: &Value) -> String {
         let Some((_, time)) = parts.iter().find(|(other, _)| *other == name) else { continue };
         let share = if name == "load" { "beside the step".into() } else { format!("{:.0} %", 100.0 * time / step) };
         text += &format!("  {name:10} {time:9.1} ms  {share}\n");
+    }
+    text
+}
+
+/// The report of the loader for people.
+fn tell_loader(report: &Value) -> String {
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let mut text = format!("{:.1} images/s with {} threads\n", number(&report["images_per_second"]), report["threads"]);
+    for (name, time) in report["microseconds"].as_object().into_iter().flatten() {
+        text += &format!("  {name:24} {:9.1} µs an image\n", number(time));
     }
     text
 }

@@ -10,6 +10,7 @@ use crate::{
     rng::Rng,
     spec::kind::{Filter, Jitter, View},
 };
+use serde::{Deserialize, Serialize};
 
 /// Aspect ratios of crops, width to height: log-uniform between these.
 const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
@@ -20,7 +21,7 @@ const TRIES: usize = 10;
 const SOLARIZE_FROM: u8 = 128;
 
 /// One step of the colour jitter, with its factor.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Step {
     /// `adjust_brightness`.
     Brightness(f64),
@@ -33,7 +34,7 @@ pub enum Step {
 }
 
 /// Everything that was drawn for one view, in the order of application.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Drawn {
     /// Side of the result, pixels.
     pub size: usize,
@@ -118,13 +119,48 @@ pub struct Augmenter {
 impl Augmenter {
     /// The view of `image` that was drawn, as `size * size * 3` bytes RGB.
     pub fn apply(&mut self, drawn: &Drawn, image: &Raster, out: &mut [u8]) {
+        self.cut(drawn, image);
+        self.recolour(drawn);
+        self.blur(drawn);
+        self.finish(drawn, out);
+    }
+
+    pub(super) fn cut(&mut self, drawn: &Drawn, image: &Raster) {
         let size = (drawn.size, drawn.size);
         let whole = Region { left: 0, top: 0, width: size.0, height: size.1 };
         resample(image, drawn.crop, size, whole, Filter::Bilinear, &mut self.scratch, &mut self.view);
-        recolour(drawn, &mut self.view);
+    }
+
+    /// Jitter and grey in as few passes as can be: the contrast alone has to see the whole image first.
+    pub(super) fn recolour(&mut self, drawn: &Drawn) {
+        let pixels = &mut self.view.pixels;
+        let mut pending = Vec::with_capacity(5);
+        for step in &drawn.jitter {
+            let operation = match *step {
+                Step::Brightness(factor) => Pointwise::Brightness(factor as f32),
+                Step::Saturation(factor) => Pointwise::Saturation(factor as f32),
+                Step::Hue(factor) => Pointwise::Hue(colour::hue_step(factor)),
+                Step::Contrast(factor) => {
+                    colour::apply(&pending, pixels);
+                    pending.clear();
+                    Pointwise::Contrast(factor as f32, colour::mean_grey(pixels))
+                }
+            };
+            pending.push(operation);
+        }
+        if drawn.grey {
+            pending.push(Pointwise::Grey);
+        }
+        colour::apply(&pending, pixels);
+    }
+
+    pub(super) fn blur(&mut self, drawn: &Drawn) {
         if let Some(sigma) = drawn.sigma {
             blur::gaussian(&mut self.view, sigma, &mut self.spare);
         }
+    }
+
+    pub(super) fn finish(&mut self, drawn: &Drawn, out: &mut [u8]) {
         if drawn.solarize {
             colour::apply(&[Pointwise::Solarize(SOLARIZE_FROM)], &mut self.view.pixels);
         }
@@ -143,26 +179,4 @@ impl Augmenter {
         resample(image, whole, size, window, filter, &mut self.scratch, &mut self.view);
         self.view.write_rgb(false, out);
     }
-}
-
-/// Jitter and grey in as few passes as can be: the contrast alone has to see the whole image first.
-fn recolour(drawn: &Drawn, view: &mut Raster) {
-    let mut pending = Vec::with_capacity(5);
-    for step in &drawn.jitter {
-        let operation = match *step {
-            Step::Brightness(factor) => Pointwise::Brightness(factor as f32),
-            Step::Saturation(factor) => Pointwise::Saturation(factor as f32),
-            Step::Hue(factor) => Pointwise::Hue(colour::hue_step(factor)),
-            Step::Contrast(factor) => {
-                colour::apply(&pending, &mut view.pixels);
-                pending.clear();
-                Pointwise::Contrast(factor as f32, colour::mean_grey(&view.pixels))
-            }
-        };
-        pending.push(operation);
-    }
-    if drawn.grey {
-        pending.push(Pointwise::Grey);
-    }
-    colour::apply(&pending, &mut view.pixels);
 }

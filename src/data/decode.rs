@@ -60,15 +60,17 @@ fn decode_other(file: &[u8], format: ImageFormat) -> Result<Raster> {
     Ok(rgb(decoded))
 }
 
-/// Alpha is dropped, not blended; of 16 bits the upper eight are kept.
+/// Alpha is dropped, not blended. Of 16 bits the upper eight are kept, but grey of 16 bits without alpha is cut off at 255: such
+/// a file has a mode of its own in Pillow (`I;16`, or `I` for PGM), whose conversion does that.
 fn rgb(decoded: DynamicImage) -> Raster {
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let high = |v: u16| (v >> 8) as u8;
+    let cut = |v: u16| v.min(255) as u8;
     let grey = |v: u8| [v, v, v, 255];
     let pixels = match &decoded {
         DynamicImage::ImageLuma8(i) => i.pixels().map(|p| grey(p.0[0])).collect(),
         DynamicImage::ImageLumaA8(i) => i.pixels().map(|p| grey(p.0[0])).collect(),
-        DynamicImage::ImageLuma16(i) => i.pixels().map(|p| grey(high(p.0[0]))).collect(),
+        DynamicImage::ImageLuma16(i) => i.pixels().map(|p| grey(cut(p.0[0]))).collect(),
         DynamicImage::ImageLumaA16(i) => i.pixels().map(|p| grey(high(p.0[0]))).collect(),
         DynamicImage::ImageRgb16(i) => i.pixels().map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2]), 255]).collect(),
         DynamicImage::ImageRgba16(i) => i.pixels().map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2]), 255]).collect(),

@@ -15,6 +15,8 @@ use std::{
 
 /// Endings of files that count as images, as torchvision's ImageFolder has them.
 const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+/// Folders nested deeper than this are taken for a loop of symbolic links.
+const DEEPEST: usize = 32;
 /// How many unreadable files an error lists.
 const LISTED: usize = 20;
 
@@ -25,7 +27,7 @@ pub fn build(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset
     let mut files: Vec<(u32, String)> = vec![];
     for (label, class) in classes.iter().enumerate() {
         let before = files.len();
-        collect(&root.join(class), class, label as u32, &mut files)?;
+        collect(&root.join(class), class, label as u32, DEEPEST, &mut files)?;
         ensure!(
             files.len() > before,
             "class folder {} holds no image ({})",
@@ -61,7 +63,7 @@ fn read_all(
 /// The images anywhere below a folder, whatever its layout, sorted by path; all are of one class, called `image`.
 pub fn flat(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset, Vec<Unreadable>)> {
     let mut files = vec![];
-    collect(root, "", 0, &mut files)?;
+    collect(root, "", 0, DEEPEST, &mut files)?;
     ensure!(!files.is_empty(), "{} holds no image ({})", root.display(), ENDINGS.join(", "));
     Ok(read_all(root, vec!["image".into()], files, progress))
 }
@@ -92,11 +94,12 @@ fn classes(root: &Path) -> Result<Vec<String>> {
     Ok(classes)
 }
 
-fn collect(folder: &Path, prefix: &str, label: u32, files: &mut Vec<(u32, String)>) -> Result<()> {
+fn collect(folder: &Path, prefix: &str, label: u32, depth: usize, files: &mut Vec<(u32, String)>) -> Result<()> {
+    ensure!(depth > 0, "{} lies {DEEPEST} folders deep; is it a loop of symbolic links?", folder.display());
     for (name, path) in entries(folder)? {
         let relative = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
         if path.is_dir() {
-            collect(&path, &relative, label, files)?;
+            collect(&path, &relative, label, depth - 1, files)?;
         } else if name
             .rsplit_once('.')
             .is_some_and(|(_, ending)| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
@@ -174,6 +177,17 @@ mod tests {
         assert_eq!(set.images.len(), 1);
         let error = format!("{:#}", refuse(&unreadable).unwrap_err());
         assert!(error.contains("2 image(s)") && error.contains("a/2.jpg") && error.contains("a/3.jpg"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_loops_told() {
+        let (root, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        jpeg(&aside.path().join("1.jpg"));
+        std::os::unix::fs::symlink(aside.path(), root.path().join("a")).unwrap();
+        assert_eq!(build(root.path(), |_, _| ()).unwrap().0.images[0].path, "a/1.jpg");
+        ["x", "y"].iter().for_each(|name| std::os::unix::fs::symlink(".", aside.path().join(name)).unwrap());
+        assert!(format!("{:#}", build(root.path(), |_, _| ()).unwrap_err()).contains("loop of symbolic links"));
     }
 
     #[test]

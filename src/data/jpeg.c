@@ -49,22 +49,26 @@ void caco_jpeg_free(decoder *d) {
     free(d);
 }
 
-/* NULL when there is no memory. */
-decoder *caco_jpeg_new(void) {
-    decoder *d = calloc(1, sizeof *d);
-    if (d == NULL) return NULL;
+static int create(decoder *d) {
     d->info.err = jpeg_std_error(&d->errors);
     d->errors.error_exit = fail;
     d->errors.emit_message = warn;
     d->errors.output_message = silent;
     d->info.client_data = d;
-    if (setjmp(d->leave)) {
-        caco_jpeg_free(d);
-        return NULL;
-    }
+    if (setjmp(d->leave)) return 1;
     jpeg_create_decompress(&d->info);
     d->progress.progress_monitor = count_scans;
     d->info.progress = &d->progress;
+    return 0;
+}
+
+/* NULL when there is no memory. */
+decoder *caco_jpeg_new(void) {
+    decoder *d = calloc(1, sizeof *d);
+    if (d != NULL && create(d) != 0) {
+        caco_jpeg_free(d);
+        return NULL;
+    }
     return d;
 }
 

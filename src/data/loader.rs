@@ -288,6 +288,8 @@ impl Shared {
         let path = self.set.file(sample);
         let naming = || format!("cannot read image {}", path.display());
         read_into(&path, file).with_context(naming)?;
+        let (now, then) = (file.len() as u64, self.set.images[sample as usize].bytes);
+        ensure!(now == then, "image {} has {now} bytes, its index says {then}; index the folder again", path.display());
         decoder.decode(file, raster).with_context(naming)?;
         for (view, Slot(start, length)) in slots.into_iter().enumerate() {
             // SAFETY: see `take_work`.
@@ -313,12 +315,12 @@ fn read_into(path: &std::path::Path, buffer: &mut Vec<u8>) -> std::io::Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::spec::kind::Views;
     use std::path::Path;
 
-    fn set(folder: &Path, images: u32) -> Dataset {
+    pub fn set(folder: &Path, images: u32) -> Dataset {
         for i in 0..images {
             let path = folder.join(format!("{}/{i:03}.jpg", i % 3));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -374,10 +376,13 @@ mod tests {
     fn a_file_that_went_bad_is_named_and_a_dropped_epoch_ends() {
         let folder = tempfile::tempdir().unwrap();
         let set = set(folder.path(), 12);
-        fs::write(set.file(7), "text").unwrap();
         let loader = Loader::new(&set, reading(2)).unwrap();
-        let error = loader.epoch(0, 0).unwrap().find_map(Result::err).expect("one image is bad");
-        assert!(format!("{error:#}").contains(&set.images[7].path), "{error:#}");
+        let whole = fs::read(set.file(7)).unwrap();
+        for bad in [&b"text"[..], &vec![b' '; whole.len()]] {
+            fs::write(set.file(7), bad).unwrap();
+            let error = loader.epoch(0, 0).unwrap().find_map(Result::err).expect("one image is bad");
+            assert!(format!("{error:#}").contains(&set.images[7].path), "{error:#}");
+        }
         drop(loader.epoch(1, 0).unwrap());
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod augment;
 pub mod batch;
+pub mod bench;
 mod blur;
 mod colour;
 pub mod dataset;

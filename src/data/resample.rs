@@ -1,14 +1,15 @@
-//! Resizing written after Pillow's (`src/libImaging/Resample.c`), meant to be equal to the bit: the filter's support grows when shrinking,
-//! rows first and then columns, each pass rounded to eight bits, weights in fixed point.
+//! Resizing written after Pillow's (`src/libImaging/Resample.c`), equal to the bit to that of version 13: the filter's support
+//! grows when shrinking, one pass along the rows and one along the columns, each rounded to eight bits, weights in fixed point.
 
 use super::{raster::Raster, vectorise::vectorised};
 use crate::spec::kind::Filter;
+use serde::{Deserialize, Serialize};
 
 /// Bits after the point of a weight.
 const BITS: u32 = 32 - 8 - 2;
 
 /// A rectangle of whole pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
     /// First column.
     pub left: usize,
@@ -60,6 +61,16 @@ impl Taps {
         taps
     }
 
+    /// The first input that any output takes.
+    fn start(&self) -> usize {
+        self.first.iter().copied().min().unwrap_or(0)
+    }
+
+    /// The one after the last.
+    fn end(&self) -> usize {
+        self.first.iter().map(|first| first + self.width).max().unwrap_or(0)
+    }
+
     fn of(&self, i: usize) -> (usize, &[i32]) {
         (self.first[i], &self.weights[i * self.width..(i + 1) * self.width])
     }
@@ -98,7 +109,7 @@ fn fixed_point(weight: f64) -> i32 {
 /// Memory that [`resample`] uses between its passes.
 #[derive(Default)]
 pub struct Scratch {
-    rows: Vec<[u8; 4]>,
+    lines: Vec<[u8; 4]>,
     sums: Vec<i32>,
 }
 
@@ -115,29 +126,48 @@ pub fn resample(
 ) {
     let columns = Taps::new(crop.width, size.0, window.left..window.left + window.width, filter);
     let rows = Taps::new(crop.height, size.1, window.top..window.top + window.height, filter);
-    let first = rows.first.iter().copied().min().unwrap_or(0);
-    let last = rows.first.iter().map(|f| f + rows.width).max().unwrap_or(0);
+    let inside = &image.pixels[crop.top * image.width + crop.left..];
     out.resize(window.width, window.height);
-    scratch.rows.resize((last - first) * window.width, [0; 4]);
-    for (y, line) in (first..last).zip(scratch.rows.chunks_exact_mut(window.width.max(1))) {
-        let row = &image.row(crop.top + y)[crop.left..crop.left + crop.width];
+    let across = |row: &[[u8; 4]], line: &mut [[u8; 4]]| {
         if crop.width == size.0 {
             line.copy_from_slice(&row[window.left..window.left + window.width]);
         } else {
             horizontal(row, &columns, line);
         }
+    };
+    // A pass over part of the rows or columns: those that the other pass reads.
+    let (width, first, last) = if columns_first(crop, size) {
+        (crop.width, 0, window.height)
+    } else {
+        (window.width, rows.start(), rows.end())
+    };
+    scratch.sums.resize(width * 4, 0);
+    scratch.lines.resize((last - first) * width, [0; 4]);
+    let between = scratch.lines.chunks_exact_mut(width.max(1));
+    if columns_first(crop, size) {
+        for (y, line) in between.enumerate() {
+            let (top, weights) = rows.of(y);
+            vertical(&inside[top * image.width..], image.width, weights, &mut scratch.sums, line);
+        }
+        let lines = scratch.lines.chunks_exact(width.max(1));
+        lines.zip(out.pixels.chunks_exact_mut(window.width.max(1))).for_each(|(row, line)| across(row, line));
+    } else {
+        for (y, line) in (first..last).zip(between) {
+            across(&inside[y * image.width..][..crop.width], line);
+        }
+        for (y, line) in out.pixels.chunks_exact_mut(window.width.max(1)).enumerate() {
+            let (top, weights) = rows.of(y);
+            vertical(&scratch.lines[(top - first) * width..], width, weights, &mut scratch.sums, line);
+        }
     }
-    scratch.sums.resize(window.width * 4, 0);
-    for (y, line) in out.pixels.chunks_exact_mut(window.width.max(1)).enumerate() {
-        let (top, weights) = rows.of(y);
-        let start = (top - first) * window.width;
-        vertical(
-            scratch.rows[start..][..rows.width * window.width].as_flattened(),
-            weights,
-            &mut scratch.sums,
-            line.as_flattened_mut(),
-        );
-    }
+}
+
+/// Whether Pillow sums along the columns first: since version 13, where the height shrinks by more than twice as many
+/// pixels as the width (`horizontal_first` in Resample.c). The order shows in the last bit.
+fn columns_first(crop: Region, size: (usize, usize)) -> bool {
+    let shrinks = |from: usize, to: usize| from as i64 - to as i64;
+    let (down, across) = (shrinks(crop.height, size.1), shrinks(crop.width, size.0));
+    down > 0 && down > 2 * across
 }
 
 vectorised! {
@@ -158,11 +188,12 @@ fn horizontal(row: &[[u8; 4]], taps: &Taps, out: &mut [[u8; 4]]) {
 }
 
 vectorised! {
-/// `lines` holds one line after the other, as many as there are weights.
-fn vertical(lines: &[u8], weights: &[i32], sums: &mut [i32], out: &mut [u8]) {
+/// The weighted sum of lines that start `stride` pixels apart, as many as there are weights.
+fn vertical(lines: &[[u8; 4]], stride: usize, weights: &[i32], sums: &mut [i32], out: &mut [[u8; 4]]) {
+    let out = out.as_flattened_mut();
     sums.fill(1 << (BITS - 1));
-    for (line, weight) in lines.chunks_exact(out.len()).zip(weights) {
-        for (sum, from) in sums.iter_mut().zip(line) {
+    for (line, weight) in lines.chunks(stride).zip(weights) {
+        for (sum, from) in sums.iter_mut().zip(&line.as_flattened()[..out.len()]) {
             *sum += i32::from(*from) * weight;
         }
     }

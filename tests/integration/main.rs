@@ -20,6 +20,8 @@ mod model;
 #[cfg(feature = "torch")]
 mod parity;
 mod pipelines;
+#[cfg(feature = "torch")]
+mod pixels;
 mod project;
 mod provenance;
 #[cfg(feature = "torch")]

@@ -39,7 +39,7 @@ pub enum Filter {
 
 impl Kind for Features {
     const NAME: &'static str = "features";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const OUTPUTS: &'static [Output] = &[output("features", "features.safetensors")];
     const SOURCES: &'static [&'static str] = &["encoder", "index"];
 

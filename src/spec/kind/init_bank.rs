@@ -72,7 +72,7 @@ pub(super) fn trust() -> f64 {
 
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1")];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];

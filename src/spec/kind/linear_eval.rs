@@ -56,7 +56,7 @@ fn rate() -> f64 {
 
 impl Kind for LinearEval {
     const NAME: &'static str = "linear_eval";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
     const SOURCES: &'static [&'static str] = &["encoder", "train", "test"];

@@ -137,7 +137,7 @@ fn key_momentum() -> f64 {
 
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("collapse", r#""Stop""#)];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];

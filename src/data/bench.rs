@@ -1,0 +1,154 @@
+//! How fast images become views, and where the time goes.
+
+use super::{
+    augment::{Augmenter, Drawn},
+    batch::Source as _,
+    dataset::Dataset,
+    decode::Decoder,
+    index,
+    loader::{Loader, Reading, Transform},
+    raster::Raster,
+};
+use crate::{
+    rng::Rng,
+    spec::kind::{View, Views},
+};
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Images that are taken apart operation by operation.
+const TIMED: usize = 2000;
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// A folder in the ImageFolder layout.
+    pub folder: PathBuf,
+    /// What is made of each image.
+    pub views: Views,
+    /// Images a batch.
+    pub batch: usize,
+    /// Loader threads.
+    pub threads: usize,
+    /// Seconds that count.
+    pub seconds: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Images (not views) that the loader gave in a second.
+    pub images_per_second: f64,
+    /// Images counted for that.
+    pub images: u64,
+    /// Loader threads.
+    pub threads: usize,
+    /// Microseconds that one thread spends on an image, all its views together, by operation.
+    pub microseconds: BTreeMap<&'static str, f64>,
+}
+
+/// Indexes the folder and measures the loader on it.
+pub fn measure(setup: &Setup) -> Result<Report> {
+    let (set, unreadable) = index::build(&setup.folder, |_, _| ())?;
+    index::refuse(&unreadable)?;
+    loader(&set, &setup.views.list(), setup.batch, setup.threads, Duration::from_secs_f64(setup.seconds))
+}
+
+/// Reads `set` as training would, epoch after epoch, for at least `span`; the first epoch, or the first quarter of the
+/// span, warms up and does not count. Then takes single images apart. The files are read from wherever the operating
+/// system has them, which is memory after the warming up if they fit.
+pub fn loader(set: &Dataset, views: &[View], batch: usize, threads: usize, span: Duration) -> Result<Report> {
+    let transform = Transform::Views(views.to_vec());
+    let reading = Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads };
+    let loader = Loader::new(set, reading)?;
+    let mut epoch = 0;
+    read(&loader, span / 4, &mut epoch)?;
+    let (images, time) = read(&loader, span, &mut epoch)?;
+    let images_per_second = images as f64 / time.as_secs_f64();
+    Ok(Report { images_per_second, images, threads, microseconds: operations(set, views)? })
+}
+
+/// Reads from the start of `epoch` on until `span` is over; gives the images and the time between two batches.
+fn read(loader: &Loader, span: Duration, epoch: &mut u64) -> Result<(u64, Duration)> {
+    let mut images = 0;
+    let (start, mut end) = (Instant::now(), Instant::now());
+    while end - start < span {
+        for batch in loader.epoch(*epoch, 0)? {
+            images += batch?.labels.len() as u64;
+            end = Instant::now();
+            if end - start >= span {
+                break;
+            }
+        }
+        *epoch += 1;
+    }
+    ensure!(images > 0, "the loader gave no image");
+    Ok((images, end - start))
+}
+
+fn operations(set: &Dataset, views: &[View]) -> Result<BTreeMap<&'static str, f64>> {
+    let (mut decoder, mut augmenter, mut raster) = (Decoder::default(), Augmenter::default(), Raster::default());
+    let mut out = vec![0; views.iter().map(|view| (view.size as usize).pow(2) * 3).max().unwrap_or(0)];
+    let step = set.images.len().div_ceil(TIMED);
+    let mut clock = Clock::default();
+    let mut count = 0;
+    for sample in (0..set.images.len()).step_by(step) {
+        clock.last = Some(Instant::now());
+        let file = std::fs::read(set.root.join(&set.images[sample].path))?;
+        clock.lap("read");
+        decoder.decode(&file, &mut raster)?;
+        clock.lap("decode");
+        for (v, view) in views.iter().enumerate() {
+            let mut rng = Rng::new(0, "view", 0, (sample * views.len() + v) as u64);
+            let drawn = Drawn::new(view, raster.width, raster.height, &mut rng);
+            clock.lap("draw");
+            augmenter.cut(&drawn, &raster);
+            clock.lap("crop and resize");
+            augmenter.recolour(&drawn);
+            clock.lap("colour");
+            augmenter.blur(&drawn);
+            clock.lap("blur");
+            augmenter.finish(&drawn, &mut out[..drawn.size * drawn.size * 3]);
+            clock.lap("solarize, flip and store");
+        }
+        count += 1;
+    }
+    Ok(clock.spent.into_iter().map(|(name, time)| (name, time.as_secs_f64() * 1e6 / f64::from(count))).collect())
+}
+
+#[derive(Default)]
+struct Clock {
+    last: Option<Instant>,
+    spent: BTreeMap<&'static str, Duration>,
+}
+
+impl Clock {
+    /// Counts the time since the last lap as spent on `operation`.
+    fn lap(&mut self, operation: &'static str) {
+        let now = Instant::now();
+        *self.spent.entry(operation).or_default() += now - self.last.unwrap_or(now);
+        self.last = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::kind::Views;
+
+    #[test]
+    fn every_operation_takes_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = crate::data::loader::tests::set(folder.path(), 12);
+        let views = Views::SingleCrop { size: 16 }.list();
+        let report = loader(&set, &views, 4, 2, Duration::from_millis(20)).unwrap();
+        assert!(report.images >= 4 && report.images_per_second > 0.0, "{report:?}");
+        assert!(report.microseconds.len() == 7 && report.microseconds.values().all(|t| *t > 0.0), "{report:?}");
+    }
+}
