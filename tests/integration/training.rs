@@ -61,6 +61,12 @@ fn under_way(project: &Project, run: &mut Child) {
     }
 }
 
+/// Whether a training in progress has left something to go on from.
+fn checkpointed(project: &Project) -> bool {
+    let pattern = project.path().join("cache/work/*/**/checkpoint-*.safetensors");
+    glob::glob(pattern.to_str().unwrap()).unwrap().next().is_some()
+}
+
 /// Breaks a training off `kills` times at random moments, and compares what it ends with to an undisturbed one's.
 fn broken_off(stage: &str, set: &[&str], kills: u64) {
     let (straight, broken) = (tiny(), tiny());
@@ -71,9 +77,13 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
     assert!(start(&straight).wait_with_output().unwrap().status.success());
     let mut rng = Rng::new(kills, "kills", 0, 0);
     let mut signals = vec![];
-    for _ in 0..kills {
+    for kill in 0..kills {
         let mut run = start(&broken);
         under_way(&broken, &mut run);
+        // The first may come before the first checkpoint. On a busy machine all would, and nothing would be gone on from.
+        while kill > 0 && !checkpointed(&broken) && run.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(5));
+        }
         sleep(Duration::from_secs_f64(rng.range(0.0, 0.3)));
         // Two of three are killed outright, the third is asked to stop.
         let signal = if rng.chance(2.0 / 3.0) { libc::SIGKILL } else { libc::SIGTERM };
