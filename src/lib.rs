@@ -2,7 +2,7 @@
 
 #[cfg(feature = "torch")]
 pub mod bridge;
-#[cfg(feature = "torch")]
+#[cfg(feature = "data")]
 pub mod data;
 #[cfg(feature = "torch")]
 pub mod device;
