@@ -4,14 +4,14 @@ use super::{
     augment::{Augmenter, Drawn},
     batch::Source as _,
     dataset::Dataset,
-    decode::Decoder,
-    index,
+    format, index,
     loader::{Loader, Reading, Transform},
     raster::Raster,
+    reader::Reader,
 };
 use crate::{
     rng::Rng,
-    spec::kind::{View, Views},
+    spec::kind::{Format, View, Views},
 };
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,8 @@ pub struct Report {
 
 /// Indexes the folder and measures the loader on it.
 pub fn measure(setup: &Setup) -> Result<Report> {
-    let (set, unreadable) = index::build(&setup.folder, |_, _| ())?;
+    let listing = format::list(Format::ImageFolder, None, &setup.folder)?;
+    let (set, unreadable) = index::build(&setup.folder, listing, |_, _| ());
     index::refuse(&unreadable)?;
     loader(&set, &setup.views.list(), setup.batch, setup.threads, Duration::from_secs_f64(setup.seconds))
 }
@@ -93,16 +94,17 @@ fn read(loader: &Loader, span: Duration, epoch: &mut u64) -> Result<(u64, Durati
 }
 
 fn operations(set: &Dataset, views: &[View]) -> Result<BTreeMap<&'static str, f64>> {
-    let (mut decoder, mut augmenter, mut raster) = (Decoder::default(), Augmenter::default(), Raster::default());
+    let (mut reader, mut augmenter, mut raster) = (Reader::default(), Augmenter::default(), Raster::default());
     let mut out = vec![0; views.iter().map(|view| (view.size as usize).pow(2) * 3).max().unwrap_or(0)];
     let step = set.images.len().div_ceil(TIMED);
     let mut clock = Clock::default();
     let mut count = 0;
     for sample in (0..set.images.len()).step_by(step) {
         clock.last = Some(Instant::now());
-        let file = std::fs::read(set.root.join(&set.images[sample].path))?;
+        let image = &set.images[sample];
+        reader.read(&set.root, &image.path, image.within.as_ref())?;
         clock.lap("read");
-        decoder.decode(&file, &mut raster)?;
+        reader.decode(image.within.as_ref(), &mut raster)?;
         clock.lap("decode");
         for (v, view) in views.iter().enumerate() {
             let mut rng = Rng::new(0, "view", 0, (sample * views.len() + v) as u64);

@@ -7,17 +7,16 @@ use super::{
     augment::{Augmenter, Drawn},
     batch::{Batch, Batches, Pixels, Source},
     dataset::Dataset,
-    decode::Decoder,
     raster::Raster,
+    reader::Reader,
 };
 use crate::{
     rng::Rng,
     spec::kind::{Filter, View},
 };
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use std::{
     collections::VecDeque,
-    fs,
     sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
 };
@@ -223,13 +222,11 @@ impl Drop for Epoch {
 
 impl Shared {
     fn work(&self) {
-        let mut decoder = Decoder::default();
-        let mut augmenter = Augmenter::default();
-        let (mut raster, mut file) = (Raster::default(), vec![]);
+        let (mut reader, mut augmenter, mut raster) = (Reader::default(), Augmenter::default(), Raster::default());
         while let Some((batch, place, slots)) = self.take_work() {
             let sample = self.chunks[batch][place];
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                self.make(sample, slots, &mut decoder, &mut augmenter, &mut raster, &mut file)
+                self.make(sample, slots, &mut reader, &mut augmenter, &mut raster)
             }));
             self.hand_in(batch, made.unwrap_or_else(|_| Err(anyhow!("a loader thread panicked on sample {sample}"))));
         }
@@ -280,17 +277,11 @@ impl Shared {
         &self,
         sample: u32,
         slots: Vec<Slot>,
-        decoder: &mut Decoder,
+        reader: &mut Reader,
         augmenter: &mut Augmenter,
         raster: &mut Raster,
-        file: &mut Vec<u8>,
     ) -> Result<()> {
-        let path = self.set.file(sample);
-        let naming = || format!("cannot read image {}", path.display());
-        read_into(&path, file).with_context(naming)?;
-        let (now, then) = (file.len() as u64, self.set.images[sample as usize].bytes);
-        ensure!(now == then, "image {} has {now} bytes, its index says {then}; index the folder again", path.display());
-        decoder.decode(file, raster).with_context(naming)?;
+        reader.image(&self.set, sample, raster)?;
         for (view, Slot(start, length)) in slots.into_iter().enumerate() {
             // SAFETY: see `take_work`.
             let out = unsafe { std::slice::from_raw_parts_mut(start, length) };
@@ -308,17 +299,11 @@ impl Shared {
     }
 }
 
-fn read_into(path: &std::path::Path, buffer: &mut Vec<u8>) -> std::io::Result<()> {
-    use std::io::Read;
-    buffer.clear();
-    fs::File::open(path)?.read_to_end(buffer).map(drop)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::spec::kind::Views;
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     pub fn set(folder: &Path, images: u32) -> Dataset {
         for i in 0..images {
@@ -330,7 +315,7 @@ pub(super) mod tests {
                 .encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb)
                 .unwrap();
         }
-        crate::data::index::build(folder, |_, _| ()).unwrap().0
+        crate::data::index::tests::folder(folder).0
     }
 
     fn reading(threads: usize) -> Reading {

@@ -10,7 +10,7 @@ use crate::{
     data::{
         Loader, Reading, Transform,
         batch::{Pixels, Source as _},
-        index, synth,
+        format, index, synth,
     },
     device,
     model::{Bank, Shape, normalise},
@@ -132,7 +132,8 @@ fn load(setup: &Setup) -> Result<f64> {
         let drawn = serde_json::json!({"domain": "Shapes", "classes": 2, "train": setup.batch.next_multiple_of(2), "test": 2,
             "size": setup.size});
         synth::draw(&serde_json::from_value(drawn)?, &folder, |_, _| ())?;
-        let (set, _) = index::build(&folder.join("train"), |_, _| ())?;
+        let train = folder.join("train");
+        let (set, _) = index::build(&train, format::list(Format::ImageFolder, None, &train)?, |_, _| ());
         let transform = Transform::Views(Views::SingleCrop { size: setup.size as u32 }.list());
         let (batch, threads) = (setup.batch, setup.threads);
         let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;

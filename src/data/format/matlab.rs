@@ -107,7 +107,7 @@ mod tests {
     use super::super::tests::*;
     use super::*;
 
-    // Written by SciPy: scripts that made them are in tests/formats/README.md.
+    // Written by SciPy; see tests/formats/README.md.
     const META: &[u8] = include_bytes!("../../../tests/formats/cars_meta.mat");
     const CARS: &[u8] = include_bytes!("../../../tests/formats/cars_annos.mat");
     const LABELS: &[u8] = include_bytes!("../../../tests/formats/imagelabels.mat");

@@ -27,7 +27,7 @@ pub use compare::{Claim, Compare, Row, Standing};
 pub use export_weights::ExportWeights;
 pub use features::{Features, Filter};
 pub use import_weights::ImportWeights;
-pub use index::{Index, Unreadable};
+pub use index::{Format, Index, Split, Unreadable};
 pub use init_bank::InitBank;
 pub use init_encoder::InitEncoder;
 pub use knn::Knn;
