@@ -17,6 +17,8 @@ pub mod mat;
 pub mod raster;
 pub mod reader;
 pub mod resample;
+pub mod sheet;
+pub mod survey;
 pub mod synth;
 mod vectorise;
 

@@ -70,9 +70,15 @@ pub fn of_index(text: &str, about: &About) -> Result<Croissant> {
             .collect::<Vec<_>>()
             .join(" ");
         let (width, height) = image.size;
-        let row = json!({ "path": image.path, "label": names, "width": width, "height": height, "bytes": image.bytes, "blake3": image.blake3 });
+        let mut row = json!({ "path": image.path, "label": names, "width": width, "height": height, "bytes": image.bytes, "blake3": image.blake3 });
+        let mut file = image.path;
+        if let Some(within) = image.within {
+            row["file"] = within.file.clone().into();
+            row["offset"] = within.offset.into();
+            file = within.file;
+        }
         table += &(row.to_string() + "\n");
-        endings.extend(image.path.rsplit('.').next().map(String::from));
+        endings.extend(file.rsplit('.').next().map(String::from));
         count += 1;
     }
     ensure!(count == header.images, "it lists {count} images, its header says {}", header.images);

@@ -151,7 +151,10 @@ fn at<T>(file: &Path, line: usize, result: Result<T>) -> Result<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod corrupted;
+
+#[cfg(test)]
+pub(in crate::data) mod tests {
     use super::*;
 
     /// Writes files below a folder.

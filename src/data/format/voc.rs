@@ -3,7 +3,7 @@
 use super::*;
 
 /// The classes, in the order of the challenge.
-const CLASSES: [&str; 20] = [
+pub const CLASSES: [&str; 20] = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ];
