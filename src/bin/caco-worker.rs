@@ -46,9 +46,7 @@ fn main() -> ExitCode {
 }
 
 /// Does what stdin describes, and tells the outcome.
-fn answer<Setup: DeserializeOwned, Report: Serialize>(
-    act: fn(&Setup) -> anyhow::Result<Report>,
-) -> anyhow::Result<()> {
+fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow::Result<Report>) -> anyhow::Result<()> {
     trace(None);
     let setup = serde_json::from_reader(std::io::stdin())?;
     println!("{}", serde_json::to_string(&act(&setup)?)?);

@@ -265,7 +265,8 @@ fn text(element: &Element) -> Result<Value> {
     Ok(Value::Text(match element.kind {
         16 => String::from_utf8(element.data.to_vec()).context("text is not UTF-8")?,
         4 | 17 => {
-            let units: Vec<u16> = numbers(&Element { kind: 4, data: element.data })?.iter().map(|n| *n as u16).collect();
+            let units: Vec<u16> =
+                numbers(&Element { kind: 4, data: element.data })?.iter().map(|n| *n as u16).collect();
             String::from_utf16(&units).context("text is not UTF-16")?
         }
         1 | 2 => latin(element.data),

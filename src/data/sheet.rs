@@ -188,9 +188,8 @@ mod tests {
         let sample = rows[0].sample as usize;
         for view in 0..2 {
             let expected = &batch.views[view].data[sample * 768..(sample + 1) * 768];
-            let shown: Vec<u8> = (0..256u32)
-                .flat_map(|p| sheet.get_pixel(24 + 20 * view as u32 + p % 16, 4 + p / 16).0)
-                .collect();
+            let shown: Vec<u8> =
+                (0..256u32).flat_map(|p| sheet.get_pixel(24 + 20 * view as u32 + p % 16, 4 + p / 16).0).collect();
             assert_eq!(shown, expected, "view {view}");
         }
     }

@@ -61,7 +61,8 @@ mod tests {
     fn missing_images_are_told_without_decoding_and_bad_ones_with() {
         let listed = br#"{"pie": ["pie/1", "pie/2"]}"#;
         let root = tree(&[("meta/train.json", listed), ("images/pie/1.jpg", b"no image")]);
-        let setup = |decode| Setup { root: root.path().into(), format: Format::Food101, split: Some(Split::Train), decode };
+        let setup =
+            |decode| Setup { root: root.path().into(), format: Format::Food101, split: Some(Split::Train), decode };
         let told = |decode| {
             let report = survey(&setup(decode)).unwrap();
             assert_eq!((report.images, report.classes), (2, 1));

@@ -41,6 +41,14 @@ struct Image {
     size: (u32, u32),
     bytes: u64,
     blake3: String,
+    within: Option<Within>,
+}
+
+/// The file that an image is a part of.
+#[derive(Deserialize)]
+struct Within {
+    file: String,
+    offset: u64,
 }
 
 /// The context of Croissant 1.1, as its validator writes it.

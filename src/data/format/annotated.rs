@@ -34,7 +34,8 @@ impl List for Sun397 {
         let find = |name: &str| one_of(root, &places.map(|place| format!("{place}{name}")).each_ref().map(|s| &**s));
         let (names, file) = (find("ClassName.txt")?, find(partition)?);
         let classes: Vec<String> = lines(&names)?.into_iter().map(|(_, line)| line).collect();
-        let numbers: BTreeMap<&str, u32> = classes.iter().zip(0..).map(|(class, number)| (class.as_str(), number)).collect();
+        let numbers: BTreeMap<&str, u32> =
+            classes.iter().zip(0..).map(|(class, number)| (class.as_str(), number)).collect();
         let mut images = vec![];
         for (number, line) in lines(&file)? {
             let class = line.rsplit_once('/').and_then(|(class, _)| numbers.get(class));
@@ -160,7 +161,8 @@ mod tests {
         let meta = |name: &str| format!("food-101/meta/{name}.json");
         let (train, test) = (meta("train"), meta("test"));
         let train_json = br#"{"waffles": ["waffles/9"], "apple_pie": ["apple_pie/2", "apple_pie/1"]}"#;
-        let files: [(&str, &[u8]); 2] = [(&train, train_json), (&test, br#"{"apple_pie": ["apple_pie/3"], "waffles": []}"#)];
+        let files: [(&str, &[u8]); 2] =
+            [(&train, train_json), (&test, br#"{"apple_pie": ["apple_pie/3"], "waffles": []}"#)];
         let root = tree(&files);
         let images = "food-101/images";
         assert_eq!(
@@ -192,7 +194,11 @@ mod tests {
         assert_eq!(listed(Format::Sun397, Split::Train, root.path()), pairs(&expected));
         assert_eq!(listed(Format::Sun397, Split::Test, root.path()), pairs(&[("SUN397/a/abbey/sun_c.jpg", "abbey")]));
         let told = |line: &[u8]| {
-            refused(Format::Sun397, Split::Train, &[("a/x", b""), ("ClassName.txt", b"/a/abbey"), ("Training_01.txt", line)])
+            refused(
+                Format::Sun397,
+                Split::Train,
+                &[("a/x", b""), ("ClassName.txt", b"/a/abbey"), ("Training_01.txt", line)],
+            )
         };
         assert!(told(b"/a/abbey/1.jpg\n/b/bar/1.jpg").contains("line 2: '/b/bar/1.jpg' is in none of the classes"));
         assert!(told(b"/a/abbey/").contains("leaves the folder"));

@@ -7,6 +7,9 @@ use std::{
     path::Path,
 };
 
+/// Archives are made of blocks of this many bytes.
+const BLOCK: u64 = 512;
+
 /// A file inside a tar archive.
 pub struct Member {
     /// Its name there.
@@ -59,19 +62,27 @@ impl Seek for Part<'_> {
 pub fn members(file: &File, name: &Path, start: u64, length: u64) -> Result<Vec<Member>> {
     let naming = || format!("{} is damaged", name.display());
     let mut archive = tar::Archive::new(Part::new(file, start, length));
-    let mut members = vec![];
+    let (mut members, mut end) = (vec![], 0);
     for entry in archive.entries_with_seek().with_context(naming)? {
         let entry = entry.with_context(naming)?;
         let (offset, bytes) = (entry.raw_file_position(), entry.size());
         let member = String::from_utf8(entry.path_bytes().into_owned());
         let member = member.with_context(|| format!("{}: a name is not UTF-8", name.display()))?;
-        let end = offset.checked_add(bytes).filter(|end| *end <= length);
-        ensure!(end.is_some(), "{} ends within {member}; fetch it again", name.display());
+        let after = offset.checked_add(bytes).filter(|after| *after <= length);
+        end = after.with_context(|| format!("{} ends within {member}; fetch it again", name.display()))?;
         if entry.header().entry_type().is_file() {
             members.push(Member { name: member, offset: start + offset, bytes });
         }
     }
+    ensure!(ends(file, start, length, end.next_multiple_of(BLOCK)), "{} is cut off; fetch it again", name.display());
     Ok(members)
+}
+
+/// Whether an archive has the block of zeros that marks its end.
+fn ends(file: &File, start: u64, length: u64, at: u64) -> bool {
+    let mut block = [1; BLOCK as usize];
+    let mut part = Part::new(file, start, length);
+    part.seek(SeekFrom::Start(at)).and_then(|_| part.read_exact(&mut block)).is_ok() && block.iter().all(|b| *b == 0)
 }
 
 #[cfg(test)]
@@ -104,7 +115,7 @@ pub mod tests {
         let text = |m: &Member| String::from_utf8(outer[m.offset as usize..][..m.bytes as usize].to_vec()).unwrap();
         let found: Vec<(String, String)> = found.iter().map(|m| (m.name.clone(), text(m))).collect();
         assert_eq!(found, [("a.txt".into(), "one".into()), (long, "twenty-two".into())]);
-        for length in [outer.len() - 1200, 700, 100] {
+        for length in [outer.len() - 1024, outer.len() - 1200, 700, 100] {
             assert!(members(&file, &path, 0, length as u64).is_err(), "{length}");
         }
     }

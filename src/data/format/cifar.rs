@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn of_two_labels_the_second_is_the_class() {
         let test = [record(&[9, 1]), record(&[9, 0])].concat();
-        let files = [("cifar-100-binary/test.bin", &test[..]), ("cifar-100-binary/fine_label_names.txt", b"apple\nbear\n")];
+        let files =
+            [("cifar-100-binary/test.bin", &test[..]), ("cifar-100-binary/fine_label_names.txt", b"apple\nbear\n")];
         let expected = [("cifar-100-binary/test.bin/00000", "bear"), ("cifar-100-binary/test.bin/00001", "apple")];
         let expected = expected.map(|(path, class)| (path.to_owned(), class.to_owned()));
         assert_eq!(listed(Format::Cifar100, Split::Test, tree(&files).path()), expected);

@@ -38,7 +38,8 @@ fn specimen(format: Format) -> Files {
             text("classes.txt", "cat\ndog\n"),
         ],
         Format::Cifar10 => {
-            let mut files: Files = (1..=5).map(|i| (format!("data_batch_{i}.bin"), cifar(&[i % 2]).repeat(2))).collect();
+            let mut files: Files =
+                (1..=5).map(|i| (format!("data_batch_{i}.bin"), cifar(&[i % 2]).repeat(2))).collect();
             files.extend([("test_batch.bin".into(), cifar(&[1])), text("batches.meta.txt", "airplane\nbird\n")]);
             files
         }
@@ -83,7 +84,9 @@ fn specimen(format: Format) -> Files {
             vec![("imagelabels.mat".into(), mat!("imagelabels")), ("setid.mat".into(), mat!("setid"))]
         }
         Format::ImageNet => {
-            let synset = |name: &str, shade| tar(&[(&format!("{name}_1.JPEG"), &jpeg(shade)), (&format!("{name}_2.JPEG"), &jpeg(9))]);
+            let synset = |name: &str, shade| {
+                tar(&[(&format!("{name}_1.JPEG"), &jpeg(shade)), (&format!("{name}_2.JPEG"), &jpeg(9))])
+            };
             let (a, b) = (synset("n01440764", 3), synset("n01443537", 4));
             let base = "ILSVRC2012_devkit_t12/data";
             let devkit = tar(&[
@@ -103,15 +106,21 @@ fn specimen(format: Format) -> Files {
         Format::Sun397 => images(&["a/abbey/1.jpg", "b/bar/2.jpg", "b/bar/3.jpg"]),
         Format::StanfordCars => {
             let name = |folder: &str, i: u32| format!("{folder}/{i:05}.jpg");
-            let names: Vec<String> = ["cars_train", "cars_test"].iter().flat_map(|f| (1..4).map(|i| name(f, i))).collect();
+            let names: Vec<String> =
+                ["cars_train", "cars_test"].iter().flat_map(|f| (1..4).map(|i| name(f, i))).collect();
             images(&names.iter().map(String::as_str).collect::<Vec<_>>())
         }
         Format::FgvcAircraft => images(&["data/images/1.jpg", "data/images/2.jpg", "data/images/3.jpg"]),
         Format::Voc2007 => images(&["JPEGImages/000001.jpg", "JPEGImages/000002.jpg"]),
-        Format::Dtd => images(&["images/banded/1.jpg", "images/dotted/2.jpg", "images/banded/3.jpg", "images/dotted/4.jpg"]),
-        Format::OxfordPets => {
-            images(&["images/Abyssinian_1.jpg", "images/beagle_2.jpg", "images/Abyssinian_3.jpg", "images/beagle_4.jpg"])
+        Format::Dtd => {
+            images(&["images/banded/1.jpg", "images/dotted/2.jpg", "images/banded/3.jpg", "images/dotted/4.jpg"])
         }
+        Format::OxfordPets => images(&[
+            "images/Abyssinian_1.jpg",
+            "images/beagle_2.jpg",
+            "images/Abyssinian_3.jpg",
+            "images/beagle_4.jpg",
+        ]),
         Format::Caltech101 => {
             let names: Vec<String> = (1..33).map(|i| format!("101_ObjectCategories/ant/image_{i:04}.jpg")).collect();
             images(&names.iter().map(String::as_str).collect::<Vec<_>>())

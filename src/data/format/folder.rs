@@ -33,7 +33,8 @@ pub struct Caltech101;
 
 impl List for Caltech101 {
     fn list(&self, root: &Path, split: Split) -> Result<Listing> {
-        let folders = ["101_ObjectCategories", "caltech-101/101_ObjectCategories", "caltech101/101_ObjectCategories", "."];
+        let folders =
+            ["101_ObjectCategories", "caltech-101/101_ObjectCategories", "caltech101/101_ObjectCategories", "."];
         let base = one_of(root, &folders)?;
         let prefix = Some(below(root, &base)?).filter(|at| !at.is_empty()).map_or(String::new(), |at| at + "/");
         let all = ImageFolder.list(&base, split)?;
@@ -160,7 +161,8 @@ mod tests {
     #[test]
     fn thirty_images_a_class_are_for_training() {
         let name = |class: &str, i: usize| format!("101_ObjectCategories/{class}/image_{i:04}.jpg");
-        let names: Vec<String> = (1..=31).map(|i| name("ant", i)).chain((1..=40).map(|i| name("yin_yang", i))).collect();
+        let names: Vec<String> =
+            (1..=31).map(|i| name("ant", i)).chain((1..=40).map(|i| name("yin_yang", i))).collect();
         let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
         let root = tree(&files);
         let train = listed(Format::Caltech101, Split::Train, root.path());
@@ -169,7 +171,10 @@ mod tests {
         let mut all: Vec<String> = train.iter().chain(&test).map(|(path, _)| path.clone()).collect();
         all.sort();
         assert_eq!(all, names);
-        assert_ne!(train[..30].iter().map(|(path, _)| path).collect::<Vec<_>>(), names[..30].iter().collect::<Vec<_>>());
+        assert_ne!(
+            train[..30].iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            names[..30].iter().collect::<Vec<_>>()
+        );
         let inner = root.path().join("101_ObjectCategories");
         let within: Vec<String> = listed(Format::Caltech101, Split::Test, &inner).into_iter().map(|(p, _)| p).collect();
         assert_eq!(within, test.iter().map(|(p, _)| p["101_ObjectCategories/".len()..].to_owned()).collect::<Vec<_>>());

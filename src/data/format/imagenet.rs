@@ -1,7 +1,7 @@
 //! ImageNet-1K (ILSVRC 2012): folders by synset, or the archives as they are downloaded, read in place.
 
 use super::*;
-use crate::data::mat::{self, Value};
+use crate::data::mat;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -66,7 +66,8 @@ fn val(root: &Path, file: &File, path: &Path) -> Result<Listing> {
     classes.sort();
     let listed = |(member, truth): (&archive::Member, &u32)| {
         let synset = devkit.synsets.get(truth);
-        let synset = synset.with_context(|| format!("the ground truth of {} is {truth}, no synset's number", member.name))?;
+        let synset =
+            synset.with_context(|| format!("the ground truth of {} is {truth}, no synset's number", member.name))?;
         let class = classes.binary_search(synset).expect("classes are all synsets") as u32;
         let place = inside(&member.name).with_context(|| path.display().to_string())?.to_owned();
         Ok(inside_archive(VAL, place, class, member))
@@ -102,7 +103,8 @@ impl Devkit {
         let truth = String::from_utf8_lossy(&truth);
         let number = |(i, line): (usize, &str)| {
             let line = line.trim();
-            line.parse().with_context(|| format!("line {} of the devkit's ground truth is '{line}', not a number", i + 1))
+            line.parse()
+                .with_context(|| format!("line {} of the devkit's ground truth is '{line}', not a number", i + 1))
         };
         Ok(Devkit { synsets, truths: truth.trim_end().lines().enumerate().map(number).collect::<Result<_>>()? })
     }
@@ -168,14 +170,16 @@ mod tests {
 
     #[test]
     fn archives_and_folders_have_the_same_classes() {
-        let (a, b) = (tar(&[("n01440764_10.JPEG", b"aa"), ("n01440764_9.JPEG", b"b")]), tar(&[("n01443537_1.JPEG", b"c")]));
+        let (a, b) =
+            (tar(&[("n01440764_10.JPEG", b"aa"), ("n01440764_9.JPEG", b"b")]), tar(&[("n01443537_1.JPEG", b"c")]));
         let train = tar(&[("n01443537.tar", &b), ("n01440764.tar", &a)]);
         let val = tar(&[("ILSVRC2012_val_00000002.JPEG", b"v2"), ("ILSVRC2012_val_00000001.JPEG", b"v1")]);
         // The meta data gives n01443537 the number 1, and n01440764 the number 2.
         let root = tree(&[(TRAIN, &train), (VAL, &val), (DEVKIT, &devkit(b"1\n2\n"))]);
         let listing = list(Format::ImageNet, Some(Split::Train), root.path()).unwrap();
         assert_eq!(listing.classes, ["n01440764", "n01443537"]);
-        let place = |listed: &Listed| listed.within.as_ref().map(|w| train[w.offset as usize..][..w.bytes as usize].to_vec());
+        let place =
+            |listed: &Listed| listed.within.as_ref().map(|w| train[w.offset as usize..][..w.bytes as usize].to_vec());
         let bytes: Vec<_> = listing.images.iter().map(|image| place(image).unwrap()).collect();
         assert_eq!(bytes, [&b"aa"[..], b"b", b"c"]);
         let name = |i: u32| format!("{VAL}/ILSVRC2012_val_0000000{i}.JPEG");
@@ -194,7 +198,9 @@ mod tests {
         let told = |files: &[(&str, &[u8])]| refused(Format::ImageNet, Split::Val, files);
         assert!(told(&[]).contains("none of these: val, ILSVRC2012_img_val.tar"));
         assert!(told(&[(VAL, &val)]).contains("ILSVRC2012_devkit_t12.tar.gz"));
-        assert!(told(&[(VAL, &val), (DEVKIT, &devkit(b"1\n2\n"))]).contains("holds 1 images, the devkit's ground truth 2"));
+        assert!(
+            told(&[(VAL, &val), (DEVKIT, &devkit(b"1\n2\n"))]).contains("holds 1 images, the devkit's ground truth 2")
+        );
         assert!(told(&[(VAL, &val), (DEVKIT, &devkit(b"7\n"))]).contains("is 7, no synset's number"));
         assert!(told(&[(VAL, &val), (DEVKIT, &devkit(b"x\n"))]).contains("line 1 of the devkit's ground truth is 'x'"));
         assert!(told(&[(VAL, &val), (DEVKIT, &gz(b"")[..])]).contains("holds no file data/meta.mat"));

@@ -16,18 +16,21 @@ impl List for StanfordCars {
         let find = |names: &[&str]| one_of(root, names);
         let meta = find(&["devkit/cars_meta.mat", "cars_meta.mat", "stanford_cars/devkit/cars_meta.mat"])?;
         let (file, folder) = if split == Split::Train {
-            let annotations = ["devkit/cars_train_annos.mat", "cars_train_annos.mat", "stanford_cars/devkit/cars_train_annos.mat"];
+            let annotations =
+                ["devkit/cars_train_annos.mat", "cars_train_annos.mat", "stanford_cars/devkit/cars_train_annos.mat"];
             (find(&annotations)?, find(&["cars_train", "stanford_cars/cars_train"])?)
         } else {
             // The devkit's own annotations of the test images have no classes.
             let name = "cars_test_annos_withlabels.mat";
-            let places = ["", "devkit/", "stanford_cars/", "stanford_cars/devkit/"].map(|place| format!("{place}{name}"));
+            let places =
+                ["", "devkit/", "stanford_cars/", "stanford_cars/devkit/"].map(|place| format!("{place}{name}"));
             (find(&places.each_ref().map(|s| &**s))?, find(&["cars_test", "stanford_cars/cars_test"])?)
         };
         let naming = |file: &Path| format!("cannot read {}", file.display());
         let classes = class_names(&variables(&meta)?).with_context(|| naming(&meta))?;
         let annotations = variables(&file)?;
-        let cars = mat::variable(&annotations, "annotations").and_then(Value::structs).with_context(|| naming(&file))?;
+        let cars =
+            mat::variable(&annotations, "annotations").and_then(Value::structs).with_context(|| naming(&file))?;
         let listed = |(number, car): (usize, &BTreeMap<String, Value>)| {
             let (name, class) = car_of(car).with_context(|| format!("{}, annotation {number}", file.display()))?;
             Ok(image(below(root, &folder.join(name))?, class))
@@ -85,20 +88,107 @@ impl List for Flowers102 {
 /// The names of the flowers, which the annotation files do not hold (from the set's page of categories, in the order of its
 /// labels).
 const FLOWERS: [&str; 102] = [
-    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
-    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
-    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
-    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth", "corn poppy",
-    "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation", "garden phlox",
-    "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower", "great masterwort",
-    "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia", "bolero deep blue", "wallflower",
-    "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia", "wild pansy", "primula", "sunflower",
-    "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia", "pink-yellow dahlia", "cautleya spicata",
-    "japanese anemone", "black-eyed susan", "silverbush", "californian poppy", "osteospermum", "spring crocus",
-    "bearded iris", "windflower", "tree poppy", "gazania", "azalea", "water lily", "rose", "thorn apple", "morning glory",
-    "passion flower", "lotus", "toad lily", "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose",
-    "tree mallow", "magnolia", "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove",
-    "bougainvillea", "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper",
+    "pink primrose",
+    "hard-leaved pocket orchid",
+    "canterbury bells",
+    "sweet pea",
+    "english marigold",
+    "tiger lily",
+    "moon orchid",
+    "bird of paradise",
+    "monkshood",
+    "globe thistle",
+    "snapdragon",
+    "colt's foot",
+    "king protea",
+    "spear thistle",
+    "yellow iris",
+    "globe-flower",
+    "purple coneflower",
+    "peruvian lily",
+    "balloon flower",
+    "giant white arum lily",
+    "fire lily",
+    "pincushion flower",
+    "fritillary",
+    "red ginger",
+    "grape hyacinth",
+    "corn poppy",
+    "prince of wales feathers",
+    "stemless gentian",
+    "artichoke",
+    "sweet william",
+    "carnation",
+    "garden phlox",
+    "love in the mist",
+    "mexican aster",
+    "alpine sea holly",
+    "ruby-lipped cattleya",
+    "cape flower",
+    "great masterwort",
+    "siam tulip",
+    "lenten rose",
+    "barbeton daisy",
+    "daffodil",
+    "sword lily",
+    "poinsettia",
+    "bolero deep blue",
+    "wallflower",
+    "marigold",
+    "buttercup",
+    "oxeye daisy",
+    "common dandelion",
+    "petunia",
+    "wild pansy",
+    "primula",
+    "sunflower",
+    "pelargonium",
+    "bishop of llandaff",
+    "gaura",
+    "geranium",
+    "orange dahlia",
+    "pink-yellow dahlia",
+    "cautleya spicata",
+    "japanese anemone",
+    "black-eyed susan",
+    "silverbush",
+    "californian poppy",
+    "osteospermum",
+    "spring crocus",
+    "bearded iris",
+    "windflower",
+    "tree poppy",
+    "gazania",
+    "azalea",
+    "water lily",
+    "rose",
+    "thorn apple",
+    "morning glory",
+    "passion flower",
+    "lotus",
+    "toad lily",
+    "anthurium",
+    "frangipani",
+    "clematis",
+    "hibiscus",
+    "columbine",
+    "desert-rose",
+    "tree mallow",
+    "magnolia",
+    "cyclamen",
+    "watercress",
+    "canna lily",
+    "hippeastrum",
+    "bee balm",
+    "ball moss",
+    "foxglove",
+    "bougainvillea",
+    "camellia",
+    "mallow",
+    "mexican petunia",
+    "bromelia",
+    "blanket flower",
+    "trumpet creeper",
     "blackberry lily",
 ];
 
@@ -122,7 +212,11 @@ mod tests {
             ("cars_train/x", b""),
             ("cars_test/x", b""),
         ]);
-        let expected = [("00001.jpg", "Dodge Ram 1500"), ("00002.jpg", "AM General Hummer SUV 2000"), ("00003.jpg", "Dodge Ram 1500")];
+        let expected = [
+            ("00001.jpg", "Dodge Ram 1500"),
+            ("00002.jpg", "AM General Hummer SUV 2000"),
+            ("00003.jpg", "Dodge Ram 1500"),
+        ];
         let at = |folder: &str| expected.map(|(name, class)| (format!("{folder}/{name}"), class.to_owned()));
         assert_eq!(listed(Format::StanfordCars, Split::Train, root.path()), at("cars_train"));
         assert_eq!(listed(Format::StanfordCars, Split::Test, root.path()), at("cars_test"));

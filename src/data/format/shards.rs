@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn samples_are_files_of_one_name() {
-        let first = tar(&[("./d/0001.cls", b"2\n"), ("./d/0001.seg.png", b"x"), ("./d/0001.jpg", b"ab"), ("note", b"")]);
+        let first =
+            tar(&[("./d/0001.cls", b"2\n"), ("./d/0001.seg.png", b"x"), ("./d/0001.jpg", b"ab"), ("note", b"")]);
         let second = tar(&[("0001.PNG", b"abc"), ("0001.cls", b"0"), ("0002.json", b"{}")]);
         let root = tree(&[("a-000.tar", &first), ("a-001.tar", &second)]);
         let listing = list(Format::WebDataset, None, root.path()).unwrap();

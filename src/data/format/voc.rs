@@ -4,8 +4,26 @@ use super::*;
 
 /// The classes, in the order of the challenge.
 pub const CLASSES: [&str; 20] = [
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
 ];
 
 /// PASCAL VOC 2007 (Everingham et al. 2010), classification: `ImageSets/Main/<class>_<split>.txt`, each line an image and 1
@@ -89,7 +107,8 @@ mod tests {
 
     #[test]
     fn files_that_disagree_are_told() {
-        let told = |lines: fn(&str) -> &'static str| refused(Format::Voc2007, Split::Test, &borrowed(&voc("test", lines)));
+        let told =
+            |lines: fn(&str) -> &'static str| refused(Format::Voc2007, Split::Test, &borrowed(&voc("test", lines)));
         assert!(told(|class| if class == "cow" { "1 1\n" } else { "1 1\n2 1\n" }).contains("lists 1 images"));
         let other = told(|class| if class == "cow" { "1 1\n3 1\n" } else { "1 1\n2 1\n" });
         assert!(other.contains("cow_test.txt, line 2: the image is 3"), "{other}");
