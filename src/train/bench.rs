@@ -15,7 +15,7 @@ use crate::{
     device,
     model::{Bank, Shape, normalise},
     rng::Rng,
-    spec::kind::{Model, Objective, Precision, Views},
+    spec::kind::{Format, Model, Objective, Precision, Views},
 };
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};

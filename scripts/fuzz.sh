@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Fuzzes every parser for a while: scripts/fuzz.sh [SECONDS] [TARGET…]. Needs a nightly toolchain and `cargo install cargo-fuzz`.
+#
+# Each starts from whole files: those in tests/formats and pipelines, and drawn ones. What crashes is kept in fuzz/artifacts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=${1:-120}; shift || true
+targets=${*:-mat annotations shards imagenet decode index pipeline}
+
+python3 fuzz/seeds.py
+for target in $targets; do
+  printf '== %s\n' "$target"
+  cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 2>&1 |
+    grep -E 'stat::(number|average|peak)|ERROR|panicked|SUMMARY|artifact_prefix|Test unit written' || true
+done
