@@ -1,10 +1,10 @@
 //! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step
-//! instead, `--bench-loader` the loader; `--data-survey` looks at a data set, `--data-sheet` draws it.
+//! instead, `--bench-loader` the loader, `--bench-train` both together; `--data-survey` looks at a data set, `--data-sheet` draws it.
 
 use caco::{
     data::{bench as loader, sheet, survey},
     job::{Job, STOPPED, Stopped, Task},
-    train::bench,
+    train::{bench, trial},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let done = match argument.as_str() {
         "--bench-step" => answer(bench::step),
         "--bench-loader" => answer(loader::measure),
+        "--bench-train" => answer(trial::train),
         "--data-survey" => answer(survey::survey),
         "--data-sheet" => answer(sheet::draw),
         _ => execute(&argument),
