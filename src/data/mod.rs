@@ -14,6 +14,7 @@ pub mod index;
 pub mod jpeg;
 pub mod loader;
 pub mod mat;
+pub mod pack;
 pub mod raster;
 pub mod reader;
 pub mod resample;
