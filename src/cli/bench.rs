@@ -1,7 +1,7 @@
 //! `caco bench`
 
 use super::{print, print_json, programs};
-use crate::spec::kind::{Arch, Model, Precision, Stem, Views};
+use crate::spec::kind::{Arch, Decode, Model, Precision, Stem, Views};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -38,6 +38,9 @@ struct LoaderArgs {
     /// What is made of each image: two views, or two and six small ones
     #[arg(long, ignore_case = true, default_value = "single")]
     views: ViewsArg,
+    /// How JPEG files become pixels: in full, or scaled by a shorter DCT where crops allow
+    #[arg(long, ignore_case = true, default_value = "full")]
+    decode: DecodeArg,
     /// Images a batch
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: u32,
@@ -50,6 +53,12 @@ struct LoaderArgs {
     /// Tell it as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DecodeArg {
+    Full,
+    Scaled,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -185,7 +194,13 @@ fn loader_setup(args: &LoaderArgs) -> Result<Value> {
             bail!("--{name} is {value}; give at least 1");
         }
     }
-    Ok(json!({"folder": args.folder, "views": views, "batch": args.batch, "threads": threads, "seconds": args.seconds}))
+    let decode = match args.decode {
+        DecodeArg::Full => Decode::Full,
+        DecodeArg::Scaled => Decode::Scaled,
+    };
+    Ok(
+        json!({"folder": args.folder, "views": views, "decode": decode, "batch": args.batch, "threads": threads, "seconds": args.seconds}),
+    )
 }
 
 fn cores() -> usize {
@@ -275,6 +290,9 @@ fn tell_train(report: &Value) -> String {
 fn tell_loader(report: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let mut text = format!("{:.1} images/s with {} threads\n", number(&report["images_per_second"]), report["threads"]);
+    if let Some(difference) = report["difference"].as_f64() {
+        text += &format!("  bytes of views differ by {difference:.2} on average from those of full decoding\n");
+    }
     for (name, time) in report["microseconds"].as_object().into_iter().flatten() {
         text += &format!("  {name:24} {:9.1} µs an image\n", number(time));
     }

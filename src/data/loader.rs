@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     rng::Rng,
-    spec::kind::{Filter, View},
+    spec::kind::{Decode, Filter, View},
 };
 use anyhow::{Result, anyhow, ensure};
 use std::{
@@ -70,19 +70,25 @@ pub struct Reading {
 pub struct Loader {
     set: Arc<Dataset>,
     reading: Reading,
+    decode: Decode,
 }
 
 impl Loader {
     /// A loader; fails where an epoch would hold no batch.
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
-        let loader = Loader { set: Arc::new(set.clone()), reading };
+        let loader = Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full };
         let (images, batch) = (set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
             "{images} images do not fill one batch of {batch}; lower `batch` or give more images"
         );
         Ok(loader)
+    }
+
+    /// The same loader, with JPEG files decoded in this way. It matters to views alone.
+    pub fn decoding(self, decode: Decode) -> Loader {
+        Loader { decode, ..self }
     }
 
     /// The samples of an epoch, in order.
@@ -110,7 +116,7 @@ impl Source for Loader {
             .skip(first as usize)
             .map(<[u32]>::to_vec)
             .collect();
-        Ok(Box::new(Epoch::start(self.set.clone(), &self.reading, epoch, chunks)))
+        Ok(Box::new(Epoch::start(self, epoch, chunks)))
     }
 }
 
@@ -124,6 +130,7 @@ struct Epoch {
 struct Shared {
     set: Arc<Dataset>,
     transform: Transform,
+    decode: Decode,
     seed: u64,
     epoch: u64,
     chunks: Vec<Vec<u32>>,
@@ -159,11 +166,12 @@ struct Slot(*mut u8, usize);
 unsafe impl Send for Slot {}
 
 impl Epoch {
-    fn start(set: Arc<Dataset>, reading: &Reading, epoch: u64, chunks: Vec<Vec<u32>>) -> Epoch {
-        let left = chunks.len();
+    fn start(loader: &Loader, epoch: u64, chunks: Vec<Vec<u32>>) -> Epoch {
+        let (left, reading) = (chunks.len(), &loader.reading);
         let shared = Arc::new(Shared {
-            set,
+            set: loader.set.clone(),
             transform: reading.transform.clone(),
+            decode: loader.decode,
             seed: reading.seed,
             epoch,
             chunks,
@@ -281,21 +289,33 @@ impl Shared {
         augmenter: &mut Augmenter,
         raster: &mut Raster,
     ) -> Result<()> {
-        reader.image(&self.set, sample, raster)?;
-        for (view, Slot(start, length)) in slots.into_iter().enumerate() {
-            // SAFETY: see `take_work`.
-            let out = unsafe { std::slice::from_raw_parts_mut(start, length) };
+        let image = &self.set.images[sample as usize];
+        let drawn = self.draw(sample, image.size);
+        let scale = match self.decode {
+            Decode::Full => 1,
+            Decode::Scaled => drawn.iter().map(Drawn::scale).min().unwrap_or(1),
+        };
+        let scale = reader.image(&self.set, sample, scale, raster)?;
+        // SAFETY: see `take_work`.
+        let outs =
+            slots.into_iter().map(|Slot(start, length)| unsafe { std::slice::from_raw_parts_mut(start, length) });
+        for (view, out) in outs.enumerate() {
             match &self.transform {
-                Transform::Views(views) => {
-                    let number = u64::from(sample) * views.len() as u64 + view as u64;
-                    let mut rng = Rng::new(self.seed, "view", self.epoch, number);
-                    let drawn = Drawn::new(&views[view], raster.width, raster.height, &mut rng);
-                    augmenter.apply(&drawn, raster, out);
-                }
+                Transform::Views(_) => augmenter.apply(&drawn[view].scaled(scale, raster), raster, out),
                 Transform::Centre { resize, crop, filter } => augmenter.centre(raster, *resize, *crop, *filter, out),
             }
         }
         Ok(())
+    }
+
+    /// What is drawn for each view of a sample.
+    fn draw(&self, sample: u32, (width, height): (u32, u32)) -> Vec<Drawn> {
+        let Transform::Views(views) = &self.transform else { return vec![] };
+        let draw = |(view, number)| {
+            let mut rng = Rng::new(self.seed, "view", self.epoch, u64::from(sample) * views.len() as u64 + number);
+            Drawn::new(view, width as usize, height as usize, &mut rng)
+        };
+        views.iter().zip(0..).map(draw).collect()
     }
 }
 
@@ -343,6 +363,35 @@ pub(super) mod tests {
         assert_eq!(resumed[0].samples, one[3].samples);
         assert_eq!(resumed[0].views, one[3].views);
         assert_ne!(epoch(&set, reading(1), 6, 0)[0].samples, one[0].samples);
+    }
+
+    #[test]
+    fn scaled_decoding_changes_pixels_a_little_and_draws_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..8u32 {
+            let path = folder.path().join(format!("a/{i}.jpg"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Smooth pictures: noise has no smaller version.
+            let wave = |p: u32, k: u32| (128.0 + 90.0 * (f64::from(p * (i + k)) / 240.0).sin()) as u8;
+            let pixel = |p: u32| [wave(p % 320, 1), wave(p / 320, 2), wave(p % 320, 3)];
+            let pixels: Vec<u8> = (0..240 * 320).flat_map(pixel).collect();
+            jpeg_encoder::Encoder::new_file(path, 95)
+                .unwrap()
+                .encode(&pixels, 320, 240, jpeg_encoder::ColorType::Rgb)
+                .unwrap();
+        }
+        let set = crate::data::index::tests::folder(folder.path()).0;
+        let crop = serde_json::json!({"Custom": [{"size": 24, "scale": [0.2, 1.0], "flip_p": 0.5}]});
+        let crop: Views = serde_json::from_value(crop).unwrap();
+        let reading = |threads| Reading { transform: Transform::Views(crop.list()), ..reading(threads) };
+        let first = |loader: Loader| loader.epoch(1, 0).unwrap().next().unwrap().unwrap();
+        let full = first(Loader::new(&set, reading(1)).unwrap());
+        let scaled = |threads| first(Loader::new(&set, reading(threads)).unwrap().decoding(Decode::Scaled));
+        let (one, many) = (scaled(1), scaled(3));
+        assert_eq!(one.views, many.views);
+        let (a, b) = (&full.views[0].data, &one.views[0].data);
+        let mean = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
+        assert!(mean > 0.0 && mean < 2.5, "{mean}");
     }
 
     #[test]

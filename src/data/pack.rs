@@ -76,7 +76,7 @@ struct Packer {
 
 impl Packer {
     fn make(&mut self, set: &Dataset, sample: u32, parameters: &Pack) -> Result<Packed> {
-        self.reader.image(set, sample, &mut self.image)?;
+        self.reader.image(set, sample, 1, &mut self.image)?;
         let shrunk = self.shrink(parameters);
         let image = if shrunk { &self.small } else { &self.image };
         let listed = &set.images[sample as usize];

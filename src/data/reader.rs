@@ -26,8 +26,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads and decodes a sample. An error names its file.
-    pub fn image(&mut self, set: &Dataset, sample: u32, raster: &mut Raster) -> Result<()> {
+    /// Reads and decodes a sample, a JPEG at 1/`scale` (1, 2, 4 or 8) of its size. Gives the scale that was used. An error names
+    /// the file.
+    pub fn image(&mut self, set: &Dataset, sample: u32, scale: u32, raster: &mut Raster) -> Result<u32> {
         let image = &set.images[sample as usize];
         let naming = || format!("cannot read image {}", set.file(sample).display());
         let now = self.read(&set.root, &image.path, image.within.as_ref()).with_context(naming)?.len();
@@ -35,7 +36,20 @@ impl Reader {
             let (path, then) = (set.file(sample), image.bytes);
             bail!("image {} has {now} bytes, its index says {then}; index the folder again", path.display());
         }
-        self.decode(image.within.as_ref(), raster).with_context(naming)
+        let planes = image.within.as_ref().is_some_and(|within| within.planes.is_some());
+        let used = if planes || scale == 1 {
+            self.decode(image.within.as_ref(), raster).with_context(naming)?;
+            1
+        } else {
+            self.decoder.decode_scaled(&self.bytes, scale, raster).with_context(naming)?
+        };
+        let (now, then) = ((raster.width, raster.height), image.size);
+        let expected = (then.0.div_ceil(used) as usize, then.1.div_ceil(used) as usize);
+        if now != expected {
+            let path = set.file(sample);
+            bail!("image {} has not the size that its index says, {then:?}; index the folder again", path.display());
+        }
+        Ok(used)
     }
 
     /// The bytes of an image as they are stored, from the file `path` below `root` or from within another one.

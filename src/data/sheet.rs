@@ -118,7 +118,7 @@ fn paint(set: &Dataset, samples: &[u32], views: &[View], setup: &Setup) -> Resul
     let (mut image, mut small) = (Raster::default(), Raster::default());
     for (place, sample) in samples.iter().enumerate() {
         let top = GAP + place * (cell + GAP);
-        reader.image(set, *sample, &mut image)?;
+        reader.image(set, *sample, 1, &mut image)?;
         shrink(&image, cell, &mut scratch, &mut small);
         blit(&mut sheet, &small, GAP, top);
         for (number, view) in views.iter().enumerate() {

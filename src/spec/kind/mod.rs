@@ -38,7 +38,7 @@ pub use pack::{Encoding, Pack};
 pub use pretrain::{Collapse, Monitor, Objective, Pretrain};
 pub use synthesize::{Domain, Synthesize};
 pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
-pub use views::{Jitter, View, Views};
+pub use views::{Decode, Jitter, View, Views};
 
 /// How the slot of a program is called: this, and its name.
 pub const TOOL_SLOT: &str = "tool ";
