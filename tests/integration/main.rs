@@ -6,6 +6,8 @@ mod cache;
 mod caching;
 mod code;
 mod crash;
+#[cfg(feature = "torch")]
+mod data;
 mod disk;
 #[cfg(feature = "torch")]
 mod evaluation;
