@@ -136,7 +136,7 @@ impl Client {
         let mut part = Part::open(&part_of(to))?;
         let (mut tried, mut offline) = (vec![], true);
         for url in wanted.urls {
-            match self.from(url, wanted, &mut part, tell) {
+            match self.at_address(url, wanted, &mut part, tell) {
                 Ok(()) => return part.close(),
                 Err(Trouble::Here(error)) => return Err(error),
                 Err(Trouble::There { why, reached }) => {
@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// Downloads from one address, as long as it comes forward there.
-    fn from(&self, url: &str, wanted: &Wanted, part: &mut Part, tell: &mut Tell) -> Result<(), Trouble> {
+    fn at_address(&self, url: &str, wanted: &Wanted, part: &mut Part, tell: &mut Tell) -> Result<(), Trouble> {
         for _ in 1..TRIES {
             let before = part.length;
             match self.go_on(url, wanted, part, tell) {
