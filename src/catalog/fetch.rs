@@ -331,7 +331,10 @@ mod tests {
             tar.md5.as_ref().unwrap(),
             place.archive(tar).display()
         );
-        assert!(told.contains("1. ask") && told.contains(&step) && told.contains("4. run the same command again"), "{told}");
+        assert!(
+            told.contains("1. ask") && told.contains(&step) && told.contains("4. run the same command again"),
+            "{told}"
+        );
         // Whoever does as told gets on.
         for archive in &set.archives {
             fs::copy(mirror.path().join(&archive.file), place.archive(archive)).unwrap();

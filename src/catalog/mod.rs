@@ -265,7 +265,8 @@ mod tests {
     fn roots_are_where_archives_are_unpacked() {
         // Of an archive that is unpacked into the folder itself, the first part of the root is its own folder.
         for set in &Catalogue::embedded().sets {
-            let into: Vec<&str> = set.archives.iter().map(|a| a.into.as_str()).filter(|into| !into.is_empty()).collect();
+            let into: Vec<&str> =
+                set.archives.iter().map(|a| a.into.as_str()).filter(|into| !into.is_empty()).collect();
             let own = set.archives.iter().any(|a| a.into.is_empty() && a.unpack != Unpack::No);
             let first = set.root.split('/').next().unwrap();
             assert!(own || into.contains(&set.root.as_str()), "{}: {} in {into:?}", set.name, set.root);
@@ -311,7 +312,8 @@ mod tests {
             )
         };
         let archive = |rest: &str| format!("(unpack: Tar, {rest})");
-        let told = |sets: &str| format!("{:#}", Catalogue::read(&format!("#![enable(implicit_some)][{sets}]")).unwrap_err());
+        let told =
+            |sets: &str| format!("{:#}", Catalogue::read(&format!("#![enable(implicit_some)][{sets}]")).unwrap_err());
         assert!(told(&(set("a", "", "") + &set("a", "", ""))).contains("two data sets are called 'a'"));
         assert!(told(&set("a/b", "", "")).contains("the name is no name of a folder"));
         assert!(told(&set("..", "", "")).contains("the name is no name of a folder"));

@@ -60,7 +60,9 @@ fn style(whole: bool) -> ProgressStyle {
 
 fn share(done: u64, total: Option<u64>) -> String {
     match total.filter(|total| *total > 0) {
-        Some(total) => format!("{} of {} ({} %)", bytes(done), bytes(total), u128::from(done) * 100 / u128::from(total)),
+        Some(total) => {
+            format!("{} of {} ({} %)", bytes(done), bytes(total), u128::from(done) * 100 / u128::from(total))
+        }
         None => bytes(done),
     }
 }

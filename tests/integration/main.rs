@@ -6,6 +6,7 @@ mod cache;
 mod caching;
 mod code;
 mod crash;
+mod data;
 mod disk;
 #[cfg(feature = "torch")]
 mod evaluation;

@@ -26,7 +26,8 @@ pub fn unpack(archive: &Archive, from: &Path, folder: &Path, tell: &mut dyn FnMu
     let mut target = Target::new(&into, limits, tell);
     file(archive.unpack, from, &mut target).with_context(|| format!("cannot unpack {}", from.display()))?;
     for nested in &archive.nested {
-        inner(&into.join(nested), &mut target).with_context(|| format!("cannot unpack {nested} of {}", from.display()))?;
+        inner(&into.join(nested), &mut target)
+            .with_context(|| format!("cannot unpack {nested} of {}", from.display()))?;
     }
     Ok(())
 }

@@ -82,7 +82,9 @@ impl<'a> Target<'a> {
         loop {
             let count = match content.read(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => bail!("the archive is cut short: {error}"),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    bail!("the archive is cut short: {error}")
+                }
                 count => count.context("the archive is damaged")?,
             };
             if count == 0 {
@@ -117,7 +119,9 @@ impl<'a> Target<'a> {
             match part {
                 Component::Normal(part) => path.push(part),
                 Component::CurDir => {}
-                Component::RootDir | Component::Prefix(_) => bail!("its path is absolute; it would be written elsewhere"),
+                Component::RootDir | Component::Prefix(_) => {
+                    bail!("its path is absolute; it would be written elsewhere")
+                }
                 Component::ParentDir => bail!("its path has '..' in it; it would be written elsewhere"),
             }
         }

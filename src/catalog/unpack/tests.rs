@@ -272,7 +272,9 @@ fn what_is_cut_short_never_passes() {
     let zip = zipped(&[("a", &content), ("b", b"2")]);
     // Two empty blocks end a tar; one is enough to know that nothing is missing.
     let end = tar.len() - 512;
-    for (how, bytes, end) in [(Unpack::Tar, &tar, end), (Unpack::TarGz, &gzip(&tar), usize::MAX), (Unpack::Zip, &zip, usize::MAX)] {
+    for (how, bytes, end) in
+        [(Unpack::Tar, &tar, end), (Unpack::TarGz, &gzip(&tar), usize::MAX), (Unpack::Zip, &zip, usize::MAX)]
+    {
         try_as(how, bytes).1.unwrap();
         // Every tenth byte, and every boundary between blocks.
         for length in (0..bytes.len().min(end)).filter(|length| length % 10 == 0 || length % 512 == 0) {

@@ -28,7 +28,10 @@ pub fn unpack(reader: impl Read + Seek, target: &mut Target) -> Result<()> {
     }
     let (start, count) = (archive.central_directory_start(), archive.len() as u64);
     let records = records(archive.into_inner(), start).context("the archive is damaged")?;
-    ensure!(records == count, "two entries of the archive have the same name: it has {records}, {count} names among them");
+    ensure!(
+        records == count,
+        "two entries of the archive have the same name: it has {records}, {count} names among them"
+    );
     Ok(())
 }
 
@@ -37,7 +40,8 @@ fn apart<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<()> {
     let mut places = vec![];
     for number in 0..archive.len() {
         let entry = archive.by_index_raw(number).context("the archive is damaged or cut short")?;
-        let end = entry.data_start().checked_add(entry.compressed_size()).context("an entry lies outside the archive")?;
+        let end =
+            entry.data_start().checked_add(entry.compressed_size()).context("an entry lies outside the archive")?;
         places.push((entry.header_start(), end, entry.name().to_owned()));
     }
     places.sort();
