@@ -145,6 +145,7 @@ impl Client {
                 }
             }
         }
+        offline &= !tried.is_empty();
         Err(Unavailable { tried, offline }.into())
     }
 
@@ -169,11 +170,15 @@ impl Client {
             return Ok(());
         }
         let mut response = self.ask(url, part)?;
-        if part.length > 0 && !part.goes_on_with(&response) {
-            part.clear()?;
-            if response.status() != StatusCode::OK {
+        match response.status() {
+            StatusCode::OK => part.clear()?,
+            StatusCode::PARTIAL_CONTENT if part.goes_on_with(&response) => {}
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if part.length > 0 => {
+                part.clear()?;
                 response = self.ask(url, part)?;
             }
+            // It may be there again tomorrow, and what has come is kept.
+            _ => {}
         }
         let begins = if part.length > 0 { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
         if response.status() != begins {

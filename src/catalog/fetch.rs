@@ -94,6 +94,7 @@ impl Fetch<'_> {
         if self.place.holds(self.set) {
             return Ok(Outcome::AlreadyThere);
         }
+        self.place.vacant(Path::new(&self.set.root))?;
         let stamps = self.obtain_all(watch)?;
         let staging = self.place.stage()?;
         for archive in &self.set.archives {
@@ -109,29 +110,31 @@ impl Fetch<'_> {
     fn obtain_all(&self, watch: &mut dyn Watch) -> Result<Vec<Stamp>> {
         let (mut stamps, mut missing, mut offline) = (vec![], vec![], false);
         for archive in &self.set.archives {
-            let path = self.place.archive(archive);
-            let here = path.exists() || self.bring(archive, &path)?;
-            if !here && !offline {
-                match self.download(archive, &path, watch) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        let unavailable = error.downcast::<Unavailable>()?;
-                        offline = unavailable.offline && !unavailable.tried.is_empty();
-                        missing.push((archive, unavailable));
-                        continue;
-                    }
+            match self.obtain(archive, offline, watch) {
+                Ok(digests) => stamps.push(Stamp { file: archive.file.clone(), digests }),
+                Err(error) => {
+                    let why = error.downcast::<Unavailable>()?;
+                    offline |= why.offline;
+                    missing.push((archive, why));
                 }
-            } else if !here {
-                missing.push((archive, Unavailable { tried: vec![], offline }));
-                continue;
             }
-            let digests = compare(archive, &path, watch)?;
-            stamps.push(Stamp { file: archive.file.clone(), digests });
         }
         match missing.is_empty() {
             true => Ok(stamps),
             false => Err(self.missing(&missing).into()),
         }
+    }
+
+    /// Has an archive in its place, the right one. Nothing is downloaded where no network is known to be there.
+    fn obtain(&self, archive: &Archive, offline: bool, watch: &mut dyn Watch) -> Result<Digests> {
+        let path = self.place.archive(archive);
+        if !path.exists() && !self.bring(archive, &path)? {
+            if offline {
+                return Err(Unavailable { tried: vec![], offline }.into());
+            }
+            self.download(archive, &path, watch)?;
+        }
+        compare(archive, &path, watch)
     }
 
     /// Takes an archive over from a folder, if it comes from one and is there.
@@ -235,9 +238,9 @@ mod tests {
     use super::*;
     use crate::catalog::{Catalogue, digest::tests::archive};
 
-    struct Deaf(Vec<(Step, String)>);
+    struct Noted(Vec<(Step, String)>);
 
-    impl Watch for Deaf {
+    impl Watch for Noted {
         fn begin(&mut self, step: Step, file: &str) {
             self.0.push((step, file.into()));
         }
@@ -269,9 +272,9 @@ mod tests {
     }
 
     fn fetch(set: &DataSet, place: &Place, origin: &Origin) -> (Result<Outcome>, Vec<(Step, String)>) {
-        let mut deaf = Deaf(vec![]);
-        let done = Fetch { set, place, origin, client: &Client::default() }.run(&mut deaf);
-        (done, deaf.0)
+        let mut noted = Noted(vec![]);
+        let done = Fetch { set, place, origin, client: &Client::default() }.run(&mut noted);
+        (done, noted.0)
     }
 
     #[test]

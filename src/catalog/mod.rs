@@ -203,7 +203,7 @@ impl DataSet {
     fn index_line(&self, folder: &Path, split: Split) -> String {
         let (root, name) = (folder.join(&self.root), split.word());
         let rest = match (self.format, split) {
-            (Layout::ImageFolder, Split::All) => format!("index(root: Path({:?}))", root),
+            (Layout::ImageFolder, Split::All) => format!("index(root: Path({root:?}))"),
             // An image folder says by a folder what other layouts say in their annotations.
             (Layout::ImageFolder, _) => format!("index(root: Path({:?}))", root.join(&name)),
             (format, Split::All) => format!("index(root: Path({root:?}), format: {format})"),

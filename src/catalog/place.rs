@@ -5,7 +5,7 @@
 //! moves last, so that whoever comes after a crash knows whether to begin anew or to move the rest.
 
 use super::{Archive, DataSet, digest::Digests, download::part_of};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
@@ -129,26 +129,27 @@ impl Place {
     /// All archives are unpacked: makes it last, and moves it to where it is looked for.
     pub fn finish(&self, stamps: &[Stamp]) -> Result<()> {
         let staging = self.folder.join(STAGING);
-        self.no_conflict(&staging)?;
-        sync(&staging)?;
-        let path = staging.join(STAMP);
+        for entry in entries(&staging)? {
+            self.vacant(Path::new(entry.file_name().unwrap_or_default()))?;
+        }
+        let (draft, path) = (staging.join(".unpacked.new"), staging.join(STAMP));
         let text = serde_json::to_vec_pretty(stamps).expect("strings and numbers can be written");
-        // Its name appears when its content is there.
-        let draft = staging.join(".unpacked.new");
-        fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path)).with_context(|| cannot_write(&path))?;
+        fs::write(&draft, text).with_context(|| cannot_write(&draft))?;
+        // Its name appears when its content, and all that it speaks of, is on the disk.
+        sync(&staging)?;
+        fs::rename(&draft, &path).with_context(|| cannot_write(&path))?;
         self.publish()
     }
 
-    fn no_conflict(&self, staging: &Path) -> Result<()> {
-        for entry in entries(staging)? {
-            let to = self.folder.join(entry.file_name().unwrap_or_default());
-            if to.exists() {
-                bail!(
-                    "{} is there already and was not unpacked from these archives; move it away, or say another folder with --to",
-                    to.display()
-                );
-            }
-        }
+    /// Refuses to unpack where something lies already. Only the first part of the path is looked at: it is moved as a whole.
+    pub fn vacant(&self, path: &Path) -> Result<()> {
+        let Some(first) = path.components().next() else { return Ok(()) };
+        let to = self.folder.join(first);
+        ensure!(
+            !to.exists(),
+            "{} is there already and was not unpacked from these archives; move it away, or say another folder with --to",
+            to.display()
+        );
         Ok(())
     }
 

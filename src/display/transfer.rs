@@ -18,8 +18,9 @@ impl Transfer {
     /// Begins with `what`, said in a few words.
     pub fn new(what: String) -> Self {
         let bar = drawable().then(|| ProgressBar::no_length().with_message(what.clone()).with_style(style(false)));
-        if bar.is_none() {
-            eprintln!("{what}");
+        match &bar {
+            Some(bar) => bar.tick(),
+            None => eprintln!("{what}"),
         }
         Transfer { what, bar, told: Instant::now() }
     }

@@ -50,7 +50,8 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let answer = answers.lock().unwrap().pop_front().unwrap_or(Well);
-                serve(stream, answer, &file.lock().unwrap().clone(), &asked);
+                let (file, asked) = (file.lock().unwrap().clone(), asked.clone());
+                thread::spawn(move || serve(stream, answer, &file, &asked));
             }
         });
         server
@@ -104,7 +105,7 @@ fn serve(mut stream: TcpStream, answer: Answer, file: &(Vec<u8>, Option<&str>), 
     };
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[..count]));
     if matches!(answer, Silence(_)) {
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_secs(10));
     }
     let _ = stream.shutdown(Shutdown::Both);
 }
@@ -124,7 +125,7 @@ impl Job {
         let config = Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
-            .timeout_per_read(Some(Duration::from_millis(400)))
+            .timeout_per_read(Some(Duration::from_secs(2)))
             .build();
         Job { folder: tempfile::tempdir().unwrap(), client: Client { agent: config.into(), pause: Duration::ZERO } }
     }
@@ -255,6 +256,17 @@ fn a_part_that_is_longer_than_the_file_starts_over() {
     job.get(&Wanted { bytes: Some(300_000), ..wanted(&[server.url()]) }).unwrap();
     assert!(job.came());
     assert_eq!(server.asked()[2], "/set.tar");
+}
+
+#[test]
+fn a_server_that_is_down_for_a_while_costs_nothing() {
+    let (server, job) = (Server::new(&content(), Some("\"v1\""), &[Status("503 Service Unavailable")]), Job::new());
+    job.stopped(&content()[..1000], &server.url(), Some("\"v1\""));
+    let told = trouble(job.get(&wanted(&[server.url()])));
+    assert!(told.to_string().contains("the server answers 503"), "{told}");
+    job.get(&wanted(&[server.url()])).unwrap();
+    assert!(job.came());
+    assert_eq!(server.asked(), ["/set.tar bytes=1000- \"v1\"", "/set.tar bytes=1000- \"v1\""]);
 }
 
 #[test]

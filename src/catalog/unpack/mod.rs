@@ -48,11 +48,12 @@ fn file(how: Unpack, from: &Path, target: &mut Target) -> Result<()> {
 /// Unpacks an archive that came out of another, where it lies, and removes it. What it holds counts as the outer one's.
 fn inner(from: &Path, target: &mut Target) -> Result<()> {
     let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let how = match name.split_once('.').map(|(_, ending)| ending) {
-        Some("tar") => Unpack::Tar,
-        Some("tar.gz" | "tgz") => Unpack::TarGz,
-        Some("zip") => Unpack::Zip,
-        _ => bail!("'{name}' ends neither in .tar nor .tar.gz, .tgz or .zip"),
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    let how = match () {
+        () if ends(&[".tar"]) => Unpack::Tar,
+        () if ends(&[".tar.gz", ".tgz"]) => Unpack::TarGz,
+        () if ends(&[".zip"]) => Unpack::Zip,
+        () => bail!("'{name}' ends neither in .tar nor .tar.gz, .tgz or .zip"),
     };
     target.beside(from)?;
     file(how, from, target)?;

@@ -54,6 +54,16 @@ fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
+/// Bytes that do not get shorter when they are compressed.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
 /// Unpacks bytes in a folder whose parent must come out unchanged.
 fn try_with(archive: &Archive, bytes: &[u8]) -> (tempfile::TempDir, Result<()>) {
     let home = tempfile::tempdir().unwrap();
@@ -205,7 +215,7 @@ fn bombs_are_stopped() {
 fn entries_are_counted() {
     let home = tempfile::tempdir().unwrap();
     let bytes = Tar::new().file("a", b"").with(EntryType::Directory, "b", b"").file("c", b"").bytes();
-    let mut tell = |_| ();
+    let mut tell = |_: u64| ();
     let mut target = Target::new(home.path(), Limits { entries: 2, ..Limits::default() }, &mut tell);
     let told = format!("{:#}", super::tar::unpack(&bytes[..], &mut target).unwrap_err());
     assert_eq!(told, "entry 'c': the archive holds more than the 2 entries that are allowed");
@@ -223,7 +233,7 @@ fn a_name_without_end_is_not_read() {
 fn padding_without_end_is_not_read() {
     let mut bytes = Tar::new().file("a", b"1").bytes();
     bytes.resize(bytes.len() + (8 << 20), 0);
-    let mut tell = |_| ();
+    let mut tell = |_: u64| ();
     let home = tempfile::tempdir().unwrap();
     let limits = Limits { bytes: 1000, entries: 10 };
     let told = super::tar::unpack(&bytes[..], &mut Target::new(home.path(), limits, &mut tell)).unwrap_err();
@@ -246,7 +256,7 @@ fn lengths_that_lie_are_refused() {
 
 #[test]
 fn flipped_bits_are_seen() {
-    let content: Vec<u8> = (0..4000u32).map(|i| (i * i % 251) as u8).collect();
+    let content = noise(4000);
     let mut zip = zipped(&[("a", &content)]);
     zip[2000] ^= 1;
     refused(Unpack::Zip, &zip);
@@ -267,7 +277,7 @@ fn entries_that_share_bytes_are_refused() {
 
 #[test]
 fn what_is_cut_short_never_passes() {
-    let content: Vec<u8> = (0..3000u32).map(|i| (i * i % 251) as u8).collect();
+    let content = noise(3000);
     let tar = Tar::new().file("a", &content).file("b", b"2").with(EntryType::Directory, "c", b"").bytes();
     let zip = zipped(&[("a", &content), ("b", b"2")]);
     // Two empty blocks end a tar; one is enough to know that nothing is missing.

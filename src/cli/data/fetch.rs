@@ -1,13 +1,12 @@
 //! `caco data fetch`
 
-use super::{HomeArgs, find};
+use super::{super::print, HomeArgs, find};
 use crate::{
     catalog::{
         download::Client,
         fetch::{Fetch, Origin, Outcome, Step, Watch},
         place::Place,
     },
-    cli::print,
     display::transfer::Transfer,
 };
 use anyhow::Result;

@@ -1,10 +1,10 @@
 //! `caco data list`
 
-use super::HomeArgs;
-use crate::{
-    catalog::{DataSet, place::State},
-    cli::{display::bytes, print, print_json},
+use super::{
+    super::{display::bytes, print, print_json},
+    HomeArgs,
 };
+use crate::catalog::{DataSet, place::State};
 use anyhow::Result;
 use clap::Args;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ pub fn main(args: &ListArgs) -> Result<ExitCode> {
     let catalogue = args.home.catalogue()?;
     let state = |set: &DataSet| args.home.place(set).state(set);
     if args.json {
-        let row = |set: &DataSet| {
+        let row = |set: &DataSet| -> Result<serde_json::Value> {
             let mut row = serde_json::to_value(set)?;
             row["state"] = serde_json::to_value(state(set))?;
             row["folder"] = serde_json::to_value(args.home.place(set).folder())?;
