@@ -161,41 +161,37 @@ impl Client {
         self.go_on(url, wanted, part, tell)
     }
 
-    /// Asks for what is missing, and takes what comes.
+    /// Asks for what is missing, and takes what comes. What is there stays until something better is about to come.
     fn go_on(&self, url: &str, wanted: &Wanted, part: &mut Part, tell: &mut Tell) -> Result<(), Trouble> {
-        if !part.fits(url, wanted) {
-            part.clear()?;
-        }
-        if part.length > 0 && wanted.bytes == Some(part.length) {
+        let mut resumes = part.length > 0 && part.fits(url, wanted);
+        if resumes && wanted.bytes == Some(part.length) {
             return Ok(());
         }
-        let mut response = self.ask(url, part)?;
-        match response.status() {
-            StatusCode::OK => part.clear()?,
-            StatusCode::PARTIAL_CONTENT if part.goes_on_with(&response) => {}
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if part.length > 0 => {
-                part.clear()?;
-                response = self.ask(url, part)?;
-            }
-            // It may be there again tomorrow, and what has come is kept.
-            _ => {}
+        let mut response = self.ask(url, part, resumes)?;
+        if resumes && part.is_refused_by(url, &response) {
+            resumes = false;
+            response = self.ask(url, part, false)?;
         }
-        let begins = if part.length > 0 { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-        if response.status() != begins {
+        resumes &= response.status() == StatusCode::PARTIAL_CONTENT;
+        if !resumes && response.status() != StatusCode::OK {
             return Err(Trouble::there(format!("the server answers {}", response.status())));
         }
-        part.version = version(url, &response, part.length);
-        if let (Some(there), Some(bytes)) = (part.version.total, wanted.bytes)
+        let version = version(url, &response, if resumes { part.length } else { 0 });
+        if let (Some(there), Some(bytes)) = (version.total, wanted.bytes)
             && there != bytes
         {
             return Err(Trouble::there(format!("it has {there} bytes there, {bytes} are expected")));
         }
-        part.take(response.body_mut().as_reader(), tell)
+        if !resumes {
+            part.clear()?;
+        }
+        part.version = version;
+        part.take(response.body_mut().as_reader(), wanted.bytes, tell)
     }
 
-    fn ask(&self, url: &str, part: &Part) -> Result<Response<Body>, Trouble> {
+    fn ask(&self, url: &str, part: &Part, resumes: bool) -> Result<Response<Body>, Trouble> {
         let mut request = self.agent.get(url);
-        if part.length > 0 {
+        if resumes {
             request = request.header("Range", format!("bytes={}-", part.length));
             // With it, a server that has another version by now sends all of that.
             if let Some(validator) = part.version.validator.as_ref().filter(|_| part.version.url == url) {
@@ -252,15 +248,23 @@ impl Part {
         short && (wanted.checked || (self.version.url == url && self.version.validator.is_some()))
     }
 
-    /// Whether what a server sends begins where this ends, and is of the same version.
-    fn goes_on_with(&self, response: &Response<Body>) -> bool {
+    /// Whether a server cannot go on with it: it has fewer bytes, another version, or sends other bytes than asked for.
+    fn is_refused_by(&self, url: &str, response: &Response<Body>) -> bool {
+        match response.status() {
+            StatusCode::RANGE_NOT_SATISFIABLE => true,
+            StatusCode::PARTIAL_CONTENT => !self.goes_on_with(url, response),
+            _ => false,
+        }
+    }
+
+    fn goes_on_with(&self, url: &str, response: &Response<Body>) -> bool {
         let Some((start, total)) = range(response.headers()) else { return false };
-        let sent = version(&self.version.url, response, self.length);
-        let same = |here: &Option<String>, there: &Option<String>| here.is_none() || there.is_none() || here == there;
-        response.status() == StatusCode::PARTIAL_CONTENT
-            && start == self.length
+        let (here, there) = (&self.version.validator, version(url, response, self.length).validator);
+        // Two servers call the same version by different names.
+        let alike = self.version.url != url || here.is_none() || there.is_none() || *here == there;
+        start == self.length
             && (total.is_none() || self.version.total.is_none() || total == self.version.total)
-            && (self.version.url != sent.url || same(&self.version.validator, &sent.validator))
+            && alike
     }
 
     fn clear(&mut self) -> Result<()> {
@@ -276,8 +280,8 @@ impl Part {
         Ok(())
     }
 
-    /// Writes what comes after what is there.
-    fn take(&mut self, mut body: impl Read, tell: &mut Tell) -> Result<(), Trouble> {
+    /// Writes what comes after what is there, so many bytes in all at most.
+    fn take(&mut self, mut body: impl Read, most: Option<u64>, tell: &mut Tell) -> Result<(), Trouble> {
         let cannot = || format!("cannot write {}", self.path.display());
         let mut file = File::options().create(true).append(true).open(&self.path).with_context(cannot)?;
         let noted = serde_json::to_vec(&self.version).expect("strings and numbers can be written");
@@ -296,9 +300,12 @@ impl Part {
             file.write_all(&buffer[..count]).with_context(|| format!("cannot write {}", self.path.display()))?;
             self.length += count as u64;
             tell(self.length, total);
+            if let Some(most) = most.filter(|most| self.length > *most) {
+                return Err(Trouble::there(format!("it sends more than the {most} bytes that are expected")));
+            }
         }
-        match total {
-            Some(total) if self.length != total => Err(broken(self.length, Some(total), None)),
+        match total.or(most) {
+            Some(all) if self.length != all => Err(broken(self.length, Some(all), None)),
             _ => Ok(()),
         }
     }

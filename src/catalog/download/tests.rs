@@ -23,6 +23,8 @@ enum Answer {
     Status(&'static str),
     /// With bytes that start elsewhere than was asked for.
     Astray,
+    /// As it should, without saying how much it is.
+    Endless,
     /// By sending the client to this path.
     Elsewhere(&'static str),
 }
@@ -98,7 +100,9 @@ fn serve(mut stream: TcpStream, answer: Answer, file: &(Vec<u8>, Option<&str>), 
     };
     let body = if status.starts_with('2') { &content[start..] } else { b"" };
     let tag = tag.map_or(String::new(), |tag| format!("ETag: {tag}\r\n"));
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{tag}{extra}Connection: close\r\n\r\n", body.len());
+    let length = format!("Content-Length: {}\r\n", body.len());
+    let length = if matches!(answer, Endless) { "" } else { &length };
+    let head = format!("HTTP/1.1 {status}\r\n{length}{tag}{extra}Connection: close\r\n\r\n");
     let count = match answer {
         Cut(count) | Silence(count) => count.min(body.len()),
         _ => body.len(),
@@ -228,10 +232,11 @@ fn what_cannot_be_told_apart_starts_over() {
     assert_eq!(server.asked(), ["/set.tar"]);
     // A checksum would.
     let job = Job::new();
-    job.stopped(&content()[..1000], "http://elsewhere/set.tar", None);
+    let server = Server::new(&content(), Some("\"b\""), &[]);
+    job.stopped(&content()[..1000], "http://elsewhere/set.tar", Some("\"a\""));
     job.get(&Wanted { checked: true, ..wanted(&[server.url()]) }).unwrap();
     assert!(job.came());
-    assert_eq!(server.asked()[1], "/set.tar bytes=1000-");
+    assert_eq!(server.asked(), ["/set.tar bytes=1000-"]);
 }
 
 #[test]
@@ -293,6 +298,10 @@ fn another_length_is_not_downloaded() {
     let told = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
     assert!(told.to_string().contains("it has 300000 bytes there, 5 are expected"), "{told}");
     assert!(!job.part().exists());
+    // A server that does not say how much comes is stopped, too.
+    let (server, job) = (Server::new(&content(), None, &[Endless]), Job::new());
+    let told = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
+    assert!(told.to_string().contains("it sends more than the 5 bytes that are expected"), "{told}");
 }
 
 #[test]
