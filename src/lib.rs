@@ -2,6 +2,7 @@
 
 #[cfg(feature = "torch")]
 pub mod bridge;
+pub mod catalog;
 #[cfg(feature = "data")]
 pub mod data;
 #[cfg(feature = "torch")]

@@ -5,11 +5,7 @@ use crate::spec::kind::{Arch, Decode, Model, Precision, Stem, Views};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use std::{
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
-    thread::available_parallelism,
-};
+use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 #[derive(Args)]
 pub struct BenchArgs {
@@ -156,18 +152,18 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode> {
         What::Step(step) => {
             let mut setup = network(&step.network)?;
             setup["steps"] = at_least("steps", step.steps, 1)?.into();
-            let report = measure("--bench-step", &setup)?;
+            let report = programs::ask("--bench-step", &setup)?;
             (report.clone(), tell(&report), step.json)
         }
         What::Loader(loader) => {
-            let report = measure("--bench-loader", &loader_setup(loader)?)?;
+            let report = programs::ask("--bench-loader", &loader_setup(loader)?)?;
             (report.clone(), tell_loader(&report), loader.json)
         }
         What::Train(train) => {
             let mut setup = network(&train.network)?;
             setup["folder"] = train.folder.to_str().context("the folder's name is not UTF-8")?.into();
             setup["seconds"] = at_least("seconds", train.seconds, 1)?.into();
-            let report = measure("--bench-train", &setup)?;
+            let report = programs::ask("--bench-train", &setup)?;
             (report.clone(), tell_train(&report), train.json)
         }
     };
@@ -240,24 +236,6 @@ fn network(args: &NetworkArgs) -> Result<Value> {
     let threads = args.threads.unwrap_or_else(cores);
     Ok(json!({"model": model, "size": args.size, "batch": args.batch, "bank": args.bank, "precision": precision,
         "device": args.device, "threads": threads}))
-}
-
-/// Has the worker measure `setup`: it alone loads what is measured.
-fn measure(what: &str, setup: &Value) -> Result<Value> {
-    let worker = programs::worker()?;
-    let mut command = Command::new(&worker);
-    command.arg(what).env_clear().envs(programs::environment(setup["threads"].as_u64().unwrap_or(1)));
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", worker.display()))?;
-    serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("nothing could be measured ({}); the lines above say why", output.status);
-    }
-    serde_json::from_slice(&output.stdout).context("the worker's report is not JSON")
 }
 
 /// The report for people. Parts overlap in nothing but `load`, which runs beside the step.

@@ -129,6 +129,11 @@ impl Graph {
         find_output(&self.pipeline, &self.by_name, reference)
     }
 
+    /// The folder of images that the index of a stage lists.
+    pub fn images(&self, id: Id) -> Result<From, Diagnostic> {
+        through(&self.pipeline, &self.by_name, &self.stage(id).name, "root")
+    }
+
     /// The stages that these names or patterns (`linear/*`) mean, in order.
     pub fn select(&self, patterns: &[String]) -> Result<Vec<Id>, Diagnostic> {
         let mut chosen = HashSet::new();

@@ -1,160 +1,134 @@
-//! Data sets as they come, through the stages that read them.
+//! `caco data`: the catalogue, and how a data set comes to its place.
 
-use crate::project::Project;
-use caco::data::Dataset;
-use std::{fs, path::Path};
+use crate::project::{Printed, Project};
+use std::fs;
 
-const NETWORK: &str = "model: (arch: ResNet18, width: 4, stem: Cifar, hidden: 8, dim: 4)";
-
-fn write(project: &Project, file: &str, bytes: &[u8]) {
-    let path = project.path().join(file);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
-}
-
-/// A picture of stripes.
-fn jpeg(width: u16, height: u16, stripe: usize) -> Vec<u8> {
-    let side = usize::from(width);
-    let pixel = |i: usize| if (i % side + i / side).is_multiple_of(stripe) { [250, 10, 90] } else { [20, 200, 30] };
-    let pixels: Vec<u8> = (0..side * usize::from(height)).flat_map(pixel).collect();
-    let mut file = vec![];
-    jpeg_encoder::Encoder::new(&mut file, 90).encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
-    file
-}
-
-/// CIFAR-10 with two images a file, in `cifar`.
-fn cifar(project: &Project) {
-    let record = |label: u8| {
-        let shade = |i: usize| (i / 12) as u8 ^ label.wrapping_mul(37);
-        [vec![label], (0..3072).map(shade).collect::<Vec<u8>>()].concat()
-    };
-    let names = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"];
-    for name in names {
-        write(project, &format!("cifar/{name}.bin"), &[record(0), record(1)].concat());
-    }
-    write(project, "cifar/batches.meta.txt", b"airplane\nautomobile\n");
-}
-
-fn features(project: &Project, stage: &str) -> Vec<u8> {
-    let file = format!("{stage}.safetensors");
-    project.ok(&["get", stage, &file]);
-    fs::read(project.path().join(file)).unwrap()
-}
-
-#[test]
-fn a_data_set_is_read_in_place_and_packed() {
-    let project = Project::with(&format!(
-        r#"(stages: {{
-            "train": index(root: Path("cifar"), format: Cifar10, split: Train),
-            "packed": pack(index: "train", short: 32, encoding: Raw),
-            "small": pack(index: "packed", short: 16),
-            "untrained": init_encoder({NETWORK}),
-            "direct": features(encoder: "untrained", index: "train", resize: 32, crop: 32),
-            "from-packed": features(encoder: "untrained", index: "packed", resize: 32, crop: 32),
-            "from-small": features(encoder: "untrained", index: "small", resize: 16, crop: 16),
-        }})"#
-    ));
-    cifar(&project);
-    assert_eq!(project.run(&[]).len(), 7);
-    assert!(project.run(&[]).is_empty());
-    let tensors = |bytes: &[u8]| {
-        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        bytes[8 + header..].to_vec()
-    };
-    let direct = tensors(&features(&project, "direct"));
-    assert_eq!(direct, tensors(&features(&project, "from-packed")));
-    assert_ne!(direct, tensors(&features(&project, "from-small")));
-
-    // A pixel that changes reruns what reads it.
-    let mut batch = fs::read(project.path().join("cifar/data_batch_3.bin")).unwrap();
-    batch[100] ^= 0xff;
-    fs::write(project.path().join("cifar/data_batch_3.bin"), batch).unwrap();
-    assert_eq!(project.run(&[]), ["direct", "from-packed", "from-small", "packed", "small", "train"]);
-    // A file that is in no split does not, but for the index, which comes out the same.
-    write(&project, "cifar/readme.html", b"hello");
-    assert_eq!(project.run(&[]), ["train"]);
-}
-
-#[test]
-fn a_set_says_which_splits_it_has_and_what_is_wrong_with_its_files() {
-    let project = Project::with(r#"(stages: {"train": index(root: Path("cifar"), format: Cifar10, split: Val)})"#);
-    cifar(&project);
-    insta::assert_snapshot!(project.caco(&["check", "p.ron"]).err, @r#"
-    error: stage 'train': split is Val; Cifar10 has the splits Train, Test: name one
-     --> p.ron:1:71
-      |
-    1 | (stages: {"train": index(root: Path("cifar"), format: Cifar10, split: Val)})
-      |                                                                       ^^^
-    "#);
-    project.edit("Val", "Test");
-    write(&project, "cifar/test_batch.bin", &[1; 3000]);
-    let failed = project.caco(&["run", "p.ron"]);
-    assert_eq!(failed.code, 1);
-    let told = "test_batch.bin has 3000 bytes, which are no whole records of 3073";
-    assert!(failed.err.contains(told), "{}", failed.err);
-}
-
-/// ImageNet in small: six classes.
-fn imagenet(project: &Project, train: usize, val: usize) {
-    for (split, count) in [("train", train), ("val", val)] {
-        for class in 0..6 {
-            for image in 0..count {
-                let file = format!("imagenet/{split}/n0000000{class}/{image}.JPEG");
-                write(project, &file, &jpeg(90 + 3 * image as u16, 70, 2 + class + image));
-            }
-        }
-    }
-}
-
-#[test]
-fn the_smoke_profile_runs_every_stage_on_any_tree() {
+/// A project with a catalogue of one data set, `toys`, and in `mirror/` the archive that it comes as.
+fn with_toys() -> Project {
     let project = Project::new();
-    imagenet(&project, 14, 3);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/imagenet.ron");
-    project.write("p.ron", &fs::read_to_string(file).unwrap());
-    let mut run = project.command(&["run", "p.ron", "--profile", "smoke", "--json"]);
-    let run = crate::project::printed(run.env("IMAGENET", "imagenet").output().unwrap());
-    assert_eq!(run.code, 0, "{}", run.err);
-    let ran = crate::project::ran(&serde_json::from_str(&run.out).unwrap());
-    for stage in ["pretrain/800ep-multicrop", "linear/200ep-1024", "transfer/voc2007/800ep-4096", "comparison"] {
-        let shared = run.err.contains(stage);
-        assert!(shared || ran.contains(&stage.to_string()), "{stage} is not in {ran:?}");
+    let mut tar = tar::Builder::new(vec![]);
+    for (name, content) in [("toys/train/a/1.png", "one"), ("toys/val/a/2.png", "two")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content.as_bytes()).unwrap();
     }
+    fs::create_dir(project.path().join("mirror")).unwrap();
+    let archive = project.path().join("mirror/toys.tar");
+    fs::write(&archive, tar.into_inner().unwrap()).unwrap();
+    let digests = caco::catalog::digest::of(&archive, &mut |_| ()).unwrap();
+    project.write("sets.ron", &catalogue(&digests.md5));
+    project
+}
+
+/// Nobody listens on port 1 of this machine: that is how no network looks.
+fn catalogue(md5: &str) -> String {
+    format!(
+        r#"#![enable(implicit_some)]
+        [(
+            name: "toys", title: "Toys", source: "http://127.0.0.1:1/", licence: "CC0", format: ImageFolder, root: "toys",
+            images: {{Train: 1, Val: 1}}, classes: 2,
+            archives: [(file: "toys.tar", urls: ["http://127.0.0.1:1/toys.tar"], bytes: 3072, md5: "{md5}", unpack: Tar)],
+        )]"#
+    )
+}
+
+fn data(project: &Project, args: &[&str]) -> Printed {
+    let mut command = project.command(&[&["data"], args].concat());
+    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(proxy);
+    }
+    crate::project::printed(command.output().unwrap())
+}
+
+fn fetch(project: &Project, args: &[&str]) -> Printed {
+    data(project, &[&["fetch", "toys", "--catalogue", "sets.ron"], args].concat())
+}
+
+const LINES: &str = "\"train\": index(root: Path(\"data/toys/toys/train\")),\n\
+                     \"val\": index(root: Path(\"data/toys/toys/val\")),\n";
+
+#[test]
+fn all_data_sets_are_listed() {
+    let project = Project::new();
+    insta::assert_snapshot!(project.ok(&["data", "list"]).out);
+    let all = project.json(&["data", "list", "--json"]);
+    let food = &all.as_array().unwrap()[0];
+    assert_eq!((food["name"].as_str(), food["state"].as_str()), (Some("food101"), Some("absent")));
+    assert_eq!((food["folder"].as_str(), food["images"]["Train"].as_u64()), (Some("data/food101"), Some(75750)));
+    assert_eq!(food["archives"][0]["md5"], "85eeb15f3717b99a5da872d97d918f87");
 }
 
 #[test]
-fn archives_of_imagenet_give_the_images_of_its_folders() {
-    let project = Project::with(
-        r#"(stages: {
-            "folders": index(root: Path("imagenet"), format: ImageNet, split: Train),
-            "archives": index(root: Path("archives"), format: ImageNet, split: Train),
-        })"#,
-    );
-    imagenet(&project, 3, 1);
-    let tar = |entries: Vec<(String, Vec<u8>)>| {
-        let mut archive = tar::Builder::new(vec![]);
-        for (name, bytes) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            archive.append_data(&mut header, name, &bytes[..]).unwrap();
-        }
-        archive.into_inner().unwrap()
-    };
-    let synset = |class: usize| {
-        let path = |image| project.path().join(format!("imagenet/train/n0000000{class}/{image}.JPEG"));
-        let name = |image| format!("n0000000{class}_{image}.JPEG");
-        let images = (0..3).map(|image| (name(image), fs::read(path(image)).unwrap())).collect();
-        (format!("n0000000{class}.tar"), tar(images))
-    };
-    let archive = tar((0..6).rev().map(synset).collect());
-    write(&project, "archives/ILSVRC2012_img_train.tar", &archive);
-    project.run(&[]);
-    let read = |stage: &str| {
-        let out = format!("{stage}.jsonl");
-        project.ok(&["get", stage, &out]);
-        let set = Dataset::open(&project.path().join(out), project.path()).unwrap();
-        let images = set.images.into_iter().map(|i| (i.blake3, i.label, i.size)).collect::<Vec<_>>();
-        (set.classes, images)
-    };
-    assert_eq!(read("folders"), read("archives"));
+fn a_set_is_fetched_from_a_folder() {
+    let project = with_toys();
+    let first = fetch(&project, &["--from", "mirror"]);
+    assert_eq!((first.code, first.out.as_str()), (0, LINES), "{}", first.err);
+    assert!(first.err.contains("Toys; licence: CC0") && first.err.contains("toys is in data/toys"), "{}", first.err);
+    assert_eq!(project.read("data/toys/toys/train/a/1.png"), "one");
+    assert!(project.path().join("data/toys/archives/toys.tar").exists());
+    // Again: nothing to do, and nothing to get.
+    let again = fetch(&project, &["--remove-archives"]);
+    assert_eq!((again.code, again.out.as_str()), (0, LINES), "{}", again.err);
+    assert!(again.err.contains("toys was already in data/toys"), "{}", again.err);
+    assert!(!project.path().join("data/toys/archives/toys.tar").exists());
+    let listed = data(&project, &["list", "--catalogue", "sets.ron"]).out;
+    assert!(listed.lines().nth(1).is_some_and(|line| line.contains("toys") && line.contains(" yes ")), "{listed}");
+}
+
+#[test]
+fn a_set_goes_where_it_is_told() {
+    let project = with_toys();
+    let to = fetch(&project, &["--from", "mirror", "--to", "elsewhere"]);
+    assert!(to.code == 0 && to.out.contains("Path(\"elsewhere/toys/train\")"), "{}{}", to.out, to.err);
+    let mut command = project.command(&["data", "fetch", "toys", "--catalogue", "sets.ron", "--from", "mirror"]);
+    let parent = crate::project::printed(command.env("CACO_DATA", "parent").output().unwrap());
+    assert!(parent.out.contains("Path(\"parent/toys/toys/train\")"), "{}{}", parent.out, parent.err);
+    assert_eq!(project.read("parent/toys/toys/val/a/2.png"), "two");
+}
+
+#[test]
+fn without_network_it_says_what_to_do_by_hand() {
+    let project = with_toys();
+    let told = fetch(&project, &[]);
+    assert_eq!((told.code, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("error: no network: http://127.0.0.1:1/toys.tar: "), "{}", told.err);
+    let step = "1. download http://127.0.0.1:1/toys.tar (3072 bytes, MD5 ";
+    assert!(told.err.contains(step) && told.err.contains("to data/toys/archives/toys.tar"), "{}", told.err);
+    assert!(told.err.contains("2. run the same command again"), "{}", told.err);
+    // It is so.
+    fs::copy(project.path().join("mirror/toys.tar"), project.path().join("data/toys/archives/toys.tar")).unwrap();
+    let done = fetch(&project, &[]);
+    assert_eq!((done.code, done.out.as_str()), (0, LINES), "{}", done.err);
+}
+
+#[test]
+fn another_archive_than_the_known_one_is_refused() {
+    let project = with_toys();
+    project.write("sets.ron", &catalogue("00000000000000000000000000000000"));
+    let told = fetch(&project, &["--from", "mirror"]);
+    assert_eq!((told.code, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("00000000000000000000000000000000 was expected"), "{}", told.err);
+    assert!(project.path().join("data/toys/archives/toys.tar.wrong").exists());
+    assert!(!project.path().join("data/toys/toys").exists());
+    // What was handed over stays as it is.
+    assert!(project.path().join("mirror/toys.tar").exists());
+}
+
+#[test]
+fn a_set_that_only_a_person_can_get_says_how() {
+    let project = Project::new();
+    let told = data(&project, &["fetch", "imagenet"]);
+    assert_eq!(told.code, 1);
+    assert!(told.err.contains("'imagenet' cannot be downloaded by a program"), "{}", told.err);
+    let parts =
+        ["1. register at https://image-net.org/", "1d675b47d978889d74fa0da5fadfb00e", "6. run the same command"];
+    assert!(parts.iter().all(|part| told.err.contains(part)), "{}", told.err);
+}
+
+#[test]
+fn the_nearest_name_is_suggested() {
+    let told = Project::new().caco(&["data", "fetch", "food-101"]);
+    assert_eq!(told.code, 1);
+    let all = "did you mean 'food101'? known here: food101, cifar10,";
+    assert!(told.err.contains("no data set is called 'food-101'") && told.err.contains(all), "{}", told.err);
 }

@@ -6,7 +6,6 @@ mod cache;
 mod caching;
 mod code;
 mod crash;
-#[cfg(feature = "torch")]
 mod data;
 mod disk;
 #[cfg(feature = "torch")]
@@ -14,6 +13,8 @@ mod evaluation;
 #[cfg(feature = "torch")]
 mod experiment;
 mod explain;
+#[cfg(feature = "torch")]
+mod formats;
 mod history;
 mod isolation;
 mod log;

@@ -53,7 +53,7 @@ pub enum Format {
 }
 
 /// A split of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Split {
     /// For fitting.
     Train,
