@@ -320,7 +320,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::spec::kind::Views;
     use std::{fs, path::Path};

@@ -158,3 +158,62 @@ fn archives_of_imagenet_give_the_images_of_its_folders() {
     };
     assert_eq!(read("folders"), read("archives"));
 }
+
+#[test]
+fn a_set_of_the_catalogue_is_counted_and_its_bad_files_named() {
+    let project = Project::new();
+    project.write(
+        "sets.ron",
+        r#"[(
+            name: "toys", title: "Toys", source: "http://127.0.0.1:1/", licence: "CC0", format: Food101, root: "toys",
+            images: {Train: 2, Test: 1}, classes: 2, archives: [],
+        )]"#,
+    );
+    project.write("data/toys/toys/meta/train.json", r#"{"pie": ["pie/1"], "soup": ["soup/2"]}"#);
+    project.write("data/toys/toys/meta/test.json", r#"{"pie": ["pie/3"], "soup": []}"#);
+    for name in ["pie/1", "soup/2", "pie/3"] {
+        write(&project, &format!("data/toys/toys/images/{name}.jpg"), &jpeg(20, 20, 3));
+    }
+    let check = ["data", "check", "toys", "--catalogue", "sets.ron", "--decode"];
+    assert_eq!(
+        project.ok(&check).out,
+        "train    2 images of 2 classes: right\ntest     1 images of 2 classes: right\n"
+    );
+    write(&project, "data/toys/toys/images/soup/2.jpg", &jpeg(20, 20, 3)[..300]);
+    project.write("data/toys/toys/meta/test.json", r#"{"pie": ["pie/3", "pie/1"], "soup": []}"#);
+    let wrong = project.caco(&check);
+    assert_eq!(wrong.code, 1);
+    assert!(
+        wrong.out.contains("train    2 images of 2 classes: 1 cannot be read\n  images/soup/2.jpg: "),
+        "{}",
+        wrong.out
+    );
+    assert!(wrong.out.contains("test     2 images of 2 classes: there should be 1 of 2\n"), "{}", wrong.out);
+    let absent = project.caco(&["data", "check", "toys", "--catalogue", "sets.ron", "--at", "elsewhere"]);
+    assert!(absent.err.contains("elsewhere is no folder; `caco data fetch toys`"), "{}", absent.err);
+}
+
+#[test]
+fn a_contact_sheet_shows_a_stage_or_a_folder() {
+    let project = Project::with(
+        r#"(stages: {
+            "images": index(root: Path("pictures")),
+            "packed": pack(index: "images", short: 10),
+        })"#,
+    );
+    for name in ["cat/1", "cat/2", "dog/3"] {
+        write(&project, &format!("pictures/{name}.jpg"), &jpeg(40, 20, 3));
+    }
+    project.run(&[]);
+    for (index, size) in [("images", "40 x 20"), ("packed", "20 x 10"), ("pictures", "40 x 20")] {
+        let out = format!("{index}.png");
+        let shown = project.ok(&["data", "show", index, "-n", "2", "--out", &out, "--views", "SingleCrop(size: 16)"]);
+        assert_eq!(shown.out.lines().count(), 2, "{}", shown.out);
+        assert!(shown.out.contains(size) && shown.out.contains("dog/3.jpg"), "{}", shown.out);
+        assert!(fs::read(project.path().join(out)).unwrap().starts_with(b"\x89PNG"));
+    }
+    let wrong = project.caco(&["data", "show", "images", "--views", "SingleCrop(size: 4)"]);
+    assert!(wrong.code == 1 && wrong.err.contains("--views: "), "{}", wrong.err);
+    let unknown = project.caco(&["data", "show", "imagse"]);
+    assert!(unknown.err.contains("images"), "{}", unknown.err);
+}
