@@ -301,6 +301,7 @@ impl Part {
             self.length += count as u64;
             tell(self.length, total);
             if let Some(most) = most.filter(|most| self.length > *most) {
+                self.clear()?;
                 return Err(Trouble::there(format!("it sends more than the {most} bytes that are expected")));
             }
         }

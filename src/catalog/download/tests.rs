@@ -302,6 +302,7 @@ fn another_length_is_not_downloaded() {
     let (server, job) = (Server::new(&content(), None, &[Endless]), Job::new());
     let told = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
     assert!(told.to_string().contains("it sends more than the 5 bytes that are expected"), "{told}");
+    assert!(!job.part().exists());
 }
 
 #[test]
