@@ -208,8 +208,9 @@ fn reached(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => false,
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
+        // A name that cannot be looked up has no kind of its own; what comes of a connection that stood, has.
         ureq::Error::Io(e) => {
-            !matches!(e.kind(), ConnectionRefused | NetworkUnreachable | HostUnreachable | NetworkDown | TimedOut)
+            matches!(e.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof | InvalidData)
         }
         _ => true,
     }
@@ -301,6 +302,7 @@ impl Part {
             self.length += count as u64;
             tell(self.length, total);
             if let Some(most) = most.filter(|most| self.length > *most) {
+                self.clear()?;
                 return Err(Trouble::there(format!("it sends more than the {most} bytes that are expected")));
             }
         }

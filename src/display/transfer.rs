@@ -46,7 +46,8 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
-            bar.abandon();
+            bar.finish_and_clear();
+            eprintln!("{}", self.what);
         }
     }
 }

@@ -302,6 +302,7 @@ fn another_length_is_not_downloaded() {
     let (server, job) = (Server::new(&content(), None, &[Endless]), Job::new());
     let told = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
     assert!(told.to_string().contains("it sends more than the 5 bytes that are expected"), "{told}");
+    assert!(!job.part().exists());
 }
 
 #[test]
@@ -318,6 +319,9 @@ fn without_network_it_says_so() {
     // Nobody listens on port 1.
     let told = trouble(job.get(&wanted(&["http://127.0.0.1:1/set.tar".into()])));
     assert!(told.offline && told.to_string().starts_with("no network: http://127.0.0.1:1/set.tar: "), "{told}");
+    // No name ends so (RFC 6761).
+    let told = trouble(job.get(&wanted(&["http://nowhere.invalid/set.tar".into()])));
+    assert!(told.offline && told.to_string().starts_with("no network: http://nowhere.invalid/set.tar: "), "{told}");
     let server = Server::new(&content(), None, &[Status("404 Not Found")]);
     let told = trouble(job.get(&wanted(&["http://127.0.0.1:1/set.tar".into(), server.url()])));
     assert!(!told.offline && told.to_string().contains("the server answers 404 Not Found"), "{told}");

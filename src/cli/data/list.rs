@@ -55,7 +55,7 @@ fn table(rows: &[(&DataSet, State)]) -> String {
             set.licence.clone(),
         ]);
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
 }
 
 /// The checksum that all archives have, the stronger one first.
