@@ -1,6 +1,6 @@
 """Whole files for the fuzz targets to start from. Standard library only: images are the smallest that there are."""
 
-import base64, gzip, io, json, pathlib, tarfile, zlib
+import base64, gzip, io, json, pathlib, tarfile, zipfile, zlib
 
 ROOT = pathlib.Path(__file__).parent
 CORPUS = ROOT / "corpus"
@@ -40,6 +40,15 @@ def annotations(choice, *files):
     return bytes([choice]) + BREAK.join(files)
 
 
+def packed(files):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files:
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+FILES = [("a/1.txt", b"one" * 99), ("a/b/2.txt", b"two")]
 base = "ILSVRC2012_devkit_t12/data/"
 devkit = gzip.compress(tar([(base + "meta.mat", MATS["meta"]), (base + "ILSVRC2012_validation_ground_truth.txt", b"1\n2\n")]), mtime=0)
 synset = tar([("n01440764_1.JPEG", JPEG)])
@@ -64,6 +73,7 @@ SEEDS = {
     "imagenet": {"a": BREAK.join([tar([("n01440764.tar", synset)]), tar([("1.JPEG", JPEG), ("2.JPEG", PNG)]), devkit])},
     "decode": {"jpeg": JPEG, "png": PNG, "bmp": BMP, "webp": WEBP, "pgm": b"P5 2 1 255 ab", "ppm": b"P3\n1 1\n255\n1 2 3\n"},
     "index": {"a": "\n".join(map(json.dumps, lines)).encode() + b"\n"},
+    "unpack": {"tar": b"\0" + tar(FILES), "gz": b"\1" + gzip.compress(tar(FILES)), "zip": b"\2" + packed(FILES)},
     "pipeline": {path.stem: path.read_bytes() for path in (ROOT.parent / "pipelines").rglob("*.ron")},
 }
 for target, files in SEEDS.items():

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-120}; shift || true
-targets=${*:-mat annotations shards imagenet decode index pipeline}
+targets=${*:-mat annotations shards imagenet decode index pipeline unpack}
 
 python3 fuzz/seeds.py
 for target in $targets; do
