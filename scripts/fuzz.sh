@@ -8,8 +8,14 @@ seconds=${1:-120}; shift || true
 targets=${*:-mat annotations shards imagenet decode index pipeline unpack}
 
 python3 fuzz/seeds.py
+cargo +nightly fuzz --version >/dev/null
+crashed=()
 for target in $targets; do
   printf '== %s\n' "$target"
-  cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 2>&1 |
-    grep -E 'stat::(number|average|peak)|ERROR|panicked|SUMMARY|artifact_prefix|Test unit written' || true
+  log=$(mktemp)
+  cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=4096 \
+    -print_final_stats=1 >"$log" 2>&1 || { crashed+=("$target"); tail -n 40 "$log"; }
+  grep -E 'stat::(number|average|peak)|slow-unit' "$log" || true
+  rm -f "$log"
 done
+[ ${#crashed[@]} -eq 0 ] || { echo "crashed: ${crashed[*]}" >&2; exit 1; }

@@ -145,6 +145,8 @@ impl Fetch<'_> {
         if !from.is_file() {
             return Ok(false);
         }
+        // What a symbolic link means, not the link.
+        let from = from.canonicalize().with_context(|| format!("cannot read {}", from.display()))?;
         // A link takes no space; other file systems than the folder's need a copy.
         let part = part_of(to);
         let _ = fs::remove_file(&part);

@@ -5,13 +5,18 @@
 //! checked against what is there, so that a damaged file is an error and not a crash.
 
 use anyhow::{Context, Result, bail, ensure};
-use std::{collections::BTreeMap, io::Read};
+use std::{collections::BTreeMap, io::Read, rc::Rc};
 
 const HEADER: usize = 128;
 /// The most that compressed variables may be unpacked to, together. ImageNet's, the largest used here, has 1 MB.
-const UNPACKED_MAX: u64 = 256 << 20;
+const UNPACKED_MAX: u64 = 64 << 20;
+/// The most elements of cell and struct arrays in a file: an empty one costs memory too.
+const ELEMENTS_MAX: usize = 1 << 20;
 /// Cells in structs in cells, at most.
 const DEEPEST: usize = 16;
+
+/// An element of a struct array, field by field. All elements share the names.
+pub type Fields = BTreeMap<Rc<str>, Value>;
 
 /// A value of a MAT-file.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +28,7 @@ pub enum Value {
     /// A cell array.
     Cells(Vec<Value>),
     /// A struct array: for each element, field by field.
-    Structs(Vec<BTreeMap<String, Value>>),
+    Structs(Vec<Fields>),
     /// An object, a function or a sparse matrix: not read.
     Other,
 }
@@ -67,7 +72,7 @@ impl Value {
     }
 
     /// The elements of a struct array.
-    pub fn structs(&self) -> Result<&[BTreeMap<String, Value>]> {
+    pub fn structs(&self) -> Result<&[Fields]> {
         match self {
             Value::Structs(structs) => Ok(structs),
             other => bail!("is {}, not a struct array", other.sort()),
@@ -91,9 +96,9 @@ fn whole(n: f64) -> Result<u32> {
 }
 
 /// A field of a struct.
-pub fn field<'a>(of: &'a BTreeMap<String, Value>, name: &str) -> Result<&'a Value> {
+pub fn field<'a>(of: &'a Fields, name: &str) -> Result<&'a Value> {
     of.get(name).with_context(|| {
-        let fields: Vec<&str> = of.keys().map(String::as_str).collect();
+        let fields: Vec<&str> = of.keys().map(|name| &**name).collect();
         format!("there is no field '{name}'; the fields are {}", fields.join(", "))
     })
 }
@@ -104,16 +109,16 @@ pub fn parse(file: &[u8]) -> Result<BTreeMap<String, Value>> {
     ensure!(!file.starts_with(b"MATLAB 7.3"), "it is a MAT-file of version 7.3 (HDF5); save it with '-v7' instead");
     ensure!(&file[126..128] == b"IM", "it is no little-endian MAT-file of level 5");
     let mut variables = BTreeMap::new();
-    let (mut input, mut left) = (Elements(&file[HEADER..]), UNPACKED_MAX);
+    let (mut input, mut left, mut elements) = (Elements(&file[HEADER..]), UNPACKED_MAX, ELEMENTS_MAX);
     while let Some(element) = input.next()? {
         let (name, value) = match element.kind {
             COMPRESSED => {
                 let unpacked = inflate(element.data, &mut left)?;
                 let inner = Elements(&unpacked).next()?.context("a compressed variable is empty")?;
                 ensure!(inner.kind == MATRIX, "a compressed variable has type {}, not a matrix", inner.kind);
-                matrix(inner.data, DEEPEST)?
+                matrix(inner.data, DEEPEST, &mut elements)?
             }
-            MATRIX => matrix(element.data, DEEPEST)?,
+            MATRIX => matrix(element.data, DEEPEST, &mut elements)?,
             _ => continue,
         };
         variables.insert(name, value);
@@ -178,8 +183,8 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// A matrix: its name and its value.
-fn matrix(data: &[u8], depth: usize) -> Result<(String, Value)> {
+/// A matrix: its name and its value. Of the elements of cell and struct arrays, `left` may still come.
+fn matrix(data: &[u8], depth: usize, left: &mut usize) -> Result<(String, Value)> {
     ensure!(depth > 0, "arrays are nested more than {DEEPEST} deep");
     if data.is_empty() {
         return Ok((String::new(), Value::Numbers(vec![])));
@@ -188,6 +193,9 @@ fn matrix(data: &[u8], depth: usize) -> Result<(String, Value)> {
     let flags = numbers(&parts.need("flags")?)?;
     ensure!(flags.len() == 2, "a matrix has {} words of flags, not 2", flags.len());
     let class = flags[0] as u32 & 0xff;
+    if !matches!(class, CELL | STRUCT | CHAR | DOUBLE..=UINT64) {
+        return Ok((String::new(), Value::Other));
+    }
     let shape = numbers(&parts.need("dimensions")?)?;
     let count = shape.iter().try_fold(1usize, |n, side| {
         let side = if (0.0..=1e9).contains(side) { *side as usize } else { usize::MAX };
@@ -196,15 +204,14 @@ fn matrix(data: &[u8], depth: usize) -> Result<(String, Value)> {
     let count = count.filter(|n| *n <= data.len()).context("a matrix says it has more elements than bytes")?;
     let name = latin(parts.need("name")?.data);
     let value = match class {
-        CELL => Value::Cells((0..count).map(|_| inner(&mut parts, depth)).collect::<Result<_>>()?),
-        STRUCT => structs(&mut parts, count, depth)?,
+        CELL => Value::Cells((0..count).map(|_| inner(&mut parts, depth, left)).collect::<Result<_>>()?),
+        STRUCT => structs(&mut parts, count, depth, left)?,
         CHAR => text(&parts.need("characters")?)?,
-        DOUBLE..=UINT64 => {
+        _ => {
             let found = numbers(&parts.need("numbers")?)?;
             ensure!(found.len() == count, "'{name}' has {} numbers, its dimensions say {count}", found.len());
             Value::Numbers(found)
         }
-        _ => Value::Other,
     };
     Ok((name, value))
 }
@@ -215,21 +222,23 @@ const CHAR: u32 = 4;
 const DOUBLE: u32 = 6;
 const UINT64: u32 = 15;
 
-fn inner(parts: &mut Elements, depth: usize) -> Result<Value> {
+fn inner(parts: &mut Elements, depth: usize, left: &mut usize) -> Result<Value> {
+    *left = left.checked_sub(1).with_context(|| format!("its arrays have more than {ELEMENTS_MAX} elements"))?;
     let element = parts.need("elements")?;
     ensure!(element.kind == MATRIX, "an element of a cell or struct array has type {}, not a matrix", element.kind);
-    Ok(matrix(element.data, depth - 1)?.1)
+    Ok(matrix(element.data, depth - 1, left)?.1)
 }
 
-fn structs(parts: &mut Elements, count: usize, depth: usize) -> Result<Value> {
+fn structs(parts: &mut Elements, count: usize, depth: usize, left: &mut usize) -> Result<Value> {
     let length = numbers(&parts.need("length of field names")?)?;
     let length = *length.first().context("a struct has no length of field names")? as usize;
     ensure!((1..=1024).contains(&length), "a struct has field names of {length} bytes");
     let names = parts.need("field names")?.data;
     ensure!(names.len().is_multiple_of(length), "a struct's field names are cut off");
-    let names: Vec<String> = names.chunks(length).map(latin).collect();
-    let one = |parts: &mut Elements| {
-        names.iter().map(|name| Ok((name.clone(), inner(parts, depth)?))).collect::<Result<BTreeMap<_, _>>>()
+    let names: Vec<Rc<str>> = names.chunks(length).map(|name| latin(name).into()).collect();
+    ensure!(!names.is_empty() || count == 0, "a struct array of {count} elements has no fields");
+    let mut one = |parts: &mut Elements| {
+        names.iter().map(|name| Ok((name.clone(), inner(parts, depth, left)?))).collect::<Result<BTreeMap<_, _>>>()
     };
     Ok(Value::Structs((0..count).map(|_| one(parts)).collect::<Result<_>>()?))
 }
@@ -308,6 +317,35 @@ mod tests {
         let annotation = &variables["annotations"].structs().unwrap()[0];
         assert!(told(field(annotation, "klass").unwrap_err()).contains("the fields are class, fname"));
         assert!(told(parse(b"MATLAB 7.3").unwrap_err()).contains("header"));
+    }
+
+    /// An element: its tag, and its data padded.
+    fn element(kind: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = [kind.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat();
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    /// A file of one matrix: class, dimensions, and what follows its name.
+    fn file(class: u32, shape: &[i32], rest: &[u8]) -> Vec<u8> {
+        let words = |words: &[i32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let parts =
+            [element(6, &words(&[class as i32, 0])), element(5, &words(shape)), element(1, b"x"), rest.to_vec()];
+        let mut bytes = vec![0; 126];
+        bytes.extend(b"IM");
+        bytes.extend(element(MATRIX, &parts.concat()));
+        bytes
+    }
+
+    #[test]
+    fn arrays_of_nothing_are_bounded() {
+        let empty = element(MATRIX, b"").repeat(ELEMENTS_MAX + 1);
+        let told = |file: &[u8]| format!("{:#}", parse(file).unwrap_err());
+        assert!(told(&file(CELL, &[1, ELEMENTS_MAX as i32 + 1], &empty)).contains("more than 1048576 elements"));
+        let no_fields = [element(5, &8i32.to_le_bytes()), element(1, b"")].concat();
+        assert!(told(&file(STRUCT, &[1, 9], &no_fields)).contains("has no fields"));
+        assert_eq!(parse(&file(5, &[60_000, 60_000], b"")).unwrap()[""], Value::Other);
     }
 
     #[test]

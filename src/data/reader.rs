@@ -91,8 +91,12 @@ impl Reader {
 }
 
 fn planes(bytes: &[u8], width: usize, height: usize, raster: &mut Raster) -> Result<()> {
-    let count = width * height;
-    ensure!(bytes.len() == 3 * count, "{} bytes are no three planes of {width} x {height}", bytes.len());
+    let count = bytes.len() / 3;
+    ensure!(
+        bytes.len() == 3 * count && width.checked_mul(height) == Some(count),
+        "{} bytes are no three planes of {width} x {height}",
+        bytes.len()
+    );
     let (red, rest) = bytes.split_at(count);
     let (green, blue) = rest.split_at(count);
     raster.width = width;
@@ -142,5 +146,6 @@ mod tests {
         planes(&[1, 2, 3, 4, 5, 6], 2, 1, &mut raster).unwrap();
         assert_eq!((raster.width, raster.height, &raster.pixels[..]), (2, 1, &[[1, 3, 5, 255], [2, 4, 6, 255]][..]));
         assert!(planes(&[1, 2, 3], 2, 1, &mut raster).is_err());
+        assert!(planes(&[], usize::MAX, usize::MAX, &mut raster).is_err());
     }
 }

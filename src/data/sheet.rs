@@ -1,9 +1,10 @@
 //! A contact sheet: images of a set, and beside each the views that a training would make of it.
 
 use super::{
-    Dataset,
     augment::{Augmenter, Drawn},
-    format, index,
+    dataset::{Dataset, Image},
+    format::{self, Label, Listed, Listing},
+    index,
     raster::Raster,
     reader::Reader,
     resample::{Region, Scratch, resample},
@@ -14,7 +15,7 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Pixels between two pictures.
 const GAP: usize = 4;
@@ -62,46 +63,55 @@ pub struct Row {
 
 /// Writes the sheet and tells its rows, from the top. The views are those that a training with this seed sees in this epoch.
 pub fn draw(setup: &Setup) -> Result<Vec<Row>> {
-    let set = match &setup.index {
-        Some(index) => Dataset::open(index, &setup.root)?,
-        None => {
-            let listing = format::list(setup.format, setup.split, &setup.root)?;
-            index::build(&setup.root, listing, |_, _| ()).0
-        }
-    };
-    ensure!(!set.images.is_empty(), "there is no image that can be read");
-    let views = setup.views.list();
-    let samples = choose(&set, setup.count, setup.seed);
-    let sheet = paint(&set, &samples, &views, setup)?;
+    let (set, samples) = open(setup)?;
+    ensure!(!set.images.is_empty(), "there is no image");
+    let sheet = paint(&set, &samples, &setup.views.list(), setup)?;
     let (width, height) = (sheet.width as u32, sheet.height as u32);
     let picture = image::RgbImage::from_raw(width, height, sheet.to_rgb()).context("a sheet has all its pixels")?;
     picture
         .save_with_format(&setup.out, image::ImageFormat::Png)
         .with_context(|| format!("cannot write {}", setup.out.display()))?;
-    Ok(samples.iter().map(|sample| row(&set, *sample)).collect())
+    Ok(set.images.iter().zip(samples).map(|(image, sample)| row(&set, image, sample)).collect())
 }
 
-/// Images of as many classes as there is room for.
-fn choose(set: &Dataset, count: usize, seed: u64) -> Vec<u32> {
-    let mut order = Rng::new(seed, "sheet", 0, 0).permutation(set.images.len());
-    let mut seen = vec![0u32; set.classes.len().max(1)];
-    // How many of its class come before it in the order: all first ones, then all second ones.
-    let mut turn = |sample: &u32| {
-        let image = &set.images[*sample as usize];
-        let class = image.shows.as_ref().map_or(Some(image.label), |shows| shows.first().copied()).unwrap_or(0);
-        seen[class as usize] += 1;
-        seen[class as usize]
+/// The images that are shown, and their numbers in the whole set. Of a folder, only these are read.
+fn open(setup: &Setup) -> Result<(Dataset, Vec<u32>)> {
+    if let Some(index) = &setup.index {
+        let set = Dataset::open(index, &setup.root)?;
+        let first = |image: &Image| image.shows.as_ref().map_or(Some(image.label), |shows| shows.first().copied());
+        let samples = choose(set.images.iter().map(first).collect(), setup);
+        return Ok((set.subset(&samples), samples));
+    }
+    let listing = format::list(setup.format, setup.split, &setup.root)?;
+    let first = |image: &Listed| match &image.label {
+        Label::One(class) => Some(*class),
+        Label::Several(classes) => classes.first().copied(),
     };
-    let turns: Vec<u32> = order.iter().map(&mut turn).collect();
-    let mut places: Vec<usize> = (0..order.len()).collect();
-    places.sort_by_key(|place| turns[*place]);
-    order = places.into_iter().take(count).map(|place| order[place]).collect();
-    order.sort_unstable();
-    order
+    let samples = choose(listing.images.iter().map(first).collect(), setup);
+    let images = samples.iter().map(|sample| listing.images[*sample as usize].clone()).collect();
+    let (set, unreadable) = index::build(&setup.root, Listing { images, ..listing }, |_, _| ());
+    index::refuse(&unreadable)?;
+    Ok((set, samples))
 }
 
-fn row(set: &Dataset, sample: u32) -> Row {
-    let image = &set.images[sample as usize];
+/// Images of as many classes as there is room for, given one class of each image.
+fn choose(classes: Vec<Option<u32>>, setup: &Setup) -> Vec<u32> {
+    let mut seen = BTreeMap::new();
+    // How many of its class come before an image in the order: all first ones come first, then all second ones.
+    let turn = |sample: u32| {
+        let before = seen.entry(classes[sample as usize]).or_insert(0u32);
+        *before += 1;
+        (*before, sample)
+    };
+    let order = Rng::new(setup.seed, "sheet", 0, 0).permutation(classes.len());
+    let mut turns: Vec<(u32, u32)> = order.into_iter().map(turn).collect();
+    turns.sort_by_key(|(before, _)| *before);
+    let mut samples: Vec<u32> = turns.into_iter().take(setup.count).map(|(_, sample)| sample).collect();
+    samples.sort_unstable();
+    samples
+}
+
+fn row(set: &Dataset, image: &Image, sample: u32) -> Row {
     let shown = image.shows.clone().unwrap_or_else(|| vec![image.label]);
     let classes = shown.iter().map(|class| set.classes[*class as usize].clone()).collect();
     Row { path: image.path.clone(), classes, size: image.size, sample }
@@ -118,7 +128,7 @@ fn paint(set: &Dataset, samples: &[u32], views: &[View], setup: &Setup) -> Resul
     let (mut image, mut small) = (Raster::default(), Raster::default());
     for (place, sample) in samples.iter().enumerate() {
         let top = GAP + place * (cell + GAP);
-        reader.image(set, *sample, 1, &mut image)?;
+        reader.image(set, place as u32, 1, &mut image)?;
         shrink(&image, cell, &mut scratch, &mut small);
         blit(&mut sheet, &small, GAP, top);
         for (number, view) in views.iter().enumerate() {

@@ -131,7 +131,7 @@ impl Graph {
 
     /// The folder of images that the index of a stage lists.
     pub fn images(&self, id: Id) -> Result<From, Diagnostic> {
-        through(&self.pipeline, &self.by_name, &self.stage(id).name, "root")
+        through(&self.pipeline, &self.by_name, &self.stage(id).name, ROOT)
     }
 
     /// The stages that these names or patterns (`linear/*`) mean, in order.
@@ -269,6 +269,8 @@ fn from_path(path: &str) -> From {
     }
 }
 
+/// The slot of the folder that an index lists.
+const ROOT: &str = "root";
 /// The output of stages that make what their index lists.
 const IMAGES: &str = "images";
 
@@ -282,7 +284,7 @@ fn through(
     let (id, _) = find_output(pipeline, by_name, reference)?;
     let stage = &pipeline.stages[id as usize];
     let input = stage.inputs.iter().find(|input| input.slot == slot);
-    if input.is_none() && stage.outputs.iter().any(|output| output.name == IMAGES) {
+    if slot == ROOT && input.is_none() && stage.outputs.iter().any(|output| output.name == IMAGES) {
         return Ok(From::Output(id, IMAGES.into()));
     }
     let input = input.ok_or_else(|| {

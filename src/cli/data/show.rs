@@ -16,7 +16,7 @@ use std::{
 
 #[derive(Args)]
 pub struct ShowArgs {
-    /// A stage of kind `index` or `pack` that was run, or a folder
+    /// A folder, or else a stage of kind `index` or `pack` that was run
     index: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
@@ -29,7 +29,7 @@ pub struct ShowArgs {
     /// The views: RON as pipeline files have it, such as SingleCrop(size: 96)
     #[arg(long, default_value = "SingleCrop(size: 128)", value_name = "VIEWS")]
     views: String,
-    /// The seed of the choice and of the views: with the seed of a training, its views
+    /// The seed of the choice and of the views: with the seed of a training that decodes in full, its views
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
     /// The epoch whose views are shown
@@ -63,7 +63,8 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
     if let Err(complaint) = views.check() {
         bail!("--views: {} {}", complaint.field, complaint.message);
     }
-    let mut setup = if Path::new(&args.index).is_dir() { folder(args)? } else { stage(args, store)? };
+    let is_folder = Path::new(&args.index).is_dir();
+    let mut setup = if is_folder { folder(args)? } else { stage(args, store)? };
     setup["views"] = serde_json::to_value(&views)?;
     setup["seed"] = args.seed.into();
     setup["epoch"] = args.epoch.into();
@@ -75,7 +76,12 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
         true => print_json(&rows)?,
         false => print(&rows.iter().zip(1..).map(tell).collect::<String>())?,
     }
-    eprintln!("{} shows them, from the top; on the left each image, then its views", args.out.display());
+    let of = if is_folder { "folder" } else { "stage" };
+    eprintln!(
+        "{} shows them, from the top, of the {of} {}: on the left each image, then its views",
+        args.out.display(),
+        args.index
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,8 +10,8 @@ impl List for Food101 {
     fn list(&self, root: &Path, split: Split) -> Result<Listing> {
         let base = base(root, "food-101", "meta")?;
         let file = base.join(if split == Split::Train { "meta/train.json" } else { "meta/test.json" });
-        let classes: BTreeMap<String, Vec<String>> =
-            serde_json::from_slice(&read(&file)?).with_context(|| format!("{} is damaged", file.display()))?;
+        let classes: BTreeMap<String, Vec<String>> = serde_json::from_slice(&read(&file, ANNOTATIONS_MAX)?)
+            .with_context(|| format!("{} is damaged", file.display()))?;
         let mut images = vec![];
         for (class, names) in classes.values().enumerate() {
             for name in names {
@@ -33,7 +33,7 @@ impl List for Sun397 {
         let places = ["", "SUN397/", "Partitions/", "SUN397/Partitions/"];
         let find = |name: &str| one_of(root, &places.map(|place| format!("{place}{name}")).each_ref().map(|s| &**s));
         let (names, file) = (find("ClassName.txt")?, find(partition)?);
-        let classes: Vec<String> = lines(&names)?.into_iter().map(|(_, line)| line).collect();
+        let classes = numbered(&names)?;
         let numbers: BTreeMap<&str, u32> =
             classes.iter().zip(0..).map(|(class, number)| (class.as_str(), number)).collect();
         let mut images = vec![];
@@ -59,7 +59,7 @@ impl List for FgvcAircraft {
         let folders = ["data", ".", "fgvc-aircraft-2013b/data"];
         let base = one_of(root, &folders.map(|f| format!("{f}/variants.txt")).each_ref().map(|s| &**s))?;
         let base = base.parent().context("a file has a folder")?.to_path_buf();
-        let classes: Vec<String> = lines(&base.join("variants.txt"))?.into_iter().map(|(_, line)| line).collect();
+        let classes = numbered(&base.join("variants.txt"))?;
         let file = base.join(format!("images_variant_{}.txt", split.name()));
         let mut images = vec![];
         for (number, line) in lines(&file)? {

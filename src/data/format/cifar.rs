@@ -3,6 +3,8 @@
 use super::*;
 
 const SIDE: u32 = 32;
+/// The most bytes of a file of records; the largest in use has 154 MB.
+const RECORDS_MAX: u64 = 1 << 30;
 const PIXELS: u64 = 3 * (SIDE * SIDE) as u64;
 
 /// One of the two sets.
@@ -39,7 +41,7 @@ impl List for Cifar {
     fn list(&self, root: &Path, split: Split) -> Result<Listing> {
         let names = one_of(root, &[self.names, &format!("{}/{}", self.folder, self.names)])?;
         let base = names.parent().context("a file has a folder")?;
-        let classes = lines(&names)?.into_iter().map(|(_, line)| line).collect();
+        let classes = numbered(&names)?;
         let mut images = vec![];
         for file in if split == Split::Train { self.train } else { self.test } {
             self.records(root, &base.join(file), &mut images)?;
@@ -50,7 +52,7 @@ impl List for Cifar {
 
 impl Cifar {
     fn records(&self, root: &Path, file: &Path, images: &mut Vec<Listed>) -> Result<()> {
-        let bytes = read(file)?;
+        let bytes = read(file, RECORDS_MAX)?;
         let record = (self.labels + PIXELS) as usize;
         let whole = bytes.len().is_multiple_of(record);
         ensure!(whole, "{} has {} bytes, which are no whole records of {record}", file.display(), bytes.len());

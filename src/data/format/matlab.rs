@@ -5,7 +5,7 @@ use crate::data::mat::{self, Value};
 use std::collections::BTreeMap;
 
 fn variables(file: &Path) -> Result<BTreeMap<String, Value>> {
-    mat::parse(&read(file)?).with_context(|| format!("cannot read {}", file.display()))
+    mat::parse(&read(file, ANNOTATIONS_MAX)?).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Stanford Cars (Krause et al. 2013): struct arrays with the image's name and its class from 1.
@@ -31,7 +31,7 @@ impl List for StanfordCars {
         let annotations = variables(&file)?;
         let cars =
             mat::variable(&annotations, "annotations").and_then(Value::structs).with_context(|| naming(&file))?;
-        let listed = |(number, car): (usize, &BTreeMap<String, Value>)| {
+        let listed = |(number, car): (usize, &mat::Fields)| {
             let (name, class) = car_of(car).with_context(|| format!("{}, annotation {number}", file.display()))?;
             Ok(image(below(root, &folder.join(name))?, class))
         };
@@ -45,7 +45,7 @@ fn class_names(meta: &BTreeMap<String, Value>) -> Result<Vec<String>> {
     cells.iter().map(|name| Ok(name.text().context("a class name")?.to_owned())).collect()
 }
 
-fn car_of(annotation: &BTreeMap<String, Value>) -> Result<(&str, u32)> {
+fn car_of(annotation: &mat::Fields) -> Result<(&str, u32)> {
     let name = inside(mat::field(annotation, "fname")?.text().context("its fname")?)?;
     Ok((name, from_one(mat::field(annotation, "class")?.whole().context("its class")?)?))
 }

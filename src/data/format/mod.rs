@@ -81,7 +81,7 @@ pub fn list(format: Format, split: Option<Split>, root: &Path) -> Result<Listing
     if let Some(twice) = listing.images.windows(2).find(|pair| pair[0].path == pair[1].path) {
         bail!("{} is listed twice", twice[0].path);
     }
-    check(&listing)?;
+    check(&listing).with_context(|| format!("the annotations in {}", root.display()))?;
     Ok(listing)
 }
 
@@ -104,9 +104,9 @@ fn image(path: String, class: u32) -> Listed {
     Listed { path, label: Label::One(class), within: None }
 }
 
-/// The lines of an annotation file that are not empty, each with its number. Longer files than 1 GiB are refused.
+/// The lines of an annotation file that are not empty, each with its number.
 fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
-    let bytes = read(file)?;
+    let bytes = read(file, ANNOTATIONS_MAX)?;
     // Latin-1 is what older annotation files are in; ASCII is the same in both.
     let text = String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().iter().map(|b| *b as char).collect());
     let text = text.trim_start_matches('\u{feff}');
@@ -114,9 +114,21 @@ fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
     Ok(lines.filter(|(_, line)| !line.is_empty()).collect())
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
+/// Names that are numbered by their lines: none of these is empty.
+fn numbered(file: &Path) -> Result<Vec<String>> {
+    let lines = lines(file)?;
+    let gap = lines.iter().zip(1..).find(|((number, _), expected)| number != expected);
+    ensure!(gap.is_none(), "{}: an empty line stands among the names", file.display());
+    Ok(lines.into_iter().map(|(_, line)| line).collect())
+}
+
+/// The most bytes of a file of annotations; the largest in use has 6 MB.
+const ANNOTATIONS_MAX: u64 = 64 << 20;
+
+/// A file of at most so many bytes.
+fn read(file: &Path, most: u64) -> Result<Vec<u8>> {
     let length = fs::metadata(file).with_context(|| format!("cannot read the annotations {}", file.display()))?.len();
-    ensure!(length < 1 << 30, "{} has {length} bytes; it is no annotation file", file.display());
+    ensure!(length <= most, "{} has {length} bytes, more than the {most} that such a file can have", file.display());
     fs::read(file).with_context(|| format!("cannot read the annotations {}", file.display()))
 }
 
@@ -198,5 +210,7 @@ pub(in crate::data) mod tests {
         let root = tree(&[("a.txt", b"\xef\xbb\xbfCitro\xc3\xabn\r\n\n x"), ("b.txt", b"Citro\xebn\n")]);
         assert_eq!(lines(&root.path().join("a.txt")).unwrap(), [(1, "Citroën".into()), (3, "x".into())]);
         assert_eq!(lines(&root.path().join("b.txt")).unwrap(), [(1, "Citroën".into())]);
+        let told = format!("{:#}", numbered(&root.path().join("a.txt")).unwrap_err());
+        assert!(told.contains("a.txt: an empty line stands among the names"), "{told}");
     }
 }

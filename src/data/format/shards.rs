@@ -39,6 +39,9 @@ fn samples(file: &File, path: &Path, shard: &str, images: &mut Vec<Listed>) -> R
         let name = member.name.trim_start_matches("./").to_owned();
         let start = name.rfind('/').map_or(0, |slash| slash + 1);
         let Some(dot) = name[start..].find('.').map(|dot| start + dot) else { continue };
+        if dot == start {
+            continue; // A hidden file, such as Macs put beside others.
+        }
         let key = inside(&name[..dot]).with_context(|| path.display().to_string())?;
         let sample = samples.entry(key.to_owned()).or_default();
         let place = match &name[dot + 1..] {
@@ -74,7 +77,7 @@ fn read_class(file: &File, member: &Member) -> Result<u32> {
 fn class_names(root: &Path, images: &[Listed]) -> Result<Vec<String>> {
     let names = root.join("classes.txt");
     if names.exists() {
-        return Ok(lines(&names)?.into_iter().map(|(_, line)| line).collect());
+        return numbered(&names);
     }
     let number = |image: &Listed| match image.label {
         Label::One(class) => class,
@@ -92,8 +95,13 @@ mod tests {
 
     #[test]
     fn samples_are_files_of_one_name() {
-        let first =
-            tar(&[("./d/0001.cls", b"2\n"), ("./d/0001.seg.png", b"x"), ("./d/0001.jpg", b"ab"), ("note", b"")]);
+        let first = tar(&[
+            ("./d/0001.cls", b"2\n"),
+            ("./d/0001.seg.png", b"x"),
+            ("./d/0001.jpg", b"ab"),
+            ("note", b""),
+            ("d/._0001.jpg", b"x"),
+        ]);
         let second = tar(&[("0001.PNG", b"abc"), ("0001.cls", b"0"), ("0002.json", b"{}")]);
         let root = tree(&[("a-000.tar", &first), ("a-001.tar", &second)]);
         let listing = list(Format::WebDataset, None, root.path()).unwrap();

@@ -40,7 +40,10 @@ impl List for Voc2007 {
             let file = sets.join(format!("{name}_{}.txt", split.name()));
             let lines = lines(&file)?;
             if class == 0 {
-                images = lines.iter().map(|(_, line)| (first(line).to_owned(), vec![])).collect();
+                let name = |(number, line): &(usize, String)| {
+                    Ok((at(&file, *number, inside(first(line)))?.to_owned(), vec![]))
+                };
+                images = lines.iter().map(name).collect::<Result<_>>()?;
             }
             let (here, before) = (lines.len(), images.len());
             ensure!(here == before, "{} lists {here} images, the class before it {before}", file.display());
@@ -51,7 +54,7 @@ impl List for Voc2007 {
             }
         }
         let listed = |(name, shows): (String, Vec<u32>)| {
-            let path = below(root, &base.join("JPEGImages").join(format!("{}.jpg", inside(&name)?)))?;
+            let path = below(root, &base.join("JPEGImages").join(format!("{name}.jpg")))?;
             Ok(Listed { path, label: Label::Several(shows), within: None })
         };
         let images = images.into_iter().map(listed).collect::<Result<_>>()?;
@@ -114,7 +117,7 @@ mod tests {
         assert!(other.contains("cow_test.txt, line 2: the image is 3"), "{other}");
         assert!(told(|_| "1 2\n").contains("the mark is '2'"));
         assert!(told(|_| "1\n").contains("1, 0 or -1"));
-        assert!(told(|_| "../../x 1\n").contains("leaves the folder"));
+        assert!(told(|_| "../../x 1\n").contains("aeroplane_test.txt, line 1: the path '../../x' leaves the folder"));
         let missing = refused(Format::Voc2007, Split::Test, &borrowed(&voc("val", |_| "1 1")));
         assert!(missing.contains("aeroplane_test.txt"), "{missing}");
     }

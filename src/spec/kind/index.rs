@@ -24,7 +24,7 @@ pub enum Format {
     #[default]
     ImageFolder,
     /// Tar archives in which `<name>.jpg` (or another image) and `<name>.cls` lie beside one another, read in place; class names are
-    /// the lines of `classes.txt`, if there is one.
+    /// the lines of `classes.txt`, if there is one. A split is a folder of its own.
     WebDataset,
     /// CIFAR-10, binary version. Splits: Train, Test.
     Cifar10,

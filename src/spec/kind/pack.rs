@@ -21,7 +21,7 @@ pub struct Pack {
 /// How packed pixels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Encoding {
-    /// JPEG of this quality, 1 to 100, without subsampling from 90 on. Images that are not resized stay as they are.
+    /// JPEG of this quality, 1 to 100, without subsampling from 90 on. Files that are not resized stay as they are.
     Jpeg(u8),
     /// Three bytes a pixel: the largest file, and no decoding.
     Raw,
