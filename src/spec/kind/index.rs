@@ -104,7 +104,7 @@ pub enum Unreadable {
 
 impl Kind for Index {
     const NAME: &'static str = "index";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const OUTPUTS: &'static [Output] = &[output("index", "index.jsonl")];
     const NEUTRAL: &'static [(&'static str, &'static str)] = &[("format", "\"ImageFolder\""), ("split", "null")];
     const SOURCES: &'static [&'static str] = &["root"];
