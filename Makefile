@@ -30,6 +30,7 @@ lint: libtorch ## what CI holds: formatting and clippy
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 	$(CARGO) clippy --release --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --release --lib --no-default-features --features data -- -D warnings
 
 clean-cache: ## remove every result
 	rm -rf cache/objects cache/results cache/work cache/lock cache/locks cache/uses cache/trees cache/hosts cache/names cache/runs cache/listings cache/quarantine cache/collected cache/divergences cache/verdicts cache/VERSION cache/last.json

@@ -4,6 +4,7 @@
     cargo build --release --example logistic
     python benches/logistic.py                       # 20,000 x 512 features, 10 and 100 classes, strengths 1 and 1000
     python benches/logistic.py --path --classes 10   # 45 strengths, warm-started on both sides; takes long
+    python benches/logistic.py --path --until 0.25   # the same, once, until the ratio is sure to be below that
 
 Both sides minimise the same objective in f64 to the same tolerance (largest entry of the mean's gradient at most 1e-9)
 with the same number of threads, in alternation; what counts is the median of the pairs' ratios. Reading the file is
@@ -40,7 +41,7 @@ def draw(kind, n, d, classes):
     return features.astype(np.float32), labels.astype(np.int64)
 
 
-def theirs(features, labels, strengths):
+def theirs(features, labels, strengths, enough=float("inf")):
     model = LogisticRegression(tol=1e-9, max_iter=100_000, warm_start=True)
     x = features.astype(float)
     fits, seconds = [], 0.0
@@ -55,6 +56,8 @@ def theirs(features, labels, strengths):
         top = scores.max(1, keepdims=True)
         entropy = (np.log(np.exp(scores - top).sum(1)) + top[:, 0] - scores[np.arange(len(x)), labels]).sum()
         fits.append({"objective": entropy + strength / 2 * (model.coef_**2).sum(), "predicted": scores.argmax(1), "steps": int(model.n_iter_[0])})
+        if seconds >= enough:
+            break
     return seconds, fits
 
 
@@ -69,7 +72,10 @@ def compare(kind, classes, strengths, args, folder):
     file = pathlib.Path(folder) / f"{kind}-{classes}.safetensors"
     save_file({"features": features, "labels": labels}, file)
     pairs = []
-    for pair in range(args.pairs):
+    if args.until:
+        pairs.append((ours(file, args.threads, strengths), None))
+        pairs[0] = (pairs[0][0], theirs(features, labels, strengths, pairs[0][0][0] / args.until))
+    for pair in range(0 if args.until else args.pairs):
         sides = [lambda: ours(file, args.threads, strengths), lambda: theirs(features, labels, strengths)]
         order = [0, 1] if pair % 2 == 0 else [1, 0]
         results = {side: sides[side]() for side in order}
@@ -79,6 +85,7 @@ def compare(kind, classes, strengths, args, folder):
         "features": kind,
         "classes": classes,
         "strengths": strengths if len(strengths) < 4 else f"{len(strengths)} from {strengths[0]:g} to {strengths[-1]:g}",
+        "strengths_of_theirs": len(their_fits),
         "ratio": round(statistics.median(a[0] / b[0] for a, b in pairs), 3),
         "our_seconds": round(statistics.median(a[0] for a, _ in pairs), 2),
         "their_seconds": round(statistics.median(b[0] for _, b in pairs), 2),
@@ -99,6 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--path", action="store_true", help="45 strengths from 1e5 to 1e-6")
+    parser.add_argument("--until", type=float, help="ours once, then theirs until ours over theirs is at most this")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     with threadpool_limits(args.threads), tempfile.TemporaryDirectory() as folder:

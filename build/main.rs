@@ -2,7 +2,7 @@
 //! computes it (`code`, read off the source by `source`).
 
 mod code;
-#[cfg(feature = "torch")]
+#[cfg(feature = "data")]
 mod native;
 mod source;
 
@@ -19,6 +19,6 @@ fn main() {
         #[cfg(feature = "torch")]
         native::bridge(std::path::Path::new(&lib));
     }
-    #[cfg(feature = "torch")]
+    #[cfg(feature = "data")]
     native::jpeg();
 }

@@ -1,13 +1,14 @@
 //! The C++ bridge to libtorch and the C side of the JPEG decoder.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+#[cfg(feature = "torch")]
+use std::path::Path;
+use std::{env, fs, path::PathBuf};
 
+#[cfg(feature = "torch")]
 const BRIDGE: [&str; 4] = ["src/bridge.cpp", "src/memory.cpp", "src/norm.cpp", "src/bridge.h"];
 
 /// The functions of libtorch that tch lacks.
+#[cfg(feature = "torch")]
 pub fn bridge(lib: &Path) {
     let include = match env::var_os("LIBTORCH_INCLUDE") {
         Some(folder) => PathBuf::from(folder).join("include"),

@@ -2,7 +2,8 @@
 
 #[cfg(feature = "torch")]
 pub mod bridge;
-#[cfg(feature = "torch")]
+pub mod catalog;
+#[cfg(feature = "data")]
 pub mod data;
 #[cfg(feature = "torch")]
 pub mod device;

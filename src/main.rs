@@ -4,6 +4,7 @@
 //! libtorch, and its object files would bring it in: every `caco plan` would then wait for 450 MB to load.
 #![allow(dead_code, unused_imports, reason = "the library offers more of these modules than the program uses")]
 
+mod catalog;
 mod cli;
 mod display;
 mod engine;

@@ -1,10 +1,10 @@
 //! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step
-//! instead, `--bench-loader` the loader.
+//! instead, `--bench-loader` the loader, `--bench-train` both together; `--data-survey` looks at a data set, `--data-sheet` draws it.
 
 use caco::{
-    data::bench as loader,
+    data::{bench as loader, sheet, survey},
     job::{Job, STOPPED, Stopped, Task},
-    train::bench,
+    train::{bench, trial},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     let done = match argument.as_str() {
         "--bench-step" => answer(bench::step),
         "--bench-loader" => answer(loader::measure),
+        "--bench-train" => answer(trial::train),
+        "--data-survey" => answer(survey::survey),
+        "--data-sheet" => answer(sheet::draw),
         _ => execute(&argument),
     };
     match done {
@@ -43,13 +46,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures what stdin describes.
-fn answer<Setup: DeserializeOwned, Report: Serialize>(
-    measure: fn(&Setup) -> anyhow::Result<Report>,
-) -> anyhow::Result<()> {
+/// Does what stdin describes, and tells the outcome.
+fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow::Result<Report>) -> anyhow::Result<()> {
     trace(None);
     let setup = serde_json::from_reader(std::io::stdin())?;
-    println!("{}", serde_json::to_string(&measure(&setup)?)?);
+    println!("{}", serde_json::to_string(&act(&setup)?)?);
     Ok(())
 }
 

@@ -1,15 +1,11 @@
 //! `caco bench`
 
 use super::{print, print_json, programs};
-use crate::spec::kind::{Arch, Model, Precision, Stem, Views};
+use crate::spec::kind::{Arch, Decode, Model, Precision, Stem, Views};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use std::{
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
-    thread::available_parallelism,
-};
+use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 #[derive(Args)]
 pub struct BenchArgs {
@@ -23,6 +19,8 @@ enum What {
     Step(StepArgs),
     /// Time the loader on a folder of images, and tell where its time goes
     Loader(LoaderArgs),
+    /// Time a training on a folder of images, from files to updated weights
+    Train(TrainArgs),
 }
 
 #[derive(Args)]
@@ -36,6 +34,9 @@ struct LoaderArgs {
     /// What is made of each image: two views, or two and six small ones
     #[arg(long, ignore_case = true, default_value = "single")]
     views: ViewsArg,
+    /// How JPEG files become pixels: in full, or scaled by a shorter DCT where crops allow
+    #[arg(long, ignore_case = true, default_value = "full")]
+    decode: DecodeArg,
     /// Images a batch
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: u32,
@@ -51,6 +52,12 @@ struct LoaderArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum DecodeArg {
+    Full,
+    Scaled,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum ViewsArg {
     Single,
     Multi,
@@ -58,6 +65,34 @@ enum ViewsArg {
 
 #[derive(Args)]
 struct StepArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Steps measured
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    steps: u32,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    /// Images as <class>/<image>
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Seconds measured, after a quarter as many to warm up
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    seconds: u32,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is trained, on what.
+#[derive(Args)]
+struct NetworkArgs {
     /// Depth of the backbone
     #[arg(long, ignore_case = true, default_value = "resnet50")]
     arch: ArchArg,
@@ -85,18 +120,12 @@ struct StepArgs {
     /// Arithmetic of the encoders
     #[arg(long, ignore_case = true, default_value = "f32")]
     precision: PrecisionArg,
-    /// Steps measured
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    steps: u32,
     /// Threads; left out: one a core
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Where tensors live: auto, cpu, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Tell it as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -121,12 +150,21 @@ enum PrecisionArg {
 pub fn main(args: &BenchArgs) -> Result<ExitCode> {
     let (report, text, json) = match &args.what {
         What::Step(step) => {
-            let report = measure("--bench-step", &setup(step)?)?;
+            let mut setup = network(&step.network)?;
+            setup["steps"] = at_least("steps", step.steps, 1)?.into();
+            let report = programs::ask("--bench-step", &setup)?;
             (report.clone(), tell(&report), step.json)
         }
         What::Loader(loader) => {
-            let report = measure("--bench-loader", &loader_setup(loader)?)?;
+            let report = programs::ask("--bench-loader", &loader_setup(loader)?)?;
             (report.clone(), tell_loader(&report), loader.json)
+        }
+        What::Train(train) => {
+            let mut setup = network(&train.network)?;
+            setup["folder"] = train.folder.to_str().context("the folder's name is not UTF-8")?.into();
+            setup["seconds"] = at_least("seconds", train.seconds, 1)?.into();
+            let report = programs::ask("--bench-train", &setup)?;
+            (report.clone(), tell_train(&report), train.json)
         }
     };
     match json {
@@ -152,15 +190,28 @@ fn loader_setup(args: &LoaderArgs) -> Result<Value> {
             bail!("--{name} is {value}; give at least 1");
         }
     }
-    Ok(json!({"folder": args.folder, "views": views, "batch": args.batch, "threads": threads, "seconds": args.seconds}))
+    let decode = match args.decode {
+        DecodeArg::Full => Decode::Full,
+        DecodeArg::Scaled => Decode::Scaled,
+    };
+    Ok(
+        json!({"folder": args.folder, "views": views, "decode": decode, "batch": args.batch, "threads": threads, "seconds": args.seconds}),
+    )
 }
 
 fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
-/// What is to be measured, as the worker reads it.
-fn setup(args: &StepArgs) -> Result<Value> {
+fn at_least(name: &str, value: u32, least: u32) -> Result<u32> {
+    if value < least {
+        bail!("--{name} is {value}; give at least {least}");
+    }
+    Ok(value)
+}
+
+/// What is to be trained, as the worker reads it.
+fn network(args: &NetworkArgs) -> Result<Value> {
     let small = if args.size <= 64 { StemArg::Cifar } else { StemArg::Imagenet };
     let arch = match args.arch {
         ArchArg::Resnet18 => Arch::ResNet18,
@@ -179,34 +230,12 @@ fn setup(args: &StepArgs) -> Result<Value> {
     if let Err(complaint) = model.check() {
         bail!("--{} {}", complaint.field.trim_start_matches("model."), complaint.message);
     }
-    for (name, value, least) in
-        [("size", args.size, 8), ("batch", args.batch, 2), ("bank", args.bank, 2), ("steps", args.steps, 1)]
-    {
-        if value < least {
-            bail!("--{name} is {value}; give at least {least}");
-        }
+    for (name, value, least) in [("size", args.size, 8), ("batch", args.batch, 2), ("bank", args.bank, 2)] {
+        at_least(name, value, least)?;
     }
     let threads = args.threads.unwrap_or_else(cores);
     Ok(json!({"model": model, "size": args.size, "batch": args.batch, "bank": args.bank, "precision": precision,
-        "device": args.device, "threads": threads, "steps": args.steps}))
-}
-
-/// Has the worker measure `setup`: it alone loads what is measured.
-fn measure(what: &str, setup: &Value) -> Result<Value> {
-    let worker = programs::worker()?;
-    let mut command = Command::new(&worker);
-    command.arg(what).env_clear().envs(programs::environment(setup["threads"].as_u64().unwrap_or(1)));
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", worker.display()))?;
-    serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("nothing could be measured ({}); the lines above say why", output.status);
-    }
-    serde_json::from_slice(&output.stdout).context("the worker's report is not JSON")
+        "device": args.device, "threads": threads}))
 }
 
 /// The report for people. Parts overlap in nothing but `load`, which runs beside the step.
@@ -223,10 +252,25 @@ fn tell(report: &Value) -> String {
     text
 }
 
+/// The report of a training for people.
+fn tell_train(report: &Value) -> String {
+    let number = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "{:.1} images/s over {} steps; {:.0} % of the time waiting for images; loss {:.4}\n",
+        number("images_per_second"),
+        report["steps"],
+        100.0 * number("waiting"),
+        number("loss")
+    )
+}
+
 /// The report of the loader for people.
 fn tell_loader(report: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let mut text = format!("{:.1} images/s with {} threads\n", number(&report["images_per_second"]), report["threads"]);
+    if let Some(difference) = report["difference"].as_f64() {
+        text += &format!("  bytes of views differ by {difference:.2} on average from those of full decoding\n");
+    }
     for (name, time) in report["microseconds"].as_object().into_iter().flatten() {
         text += &format!("  {name:24} {:9.1} µs an image\n", number(time));
     }

@@ -9,6 +9,7 @@ mod cite;
 mod code;
 mod completions;
 mod croissant;
+mod data;
 mod diff;
 mod divergences;
 mod doctor;
@@ -116,6 +117,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Time the training step
     Bench(bench::BenchArgs),
+    /// Public data sets: list them, fetch one
+    Data(data::DataArgs),
     /// Is the code behind each stage kind the one that code.lock acknowledges?
     Code(code::CodeArgs),
     /// What two results differ in: what was asked for, and the bytes
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Get(args) => get::main(&args, &cli.store),
         Command::Watch(args) => watch::main(&args, &cli.store),
         Command::Bench(args) => bench::main(&args),
+        Command::Data(args) => data::main(&args, &cli.store),
         Command::Code(args) => code::main(&args),
         Command::Diff(args) => diff::main(&args, &cli.store),
         Command::Audit(args) => audit::main(&args, &cli.store),

@@ -14,7 +14,8 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail, ensure};
-use std::{fs, path::PathBuf};
+use serde_json::Value;
+use std::{fs, path::PathBuf, process::Stdio};
 
 /// The programs on this machine.
 #[derive(Debug, Clone)]
@@ -99,6 +100,22 @@ pub fn worker() -> Result<PathBuf> {
         bail!("{} does not exist; {build}", worker.display());
     }
     Ok(worker)
+}
+
+/// Has the worker do what the flag `what` says, as `setup` describes it, and gives its answer. `setup.threads` is heeded.
+pub fn ask(what: &str, setup: &Value) -> Result<Value> {
+    let worker = worker()?;
+    let mut command = std::process::Command::new(&worker);
+    command.arg(what).env_clear().envs(environment(setup["threads"].as_u64().unwrap_or(1)));
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", worker.display()))?;
+    serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "the worker did not answer ({}); the lines above say why", output.status);
+    serde_json::from_slice(&output.stdout).context("the worker's answer is not JSON")
 }
 
 /// The environment of a program that computes with so many threads.

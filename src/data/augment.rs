@@ -11,6 +11,7 @@ use crate::{
     spec::kind::{Filter, Jitter, View},
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Aspect ratios of crops, width to height: log-uniform between these.
 const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
@@ -61,6 +62,25 @@ impl Drawn {
         let sigma = rng.chance(view.blur_p).then(|| rng.range(SIGMA.0, SIGMA.1));
         let (solarize, flip) = (rng.chance(view.solarize_p), rng.chance(view.flip_p));
         Drawn { size: view.size as usize, crop, jitter, grey, sigma, solarize, flip }
+    }
+
+    /// The most (8, 4, 2 or 1) that the image can be shrunk by with at least as many pixels in the crop as in the view.
+    pub fn scale(&self) -> u32 {
+        let room = self.crop.width.min(self.crop.height) / self.size.max(1);
+        [8, 4, 2].into_iter().find(|scale| *scale <= room).unwrap_or(1) as u32
+    }
+
+    /// The same view of `image`, which is the original at 1/`scale`. Where the crop's edges fall between pixels, they move to the
+    /// nearest one.
+    pub fn scaled(&self, scale: u32, image: &Raster) -> Cow<'_, Drawn> {
+        if scale == 1 {
+            return Cow::Borrowed(self);
+        }
+        let near = |at: usize, end: usize| ((at as f64 / f64::from(scale)).round() as usize).min(end);
+        let Region { left, top, width, height } = self.crop;
+        let (right, bottom) = (near(left + width, image.width), near(top + height, image.height));
+        let (left, top) = (near(left, right - 1), near(top, bottom - 1));
+        Cow::Owned(Drawn { crop: Region { left, top, width: right - left, height: bottom - top }, ..self.clone() })
     }
 }
 

@@ -4,14 +4,14 @@ use super::{
     augment::{Augmenter, Drawn},
     batch::Source as _,
     dataset::Dataset,
-    decode::Decoder,
-    index,
+    format, index,
     loader::{Loader, Reading, Transform},
     raster::Raster,
+    reader::Reader,
 };
 use crate::{
     rng::Rng,
-    spec::kind::{View, Views},
+    spec::kind::{Decode, Format, View, Views},
 };
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct Setup {
     pub folder: PathBuf,
     /// What is made of each image.
     pub views: Views,
+    /// How JPEG files become pixels.
+    pub decode: Decode,
     /// Images a batch.
     pub batch: usize,
     /// Loader threads.
@@ -49,29 +51,40 @@ pub struct Report {
     pub images: u64,
     /// Loader threads.
     pub threads: usize,
+    /// Where JPEG files are decoded at a part of their size: how far that moves the bytes of views, on average over images.
+    pub difference: Option<f64>,
     /// Microseconds that one thread spends on an image, all its views together, by operation.
     pub microseconds: BTreeMap<&'static str, f64>,
 }
 
 /// Indexes the folder and measures the loader on it.
 pub fn measure(setup: &Setup) -> Result<Report> {
-    let (set, unreadable) = index::build(&setup.folder, |_, _| ())?;
+    let listing = format::list(Format::ImageFolder, None, &setup.folder)?;
+    let (set, unreadable) = index::build(&setup.folder, listing, |_, _| ());
     index::refuse(&unreadable)?;
-    loader(&set, &setup.views.list(), setup.batch, setup.threads, Duration::from_secs_f64(setup.seconds))
+    loader(&set, &setup.views.list(), setup.decode, setup.batch, setup.threads, Duration::from_secs_f64(setup.seconds))
 }
 
 /// Reads `set` as training would, epoch after epoch, for at least `span`; the first epoch, or the first quarter of the
 /// span, warms up and does not count. Then takes single images apart. The files are read from wherever the operating
 /// system has them, which is memory after the warming up if they fit.
-pub fn loader(set: &Dataset, views: &[View], batch: usize, threads: usize, span: Duration) -> Result<Report> {
+pub fn loader(
+    set: &Dataset,
+    views: &[View],
+    decode: Decode,
+    batch: usize,
+    threads: usize,
+    span: Duration,
+) -> Result<Report> {
     let transform = Transform::Views(views.to_vec());
     let reading = Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads };
-    let loader = Loader::new(set, reading)?;
+    let difference = difference(set, &reading, decode)?;
+    let loader = Loader::new(set, reading)?.decoding(decode);
     let mut epoch = 0;
     read(&loader, span / 4, &mut epoch)?;
     let (images, time) = read(&loader, span, &mut epoch)?;
     let images_per_second = images as f64 / time.as_secs_f64();
-    Ok(Report { images_per_second, images, threads, microseconds: operations(set, views)? })
+    Ok(Report { images_per_second, images, threads, difference, microseconds: operations(set, views)? })
 }
 
 /// Reads from the start of `epoch` on until `span` is over; gives the images and the time between two batches.
@@ -92,17 +105,40 @@ fn read(loader: &Loader, span: Duration, epoch: &mut u64) -> Result<(u64, Durati
     Ok((images, end - start))
 }
 
+/// The mean difference of views' bytes from those of full decoding, over some images.
+fn difference(set: &Dataset, reading: &Reading, decode: Decode) -> Result<Option<f64>> {
+    if decode == Decode::Full {
+        return Ok(None);
+    }
+    let open = |decode| Ok::<_, anyhow::Error>(Loader::new(set, reading.clone())?.decoding(decode));
+    let (full, other) = (open(Decode::Full)?, open(decode)?);
+    let (mut sum, mut bytes, mut images) = (0u64, 0u64, 0);
+    for pair in full.epoch(0, 0)?.zip(other.epoch(0, 0)?) {
+        let (a, b) = (pair.0?, pair.1?);
+        for (a, b) in a.views.iter().zip(&b.views) {
+            sum += a.data.iter().zip(&b.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            bytes += a.data.len() as u64;
+        }
+        images += a.labels.len();
+        if images >= TIMED {
+            break;
+        }
+    }
+    Ok(Some(sum as f64 / bytes as f64))
+}
+
 fn operations(set: &Dataset, views: &[View]) -> Result<BTreeMap<&'static str, f64>> {
-    let (mut decoder, mut augmenter, mut raster) = (Decoder::default(), Augmenter::default(), Raster::default());
+    let (mut reader, mut augmenter, mut raster) = (Reader::default(), Augmenter::default(), Raster::default());
     let mut out = vec![0; views.iter().map(|view| (view.size as usize).pow(2) * 3).max().unwrap_or(0)];
     let step = set.images.len().div_ceil(TIMED);
     let mut clock = Clock::default();
     let mut count = 0;
     for sample in (0..set.images.len()).step_by(step) {
         clock.last = Some(Instant::now());
-        let file = std::fs::read(set.root.join(&set.images[sample].path))?;
+        let image = &set.images[sample];
+        reader.read(&set.root, &image.path, image.within.as_ref())?;
         clock.lap("read");
-        decoder.decode(&file, &mut raster)?;
+        reader.decode(image.within.as_ref(), &mut raster)?;
         clock.lap("decode");
         for (v, view) in views.iter().enumerate() {
             let mut rng = Rng::new(0, "view", 0, (sample * views.len() + v) as u64);
@@ -147,8 +183,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let set = crate::data::loader::tests::set(folder.path(), 12);
         let views = Views::SingleCrop { size: 16 }.list();
-        let report = loader(&set, &views, 4, 2, Duration::from_millis(20)).unwrap();
+        let report = loader(&set, &views, Decode::Full, 4, 2, Duration::from_millis(20)).unwrap();
         assert!(report.images >= 4 && report.images_per_second > 0.0, "{report:?}");
         assert!(report.microseconds.len() == 7 && report.microseconds.values().all(|t| *t > 0.0), "{report:?}");
+        assert_eq!(report.difference, None);
+        let scaled = loader(&set, &views, Decode::Scaled, 4, 2, Duration::from_millis(20)).unwrap();
+        assert!(scaled.difference.is_some_and(|d| (0.0..20.0).contains(&d)), "{scaled:?}");
     }
 }

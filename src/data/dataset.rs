@@ -34,10 +34,27 @@ pub struct Image {
     pub shows: Option<Vec<u32>>,
     /// Width and height, pixels.
     pub size: (u32, u32),
-    /// Length of the file.
+    /// Length of the file, or of the image's part of one.
     pub bytes: u64,
-    /// BLAKE3 of the file, hexadecimal.
+    /// BLAKE3 of these bytes, hexadecimal.
     pub blake3: String,
+    /// Where the image lies, if not in a file of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
+}
+
+/// The part of a larger file that is an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Within {
+    /// The file, relative to the folder.
+    pub file: String,
+    /// Where the image starts there.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// Of pixels that are not encoded: width and height. Three planes of bytes follow one another, red, green and blue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planes: Option<(u32, u32)>,
 }
 
 /// A file that cannot be decoded, and was left out.
@@ -118,7 +135,7 @@ impl Dataset {
         rows.map(|rows| rows.concat())
     }
 
-    /// The file of a sample.
+    /// The file of a sample; of one that is a part of a larger file, its name in the set.
     pub fn file(&self, sample: u32) -> PathBuf {
         self.root.join(&self.images[sample as usize].path)
     }
@@ -142,6 +159,7 @@ mod tests {
             size: (3, 2),
             bytes: 9,
             blake3: "00".into(),
+            within: None,
         };
         Dataset {
             root: "/r".into(),

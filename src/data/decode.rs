@@ -1,4 +1,4 @@
-//! Any image file → RGB, as Pillow's `Image.open(file).convert("RGB")` has it.
+//! Any image file → RGB, as Pillow's `Image.open(file).convert("RGB")` has it: of an animation, the first picture.
 
 use super::{
     jpeg::{self, PIXELS_MAX},
@@ -25,13 +25,16 @@ impl Decoder {
             return self.jpeg.decode(file, 1, raster).context("cannot decode as JPEG");
         }
         match image::guess_format(file) {
-            Ok(format @ (ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP | ImageFormat::Pnm)) => {
+            Ok(
+                format
+                @ (ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Gif | ImageFormat::WebP | ImageFormat::Pnm),
+            ) => {
                 *raster = decode_other(file, format).with_context(|| format!("cannot decode as {format:?}"))?;
                 Ok(())
             }
             Ok(format) => bail!("{format:?} is not read here; convert it to PNG"),
             Err(_) if file.is_empty() => bail!("the file is empty"),
-            Err(_) => bail!("neither JPEG, PNG, BMP, WebP nor PNM"),
+            Err(_) => bail!("neither JPEG, PNG, BMP, GIF, WebP nor PNM"),
         }
     }
 

@@ -1,71 +1,50 @@
-//! Making an index: every image of a folder in the ImageFolder layout is read, decoded and digested, in parallel.
+//! Making an index: every image of a listing is read, decoded and digested, in parallel.
 
 use super::{
     dataset::{Dataset, Image, Unreadable},
-    decode::Decoder,
+    format::{Label, Listed, Listing},
     raster::Raster,
+    reader::Reader,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use rayon::prelude::*;
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Endings of files that count as images, as torchvision's ImageFolder has them.
-const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
-/// Folders nested deeper than this are taken for a loop of symbolic links.
-const DEEPEST: usize = 32;
 /// How many unreadable files an error lists.
-const LISTED: usize = 20;
+const SHOWN: usize = 20;
 
-/// Indexes a folder. Every image is decoded whole: a header alone does not show a truncated file. Unreadable files are
-/// returned beside the index; `progress` is called with images done and in all.
-pub fn build(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset, Vec<Unreadable>)> {
-    let classes = classes(root)?;
-    let mut files: Vec<(u32, String)> = vec![];
-    for (label, class) in classes.iter().enumerate() {
-        let before = files.len();
-        collect(&root.join(class), class, label as u32, DEEPEST, &mut files)?;
-        ensure!(
-            files.len() > before,
-            "class folder {} holds no image ({})",
-            root.join(class).display(),
-            ENDINGS.join(", ")
-        );
-    }
-    Ok(read_all(root, classes, files, progress))
-}
-
-/// Reads files, each a label and a path, in the order of the paths.
-fn read_all(
-    root: &Path,
-    classes: Vec<String>,
-    mut files: Vec<(u32, String)>,
-    progress: impl Fn(u64, u64) + Sync,
-) -> (Dataset, Vec<Unreadable>) {
-    files.sort_by(|a, b| a.1.cmp(&b.1));
-    let (done, total) = (AtomicU64::new(0), files.len() as u64);
-    let read = |decoder: &mut (Decoder, Raster), (label, path): (u32, String)| {
-        let image = read(root, &path, label, decoder);
+/// Examines what a format lists below `root`. Every image is decoded whole: a header alone does not show a truncated file.
+/// Unreadable files are returned beside the index; `progress` is called with images done and in all.
+pub fn build(root: &Path, listing: Listing, progress: impl Fn(u64, u64) + Sync) -> (Dataset, Vec<Unreadable>) {
+    let (done, total) = (AtomicU64::new(0), listing.images.len() as u64);
+    let read = |(reader, raster): &mut (Reader, Raster), listed: Listed| {
+        let path = listed.path.clone();
+        let image = examine(root, listed, reader, raster);
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         image.map_err(|error| Unreadable { path, unreadable: format!("{error:#}") })
     };
     let (images, unreadable) =
-        files.into_par_iter().map_init(Default::default, read).partition_map(|image| match image {
+        listing.images.into_par_iter().map_init(Default::default, read).partition_map(|image| match image {
             Ok(image) => rayon::iter::Either::Left(image),
             Err(unreadable) => rayon::iter::Either::Right(unreadable),
         });
-    (Dataset { root: root.into(), classes, images }, unreadable)
+    (Dataset { root: root.into(), classes: listing.classes, images }, unreadable)
 }
 
-/// The images anywhere below a folder, whatever its layout, sorted by path; all are of one class, called `image`.
-pub fn flat(root: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<(Dataset, Vec<Unreadable>)> {
-    let mut files = vec![];
-    collect(root, "", 0, DEEPEST, &mut files)?;
-    ensure!(!files.is_empty(), "{} holds no image ({})", root.display(), ENDINGS.join(", "));
-    Ok(read_all(root, vec!["image".into()], files, progress))
+fn examine(root: &Path, listed: Listed, reader: &mut Reader, raster: &mut Raster) -> Result<Image> {
+    let Listed { path, label, within } = listed;
+    let read = reader.read(root, &path, within.as_ref())?;
+    let (bytes, blake3) = (read.len() as u64, blake3::hash(read).to_hex().to_string());
+    reader.decode(within.as_ref(), raster)?;
+    let size = (raster.width as u32, raster.height as u32);
+    let (label, shows) = match label {
+        Label::One(class) => (class, None),
+        Label::Several(classes) => (0, Some(classes)),
+    };
+    Ok(Image { path, label, shows, size, bytes, blake3, within })
 }
 
 /// The error that names all unreadable files, up to a bound.
@@ -73,8 +52,8 @@ pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     if unreadable.is_empty() {
         return Ok(());
     }
-    let listed: String = unreadable.iter().take(LISTED).map(|u| format!("\n  {}: {}", u.path, u.unreadable)).collect();
-    let more = unreadable.len().saturating_sub(LISTED);
+    let listed: String = unreadable.iter().take(SHOWN).map(|u| format!("\n  {}: {}", u.path, u.unreadable)).collect();
+    let more = unreadable.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("\n  … and {more} more") } else { String::new() };
     bail!(
         "{} image(s) cannot be read; mend or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}",
@@ -82,65 +61,19 @@ pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     )
 }
 
-/// Class folders, in the byte order of their names.
-fn classes(root: &Path) -> Result<Vec<String>> {
-    let mut classes = vec![];
-    for (name, path) in entries(root)? {
-        if path.is_dir() {
-            classes.push(name);
-        }
-    }
-    ensure!(!classes.is_empty(), "{} holds no class folders; the layout is <class>/<image>", root.display());
-    Ok(classes)
-}
-
-fn collect(folder: &Path, prefix: &str, label: u32, depth: usize, files: &mut Vec<(u32, String)>) -> Result<()> {
-    ensure!(depth > 0, "{} lies {DEEPEST} folders deep; is it a loop of symbolic links?", folder.display());
-    for (name, path) in entries(folder)? {
-        let relative = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-        if path.is_dir() {
-            collect(&path, &relative, label, depth - 1, files)?;
-        } else if name
-            .rsplit_once('.')
-            .is_some_and(|(_, ending)| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
-        {
-            files.push((label, relative));
-        }
-    }
-    Ok(())
-}
-
-/// The names in a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let mut found = vec![];
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let Ok(name) = entry.file_name().into_string() else {
-            bail!("{} has a name that is not UTF-8; rename it", entry.path().display())
-        };
-        found.push((name, entry.path()));
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn read(root: &Path, path: &str, label: u32, (decoder, raster): &mut (Decoder, Raster)) -> Result<Image> {
-    let bytes = fs::read(root.join(path)).context("cannot be opened")?;
-    decoder.decode(&bytes, raster)?;
-    let size = (raster.width as u32, raster.height as u32);
-    Ok(Image {
-        path: path.into(),
-        label,
-        shows: None,
-        size,
-        bytes: bytes.len() as u64,
-        blake3: blake3::hash(&bytes).to_hex().to_string(),
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::{
+        data::format,
+        spec::kind::{Format, Split},
+    };
+    use std::fs;
+
+    /// The index of an image folder.
+    pub fn folder(root: &Path) -> (Dataset, Vec<Unreadable>) {
+        build(root, format::list(Format::ImageFolder, None, root).unwrap(), |_, _| ())
+    }
 
     fn jpeg(path: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -151,19 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn images_are_listed_by_path_and_labelled_by_folder() {
+    fn images_are_examined_in_the_order_of_their_paths() {
         let root = tempfile::tempdir().unwrap();
-        ["b/2.JPG", "b/1.jpeg", "B/x.jpg", "a-b/deep/3.jpg"].iter().for_each(|p| jpeg(&root.path().join(p)));
-        fs::write(root.path().join("b/notes.txt"), "no image").unwrap();
-        let (set, unreadable) = build(root.path(), |_, _| ()).unwrap();
+        ["b/2.JPG", "b/1.jpeg", "a/3.jpg"].iter().for_each(|p| jpeg(&root.path().join(p)));
+        let (set, unreadable) = folder(root.path());
         assert!(unreadable.is_empty());
-        assert_eq!(set.classes, ["B", "a-b", "b"]);
-        let listed: Vec<(&str, u32, (u32, u32))> =
+        let found: Vec<(&str, u32, (u32, u32))> =
             set.images.iter().map(|i| (i.path.as_str(), i.label, i.size)).collect();
-        assert_eq!(
-            listed,
-            [("B/x.jpg", 0, (5, 4)), ("a-b/deep/3.jpg", 1, (5, 4)), ("b/1.jpeg", 2, (5, 4)), ("b/2.JPG", 2, (5, 4))]
-        );
+        assert_eq!(found, [("a/3.jpg", 0, (5, 4)), ("b/1.jpeg", 1, (5, 4)), ("b/2.JPG", 1, (5, 4))]);
+        let file = fs::read(root.path().join("a/3.jpg")).unwrap();
+        assert_eq!(set.images[0].blake3, blake3::hash(&file).to_hex().to_string());
     }
 
     #[test]
@@ -173,40 +103,22 @@ mod tests {
         let whole = fs::read(root.path().join("a/2.jpg")).unwrap();
         fs::write(root.path().join("a/2.jpg"), &whole[..whole.len() - 20]).unwrap();
         fs::write(root.path().join("a/3.jpg"), "text").unwrap();
-        let (set, unreadable) = build(root.path(), |_, _| ()).unwrap();
+        let (set, unreadable) = folder(root.path());
         assert_eq!(set.images.len(), 1);
         let error = format!("{:#}", refuse(&unreadable).unwrap_err());
         assert!(error.contains("2 image(s)") && error.contains("a/2.jpg") && error.contains("a/3.jpg"), "{error}");
     }
 
-    #[cfg(unix)]
     #[test]
-    fn links_are_followed_and_loops_told() {
-        let (root, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        jpeg(&aside.path().join("1.jpg"));
-        std::os::unix::fs::symlink(aside.path(), root.path().join("a")).unwrap();
-        assert_eq!(build(root.path(), |_, _| ()).unwrap().0.images[0].path, "a/1.jpg");
-        ["x", "y"].iter().for_each(|name| std::os::unix::fs::symlink(".", aside.path().join(name)).unwrap());
-        assert!(format!("{:#}", build(root.path(), |_, _| ()).unwrap_err()).contains("loop of symbolic links"));
-    }
-
-    #[test]
-    fn a_folder_of_any_layout_is_listed() {
+    fn images_within_a_file_are_examined_there() {
         let root = tempfile::tempdir().unwrap();
-        ["z.jpg", "b/deep/1.jpeg", "a/x.jpg"].iter().for_each(|p| jpeg(&root.path().join(p)));
-        let (set, _) = flat(root.path(), |_, _| ()).unwrap();
-        let listed: Vec<&str> = set.images.iter().map(|image| image.path.as_str()).collect();
-        assert_eq!(listed, ["a/x.jpg", "b/deep/1.jpeg", "z.jpg"]);
-        assert_eq!(set.classes, ["image"]);
-        let empty = tempfile::tempdir().unwrap();
-        assert!(format!("{:#}", flat(empty.path(), |_, _| ()).unwrap_err()).contains("holds no image"));
-    }
-
-    #[test]
-    fn an_empty_folder_is_told() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(format!("{:#}", build(root.path(), |_, _| ()).unwrap_err()).contains("no class folders"));
-        fs::create_dir(root.path().join("a")).unwrap();
-        assert!(format!("{:#}", build(root.path(), |_, _| ()).unwrap_err()).contains("holds no image"));
+        let record: Vec<u8> = std::iter::once(1).chain((0..3072).map(|i| (i / 12) as u8)).collect();
+        fs::write(root.path().join("test_batch.bin"), &record).unwrap();
+        fs::write(root.path().join("batches.meta.txt"), "airplane\nautomobile\n").unwrap();
+        let listing = format::list(Format::Cifar10, Some(Split::Test), root.path()).unwrap();
+        let (set, unreadable) = build(root.path(), listing, |_, _| ());
+        assert!(unreadable.is_empty());
+        assert_eq!((set.images[0].label, set.images[0].size, set.images[0].bytes), (1, (32, 32), 3072));
+        assert_eq!(set.images[0].blake3, blake3::hash(&record[1..]).to_hex().to_string());
     }
 }

@@ -63,7 +63,9 @@ impl Decoder {
         };
         ensure!(code == 0, "{}", self.message());
         let (width, height) = (width as usize, height as usize);
-        ensure!(width * height <= PIXELS_MAX, "{width} x {height} pixels are more than {PIXELS_MAX}");
+        // A progressive file's coefficients take memory for the whole image at any scale.
+        let whole = width * height * (scale * scale) as usize;
+        ensure!(whole <= PIXELS_MAX, "{whole} pixels are more than {PIXELS_MAX}");
         raster.resize(width, height);
         // SAFETY: room for width * height pixels of four bytes; `data` is still the slice that was opened.
         let code = unsafe { caco_jpeg_read(self.0.as_ptr(), raster.pixels.as_mut_ptr().cast()) };

@@ -7,17 +7,16 @@ use super::{
     augment::{Augmenter, Drawn},
     batch::{Batch, Batches, Pixels, Source},
     dataset::Dataset,
-    decode::Decoder,
     raster::Raster,
+    reader::Reader,
 };
 use crate::{
     rng::Rng,
-    spec::kind::{Filter, View},
+    spec::kind::{Decode, Filter, View},
 };
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use std::{
     collections::VecDeque,
-    fs,
     sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
 };
@@ -71,19 +70,25 @@ pub struct Reading {
 pub struct Loader {
     set: Arc<Dataset>,
     reading: Reading,
+    decode: Decode,
 }
 
 impl Loader {
     /// A loader; fails where an epoch would hold no batch.
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
-        let loader = Loader { set: Arc::new(set.clone()), reading };
+        let loader = Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full };
         let (images, batch) = (set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
             "{images} images do not fill one batch of {batch}; lower `batch` or give more images"
         );
         Ok(loader)
+    }
+
+    /// The same loader, with JPEG files decoded in this way. It matters to views alone.
+    pub fn decoding(self, decode: Decode) -> Loader {
+        Loader { decode, ..self }
     }
 
     /// The samples of an epoch, in order.
@@ -111,7 +116,7 @@ impl Source for Loader {
             .skip(first as usize)
             .map(<[u32]>::to_vec)
             .collect();
-        Ok(Box::new(Epoch::start(self.set.clone(), &self.reading, epoch, chunks)))
+        Ok(Box::new(Epoch::start(self, epoch, chunks)))
     }
 }
 
@@ -125,6 +130,7 @@ struct Epoch {
 struct Shared {
     set: Arc<Dataset>,
     transform: Transform,
+    decode: Decode,
     seed: u64,
     epoch: u64,
     chunks: Vec<Vec<u32>>,
@@ -160,11 +166,12 @@ struct Slot(*mut u8, usize);
 unsafe impl Send for Slot {}
 
 impl Epoch {
-    fn start(set: Arc<Dataset>, reading: &Reading, epoch: u64, chunks: Vec<Vec<u32>>) -> Epoch {
-        let left = chunks.len();
+    fn start(loader: &Loader, epoch: u64, chunks: Vec<Vec<u32>>) -> Epoch {
+        let (left, reading) = (chunks.len(), &loader.reading);
         let shared = Arc::new(Shared {
-            set,
+            set: loader.set.clone(),
             transform: reading.transform.clone(),
+            decode: loader.decode,
             seed: reading.seed,
             epoch,
             chunks,
@@ -223,13 +230,11 @@ impl Drop for Epoch {
 
 impl Shared {
     fn work(&self) {
-        let mut decoder = Decoder::default();
-        let mut augmenter = Augmenter::default();
-        let (mut raster, mut file) = (Raster::default(), vec![]);
+        let (mut reader, mut augmenter, mut raster) = (Reader::default(), Augmenter::default(), Raster::default());
         while let Some((batch, place, slots)) = self.take_work() {
             let sample = self.chunks[batch][place];
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                self.make(sample, slots, &mut decoder, &mut augmenter, &mut raster, &mut file)
+                self.make(sample, slots, &mut reader, &mut augmenter, &mut raster)
             }));
             self.hand_in(batch, made.unwrap_or_else(|_| Err(anyhow!("a loader thread panicked on sample {sample}"))));
         }
@@ -280,45 +285,45 @@ impl Shared {
         &self,
         sample: u32,
         slots: Vec<Slot>,
-        decoder: &mut Decoder,
+        reader: &mut Reader,
         augmenter: &mut Augmenter,
         raster: &mut Raster,
-        file: &mut Vec<u8>,
     ) -> Result<()> {
-        let path = self.set.file(sample);
-        let naming = || format!("cannot read image {}", path.display());
-        read_into(&path, file).with_context(naming)?;
-        let (now, then) = (file.len() as u64, self.set.images[sample as usize].bytes);
-        ensure!(now == then, "image {} has {now} bytes, its index says {then}; index the folder again", path.display());
-        decoder.decode(file, raster).with_context(naming)?;
-        for (view, Slot(start, length)) in slots.into_iter().enumerate() {
-            // SAFETY: see `take_work`.
-            let out = unsafe { std::slice::from_raw_parts_mut(start, length) };
+        let image = &self.set.images[sample as usize];
+        let drawn = self.draw(sample, image.size);
+        let scale = match self.decode {
+            Decode::Full => 1,
+            Decode::Scaled => drawn.iter().map(Drawn::scale).min().unwrap_or(1),
+        };
+        let scale = reader.image(&self.set, sample, scale, raster)?;
+        // SAFETY: see `take_work`.
+        let outs =
+            slots.into_iter().map(|Slot(start, length)| unsafe { std::slice::from_raw_parts_mut(start, length) });
+        for (view, out) in outs.enumerate() {
             match &self.transform {
-                Transform::Views(views) => {
-                    let number = u64::from(sample) * views.len() as u64 + view as u64;
-                    let mut rng = Rng::new(self.seed, "view", self.epoch, number);
-                    let drawn = Drawn::new(&views[view], raster.width, raster.height, &mut rng);
-                    augmenter.apply(&drawn, raster, out);
-                }
+                Transform::Views(_) => augmenter.apply(&drawn[view].scaled(scale, raster), raster, out),
                 Transform::Centre { resize, crop, filter } => augmenter.centre(raster, *resize, *crop, *filter, out),
             }
         }
         Ok(())
     }
-}
 
-fn read_into(path: &std::path::Path, buffer: &mut Vec<u8>) -> std::io::Result<()> {
-    use std::io::Read;
-    buffer.clear();
-    fs::File::open(path)?.read_to_end(buffer).map(drop)
+    /// What is drawn for each view of a sample.
+    fn draw(&self, sample: u32, (width, height): (u32, u32)) -> Vec<Drawn> {
+        let Transform::Views(views) = &self.transform else { return vec![] };
+        let draw = |(view, number)| {
+            let mut rng = Rng::new(self.seed, "view", self.epoch, u64::from(sample) * views.len() as u64 + number);
+            Drawn::new(view, width as usize, height as usize, &mut rng)
+        };
+        views.iter().zip(0..).map(draw).collect()
+    }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::spec::kind::Views;
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     pub fn set(folder: &Path, images: u32) -> Dataset {
         for i in 0..images {
@@ -330,7 +335,7 @@ pub(super) mod tests {
                 .encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb)
                 .unwrap();
         }
-        crate::data::index::build(folder, |_, _| ()).unwrap().0
+        crate::data::index::tests::folder(folder).0
     }
 
     fn reading(threads: usize) -> Reading {
@@ -358,6 +363,35 @@ pub(super) mod tests {
         assert_eq!(resumed[0].samples, one[3].samples);
         assert_eq!(resumed[0].views, one[3].views);
         assert_ne!(epoch(&set, reading(1), 6, 0)[0].samples, one[0].samples);
+    }
+
+    #[test]
+    fn scaled_decoding_changes_pixels_a_little_and_draws_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..8u32 {
+            let path = folder.path().join(format!("a/{i}.jpg"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            // Smooth pictures: noise has no smaller version.
+            let wave = |p: u32, k: u32| (128.0 + 90.0 * (f64::from(p * (i + k)) / 240.0).sin()) as u8;
+            let pixel = |p: u32| [wave(p % 320, 1), wave(p / 320, 2), wave(p % 320, 3)];
+            let pixels: Vec<u8> = (0..240 * 320).flat_map(pixel).collect();
+            jpeg_encoder::Encoder::new_file(path, 95)
+                .unwrap()
+                .encode(&pixels, 320, 240, jpeg_encoder::ColorType::Rgb)
+                .unwrap();
+        }
+        let set = crate::data::index::tests::folder(folder.path()).0;
+        let crop = serde_json::json!({"Custom": [{"size": 24, "scale": [0.2, 1.0], "flip_p": 0.5}]});
+        let crop: Views = serde_json::from_value(crop).unwrap();
+        let reading = |threads| Reading { transform: Transform::Views(crop.list()), ..reading(threads) };
+        let first = |loader: Loader| loader.epoch(1, 0).unwrap().next().unwrap().unwrap();
+        let full = first(Loader::new(&set, reading(1)).unwrap());
+        let scaled = |threads| first(Loader::new(&set, reading(threads)).unwrap().decoding(Decode::Scaled));
+        let (one, many) = (scaled(1), scaled(3));
+        assert_eq!(one.views, many.views);
+        let (a, b) = (&full.views[0].data, &one.views[0].data);
+        let mean = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
+        assert!(mean > 0.0 && mean < 2.5, "{mean}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Images: formats, decoding, augmentation, loading, synthesis. In the order an image goes: [`index`] lists the files,
-//! [`dataset`] reads the list, [`decode`] turns a file into a [`raster`], [`augment`] into views, [`loader`] collects
-//! them in batches.
+//! Images: formats, decoding, augmentation, loading, synthesis. In the order an image goes: [`format`] lists the files of a
+//! data set, [`index`] examines them, [`dataset`] reads what it found, [`reader`] reads a file and [`decode`] turns it into a
+//! [`raster`], [`augment`] into views, [`loader`] collects them in batches.
 
 pub mod augment;
 pub mod batch;
@@ -9,11 +9,17 @@ mod blur;
 mod colour;
 pub mod dataset;
 pub mod decode;
+pub mod format;
 pub mod index;
 pub mod jpeg;
 pub mod loader;
+pub mod mat;
+pub mod pack;
 pub mod raster;
+pub mod reader;
 pub mod resample;
+pub mod sheet;
+pub mod survey;
 pub mod synth;
 mod vectorise;
 

@@ -4,6 +4,7 @@ mod frame;
 mod live;
 mod meter;
 pub mod screen;
+pub mod transfer;
 
 use crate::engine::{
     estimate::Costs,

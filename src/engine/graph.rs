@@ -129,6 +129,11 @@ impl Graph {
         find_output(&self.pipeline, &self.by_name, reference)
     }
 
+    /// The folder of images that the index of a stage lists.
+    pub fn images(&self, id: Id) -> Result<From, Diagnostic> {
+        through(&self.pipeline, &self.by_name, &self.stage(id).name, ROOT)
+    }
+
     /// The stages that these names or patterns (`linear/*`) mean, in order.
     pub fn select(&self, patterns: &[String]) -> Result<Vec<Id>, Diagnostic> {
         let mut chosen = HashSet::new();
@@ -264,7 +269,12 @@ fn from_path(path: &str) -> From {
     }
 }
 
-/// What stage `reference` reads in `slot`.
+/// The slot of the folder that an index lists.
+const ROOT: &str = "root";
+/// The output of stages that make what their index lists.
+const IMAGES: &str = "images";
+
+/// What stage `reference` reads in `slot`, or makes itself.
 fn through(
     pipeline: &Pipeline,
     by_name: &HashMap<String, Id>,
@@ -273,9 +283,13 @@ fn through(
 ) -> Result<From, Diagnostic> {
     let (id, _) = find_output(pipeline, by_name, reference)?;
     let stage = &pipeline.stages[id as usize];
-    let input = stage.inputs.iter().find(|input| input.slot == slot).ok_or_else(|| {
+    let input = stage.inputs.iter().find(|input| input.slot == slot);
+    if slot == ROOT && input.is_none() && stage.outputs.iter().any(|output| output.name == IMAGES) {
+        return Ok(From::Output(id, IMAGES.into()));
+    }
+    let input = input.ok_or_else(|| {
         Diagnostic::new(format!("'{reference}' is a stage of kind '{}', which has no input '{slot}'", stage.kind))
-            .help("name a stage of kind 'index'")
+            .help("name a stage of kind 'index' or 'pack'")
     })?;
     match &input.source {
         Source::Path(path) => Ok(from_path(path)),

@@ -41,6 +41,14 @@ struct Image {
     size: (u32, u32),
     bytes: u64,
     blake3: String,
+    within: Option<Within>,
+}
+
+/// The file that an image is a part of.
+#[derive(Deserialize)]
+struct Within {
+    file: String,
+    offset: u64,
 }
 
 /// The context of Croissant 1.1, as its validator writes it.
@@ -70,9 +78,15 @@ pub fn of_index(text: &str, about: &About) -> Result<Croissant> {
             .collect::<Vec<_>>()
             .join(" ");
         let (width, height) = image.size;
-        let row = json!({ "path": image.path, "label": names, "width": width, "height": height, "bytes": image.bytes, "blake3": image.blake3 });
+        let mut row = json!({ "path": image.path, "label": names, "width": width, "height": height, "bytes": image.bytes, "blake3": image.blake3 });
+        let mut file = image.path;
+        if let Some(within) = image.within {
+            row["file"] = within.file.clone().into();
+            row["offset"] = within.offset.into();
+            file = within.file;
+        }
         table += &(row.to_string() + "\n");
-        endings.extend(image.path.rsplit('.').next().map(String::from));
+        endings.extend(file.rsplit('.').next().map(String::from));
         count += 1;
     }
     ensure!(count == header.images, "it lists {count} images, its header says {}", header.images);

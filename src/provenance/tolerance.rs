@@ -34,7 +34,9 @@ const FIGURES: &[(&str, f64)] = &[
 /// The tolerance that a stage kind declares. None: no kind of that name.
 pub fn of(kind: &str) -> Option<Tolerance> {
     Some(match kind {
-        "command" | "synthesize" | "index" | "import_weights" | "export_weights" | "compare" => Tolerance::Exact,
+        "command" | "synthesize" | "index" | "pack" | "import_weights" | "export_weights" | "compare" => {
+            Tolerance::Exact
+        }
         "init_encoder" => Tolerance::Tensors(1e-6),
         "features" => Tolerance::Tensors(1e-3),
         "init_bank" | "pretrain" | "knn" | "linear_eval" | "transfer_eval" => Tolerance::Metrics(FIGURES),

@@ -3,7 +3,7 @@
 
 use super::{features::features_of, pool::pool, progress::counted};
 use crate::{
-    data::index,
+    data::{format, index},
     eval::{features::Features, npy},
     job::Task,
     tensors::Tensors,
@@ -18,7 +18,8 @@ pub const NAME: &str = "embed";
 /// `embedding.npy` and `embedding.txt`, one path a line.
 pub fn run(task: &Task) -> Result<()> {
     let root = task.input("images")?;
-    let (set, unreadable) = pool(task.job.threads)?.install(|| index::flat(root, counted(task, "images")))?;
+    let listing = format::flat(root)?;
+    let (set, unreadable) = pool(task.job.threads)?.install(|| index::build(root, listing, counted(task, "images")));
     index::refuse(&unreadable)?;
     let digest = blake3::hash(&serde_json::to_vec(&set.images)?).to_hex().to_string();
     features_of(task, &set, digest)?;

@@ -1,8 +1,8 @@
-//! Kind `index`: the list of a folder's images.
+//! Kind `index`: the list of a data set's images.
 
 use super::{pool::pool, progress::counted};
 use crate::{
-    data::index,
+    data::{format, index},
     job::Task,
     metric::Metric,
     spec::kind::{Index, Unreadable},
@@ -13,7 +13,8 @@ use anyhow::Result;
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Index = task.parameters()?;
     let root = task.input("root")?;
-    let (set, unreadable) = pool(task.job.threads)?.install(|| index::build(root, counted(task, "images")))?;
+    let listing = format::list(parameters.format, parameters.split, root)?;
+    let (set, unreadable) = pool(task.job.threads)?.install(|| index::build(root, listing, counted(task, "images")));
     if parameters.unreadable == Unreadable::Fail {
         index::refuse(&unreadable)?;
     }

@@ -26,7 +26,7 @@ pub fn run(task: &Task) -> Result<()> {
     let set = dataset(task, "index")?;
     let mut views = parameters.views.list();
     views.truncate(2);
-    let source = &training_views(task, &set, views, parameters.batch, parameters.seed)?;
+    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?;
     let start = || {
         let InitBank { ref model, bank_size, seed, .. } = parameters;
         let query = Shape::from(model).draw(seed, Kind::Float, device);

@@ -45,7 +45,8 @@ pub fn run(task: &Task) -> Result<()> {
         seed: parameters.seed,
         threads: task.job.threads,
     };
-    let source = Loader::new(&train, reading(Transform::Views(vec![crop(&parameters)]), true))?;
+    let source =
+        Loader::new(&train, reading(Transform::Views(vec![crop(&parameters)]), true))?.decoding(parameters.decode);
     let backbone = Backbone { encoder: &encoder, precision: parameters.precision, device };
     let training = Training {
         epochs: parameters.epochs.into(),

@@ -15,6 +15,7 @@ mod init_encoder;
 mod knn;
 mod linear_eval;
 mod monitor;
+mod pack;
 mod pool;
 mod pretrain;
 mod progress;
@@ -29,7 +30,7 @@ use crate::{
     job::Task,
     spec::kind::{
         Compare, ExportWeights, Features, ImportWeights, Index, InitBank, InitEncoder, Kind as _, Knn, LinearEval,
-        Pretrain, Synthesize, TransferEval,
+        Pack, Pretrain, Synthesize, TransferEval,
     },
 };
 use anyhow::{Context as _, Result, bail};
@@ -47,6 +48,7 @@ fn dispatch(task: &Task) -> Result<()> {
     match task.job.kind.as_str() {
         Synthesize::NAME => synthesize::run(task),
         Index::NAME => index::run(task),
+        Pack::NAME => pack::run(task),
         InitEncoder::NAME => init_encoder::run(task),
         ImportWeights::NAME => import_weights::run(task),
         InitBank::NAME => init_bank::run(task),

@@ -26,7 +26,8 @@ pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.job.device, task.job.threads)?;
     let set = dataset(task, "index")?;
-    let source = &training_views(task, &set, parameters.views.list(), parameters.batch, parameters.seed)?;
+    let source =
+        &training_views(task, &set, parameters.views.list(), parameters.decode, parameters.batch, parameters.seed)?;
     let monitor = Monitor::open(task, &parameters, &set, device)?;
     let look = &mut |epoch, encoder: &Encoder| match &monitor {
         Some(monitor) => monitor.look(epoch, encoder, &parameters),

@@ -3,7 +3,7 @@
 use crate::{
     data::{Dataset, Loader, Reading, Transform},
     job::Task,
-    spec::kind::View,
+    spec::kind::{Decode, View},
 };
 use anyhow::{Context as _, Result};
 
@@ -21,10 +21,16 @@ pub fn images_digest(task: &Task, slot: &str) -> Result<String> {
 }
 
 /// Shuffled batches of random views, the last incomplete batch dropped: what training reads.
-pub fn training_views(task: &Task, set: &Dataset, views: Vec<View>, batch: u32, seed: u64) -> Result<Loader> {
+pub fn training_views(
+    task: &Task,
+    set: &Dataset,
+    views: Vec<View>,
+    decode: Decode,
+    batch: u32,
+    seed: u64,
+) -> Result<Loader> {
     let transform = Transform::Views(views);
-    Loader::new(
-        set,
-        Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.job.threads },
-    )
+    let reading =
+        Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.job.threads };
+    Ok(Loader::new(set, reading)?.decoding(decode))
 }

@@ -10,12 +10,12 @@ use crate::{
     data::{
         Loader, Reading, Transform,
         batch::{Pixels, Source as _},
-        index, synth,
+        format, index, synth,
     },
     device,
     model::{Bank, Shape, normalise},
     rng::Rng,
-    spec::kind::{Model, Objective, Precision, Views},
+    spec::kind::{Format, Model, Objective, Precision, Views},
 };
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -71,13 +71,13 @@ pub fn step(setup: &Setup) -> Result<Report> {
     let pixels = [noise(setup, 0), noise(setup, 1)];
     let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
     for _ in 0..2 {
-        state.step(&views, &constants(setup), RATES, 0)?;
+        state.step(&views, &constants(setup.precision), RATES, 0)?;
     }
     settle(device);
     let (start, mut best) = (Instant::now(), Duration::MAX);
     for _ in 0..setup.steps {
         let step = cpu_time();
-        state.step(&views, &constants(setup), RATES, 0)?;
+        state.step(&views, &constants(setup.precision), RATES, 0)?;
         best = best.min(cpu_time() - step);
     }
     settle(device);
@@ -92,14 +92,16 @@ pub fn step(setup: &Setup) -> Result<Report> {
     })
 }
 
-const RATES: Rates = Rates { encoder: 0.1, bank: 3.0, key_momentum: 0.99 };
+/// The rates of every step that is timed.
+pub(super) const RATES: Rates = Rates { encoder: 0.1, bank: 3.0, key_momentum: 0.99 };
 
-fn constants(setup: &Setup) -> Constants {
+/// The paper's constants.
+pub(super) fn constants(precision: Precision) -> Constants {
     Constants {
         contrast: Contrast { objective: Objective::CaCo, temperature: 0.08, bank_temperature: 0.08 },
         bank_momentum: 0.9,
         lars: Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 },
-        precision: setup.precision,
+        precision,
         accumulate: 1,
     }
 }
@@ -118,7 +120,8 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn settle(device: Device) {
+/// Waits for the device.
+pub(super) fn settle(device: Device) {
     if let Device::Cuda(number) = device {
         Cuda::synchronize(number as i64);
     }
@@ -132,7 +135,8 @@ fn load(setup: &Setup) -> Result<f64> {
         let drawn = serde_json::json!({"domain": "Shapes", "classes": 2, "train": setup.batch.next_multiple_of(2), "test": 2,
             "size": setup.size});
         synth::draw(&serde_json::from_value(drawn)?, &folder, |_, _| ())?;
-        let (set, _) = index::build(&folder.join("train"), |_, _| ())?;
+        let train = folder.join("train");
+        let (set, _) = index::build(&train, format::list(Format::ImageFolder, None, &train)?, |_, _| ());
         let transform = Transform::Views(Views::SingleCrop { size: setup.size as u32 }.list());
         let (batch, threads) = (setup.batch, setup.threads);
         let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
@@ -162,7 +166,7 @@ fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) ->
         };
         let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
         lap("copy");
-        state.timed_step(&views, &constants(setup), RATES, 0, &mut |part| {
+        state.timed_step(&views, &constants(setup.precision), RATES, 0, &mut |part| {
             lap(match part {
                 Part::Forward => "forward",
                 Part::Keys => "keys",

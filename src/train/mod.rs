@@ -9,3 +9,4 @@ pub mod fit;
 pub mod pace;
 pub mod procedure;
 pub mod replay;
+pub mod trial;

@@ -89,6 +89,7 @@ fn modules_name_only_what_they_may() {
     check("metric", &["interval"]);
     check("interval", &["rng"]);
     check("schedule", &[]);
+    check("catalog", &["catalog", "spec"]);
     check("pth", &["tensors"]);
     check("score", &[]);
     check("predictions", &["metric", "interval", "score"]);

@@ -6,12 +6,15 @@ mod cache;
 mod caching;
 mod code;
 mod crash;
+mod data;
 mod disk;
 #[cfg(feature = "torch")]
 mod evaluation;
 #[cfg(feature = "torch")]
 mod experiment;
 mod explain;
+#[cfg(feature = "torch")]
+mod formats;
 mod history;
 mod isolation;
 mod log;

@@ -62,7 +62,7 @@ impl Project {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(caco_path());
         command.args(args).current_dir(self.path()).env_remove("CACO_CACHE").env_remove("CACO_PIPELINE").env("CI", "1");
-        command.env("CACO_KEYS", self.path().join(".keys"));
+        command.env_remove("CACO_DATA").env("CACO_KEYS", self.path().join(".keys"));
         command
     }
 

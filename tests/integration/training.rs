@@ -5,11 +5,11 @@ use crate::{
     project::{Project, ran},
 };
 use caco::{
-    data::{Loader, Reading, Transform, index, synth},
+    data::{Loader, Reading, Transform, format, index, synth},
     device,
     model::{Bank, Encoder, Shape},
     rng::Rng,
-    spec::kind::{Arch, Model, Pretrain, Stem},
+    spec::kind::{Arch, Format, Model, Pretrain, Stem},
     train::{
         caco::State,
         checkpoint::{self, Position},
@@ -142,7 +142,9 @@ fn loader_threads_change_no_byte_of_a_training() {
     let device = device::open("cpu", 1).unwrap();
     let images = r#"{"classes": 4, "train": 48, "test": 4, "size": 40}"#;
     synth::draw(&serde_json::from_str(images).unwrap(), folder.path(), |_, _| ()).unwrap();
-    let (set, _) = index::build(&folder.path().join("train"), |_, _| ()).unwrap();
+    let train = folder.path().join("train");
+    let listing = format::list(Format::ImageFolder, None, &train).unwrap();
+    let (set, _) = index::build(&train, listing, |_, _| ());
     let model = Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 16, dim: 8 };
     let asked = serde_json::json!({"index": "", "init": "", "model": model, "views": {"MultiCrop": {"size": 24, "small": 16, "count": 2}},
         "epochs": 2, "batch": 8, "warmup": 0});

@@ -146,6 +146,11 @@ def made_up(folder, sample, size=(61, 47)):
     for mode in ("RGB", "L", "1", "P"):
         yield save(f"{mode}.bmp", image.convert(mode))
     yield save("RGBA.bmp", alpha)
+    yield save("palette.gif", image)
+    yield save("grey.gif", grey)
+    yield save("interlaced.gif", image.convert("P"), interlace=1)
+    yield save("transparent.gif", image.convert("P"), transparency=3)
+    yield save("animated.gif", image, save_all=True, append_images=[image.rotate(90), grey])
     yield save("lossless.webp", image, lossless=True)
     yield save("alpha.webp", alpha, lossless=True)
     yield save("lossy.webp", image, quality=80)

@@ -11,6 +11,9 @@ pub struct InitBank {
     pub model: Model,
     /// The random views; only the first two are drawn here.
     pub views: Views,
+    /// How JPEG files become pixels.
+    #[serde(default)]
+    pub decode: Decode,
     /// Images per step, over all processes.
     pub batch: u32,
     /// Columns K of the bank.
@@ -73,7 +76,7 @@ pub(super) fn trust() -> f64 {
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
     const VERSION: u32 = 2;
-    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1")];
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("decode", r#""Full""#)];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];
 

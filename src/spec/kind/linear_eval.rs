@@ -18,6 +18,9 @@ pub struct LinearEval {
     /// Area of the training crops as a share of the image.
     #[serde(default = "scale")]
     pub scale: (f64, f64),
+    /// How JPEG files become pixels, for the training crops.
+    #[serde(default)]
+    pub decode: Decode,
     /// Passes over the training images.
     #[serde(default = "epochs")]
     pub epochs: u32,
@@ -59,6 +62,7 @@ impl Kind for LinearEval {
     const VERSION: u32 = 2;
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("decode", r#""Full""#)];
     const SOURCES: &'static [&'static str] = &["encoder", "train", "test"];
 
     fn inputs(&self) -> Vec<Input> {

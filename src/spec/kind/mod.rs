@@ -12,6 +12,7 @@ mod init_encoder;
 mod knn;
 mod linear_eval;
 mod model;
+mod pack;
 mod pretrain;
 pub mod registry;
 mod synthesize;
@@ -27,16 +28,17 @@ pub use compare::{Claim, Compare, Row, Standing};
 pub use export_weights::ExportWeights;
 pub use features::{Features, Filter};
 pub use import_weights::ImportWeights;
-pub use index::{Index, Unreadable};
+pub use index::{Format, Index, Split, Unreadable};
 pub use init_bank::InitBank;
 pub use init_encoder::InitEncoder;
 pub use knn::Knn;
 pub use linear_eval::LinearEval;
 pub use model::{Arch, Model, Precision, Stem};
+pub use pack::{Encoding, Pack};
 pub use pretrain::{Collapse, Monitor, Objective, Pretrain};
 pub use synthesize::{Domain, Synthesize};
 pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
-pub use views::{Jitter, View, Views};
+pub use views::{Decode, Jitter, View, Views};
 
 /// How the slot of a program is called: this, and its name.
 pub const TOOL_SLOT: &str = "tool ";
@@ -68,8 +70,9 @@ pub struct Input {
 pub enum Role {
     /// Its content digest joins the key.
     Content,
-    /// The source is a stage, and what is meant is the input that it has in this slot. It is located, not hashed: the
-    /// stage's own output, another input here, already holds a digest of all that matters in it.
+    /// The source is a stage, and what is meant is the input that it has in this slot, or, of a stage that makes what it lists, its
+    /// output `images`. It is located, not hashed: the stage's own output, another input here, already holds a digest of all
+    /// that matters in it.
     Through(&'static str),
     /// The source names a program: its bytes and its version join the key. The stage finds it on PATH by itself.
     Tool,

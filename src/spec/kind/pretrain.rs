@@ -12,6 +12,9 @@ pub struct Pretrain {
     pub model: Model,
     /// The random views. More than two make it multi-crop.
     pub views: Views,
+    /// How JPEG files become pixels.
+    #[serde(default)]
+    pub decode: Decode,
     /// Passes over the training images.
     pub epochs: u32,
     /// Images per step, over all processes.
@@ -138,7 +141,8 @@ fn key_momentum() -> f64 {
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 2;
-    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("collapse", r#""Stop""#)];
+    const NEUTRAL: &'static [(&'static str, &'static str)] =
+        &[("accumulate", "1"), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];

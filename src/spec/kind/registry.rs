@@ -58,10 +58,11 @@ impl Entry {
     }
 }
 
-static KINDS: [Entry; 13] = [
+static KINDS: [Entry; 14] = [
     Entry::of::<Command>(),
     Entry::of::<Synthesize>(),
     Entry::of::<Index>(),
+    Entry::of::<Pack>(),
     Entry::of::<InitEncoder>(),
     Entry::of::<ImportWeights>(),
     Entry::of::<InitBank>(),
@@ -136,6 +137,7 @@ mod tests {
         holds::<Command>();
         holds::<Synthesize>();
         holds::<Index>();
+        holds::<Pack>();
         holds::<InitEncoder>();
         holds::<ImportWeights>();
         holds::<InitBank>();

@@ -29,6 +29,17 @@ fn six() -> u32 {
     6
 }
 
+/// How JPEG files become pixels, before views are cut out of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Decode {
+    /// In full: views are torchvision's to the bit.
+    #[default]
+    Full,
+    /// At 1/2, 1/4 or 1/8 of their size, by a shorter DCT, where every crop of the image still has as many pixels as its view.
+    /// Faster where images are more than twice as large as views; not quite the same pixels.
+    Scaled,
+}
+
 /// How one random view is drawn, in this order: crop, jitter, grey, blur, solarize, flip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,0 +1,13 @@
+#![no_main]
+//! Images of every format, in full and at a part of their size.
+
+use caco::data::{decode::Decoder, raster::Raster};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let (mut decoder, mut raster) = (Decoder::default(), Raster::default());
+    for scale in [1, 4] {
+        if decoder.decode_scaled(bytes, scale, &mut raster).is_ok() {
+            assert_eq!(raster.pixels.len(), raster.width * raster.height);
+        }
+    }
+});

@@ -1,0 +1,124 @@
+//! `caco data check`
+
+use super::{
+    super::{print, print_json, programs},
+    HomeArgs, find,
+};
+use crate::{
+    catalog::DataSet,
+    spec::kind::{Format, Split},
+};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// How many files that cannot be read are named.
+const SHOWN: usize = 10;
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// The data set; `caco data list` names them
+    name: String,
+    /// The folder that it is in; left out: one of its name where data sets are kept
+    #[arg(long, value_name = "DIR")]
+    at: Option<PathBuf>,
+    /// Decode every image; left out: only look whether it is there
+    #[arg(long)]
+    decode: bool,
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+/// What was found of a split.
+#[derive(Serialize)]
+struct Found {
+    split: Split,
+    /// Images and classes that there should be.
+    expected: (u64, u64),
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// What the worker tells (`data/survey.rs`).
+#[derive(Serialize, Deserialize)]
+struct Report {
+    images: u64,
+    classes: u64,
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Unreadable {
+    path: String,
+    unreadable: String,
+}
+
+impl Found {
+    fn is_right(&self) -> bool {
+        self.expected == (self.report.images, self.report.classes) && self.report.unreadable.is_empty()
+    }
+
+    fn tell(&self) -> String {
+        let Report { images, classes, unreadable } = &self.report;
+        let verdict = if self.is_right() { "right".into() } else { self.fault() };
+        let mut text = format!("{:8} {images} images of {classes} classes: {verdict}\n", self.split.name());
+        for file in unreadable.iter().take(SHOWN) {
+            text += &format!("  {}: {}\n", file.path, file.unreadable);
+        }
+        let more = unreadable.len().saturating_sub(SHOWN);
+        if more > 0 {
+            text += &format!("  … and {more} more\n");
+        }
+        text
+    }
+
+    fn fault(&self) -> String {
+        let mut faults = vec![];
+        let (images, classes) = self.expected;
+        if (images, classes) != (self.report.images, self.report.classes) {
+            faults.push(format!("there should be {images} of {classes}"));
+        }
+        if !self.report.unreadable.is_empty() {
+            faults.push(format!("{} cannot be read", self.report.unreadable.len()));
+        }
+        faults.join(", and ")
+    }
+}
+
+pub fn main(args: &CheckArgs) -> Result<ExitCode> {
+    let catalogue = args.home.catalogue()?;
+    let set = find(&catalogue, &args.name)?;
+    let folder = args.at.clone().unwrap_or_else(|| args.home.place(set).folder().to_path_buf());
+    // A set that was unpacked by hand need not lie in a folder of its archive.
+    let root = Some(folder.join(&set.root)).filter(|root| root.is_dir()).unwrap_or_else(|| folder.clone());
+    let fetch = || format!("{} is no folder; `caco data fetch {}` brings the set there", folder.display(), set.name);
+    ensure!(root.is_dir(), fetch());
+    let found =
+        set.images.iter().map(|(split, images)| look(args, set, &root, *split, *images)).collect::<Result<Vec<_>>>()?;
+    match args.json {
+        true => print_json(&found)?,
+        false => print(&found.iter().map(Found::tell).collect::<String>())?,
+    }
+    Ok(if found.iter().all(Found::is_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn look(args: &CheckArgs, set: &DataSet, root: &Path, split: Split, images: u64) -> Result<Found> {
+    // An image folder says by a folder what other layouts say in their annotations.
+    let (root, named) = match set.format {
+        Format::ImageFolder => (root.join(split.name()), None),
+        _ => (root.into(), Some(split)),
+    };
+    let setup = json!({"root": root, "format": set.format, "split": named, "decode": args.decode});
+    let report = programs::ask("--data-survey", &setup)
+        .with_context(|| format!("cannot look at split {} of {}", split.name(), set.name))?;
+    let report = serde_json::from_value(report).context("the worker's answer is no survey")?;
+    Ok(Found { split, expected: (images, set.classes.into()), report })
+}

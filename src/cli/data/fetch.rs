@@ -1,0 +1,77 @@
+//! `caco data fetch`
+
+use super::{super::print, HomeArgs, find};
+use crate::{
+    catalog::{
+        download::Client,
+        fetch::{Fetch, Origin, Outcome, Step, Watch},
+        place::Place,
+    },
+    display::transfer::Transfer,
+};
+use anyhow::Result;
+use clap::Args;
+use std::{path::PathBuf, process::ExitCode};
+
+#[derive(Args)]
+pub struct FetchArgs {
+    /// The data set; `caco data list` names them
+    name: String,
+    /// The folder that it goes to; left out: one of its name where data sets are kept
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Take the archives from a mirror or a folder, where they have the same names
+    #[arg(long, value_name = "URL|DIR")]
+    from: Option<Origin>,
+    /// Remove the archives when they are unpacked; left out: they stay
+    #[arg(long)]
+    remove_archives: bool,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+pub fn main(args: &FetchArgs) -> Result<ExitCode> {
+    let catalogue = args.home.catalogue()?;
+    let set = find(&catalogue, &args.name)?;
+    let place = args.to.clone().map_or_else(|| args.home.place(set), Place::new);
+    let origin = args.from.clone().unwrap_or(Origin::Published);
+    eprintln!("{}; licence: {}", set.title, set.licence);
+    let fetch = Fetch { set, place: &place, origin: &origin, client: &Client::default() };
+    let outcome = fetch.run(&mut Progress::default())?;
+    if args.remove_archives {
+        place.remove_archives(set)?;
+    }
+    let done = match outcome {
+        Outcome::Fetched => "is in",
+        Outcome::AlreadyThere => "was already in",
+    };
+    eprintln!("{} {done} {}; for a pipeline:", set.name, place.folder().display());
+    let lines = set.index_lines(place.folder());
+    print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how far a fetch is, a line a step.
+#[derive(Default)]
+struct Progress {
+    transfer: Option<Transfer>,
+}
+
+impl Watch for Progress {
+    fn begin(&mut self, step: Step, file: &str) {
+        let word = match step {
+            Step::Download => "download",
+            Step::Compare => "compare",
+            Step::Unpack => "unpack",
+        };
+        // The last one ends before the next begins.
+        self.transfer = None;
+        self.transfer = Some(Transfer::new(format!("{word} {file}")));
+    }
+
+    fn at(&mut self, done: u64, total: Option<u64>) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.at(done, total);
+        }
+    }
+}

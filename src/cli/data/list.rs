@@ -1,0 +1,76 @@
+//! `caco data list`
+
+use super::{
+    super::{display::bytes, print, print_json},
+    HomeArgs,
+};
+use crate::catalog::{DataSet, place::State};
+use anyhow::Result;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct ListArgs {
+    /// List all that is known of them, as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+pub fn main(args: &ListArgs) -> Result<ExitCode> {
+    let catalogue = args.home.catalogue()?;
+    let state = |set: &DataSet| args.home.place(set).state(set);
+    if args.json {
+        let row = |set: &DataSet| -> Result<serde_json::Value> {
+            let mut row = serde_json::to_value(set)?;
+            row["state"] = serde_json::to_value(state(set))?;
+            row["folder"] = serde_json::to_value(args.home.place(set).folder())?;
+            Ok(row)
+        };
+        print_json(&catalogue.sets.iter().map(row).collect::<Result<Vec<_>>>()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<(&DataSet, State)> = catalogue.sets.iter().map(|set| (set, state(set))).collect();
+    print(&table(&rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rows: &[(&DataSet, State)]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    table.set_header(["name", "images", "size", "format", "checksum", "here", "licence"]);
+    for column in [1, 2] {
+        table.column_mut(column).expect("there are seven").set_cell_alignment(comfy_table::CellAlignment::Right);
+    }
+    for (set, state) in rows {
+        table.add_row([
+            set.name.clone(),
+            set.all_images().to_string(),
+            set.bytes().map_or_else(|| "?".into(), bytes),
+            format!("{:?}", set.format),
+            checksum(set).into(),
+            here(*state).into(),
+            set.licence.clone(),
+        ]);
+    }
+    table.lines().map(|line| line.trim().to_owned() + "\n").collect()
+}
+
+/// The checksum that all archives have, the stronger one first.
+fn checksum(set: &DataSet) -> &'static str {
+    if set.archives.iter().all(|archive| archive.sha256.is_some()) {
+        return "SHA-256";
+    }
+    let all = set.archives.iter().all(|archive| archive.md5.is_some() || archive.sha256.is_some());
+    if all { "MD5" } else { "none" }
+}
+
+fn here(state: State) -> &'static str {
+    match state {
+        State::Here => "yes",
+        State::Partly => "partly",
+        State::Absent => "no",
+    }
+}

@@ -1,0 +1,122 @@
+//! `caco data show`
+
+use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json, programs};
+use crate::{
+    engine::graph::From,
+    spec::kind::{Format, Split, Views, registry},
+};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+#[derive(Args)]
+pub struct ShowArgs {
+    /// A folder, or else a stage of kind `index` or `pack` that was run
+    index: String,
+    #[command(flatten)]
+    pipeline: OfPipelineArgs,
+    /// The file that the sheet is written to, as PNG
+    #[arg(short, long, default_value = "sheet.png", value_name = "FILE")]
+    out: PathBuf,
+    /// How many images; as many classes as there are come first
+    #[arg(short = 'n', long, default_value_t = 12, value_name = "N")]
+    count: usize,
+    /// The views: RON as pipeline files have it, such as SingleCrop(size: 96)
+    #[arg(long, default_value = "SingleCrop(size: 128)", value_name = "VIEWS")]
+    views: String,
+    /// The seed of the choice and of the views: with the seed of a training that decodes in full, its views
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// The epoch whose views are shown
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    epoch: u64,
+    /// The layout, of a folder
+    #[arg(long, default_value = "ImageFolder", value_name = "FORMAT")]
+    format: String,
+    /// The split, of a folder in a layout that has some
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<String>,
+    /// Tell the rows as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A row of the sheet (`data/sheet.rs`).
+#[derive(Serialize, Deserialize)]
+struct Row {
+    path: String,
+    classes: Vec<String>,
+    size: (u32, u32),
+    sample: u32,
+}
+
+pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
+    ensure!(args.count >= 1, "--count is 0; give at least 1");
+    let views: Views = registry::options()
+        .from_str(&args.views)
+        .with_context(|| format!("--views {} is no list of views", args.views))?;
+    if let Err(complaint) = views.check() {
+        bail!("--views: {} {}", complaint.field, complaint.message);
+    }
+    let is_folder = Path::new(&args.index).is_dir();
+    let mut setup = if is_folder { folder(args)? } else { stage(args, store)? };
+    setup["views"] = serde_json::to_value(&views)?;
+    setup["seed"] = args.seed.into();
+    setup["epoch"] = args.epoch.into();
+    setup["count"] = args.count.into();
+    setup["out"] = serde_json::to_value(&args.out)?;
+    let rows: Vec<Row> =
+        serde_json::from_value(programs::ask("--data-sheet", &setup)?).context("the worker's answer")?;
+    match args.json {
+        true => print_json(&rows)?,
+        false => print(&rows.iter().zip(1..).map(tell).collect::<String>())?,
+    }
+    let of = if is_folder { "folder" } else { "stage" };
+    eprintln!(
+        "{} shows them, from the top, of the {of} {}: on the left each image, then its views",
+        args.out.display(),
+        args.index
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell((row, number): (&Row, usize)) -> String {
+    let (width, height) = row.size;
+    format!("{number:3}  {width} x {height}  {}  {}\n", row.classes.join(", "), row.path)
+}
+
+fn folder(args: &ShowArgs) -> Result<Value> {
+    let format: Format = word(&args.format).with_context(|| format!("--format {} is no layout", args.format))?;
+    let split: Option<Split> = args.split.as_deref().map(word).transpose().context("--split")?;
+    let fits = split.map_or(format.splits().is_empty(), |split| format.splits().contains(&split));
+    ensure!(fits, "--split: {format:?} has the splits {:?}", format.splits());
+    Ok(json!({"index": null, "root": args.index, "format": format, "split": split}))
+}
+
+/// One of an enumeration's values, by its name.
+fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T> {
+    Ok(serde_json::from_value(name.into())?)
+}
+
+fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
+    let store =
+        open::existing(store).with_context(|| format!("{} is no folder, and so taken for a stage", args.index))?;
+    let graph = open::graph_of(&args.pipeline, &store)?;
+    let (id, index) = open::output(&args.index, &graph, &store)?;
+    let root = match graph.images(id).map_err(open::plain)? {
+        From::Path(Ok(path)) => path,
+        From::Path(Err((path, variable))) => bail!("{path}: the environment variable {variable} is not set"),
+        From::Output(of, output) => {
+            let reference = format!("{}/{output}", graph.stage(of).name);
+            let (_, images) = open::output(&reference, &graph, &store)?;
+            store.materialise(&images)?
+        }
+        From::Tool(name) => bail!("the images are those of the program {name}"),
+    };
+    Ok(json!({"index": store.object(index.blake3), "root": root}))
+}

@@ -1,0 +1,183 @@
+//! Sets whose folders are their labels: ImageFolder, and Caltech-101 in it.
+
+use super::*;
+use crate::{data::decode::EXTENSIONS, rng::Rng};
+use std::collections::BTreeMap;
+
+/// Folders nested deeper than this are taken for a loop of symbolic links.
+const DEEPEST: usize = 32;
+/// Training images a class of Caltech-101, as its protocol has it (Fei-Fei et al. 2004).
+const CALTECH_TRAIN: usize = 30;
+
+/// `<class>/…/<image>`, as torchvision's ImageFolder reads it: classes are numbered in the byte order of their names.
+pub struct ImageFolder;
+
+impl List for ImageFolder {
+    fn list(&self, root: &Path, _: Split) -> Result<Listing> {
+        let classes = classes(root)?;
+        let mut images = vec![];
+        for (label, class) in classes.iter().enumerate() {
+            let mut files = vec![];
+            collect(&root.join(class), class, DEEPEST, &mut files)?;
+            let folder = root.join(class);
+            ensure!(!files.is_empty(), "class folder {} holds no image ({})", folder.display(), EXTENSIONS.join(", "));
+            images.extend(files.into_iter().map(|path| image(path, label as u32)));
+        }
+        Ok(Listing { classes, images })
+    }
+}
+
+/// Caltech-101 (Fei-Fei et al. 2004): class folders, the background among them. It has no splits of its own: of each class 30
+/// images, drawn, are for training and all others for the test.
+pub struct Caltech101;
+
+impl List for Caltech101 {
+    fn list(&self, root: &Path, split: Split) -> Result<Listing> {
+        let folders =
+            ["101_ObjectCategories", "caltech-101/101_ObjectCategories", "caltech101/101_ObjectCategories", "."];
+        let base = one_of(root, &folders)?;
+        let prefix = Some(below(root, &base)?).filter(|at| !at.is_empty()).map_or(String::new(), |at| at + "/");
+        let all = ImageFolder.list(&base, split)?;
+        let mut by_class: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for listed in all.images {
+            let Label::One(class) = listed.label else { unreachable!("a folder is one class") };
+            by_class.entry(class).or_default().push(listed.path);
+        }
+        let mut images = vec![];
+        for (class, mut paths) in by_class {
+            let name = &all.classes[class as usize];
+            let enough = paths.len() > CALTECH_TRAIN;
+            ensure!(enough, "class '{name}' has {} images; more than {CALTECH_TRAIN} are needed", paths.len());
+            paths.sort();
+            // The draw of a class depends on nothing but its number and its images' names.
+            Rng::new(0, "caltech101", 0, u64::from(class)).shuffle(&mut paths);
+            let kept = match split {
+                Split::Train => &paths[..CALTECH_TRAIN],
+                _ => &paths[CALTECH_TRAIN..],
+            };
+            images.extend(kept.iter().map(|path| image(format!("{prefix}{path}"), class)));
+        }
+        Ok(Listing { classes: all.classes, images })
+    }
+}
+
+/// The images anywhere below a folder, whatever its layout; all are of one class, called `image`.
+pub fn flat(root: &Path) -> Result<Listing> {
+    let mut files = vec![];
+    collect(root, "", DEEPEST, &mut files)?;
+    ensure!(!files.is_empty(), "{} holds no image ({})", root.display(), EXTENSIONS.join(", "));
+    files.sort();
+    Ok(Listing { classes: vec!["image".into()], images: files.into_iter().map(|path| image(path, 0)).collect() })
+}
+
+/// Class folders, in the byte order of their names.
+pub fn classes(root: &Path) -> Result<Vec<String>> {
+    let mut classes = vec![];
+    for (name, path) in entries(root)? {
+        if path.is_dir() {
+            classes.push(name);
+        }
+    }
+    ensure!(!classes.is_empty(), "{} holds no class folders; the layout is <class>/<image>", root.display());
+    Ok(classes)
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<()> {
+    ensure!(depth > 0, "{} lies {DEEPEST} folders deep; is it a loop of symbolic links?", folder.display());
+    for (name, path) in entries(folder)? {
+        let relative = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+        if is_image(&name) && !path.is_dir() {
+            files.push(relative);
+        } else if path.is_dir() {
+            collect(&path, &relative, depth - 1, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of that name counts as an image.
+pub fn is_image(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, ending)| EXTENSIONS.contains(&ending.to_ascii_lowercase().as_str()))
+}
+
+/// The names in a folder, sorted.
+pub fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = vec![];
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            bail!("{} has a name that is not UTF-8; rename it", entry.path().display())
+        };
+        found.push((name, entry.path()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::*;
+    use super::*;
+
+    #[test]
+    fn images_are_labelled_by_folder() {
+        let files = ["b/2.JPG", "b/1.jpeg", "B/x.jpg", "a-b/deep/3.jpg", "b/notes.txt"].map(|path| (path, &b""[..]));
+        let root = tree(&files);
+        let expected = [("B/x.jpg", "B"), ("a-b/deep/3.jpg", "a-b"), ("b/1.jpeg", "b"), ("b/2.JPG", "b")];
+        let expected = expected.map(|(path, class)| (path.to_owned(), class.to_owned()));
+        assert_eq!(listed(Format::ImageFolder, Split::Train, root.path()), expected);
+    }
+
+    #[test]
+    fn an_empty_folder_is_told() {
+        let told = |files: &[(&str, &[u8])]| refused(Format::ImageFolder, Split::Train, files);
+        assert!(told(&[]).contains("no class folders"));
+        assert!(told(&[("a/x.txt", b"")]).contains("holds no image"));
+        assert!(told(&[("a/x.jpg", b""), ("b/x.txt", b"")]).contains("b holds no image"));
+        let missing = format!("{:#}", list(Format::ImageFolder, None, Path::new("/nowhere")).unwrap_err());
+        assert!(missing.contains("/nowhere is no folder"), "{missing}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_loops_told() {
+        let (root, aside) = (tempfile::tempdir().unwrap(), tree(&[("1.jpg", b"")]));
+        std::os::unix::fs::symlink(aside.path(), root.path().join("a")).unwrap();
+        assert_eq!(listed(Format::ImageFolder, Split::Train, root.path())[0].0, "a/1.jpg");
+        ["x", "y"].iter().for_each(|name| std::os::unix::fs::symlink(".", aside.path().join(name)).unwrap());
+        let error = list(Format::ImageFolder, None, root.path()).unwrap_err();
+        assert!(format!("{error:#}").contains("loop of symbolic links"));
+    }
+
+    #[test]
+    fn a_folder_of_any_layout_is_listed() {
+        let root = tree(&["z.jpg", "b/deep/1.jpeg", "a/x.jpg"].map(|path| (path, &b""[..])));
+        let listing = flat(root.path()).unwrap();
+        let paths: Vec<&str> = listing.images.iter().map(|image| image.path.as_str()).collect();
+        assert_eq!((paths.as_slice(), listing.classes.len()), (&["a/x.jpg", "b/deep/1.jpeg", "z.jpg"][..], 1));
+        assert!(format!("{:#}", flat(tree(&[]).path()).unwrap_err()).contains("holds no image"));
+    }
+
+    #[test]
+    fn thirty_images_a_class_are_for_training() {
+        let name = |class: &str, i: usize| format!("101_ObjectCategories/{class}/image_{i:04}.jpg");
+        let names: Vec<String> =
+            (1..=31).map(|i| name("ant", i)).chain((1..=40).map(|i| name("yin_yang", i))).collect();
+        let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let root = tree(&files);
+        let train = listed(Format::Caltech101, Split::Train, root.path());
+        let test = listed(Format::Caltech101, Split::Test, root.path());
+        assert_eq!((train.len(), test.len()), (60, 11));
+        let mut all: Vec<String> = train.iter().chain(&test).map(|(path, _)| path.clone()).collect();
+        all.sort();
+        assert_eq!(all, names);
+        assert_ne!(
+            train[..30].iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            names[..30].iter().collect::<Vec<_>>()
+        );
+        let inner = root.path().join("101_ObjectCategories");
+        let within: Vec<String> = listed(Format::Caltech101, Split::Test, &inner).into_iter().map(|(p, _)| p).collect();
+        assert_eq!(within, test.iter().map(|(p, _)| p["101_ObjectCategories/".len()..].to_owned()).collect::<Vec<_>>());
+        assert!(refused(Format::Caltech101, Split::Test, &files[..30]).contains("has 30 images"));
+    }
+}

@@ -1,0 +1,74 @@
+//! What is in the folder of a data set: how many images of how many classes, and which of them cannot be read.
+
+use super::{
+    dataset::Unreadable,
+    format::{self, Listed},
+    index,
+};
+use crate::spec::kind::{Format, Split};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// The folder of the data set.
+    pub root: PathBuf,
+    /// Its layout.
+    pub format: Format,
+    /// The split, where the layout has some.
+    pub split: Option<Split>,
+    /// Whether every image is decoded, or only looked for.
+    pub decode: bool,
+}
+
+/// What is there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Images that the annotations list.
+    pub images: usize,
+    /// Classes that they name.
+    pub classes: usize,
+    /// Images that are missing, or cannot be decoded.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Looks at a split.
+pub fn survey(setup: &Setup) -> Result<Report> {
+    let listing = format::list(setup.format, setup.split, &setup.root)?;
+    let (images, classes) = (listing.images.len(), listing.classes.len());
+    let unreadable = if setup.decode {
+        index::build(&setup.root, listing, |_, _| ()).1
+    } else {
+        listing.images.iter().filter_map(|image| missing(&setup.root, image)).collect()
+    };
+    Ok(Report { images, classes, unreadable })
+}
+
+fn missing(root: &Path, image: &Listed) -> Option<Unreadable> {
+    let there = image.within.is_some() || root.join(&image.path).is_file();
+    (!there).then(|| Unreadable { path: image.path.clone(), unreadable: "is not there".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::format::tests::tree;
+
+    #[test]
+    fn missing_images_are_told_without_decoding_and_bad_ones_with() {
+        let listed = br#"{"pie": ["pie/1", "pie/2"]}"#;
+        let root = tree(&[("meta/train.json", listed), ("images/pie/1.jpg", b"no image")]);
+        let setup =
+            |decode| Setup { root: root.path().into(), format: Format::Food101, split: Some(Split::Train), decode };
+        let told = |decode| {
+            let report = survey(&setup(decode)).unwrap();
+            assert_eq!((report.images, report.classes), (2, 1));
+            report.unreadable.into_iter().map(|file| file.path).collect::<Vec<_>>()
+        };
+        assert_eq!(told(false), ["images/pie/2.jpg"]);
+        assert_eq!(told(true), ["images/pie/1.jpg", "images/pie/2.jpg"]);
+    }
+}

@@ -1,0 +1,17 @@
+//! Kind `pack`: the images of an index in one file.
+
+use super::{pool::pool, progress::counted, reading::dataset};
+use crate::{data::pack, job::Task, metric::Metric, spec::kind::Pack};
+use anyhow::Result;
+
+/// Writes `index.jsonl`, and `images/images.bin` of which it speaks.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: Pack = task.parameters()?;
+    let set = dataset(task, "index")?;
+    let told = counted(task, "images");
+    let packed = pool(task.job.threads)?.install(|| pack::pack(&set, &parameters, &task.output("images"), told))?;
+    packed.save(&task.output("index.jsonl"), &[])?;
+    let bytes: u64 = packed.images.iter().map(|image| image.bytes).sum();
+    let count = |name: &str, n: f64| Metric::new(name, "all", n);
+    task.metrics(&[count("images", packed.images.len() as f64), count("bytes", bytes as f64)])
+}

@@ -1,0 +1,134 @@
+//! `caco data`: the catalogue, and how a data set comes to its place.
+
+use crate::project::{Printed, Project};
+use std::fs;
+
+/// A project with a catalogue of one data set, `toys`, and in `mirror/` the archive that it comes as.
+fn with_toys() -> Project {
+    let project = Project::new();
+    let mut tar = tar::Builder::new(vec![]);
+    for (name, content) in [("toys/train/a/1.png", "one"), ("toys/val/a/2.png", "two")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    fs::create_dir(project.path().join("mirror")).unwrap();
+    let archive = project.path().join("mirror/toys.tar");
+    fs::write(&archive, tar.into_inner().unwrap()).unwrap();
+    let digests = caco::catalog::digest::of(&archive, &mut |_| ()).unwrap();
+    project.write("sets.ron", &catalogue(&digests.md5));
+    project
+}
+
+/// Nobody listens on port 1 of this machine: that is how no network looks.
+fn catalogue(md5: &str) -> String {
+    format!(
+        r#"#![enable(implicit_some)]
+        [(
+            name: "toys", title: "Toys", source: "http://127.0.0.1:1/", licence: "CC0", format: ImageFolder, root: "toys",
+            images: {{Train: 1, Val: 1}}, classes: 2,
+            archives: [(file: "toys.tar", urls: ["http://127.0.0.1:1/toys.tar"], bytes: 3072, md5: "{md5}", unpack: Tar)],
+        )]"#
+    )
+}
+
+fn data(project: &Project, args: &[&str]) -> Printed {
+    let mut command = project.command(&[&["data"], args].concat());
+    for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command.env_remove(proxy);
+    }
+    crate::project::printed(command.output().unwrap())
+}
+
+fn fetch(project: &Project, args: &[&str]) -> Printed {
+    data(project, &[&["fetch", "toys", "--catalogue", "sets.ron"], args].concat())
+}
+
+const LINES: &str = "\"train\": index(root: Path(\"data/toys/toys/train\")),\n\
+                     \"val\": index(root: Path(\"data/toys/toys/val\")),\n";
+
+#[test]
+fn all_data_sets_are_listed() {
+    let project = Project::new();
+    insta::assert_snapshot!(project.ok(&["data", "list"]).out);
+    let all = project.json(&["data", "list", "--json"]);
+    let food = &all.as_array().unwrap()[0];
+    assert_eq!((food["name"].as_str(), food["state"].as_str()), (Some("food101"), Some("absent")));
+    assert_eq!((food["folder"].as_str(), food["images"]["Train"].as_u64()), (Some("data/food101"), Some(75750)));
+    assert_eq!(food["archives"][0]["md5"], "85eeb15f3717b99a5da872d97d918f87");
+}
+
+#[test]
+fn a_set_is_fetched_from_a_folder() {
+    let project = with_toys();
+    let first = fetch(&project, &["--from", "mirror"]);
+    assert_eq!((first.code, first.out.as_str()), (0, LINES), "{}", first.err);
+    assert!(first.err.contains("Toys; licence: CC0") && first.err.contains("toys is in data/toys"), "{}", first.err);
+    assert_eq!(project.read("data/toys/toys/train/a/1.png"), "one");
+    assert!(project.path().join("data/toys/archives/toys.tar").exists());
+    // Again: nothing to do, and nothing to get.
+    let again = fetch(&project, &["--remove-archives"]);
+    assert_eq!((again.code, again.out.as_str()), (0, LINES), "{}", again.err);
+    assert!(again.err.contains("toys was already in data/toys"), "{}", again.err);
+    assert!(!project.path().join("data/toys/archives/toys.tar").exists());
+    let listed = data(&project, &["list", "--catalogue", "sets.ron"]).out;
+    assert!(listed.lines().nth(1).is_some_and(|line| line.contains("toys") && line.contains(" yes ")), "{listed}");
+}
+
+#[test]
+fn a_set_goes_where_it_is_told() {
+    let project = with_toys();
+    let to = fetch(&project, &["--from", "mirror", "--to", "elsewhere"]);
+    assert!(to.code == 0 && to.out.contains("Path(\"elsewhere/toys/train\")"), "{}{}", to.out, to.err);
+    let mut command = project.command(&["data", "fetch", "toys", "--catalogue", "sets.ron", "--from", "mirror"]);
+    let parent = crate::project::printed(command.env("CACO_DATA", "parent").output().unwrap());
+    assert!(parent.out.contains("Path(\"parent/toys/toys/train\")"), "{}{}", parent.out, parent.err);
+    assert_eq!(project.read("parent/toys/toys/val/a/2.png"), "two");
+}
+
+#[test]
+fn without_network_it_says_what_to_do_by_hand() {
+    let project = with_toys();
+    let told = fetch(&project, &[]);
+    assert_eq!((told.code, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("error: no network: http://127.0.0.1:1/toys.tar: "), "{}", told.err);
+    let step = "1. download http://127.0.0.1:1/toys.tar (3072 bytes, MD5 ";
+    assert!(told.err.contains(step) && told.err.contains("to data/toys/archives/toys.tar"), "{}", told.err);
+    assert!(told.err.contains("2. run the same command again"), "{}", told.err);
+    // It is so.
+    fs::copy(project.path().join("mirror/toys.tar"), project.path().join("data/toys/archives/toys.tar")).unwrap();
+    let done = fetch(&project, &[]);
+    assert_eq!((done.code, done.out.as_str()), (0, LINES), "{}", done.err);
+}
+
+#[test]
+fn another_archive_than_the_known_one_is_refused() {
+    let project = with_toys();
+    project.write("sets.ron", &catalogue("00000000000000000000000000000000"));
+    let told = fetch(&project, &["--from", "mirror"]);
+    assert_eq!((told.code, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("00000000000000000000000000000000 was expected"), "{}", told.err);
+    assert!(project.path().join("data/toys/archives/toys.tar.wrong").exists());
+    assert!(!project.path().join("data/toys/toys").exists());
+    // What was handed over stays as it is.
+    assert!(project.path().join("mirror/toys.tar").exists());
+}
+
+#[test]
+fn a_set_that_only_a_person_can_get_says_how() {
+    let project = Project::new();
+    let told = data(&project, &["fetch", "imagenet"]);
+    assert_eq!(told.code, 1);
+    assert!(told.err.contains("'imagenet' cannot be downloaded by a program"), "{}", told.err);
+    let parts =
+        ["1. register at https://image-net.org/", "1d675b47d978889d74fa0da5fadfb00e", "6. run the same command"];
+    assert!(parts.iter().all(|part| told.err.contains(part)), "{}", told.err);
+}
+
+#[test]
+fn the_nearest_name_is_suggested() {
+    let told = Project::new().caco(&["data", "fetch", "food-101"]);
+    assert_eq!(told.code, 1);
+    let all = "did you mean 'food101'? known here: food101, cifar10,";
+    assert!(told.err.contains("no data set is called 'food-101'") && told.err.contains(all), "{}", told.err);
+}
