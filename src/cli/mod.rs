@@ -117,7 +117,7 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Time the training step
     Bench(bench::BenchArgs),
-    /// Public data sets: list them, fetch one
+    /// Public data sets: list, fetch and check them; a contact sheet of any images
     Data(data::DataArgs),
     /// Is the code behind each stage kind the one that code.lock acknowledges?
     Code(code::CodeArgs),
