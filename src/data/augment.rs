@@ -54,6 +54,21 @@ pub struct Drawn {
 }
 
 impl Drawn {
+    /// What a training with this seed draws in this epoch for each view of a sample of `width` × `height` pixels.
+    pub fn of_sample(
+        views: &[View],
+        seed: u64,
+        epoch: u64,
+        sample: u32,
+        (width, height): (usize, usize),
+    ) -> Vec<Drawn> {
+        let draw = |(view, number)| {
+            let mut rng = Rng::new(seed, "view", epoch, u64::from(sample) * views.len() as u64 + number);
+            Drawn::new(view, width, height, &mut rng)
+        };
+        views.iter().zip(0..).map(draw).collect()
+    }
+
     /// Draws a view of an image of `width` × `height` pixels.
     pub fn new(view: &View, width: usize, height: usize, rng: &mut Rng) -> Drawn {
         let crop = draw_crop(view.scale, width, height, rng);
@@ -147,8 +162,7 @@ impl Augmenter {
 
     pub(super) fn cut(&mut self, drawn: &Drawn, image: &Raster) {
         let size = (drawn.size, drawn.size);
-        let whole = Region { left: 0, top: 0, width: size.0, height: size.1 };
-        resample(image, drawn.crop, size, whole, Filter::Bilinear, &mut self.scratch, &mut self.view);
+        resample(image, drawn.crop, size, Region::whole(size), Filter::Bilinear, &mut self.scratch, &mut self.view);
     }
 
     /// Jitter and grey in as few passes as can be: the contrast alone has to see the whole image first.
@@ -190,13 +204,11 @@ impl Augmenter {
     /// The short side of `image` resized to `resize` pixels, then the central `crop` × `crop`, as `crop * crop * 3` bytes
     /// RGB: torchvision's `Resize` and `CenterCrop`. `resize` must not be below `crop`.
     pub fn centre(&mut self, image: &Raster, resize: usize, crop: usize, filter: Filter, out: &mut [u8]) {
-        let whole = Region { left: 0, top: 0, width: image.width, height: image.height };
-        let (short, long) = (image.width.min(image.height), image.width.max(image.height));
-        let long = (resize as f64 * long as f64 / short as f64) as usize;
-        let size = if image.width <= image.height { (resize, long) } else { (long, resize) };
+        let whole = (image.width, image.height);
+        let size = resample::short_side(whole, resize);
         let start = |side: usize| ((side - crop) as f64 / 2.0).round_ties_even() as usize;
         let window = Region { left: start(size.0), top: start(size.1), width: crop, height: crop };
-        resample(image, whole, size, window, filter, &mut self.scratch, &mut self.view);
+        resample(image, Region::whole(whole), size, window, filter, &mut self.scratch, &mut self.view);
         self.view.write_rgb(false, out);
     }
 }

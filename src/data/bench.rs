@@ -9,10 +9,7 @@ use super::{
     raster::Raster,
     reader::Reader,
 };
-use crate::{
-    rng::Rng,
-    spec::kind::{Decode, Format, View, Views},
-};
+use crate::spec::kind::{Decode, Format, View, Views};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -140,10 +137,9 @@ fn operations(set: &Dataset, views: &[View]) -> Result<BTreeMap<&'static str, f6
         clock.lap("read");
         reader.decode(image.within.as_ref(), &mut raster)?;
         clock.lap("decode");
-        for (v, view) in views.iter().enumerate() {
-            let mut rng = Rng::new(0, "view", 0, (sample * views.len() + v) as u64);
-            let drawn = Drawn::new(view, raster.width, raster.height, &mut rng);
-            clock.lap("draw");
+        let all = Drawn::of_sample(views, 0, 0, sample as u32, (raster.width, raster.height));
+        clock.lap("draw");
+        for drawn in all {
             augmenter.cut(&drawn, &raster);
             clock.lap("crop and resize");
             augmenter.recolour(&drawn);

@@ -290,7 +290,13 @@ impl Shared {
         raster: &mut Raster,
     ) -> Result<()> {
         let image = &self.set.images[sample as usize];
-        let drawn = self.draw(sample, image.size);
+        let drawn = match &self.transform {
+            Transform::Views(views) => {
+                let size = (image.size.0 as usize, image.size.1 as usize);
+                Drawn::of_sample(views, self.seed, self.epoch, sample, size)
+            }
+            Transform::Centre { .. } => vec![],
+        };
         let scale = match self.decode {
             Decode::Full => 1,
             Decode::Scaled => drawn.iter().map(Drawn::scale).min().unwrap_or(1),
@@ -306,16 +312,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// What is drawn for each view of a sample.
-    fn draw(&self, sample: u32, (width, height): (u32, u32)) -> Vec<Drawn> {
-        let Transform::Views(views) = &self.transform else { return vec![] };
-        let draw = |(view, number)| {
-            let mut rng = Rng::new(self.seed, "view", self.epoch, u64::from(sample) * views.len() as u64 + number);
-            Drawn::new(view, width as usize, height as usize, &mut rng)
-        };
-        views.iter().zip(0..).map(draw).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     dataset::{Dataset, Image, Within},
     raster::Raster,
     reader::Reader,
-    resample::{Region, Scratch, resample},
+    resample::{Region, Scratch, resample, short_side},
 };
 use crate::spec::kind::{Encoding, Pack};
 use anyhow::{Context, Result, anyhow};
@@ -96,16 +96,12 @@ impl Packer {
 
     /// Makes `small` of `image`, where it is larger than asked for.
     fn shrink(&mut self, parameters: &Pack) -> bool {
-        let (width, height) = (self.image.width, self.image.height);
-        let (short, wanted) = (width.min(height), parameters.short as usize);
-        if short <= wanted {
+        let (whole, short) = ((self.image.width, self.image.height), parameters.short as usize);
+        if whole.0.min(whole.1) <= short {
             return false;
         }
-        // torchvision's `Resize`.
-        let long = (wanted as f64 * width.max(height) as f64 / short as f64) as usize;
-        let size = if width <= height { (wanted, long) } else { (long, wanted) };
-        let whole = |width, height| Region { left: 0, top: 0, width, height };
-        let (from, window) = (whole(width, height), whole(size.0, size.1));
+        let size = short_side(whole, short);
+        let (from, window) = (Region::whole(whole), Region::whole(size));
         resample(&self.image, from, size, window, parameters.filter, &mut self.scratch, &mut self.small);
         true
     }

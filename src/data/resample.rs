@@ -21,6 +21,19 @@ pub struct Region {
     pub height: usize,
 }
 
+impl Region {
+    /// All of a picture, given its width and height.
+    pub fn whole((width, height): (usize, usize)) -> Region {
+        Region { left: 0, top: 0, width, height }
+    }
+}
+
+/// Width and height of a picture whose short side is resized to `short` pixels: those of torchvision's `Resize`.
+pub fn short_side((width, height): (usize, usize), short: usize) -> (usize, usize) {
+    let long = (short as f64 * width.max(height) as f64 / width.min(height) as f64) as usize;
+    if width <= height { (short, long) } else { (long, short) }
+}
+
 /// The weights of one axis: output `i` is the sum of `width` inputs from `first[i]` on.
 struct Taps {
     first: Vec<usize>,

@@ -131,12 +131,11 @@ fn paint(set: &Dataset, samples: &[u32], views: &[View], setup: &Setup) -> Resul
         reader.image(set, place as u32, 1, &mut image)?;
         shrink(&image, cell, &mut scratch, &mut small);
         blit(&mut sheet, &small, GAP, top);
-        for (number, view) in views.iter().enumerate() {
-            let stream = u64::from(*sample) * views.len() as u64 + number as u64;
-            let mut rng = Rng::new(setup.seed, "view", setup.epoch, stream);
-            let drawn = Drawn::new(view, image.width, image.height, &mut rng);
+        let size = (image.width, image.height);
+        let drawn = Drawn::of_sample(views, setup.seed, setup.epoch, *sample, size);
+        for (number, drawn) in drawn.iter().enumerate() {
             let mut out = vec![0; drawn.size * drawn.size * 3];
-            augmenter.apply(&drawn, &image, &mut out);
+            augmenter.apply(drawn, &image, &mut out);
             let view = Raster::from_rgb(drawn.size, drawn.size, &out);
             blit(&mut sheet, &view, GAP + (number + 1) * (cell + GAP), top);
         }
@@ -149,9 +148,8 @@ fn shrink(image: &Raster, side: usize, scratch: &mut Scratch, small: &mut Raster
     let long = image.width.max(image.height);
     let scaled = |n: usize| (n * side / long).max(1);
     let size = (scaled(image.width), scaled(image.height));
-    let region = |width, height| Region { left: 0, top: 0, width, height };
-    let whole = region(image.width, image.height);
-    resample(image, whole, size, region(size.0, size.1), Filter::Bilinear, scratch, small);
+    let whole = Region::whole((image.width, image.height));
+    resample(image, whole, size, Region::whole(size), Filter::Bilinear, scratch, small);
 }
 
 fn blit(sheet: &mut Raster, picture: &Raster, left: usize, top: usize) {

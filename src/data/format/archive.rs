@@ -101,6 +101,14 @@ pub mod tests {
         archive.into_inner().unwrap()
     }
 
+    /// Bytes, gzipped.
+    pub fn gz(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
     #[test]
     fn members_are_where_they_are_said_to_be() {
         let long = "n".repeat(150);

@@ -1,9 +1,12 @@
 //! What damaged data sets do: every layout's files, damaged in every way that was thought of. Each must be an error that says
 //! where, or a list of images that cannot be read.
 
-use super::{archive::tests::tar, tests::tree, *};
+use super::{
+    archive::tests::{gz, tar},
+    tests::tree,
+    *,
+};
 use crate::{data::index, rng::Rng};
-use std::io::Write;
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -12,12 +15,6 @@ fn jpeg(shade: u8) -> Vec<u8> {
     let pixels: Vec<u8> = (0..12 * 9 * 3).map(|i| (i as u8).wrapping_mul(shade)).collect();
     jpeg_encoder::Encoder::new(&mut file, 90).encode(&pixels, 12, 9, jpeg_encoder::ColorType::Rgb).unwrap();
     file
-}
-
-fn gz(bytes: &[u8]) -> Vec<u8> {
-    let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
-    packed.write_all(bytes).unwrap();
-    packed.finish().unwrap()
 }
 
 macro_rules! mat {

@@ -71,7 +71,7 @@ pub fn flat(root: &Path) -> Result<Listing> {
 }
 
 /// Class folders, in the byte order of their names.
-pub fn classes(root: &Path) -> Result<Vec<String>> {
+fn classes(root: &Path) -> Result<Vec<String>> {
     let mut classes = vec![];
     for (name, path) in entries(root)? {
         if path.is_dir() {

@@ -150,16 +150,12 @@ fn synsets(meta: &[u8]) -> Result<BTreeMap<u32, String>> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::*;
-    use super::{archive::tests::tar, *};
-    use std::io::Write;
+    use super::{
+        archive::tests::{gz, tar},
+        *,
+    };
 
     const META: &[u8] = include_bytes!("../../../tests/formats/meta.mat");
-
-    fn gz(bytes: &[u8]) -> Vec<u8> {
-        let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
-        packed.write_all(bytes).unwrap();
-        packed.finish().unwrap()
-    }
 
     fn devkit(truth: &[u8]) -> Vec<u8> {
         let base = "ILSVRC2012_devkit_t12/data";
