@@ -8,7 +8,7 @@ pub mod transfer;
 
 use crate::engine::{
     estimate::Costs,
-    event::{Event, How},
+    event::{Before, Event, How},
     graph::{Graph, Id},
 };
 use live::Live;
@@ -87,9 +87,10 @@ impl<'g> Display<'g> {
         let line = match event {
             // A running stage has its line in the live part.
             Event::Started { .. } if matches!(self.show, Show::Live(_)) => return None,
-            Event::Started { id, attempt, resumes, .. } => match (attempt, resumes) {
-                (1, false) => format!("{}  started", name(id)),
-                (1, true) => format!("{}  goes on where it was stopped", name(id)),
+            Event::Started { id, attempt, before, .. } => match (attempt, before) {
+                (1, Before::Nothing) => format!("{}  started", name(id)),
+                (1, Before::BrokenOff) => format!("{}  goes on where it was stopped", name(id)),
+                (1, Before::Failed) => format!("{}  started again after it failed", name(id)),
                 (n, _) => format!("{}  started, try {n}", name(id)),
             },
             Event::Done { id, how: How::Ran, took } => format!("{}  done in {}", name(id), duration(*took)),

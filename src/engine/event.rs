@@ -22,8 +22,8 @@ pub enum Event<'a> {
         work: &'a Path,
         /// Which try this is, from 1.
         attempt: u32,
-        /// Whether it goes on from a checkpoint.
-        resumes: bool,
+        /// What an earlier run left of it.
+        before: Before,
     },
     /// A stage's result is there.
     Done {
@@ -98,6 +98,29 @@ pub struct Failure {
     pub work: PathBuf,
     /// Its log.
     pub log: PathBuf,
+}
+
+/// How an earlier attempt at a stage ended that left its folder behind; what it wrote there is gone on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// There was none.
+    Nothing,
+    /// It was stopped or killed.
+    BrokenOff,
+    /// It failed.
+    Failed,
+}
+
+impl Before {
+    /// Of the stage with this folder. Its log tells: it is the first thing that an attempt writes, and no later one
+    /// removes it.
+    pub fn of(work: &Path) -> Before {
+        match (work.join("log").exists(), Failed::read(work)) {
+            (false, _) => Before::Nothing,
+            (true, None) => Before::BrokenOff,
+            (true, Some(_)) => Before::Failed,
+        }
+    }
 }
 
 /// What is kept of a failure in the stage's folder, until it runs again.

@@ -4,7 +4,7 @@
 use super::{
     attest::Attest,
     confine::Confinement,
-    event::{Event, Failed, Failure, How, Outcome},
+    event::{Before, Event, Failed, Failure, How, Outcome},
     exec::{self, Ended, Executor, Launch, Process},
     graph::{From as Origin, Graph, Id},
     guard::Guard,
@@ -128,7 +128,7 @@ struct Running {
     started: Instant,
     began: SystemTime,
     deadline: Option<Instant>,
-    resumes: bool,
+    before: Before,
     room: Room,
     timed_out: bool,
     killed_at: Option<Instant>,
@@ -441,10 +441,8 @@ impl<'r> Runner<'r> {
     fn start(&mut self, id: Id, key: Key, lock: Lock, room: Room, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         let graph = self.graph;
         let work = self.store.work(key);
-        let resumes = work.join("out").exists();
-        if resumes {
-            Failed::forget(&work);
-        }
+        let before = Before::of(&work);
+        Failed::forget(&work);
         *self.attempts.entry(id).or_default() += 1;
         let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
             unreachable!("a queued stage knows its key");
@@ -471,14 +469,14 @@ impl<'r> Runner<'r> {
                     started,
                     began: SystemTime::now(),
                     deadline: timeout.map(|t| started + t),
-                    resumes,
+                    before,
                     room,
                     timed_out: false,
                     killed_at: None,
                 };
                 self.running.insert(id, running);
                 self.states.insert(id, State::Running(key));
-                watch(Event::Started { id, key, work: &work, attempt: self.attempts[&id], resumes });
+                watch(Event::Started { id, key, work: &work, attempt: self.attempts[&id], before });
                 Ok(())
             }
         }
@@ -567,7 +565,7 @@ impl<'r> Runner<'r> {
                     began: running.began,
                     took: running.started.elapsed(),
                     attempt,
-                    resumed: running.resumes,
+                    resumed: running.before != Before::Nothing,
                     cpus: running.room.cpus,
                     gpus: running.room.gpus(),
                     inputs: self.inputs_read(id),

@@ -3,7 +3,7 @@
 //!
 //! `CACO_CRASH_KILLS=300` asks for more kills than the few that a normal test run has time for.
 
-use crate::project::Project;
+use crate::{process::signal, project::Project};
 use caco::rng::Rng;
 use std::{
     collections::BTreeMap,
@@ -107,9 +107,8 @@ fn stages_at_work(cache: &Path) -> Vec<i32> {
     found
 }
 
-fn kill(pid: i32) -> bool {
-    // SAFETY: sends a signal.
-    unsafe { libc::kill(pid, libc::SIGKILL) == 0 }
+fn kill(pid: u32) -> bool {
+    signal(pid, libc::SIGKILL)
 }
 
 fn start(project: &Project) -> Child {
@@ -124,10 +123,10 @@ fn strike(project: &Project, runners: &mut [Child; 2], dice: &mut Rng) -> bool {
     if victim < 2 {
         let runner = &mut runners[victim as usize];
         let alive = runner.try_wait().unwrap().is_none();
-        return alive && kill(runner.id() as i32);
+        return alive && kill(runner.id());
     }
     let stages = stages_at_work(&project.path().join("cache"));
-    !stages.is_empty() && kill(stages[dice.below(stages.len() as u64) as usize])
+    !stages.is_empty() && kill(stages[dice.below(stages.len() as u64) as usize] as u32)
 }
 
 /// Disturbs one DAG until it is complete or has had its kills, then lets it end. Returns the number of kills.

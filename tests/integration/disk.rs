@@ -2,7 +2,10 @@
 //!
 //! Each test mounts a small tmpfs, for which it must be root with the right to mount; elsewhere it says so and passes.
 
-use crate::project::{Printed, Project};
+use crate::{
+    process::wait_for,
+    project::{Printed, Project},
+};
 use caco::engine::store::Store;
 use std::{ffi::CString, fs, path::Path};
 
@@ -37,11 +40,7 @@ impl<'p> Disk<'p> {
     fn change(&self, flags: libc::c_ulong, options: &str) {
         // The rules of a confined process that has ended hold its folder, which is removed, a moment longer: the kernel
         // frees them later, and refuses meanwhile.
-        let begun = std::time::Instant::now();
-        while !mount(self.0, libc::MS_REMOUNT | flags, options) {
-            assert!(begun.elapsed().as_secs() < 10, "{}", std::io::Error::last_os_error());
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        wait_for("the folder to be free", || mount(self.0, libc::MS_REMOUNT | flags, options));
     }
 }
 

@@ -1,14 +1,11 @@
 //! `caco history`: the record that each run leaves.
 
-use crate::project::Project;
-use serde_json::Value;
-use std::{
-    fs,
-    path::PathBuf,
-    process::Stdio,
-    thread::sleep,
-    time::{Duration, Instant},
+use crate::{
+    process::{signal, wait_for},
+    project::Project,
 };
+use serde_json::Value;
+use std::{fs, path::PathBuf, process::Stdio};
 
 const PIPELINE: &str = r#"(stages: {
     "a": command(shell: "sleep 0.3; echo 1 > o", outputs: ["o"]),
@@ -24,14 +21,6 @@ fn records(project: &Project) -> Vec<PathBuf> {
         fs::read_dir(project.path().join("cache/runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
-}
-
-fn wait_for(what: &str, check: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !check() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited too long for {what}");
-        sleep(Duration::from_millis(10));
-    }
 }
 
 macro_rules! assert_told {
@@ -83,14 +72,13 @@ fn a_killed_run_is_told_from_one_that_goes_on_and_one_that_was_stopped() {
         r#"(stages: {"a": command(shell: "touch $GO/started; sleep 300", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
     );
     let outcome = || history(&project)[0]["outcome"].as_str().unwrap().to_string();
-    for (signal, told) in [(libc::SIGKILL, "killed"), (libc::SIGTERM, "stopped by signal 15")] {
+    for (sent, told) in [(libc::SIGKILL, "killed"), (libc::SIGTERM, "stopped by signal 15")] {
         let _ = fs::remove_file(project.path().join("started"));
         let mut run =
             project.command(&["run", "p.ron"]).env("GO", project.path()).stderr(Stdio::null()).spawn().unwrap();
         wait_for("the stage to start", || project.path().join("started").exists());
         assert_eq!(outcome(), "goes on");
-        // SAFETY: sends a signal.
-        unsafe { libc::kill(run.id() as i32, signal) };
+        signal(run.id(), sent);
         run.wait().unwrap();
         assert_eq!(outcome(), told);
     }

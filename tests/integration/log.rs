@@ -1,11 +1,10 @@
 //! `caco log`, and `--follow`.
 
-use crate::project::{Printed, Project, printed};
-use std::{
-    process::{Child, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+use crate::{
+    process,
+    project::{Printed, Project, printed},
 };
+use std::process::{Child, Stdio};
 
 fn start(project: &Project, args: &[&str]) -> Child {
     let mut command = project.command(args);
@@ -17,11 +16,7 @@ fn end(child: Child) -> Printed {
 }
 
 fn wait_for(project: &Project, file: &str) {
-    let begun = Instant::now();
-    while !project.path().join(file).exists() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited too long for {file}");
-        sleep(Duration::from_millis(10));
-    }
+    process::wait_for(file, || project.path().join(file).exists());
 }
 
 /// Fails at the first try, and waits at the second.

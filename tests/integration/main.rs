@@ -25,6 +25,7 @@ mod parity;
 mod pipelines;
 #[cfg(feature = "torch")]
 mod pixels;
+mod process;
 mod project;
 mod provenance;
 #[cfg(feature = "torch")]

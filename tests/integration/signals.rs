@@ -1,36 +1,15 @@
 //! Interrupts and kills.
 
-use crate::project::{Project, printed};
-use std::{
-    path::Path,
-    process::Stdio,
-    thread::sleep,
-    time::{Duration, Instant},
+use crate::{
+    process::{alive, signal, start_of, wait_for},
+    project::{Project, printed},
 };
+use std::{process::Stdio, thread::sleep, time::Duration};
 
 const SLOW: &str = r#"(stages: {
     "slow": command(shell: "echo $$ > $SIGNAL/pid; sleep 300 & echo $! > $SIGNAL/child; touch $SIGNAL/started; wait; echo 1 > o", outputs: ["o"], pass_env: ["SIGNAL"], isolation: None),
     "after": command(shell: "cat i > o", inputs: {"i": Stage("slow")}, outputs: ["o"]),
 })"#;
-
-fn wait_for(what: &str, check: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !check() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "waited too long for {what}");
-        sleep(Duration::from_millis(10));
-    }
-}
-
-fn alive(file: &Path) -> bool {
-    let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !state.is_empty() && !state.contains(") Z ")
-}
-
-fn signal(pid: u32, signal: i32) {
-    // SAFETY: sends a signal.
-    unsafe { libc::kill(pid as i32, signal) };
-}
 
 /// Starts the slow pipeline and sends a signal to the runner once the stage is under way.
 fn interrupted(signals: &[i32]) -> (Project, crate::project::Printed) {
@@ -69,6 +48,32 @@ fn the_children_of_a_killed_runner_do_not_live_on() {
     // Nothing was published, and the lock is free.
     let plan = project.json(&["plan", "p.ron", "--json", "slow"]);
     assert_eq!(plan[0]["state"], "run");
+}
+
+#[test]
+fn how_an_attempt_ended_is_told_when_the_next_one_starts() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "if test -e $GO/fail; then exit 3; fi; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
+            outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
+    );
+    let start = || {
+        let mut command = project.command(&["run", "p.ron"]);
+        command.env("GO", project.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut first = start();
+    assert!(start_of("a  ", &mut first).ends_with("a  started"));
+    signal(first.id(), libc::SIGKILL);
+    first.wait().unwrap();
+    // So a kill leaves it that comes while the next attempt's folder is being prepared.
+    let out = glob::glob(project.path().join("cache/work/**/out").to_str().unwrap()).unwrap().next().unwrap().unwrap();
+    std::fs::remove_dir_all(out).unwrap();
+    project.write("fail", "");
+    let told = printed(start().wait_with_output().unwrap()).err;
+    assert!(told.contains("a  goes on where it was stopped\n") && told.contains("exit code 3"), "{told}");
+    std::fs::remove_file(project.path().join("fail")).unwrap();
+    project.write("go", "");
+    let told = printed(start().wait_with_output().unwrap()).err;
+    assert!(told.contains("a  started again after it failed\n") && told.contains("a  done"), "{told}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The program in a terminal of its own, and what that terminal shows.
 
-use crate::project::{Project, caco_path};
+use crate::{
+    process::PATIENCE,
+    project::{Project, caco_path},
+};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use std::{
     io::{Read, Write},
@@ -8,9 +11,6 @@ use std::{
     thread::{JoinHandle, sleep},
     time::{Duration, Instant},
 };
-
-/// No test waits longer than this for what it wants to see.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Terminal {
     master: Box<dyn MasterPty + Send>,

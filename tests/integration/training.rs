@@ -2,6 +2,7 @@
 
 use crate::{
     experiment::{SMALL, tiny},
+    process::{signal, start_of, wait_for},
     project::{Project, ran},
 };
 use caco::{
@@ -24,7 +25,7 @@ use std::{
     path::PathBuf,
     process::{Child, Stdio},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 fn args<'a>(stages: &[&'a str], set: &[&'a str]) -> Vec<&'a str> {
@@ -54,11 +55,8 @@ fn curves(project: &Project) -> Vec<PathBuf> {
 /// Waits until the training `project` runs has taken a step more, or its run is over.
 fn under_way(project: &Project, run: &mut Child) {
     let length = || curves(project).iter().map(|path| path.metadata().map_or(0, |m| m.len())).sum::<u64>();
-    let (begun, before) = (Instant::now(), length());
-    while run.try_wait().unwrap().is_none() && length() <= before {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no step in a minute");
-        sleep(Duration::from_millis(5));
-    }
+    let before = length();
+    wait_for("a step", || run.try_wait().unwrap().is_some() || length() > before);
 }
 
 /// Whether a training in progress has left something to go on from.
@@ -79,17 +77,16 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
     let mut signals = vec![];
     for kill in 0..kills {
         let mut run = start(&broken);
+        let told = start_of(stage, &mut run);
+        assert!(told.contains(if kill == 0 { "started" } else { "goes on where it was stopped" }), "{told}");
         under_way(&broken, &mut run);
         // The first may come before the first checkpoint. On a busy machine all would, and nothing would be gone on from.
-        while kill > 0 && !checkpointed(&broken) && run.try_wait().unwrap().is_none() {
-            sleep(Duration::from_millis(5));
-        }
+        wait_for("a checkpoint", || kill == 0 || checkpointed(&broken) || run.try_wait().unwrap().is_some());
         sleep(Duration::from_secs_f64(rng.range(0.0, 0.3)));
         // Two of three are killed outright, the third is asked to stop.
-        let signal = if rng.chance(2.0 / 3.0) { libc::SIGKILL } else { libc::SIGTERM };
-        signals.push(signal);
-        // SAFETY: sends a signal.
-        unsafe { libc::kill(run.id() as i32, signal) };
+        let sent = if rng.chance(2.0 / 3.0) { libc::SIGKILL } else { libc::SIGTERM };
+        signals.push(sent);
+        signal(run.id(), sent);
         if run.wait().unwrap().success() {
             signals.pop();
             break;
@@ -228,19 +225,13 @@ fn a_training_is_watched_while_it_goes_on_and_after() {
     assert!(fails.code == 1 && fails.err.contains("no training is in progress"), "{}", fails.err);
     let set = ["pretrain/short.epochs=200"];
     let mut run = project.command(&args(&["pretrain/short"], &set)).stderr(Stdio::null()).spawn().unwrap();
-    let begun = Instant::now();
     // The bank initialisation first, then the training proper.
-    let shown = loop {
-        let shown = project.caco(&["watch"]);
-        if shown.out.starts_with("pretrain/") && shown.out.contains("loss ")
-            || begun.elapsed() > Duration::from_secs(60)
-        {
-            break shown;
-        }
-        sleep(Duration::from_millis(100));
-    };
-    // SAFETY: sends a signal.
-    unsafe { libc::kill(run.id() as i32, libc::SIGTERM) };
+    let mut shown = project.caco(&["watch"]);
+    wait_for("the training to be shown", || {
+        shown = project.caco(&["watch"]);
+        shown.out.starts_with("pretrain/") && shown.out.contains("loss ")
+    });
+    signal(run.id(), libc::SIGTERM);
     run.wait().unwrap();
     for word in ["  epoch", "loss ", "bank_norm", "spread"] {
         assert!(shown.out.contains(word), "{}{}", shown.out, shown.err);
