@@ -156,6 +156,14 @@ def eager(shape, precision, steps, threads):
     return {"images_per_second": n * steps / (time.perf_counter() - start), "cpu_seconds": min(cpu)}
 
 
+def ours(caco, shape, precision, steps, threads):
+    """The command that measures this crate."""
+    s = SHAPES[shape]
+    sizes = [f"--{name}={s[name]}" for name in ("width", "stem", "hidden", "dim", "size", "batch", "bank")]
+    arch = "resnet18" if s["block"] == "basic" else "resnet50"
+    return [caco, "bench", "step", "--arch", arch, *sizes, "--precision", precision, "--steps", steps, "--threads", threads, "--json"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eager", action="store_true", help="measure eager PyTorch once, and print JSON")
@@ -164,7 +172,7 @@ def main():
     parser.add_argument("--steps", type=int, help="steps a measurement")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--ours", default="target/release/examples/step")
+    parser.add_argument("--caco", default="target/release/caco")
     a = parser.parse_args()
     shapes, precisions = a.shape or list(SHAPES), a.precision or ["f32", "bf16"]
     if a.eager:
@@ -173,12 +181,12 @@ def main():
     for shape in shapes:
         for precision in precisions:
             steps = str(a.steps or (6 if shape == "small" else 2))
-            ours = [a.ours, shape, precision, steps, str(a.threads)]
+            caco = ours(a.caco, shape, precision, steps, str(a.threads))
             eager_ = [sys.executable, __file__, "--eager", "--shape", shape, "--precision", precision, "--steps", steps, "--threads", str(a.threads)]
             measure = lambda command: json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["images_per_second"]
             pairs = []
             for _ in range(a.pairs):
-                pairs.append((measure(ours), measure(eager_)))
+                pairs.append((measure(caco), measure(eager_)))
                 print(f"  {shape} {precision}: ours {pairs[-1][0]:.2f}, eager {pairs[-1][1]:.2f}", file=sys.stderr)
             ratio = statistics.median(o / e for o, e in pairs)
             print(json.dumps({"shape": shape, "precision": precision, "threads": a.threads, "ratio": round(ratio, 3),

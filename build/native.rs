@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{env, fs, path::PathBuf};
 
 #[cfg(feature = "torch")]
-const BRIDGE: [&str; 4] = ["src/bridge.cpp", "src/memory.cpp", "src/norm.cpp", "src/bridge.h"];
+const BRIDGE: [&str; 5] = ["src/bridge.cpp", "src/memory.cpp", "src/norm.cpp", "src/recompute.cpp", "src/bridge.h"];
 
 /// The functions of libtorch that tch lacks.
 #[cfg(feature = "torch")]
@@ -22,6 +22,8 @@ pub fn bridge(lib: &Path) {
         .include(include.join("torch/csrc/api/include"))
         .std("c++17")
         .flag_if_supported("-fopenmp")
+        // The vectors of norm.cpp are passed between its own inlined functions only.
+        .flag_if_supported("-Wno-psabi")
         .opt_level(3)
         .warnings(false);
     compile_once(&mut build, "caco_bridge", &BRIDGE);

@@ -1,5 +1,9 @@
 //! What training needs of libtorch and `tch` does not bind: the other side of bridge.cpp.
 
+mod recompute;
+
+pub use recompute::recompute;
+
 use anyhow::{Result, bail};
 use std::ffi::{CStr, c_char};
 use tch::Tensor;

@@ -2,7 +2,11 @@
 //! instead, `--bench-loader` the loader, `--bench-train` both together; `--data-survey` looks at a data set, `--data-sheet` draws it.
 
 use caco::{
-    data::{bench as loader, sheet, survey},
+    data::{
+        bench as loader, sheet,
+        survey::{self, Report, Setup},
+    },
+    display::bar::{Bar, Unit},
     job::{Job, STOPPED, Stopped, Task},
     train::{bench, trial},
 };
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
         "--bench-step" => answer(bench::step),
         "--bench-loader" => answer(loader::measure),
         "--bench-train" => answer(trial::train),
-        "--data-survey" => answer(survey::survey),
+        "--data-survey" => answer(look),
         "--data-sheet" => answer(sheet::draw),
         _ => execute(&argument),
     };
@@ -52,6 +56,19 @@ fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow:
     let setup = serde_json::from_reader(std::io::stdin())?;
     println!("{}", serde_json::to_string(&act(&setup)?)?);
     Ok(())
+}
+
+/// Surveys a data set, and shows how far it is.
+fn look(setup: &Setup) -> anyhow::Result<Report> {
+    let split = setup.split.map_or(String::new(), |split| format!(", split {}", split.name()));
+    let bar = || Mutex::new(Bar::new(format!("decoding the images of {}{split}", setup.root.display()), Unit::Images));
+    let bar = setup.decode.then(bar);
+    let progress = |done, total| {
+        if let Some(bar) = &bar {
+            bar.lock().expect("nobody panics with it").at(done, Some(total));
+        }
+    };
+    survey::survey(setup, progress)
 }
 
 /// Text to stderr, which is the stage's log; spans to `spans` as JSON, a line each when it closes, with its duration.

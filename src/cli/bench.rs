@@ -1,7 +1,8 @@
 //! `caco bench`
 
 use super::{print, print_json, programs};
-use crate::spec::kind::{Arch, Decode, Model, Precision, Stem, Views};
+use crate::display::bytes;
+use crate::spec::kind::{Activations, Arch, Decode, Model, Precision, Stem, Views};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -120,6 +121,9 @@ struct NetworkArgs {
     /// Arithmetic of the encoders
     #[arg(long, ignore_case = true, default_value = "f32")]
     precision: PrecisionArg,
+    /// What is kept of a forward pass for the gradient: everything, or what goes from block to block
+    #[arg(long, ignore_case = true, default_value = "keep")]
+    activations: ActivationsArg,
     /// Threads; left out: one a core
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -145,6 +149,12 @@ enum StemArg {
 enum PrecisionArg {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ActivationsArg {
+    Keep,
+    Recompute,
 }
 
 pub fn main(args: &BenchArgs) -> Result<ExitCode> {
@@ -226,6 +236,10 @@ fn network(args: &NetworkArgs) -> Result<Value> {
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Bf16 => Precision::Bf16,
     };
+    let activations = match args.activations {
+        ActivationsArg::Keep => Activations::Keep,
+        ActivationsArg::Recompute => Activations::Recompute,
+    };
     let model = Model { arch, width: args.width, stem, hidden: args.hidden, dim: args.dim };
     if let Err(complaint) = model.check() {
         bail!("--{} {}", complaint.field.trim_start_matches("model."), complaint.message);
@@ -235,12 +249,14 @@ fn network(args: &NetworkArgs) -> Result<Value> {
     }
     let threads = args.threads.unwrap_or_else(cores);
     Ok(json!({"model": model, "size": args.size, "batch": args.batch, "bank": args.bank, "precision": precision,
-        "device": args.device, "threads": threads}))
+        "activations": activations, "device": args.device, "threads": threads}))
 }
 
 /// The report for people. Parts overlap in nothing but `load`, which runs beside the step.
 fn tell(report: &Value) -> String {
-    let mut text = format!("{:.1} images/s\n", report["images_per_second"].as_f64().unwrap_or(f64::NAN));
+    let memory = bytes(report["peak_memory"].as_u64().unwrap_or_default());
+    let mut text =
+        format!("{:.1} images/s, {memory} at most\n", report["images_per_second"].as_f64().unwrap_or(f64::NAN));
     let parts = report["milliseconds"].as_object().into_iter().flatten();
     let parts: Vec<(&String, f64)> = parts.map(|(name, time)| (name, time.as_f64().unwrap_or(f64::NAN))).collect();
     let step: f64 = parts.iter().filter(|(name, _)| *name != "load").map(|(_, time)| time).sum();

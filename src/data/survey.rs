@@ -35,12 +35,12 @@ pub struct Report {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Looks at a split.
-pub fn survey(setup: &Setup) -> Result<Report> {
+/// Looks at a split; `progress` is called with the images decoded and in all.
+pub fn survey(setup: &Setup, progress: impl Fn(u64, u64) + Sync) -> Result<Report> {
     let listing = format::list(setup.format, setup.split, &setup.root)?;
     let (images, classes) = (listing.images.len(), listing.classes.len());
     let unreadable = if setup.decode {
-        index::build(&setup.root, listing, |_, _| ()).1
+        index::build(&setup.root, listing, progress).1
     } else {
         listing.images.iter().filter_map(|image| missing(&setup.root, image)).collect()
     };
@@ -64,7 +64,7 @@ mod tests {
         let setup =
             |decode| Setup { root: root.path().into(), format: Format::Food101, split: Some(Split::Train), decode };
         let told = |decode| {
-            let report = survey(&setup(decode)).unwrap();
+            let report = survey(&setup(decode), |_, _| ()).unwrap();
             assert_eq!((report.images, report.classes), (2, 1));
             report.unreadable.into_iter().map(|file| file.path).collect::<Vec<_>>()
         };

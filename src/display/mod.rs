@@ -1,10 +1,10 @@
 //! What a run shows while it goes on: on a terminal a live part below what scrolls, plain lines elsewhere.
 
+pub mod bar;
 mod frame;
 mod live;
 mod meter;
 pub mod screen;
-pub mod transfer;
 
 use crate::engine::{
     estimate::Costs,

@@ -3,9 +3,12 @@
 use super::{
     head::{Head, Sizes},
     resnet::{Layout, ResNet},
-    weights::{Declaration, Weights},
+    weights::{Declaration, Span, Weights},
 };
-use crate::spec::kind::{Model, Precision};
+use crate::{
+    bridge,
+    spec::kind::{Activations, Model, Precision},
+};
 use anyhow::Result;
 use std::{collections::BTreeMap, sync::Arc};
 use tch::{Device, Kind, Tensor};
@@ -98,25 +101,49 @@ impl Network {
             Precision::F32 => self.weights.share(),
             Precision::Bf16 => self.weights.lowered(Kind::BFloat16),
         };
-        Pass { structure: &self.structure, weights, train, lowered: precision == Precision::Bf16 }
+        let lowered = precision == Precision::Bf16;
+        Pass { structure: &self.structure, weights, train, lowered, activations: Activations::Keep }
     }
 }
 
 /// Forward passes with one set of weights. Precision F32 leaves the network's own type alone, f64 included.
 pub struct Pass<'a> {
-    structure: &'a Structure,
+    structure: &'a Arc<Structure>,
     weights: Weights,
     train: bool,
     lowered: bool,
+    activations: Activations,
 }
 
 impl Pass<'_> {
+    /// The pass, with these activations of the backbone kept for the gradient. Values and gradients are the same.
+    pub fn keeping(self, activations: Activations) -> Self {
+        Pass { activations, ..self }
+    }
+
     /// Images [N, 3, H, W] → pooled features [N, d], in the type of the pass.
     pub fn features(&self, images: &Tensor) -> Tensor {
-        if self.lowered {
-            return self.structure.backbone.forward(&self.weights, &images.to_kind(Kind::BFloat16), self.train);
-        }
-        self.structure.backbone.forward(&self.weights, images, self.train)
+        let images = if self.lowered { images.to_kind(Kind::BFloat16) } else { images.shallow_clone() };
+        let backbone = &self.structure.backbone;
+        let parts = backbone.parts().iter().enumerate();
+        ResNet::pool(&parts.fold(images, |x, (number, span)| match self.activations {
+            Activations::Keep => backbone.part(number, &self.weights, x, self.train),
+            Activations::Recompute => self.recompute(number, span, x),
+        }))
+    }
+
+    /// Part `number` of the backbone, of which only the input is kept.
+    fn recompute(&self, number: usize, span: &Span, x: Tensor) -> Tensor {
+        let mut inputs = vec![x];
+        inputs.extend(self.weights.parameters_of(span));
+        let (structure, weights, span, train) =
+            (self.structure.clone(), self.weights.share(), span.clone(), self.train);
+        let part = move |inputs: &[Tensor], again| {
+            // The running statistics have moved when it runs again.
+            let weights = weights.with(&span, &inputs[1..], again);
+            structure.backbone.part(number, &weights, inputs[0].shallow_clone(), train)
+        };
+        bridge::recompute(&inputs, part).expect("shapes fit by declaration")
     }
 
     /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16). The network must have a head.

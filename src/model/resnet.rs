@@ -1,6 +1,6 @@
 //! The residual network (He et al. 2016) with torchvision's layout and names, up to its pooled features.
 
-use super::weights::{Declaration, Slot, Start, Weights};
+use super::weights::{Declaration, Slot, Span, Start, Weights};
 use crate::bridge;
 use crate::spec::kind::{Arch, Model, Stem};
 use tch::Tensor;
@@ -68,6 +68,8 @@ pub struct ResNet {
     stem: ConvNorm,
     pool: bool,
     blocks: Vec<Residual>,
+    /// Of the stem and of each block.
+    spans: Vec<Span>,
     features: i64,
 }
 
@@ -76,18 +78,22 @@ impl ResNet {
     pub fn declare(layout: &Layout, into: &mut Declaration) -> Self {
         let pool = layout.stem == Stem::Imagenet;
         let (kernel, stride) = if pool { (7, 2) } else { (3, 1) };
-        let stem = ConvNorm::declare(into, ("conv1", "bn1"), (3, layout.width), kernel, stride);
-        let (mut blocks, mut channels) = (Vec::new(), layout.width);
+        let (stem, span) =
+            into.span(|into| ConvNorm::declare(into, ("conv1", "bn1"), (3, layout.width), kernel, stride));
+        let (mut blocks, mut spans, mut channels) = (Vec::new(), vec![span], layout.width);
         for (layer, &depth) in layout.depths.iter().enumerate() {
             for number in 0..depth {
                 let stride = if layer > 0 && number == 0 { 2 } else { 1 };
                 let name = format!("layer{}.{number}", layer + 1);
-                let block = Residual::declare(into, &name, layout.block, channels, layout.width << layer, stride);
-                channels = (layout.width << layer) * layout.block.expansion();
+                let planes = layout.width << layer;
+                let (block, span) =
+                    into.span(|into| Residual::declare(into, &name, layout.block, channels, planes, stride));
+                channels = planes * layout.block.expansion();
                 blocks.push(block);
+                spans.push(span);
             }
         }
-        ResNet { stem, pool, blocks, features: channels }
+        ResNet { stem, pool, blocks, spans, features: channels }
     }
 
     /// Number of features.
@@ -95,16 +101,26 @@ impl ResNet {
         self.features
     }
 
-    /// Images [N, 3, H, W] → features [N, d], averaged over the last layer's positions. In training mode batch norm uses
-    /// the batch's statistics and moves the running ones.
-    pub fn forward(&self, weights: &Weights, images: &Tensor, train: bool) -> Tensor {
-        let mut x = self.stem.forward(weights, images, None, true, train);
-        if self.pool {
-            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+    /// Its parts, each of which takes what the one before gives: the stem, then the residual blocks. The tensors of each.
+    pub fn parts(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// What part `number` makes of `x`; the first takes images [N, 3, H, W]. In training mode batch norm uses the batch's
+    /// statistics and moves the running ones.
+    pub fn part(&self, number: usize, weights: &Weights, x: Tensor, train: bool) -> Tensor {
+        match number.checked_sub(1) {
+            Some(block) => self.blocks[block].forward(weights, x, train),
+            None if self.pool => {
+                let x = self.stem.forward(weights, &x, None, true, train);
+                x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
+            }
+            None => self.stem.forward(weights, &x, None, true, train),
         }
-        for block in &self.blocks {
-            x = block.forward(weights, x, train);
-        }
+    }
+
+    /// What the last part gives → features [N, d], averaged over positions.
+    pub fn pool(x: &Tensor) -> Tensor {
         x.adaptive_avg_pool2d([1, 1]).flatten(1, 3)
     }
 }

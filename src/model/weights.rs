@@ -2,12 +2,16 @@
 
 use crate::rng::Rng;
 use anyhow::{Result, bail};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Where a tensor lies in [`Weights`].
 #[derive(Clone, Copy, Debug)]
 pub struct Slot(usize);
+
+/// The tensors that a part of a network declared; they are neighbours.
+#[derive(Clone, Debug)]
+pub struct Span(Range<usize>);
 
 /// How a tensor starts.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +49,13 @@ impl Declaration {
     /// Declares a buffer: saved with the parameters, but neither trained nor averaged.
     pub fn buffer(&mut self, name: String, shape: &[i64], start: Start) -> Slot {
         self.declare(name, shape, start, true)
+    }
+
+    /// What `declare` makes of this declaration, and the tensors that it adds.
+    pub fn span<Part>(&mut self, declare: impl FnOnce(&mut Self) -> Part) -> (Part, Span) {
+        let start = self.entries.len();
+        let part = declare(self);
+        (part, Span(start..self.entries.len()))
     }
 
     fn declare(&mut self, name: String, shape: &[i64], start: Start, buffer: bool) -> Slot {
@@ -85,7 +96,7 @@ impl Declaration {
     fn build(&self, kind: Kind, device: Device, mut value: impl FnMut(usize, &Entry) -> Tensor) -> Weights {
         let tensor = |(i, entry): (usize, &Entry)| channels_last(&value(i, entry).to_device(device).to_kind(kind));
         let tensors = self.entries.iter().enumerate().map(tensor).collect();
-        Weights { declaration: self.clone(), tensors }
+        Weights { declaration: Arc::new(self.clone()), tensors }
     }
 }
 
@@ -123,7 +134,7 @@ pub fn channels_last(x: &Tensor) -> Tensor {
 /// The tensors of one network.
 #[derive(Debug)]
 pub struct Weights {
-    declaration: Declaration,
+    declaration: Arc<Declaration>,
     tensors: Vec<Tensor>,
 }
 
@@ -141,6 +152,26 @@ impl Weights {
     /// The parameters with their names, in the fixed order.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.declaration.entries.iter().zip(&self.tensors).filter(|(e, _)| !e.buffer).map(|(e, t)| (e.name.as_str(), t))
+    }
+
+    /// The parameters of a span, in the fixed order.
+    pub fn parameters_of(&self, span: &Span) -> Vec<Tensor> {
+        let entries = &self.declaration.entries;
+        span.0.clone().filter(|i| !entries[*i].buffer).map(|i| self.tensors[i].shallow_clone()).collect()
+    }
+
+    /// The same tensors, but for the parameters of a span, which are `parameters`, and its buffers where they are to be
+    /// `spare`: copies then, which may move without these moving.
+    pub fn with(&self, span: &Span, parameters: &[Tensor], spare: bool) -> Self {
+        let mut parameters = parameters.iter();
+        let replaced = |i: usize| match self.declaration.entries[i].buffer {
+            true if spare => self.tensors[i].copy(),
+            true => self.tensors[i].shallow_clone(),
+            false => parameters.next().expect("there is one for each").shallow_clone(),
+        };
+        let mut all = self.share();
+        all.tensors.splice(span.0.clone(), span.0.clone().map(replaced).collect::<Vec<_>>());
+        all
     }
 
     /// Lets autograd see the parameters, or hides them from it.

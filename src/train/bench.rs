@@ -15,7 +15,7 @@ use crate::{
     device,
     model::{Bank, Shape, normalise},
     rng::Rng,
-    spec::kind::{Format, Model, Objective, Precision, Views},
+    spec::kind::{Activations, Format, Model, Objective, Precision, Views},
 };
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub struct Setup {
     pub bank: i64,
     /// Arithmetic of the encoders.
     pub precision: Precision,
+    /// What is kept of a forward pass for the gradient.
+    pub activations: Activations,
     /// Where: `auto`, `cpu` or `cuda:N`.
     pub device: String,
     /// Threads of one operation, and of the loader.
@@ -56,6 +58,8 @@ pub struct Report {
     pub images_per_second: f64,
     /// CPU seconds, of all threads together, of the cheapest step: what a busy machine does not change much.
     pub cpu_seconds: f64,
+    /// The most memory that the process has held, bytes. A GPU's own is not part of it.
+    pub peak_memory: u64,
     /// Milliseconds a step spends in each part. On a GPU the device is waited for between parts, which costs a little.
     /// `load` is what its batch costs the loader's threads alone; in a training they work beside the step.
     pub milliseconds: BTreeMap<&'static str, f64>,
@@ -71,23 +75,25 @@ pub fn step(setup: &Setup) -> Result<Report> {
     let pixels = [noise(setup, 0), noise(setup, 1)];
     let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
     for _ in 0..2 {
-        state.step(&views, &constants(setup.precision), RATES, 0)?;
+        state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
     }
     settle(device);
     let (start, mut best) = (Instant::now(), Duration::MAX);
     for _ in 0..setup.steps {
         let step = cpu_time();
-        state.step(&views, &constants(setup.precision), RATES, 0)?;
+        state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
         best = best.min(cpu_time() - step);
     }
     settle(device);
     let seconds = start.elapsed().as_secs_f64();
+    let peak_memory = peak_memory();
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
     milliseconds.insert("load", load(setup)? * 1e3);
     Ok(Report {
         class: device::class(),
         images_per_second: (setup.batch as f64 * f64::from(setup.steps)) / seconds,
         cpu_seconds: best.as_secs_f64(),
+        peak_memory,
         milliseconds,
     })
 }
@@ -96,12 +102,13 @@ pub fn step(setup: &Setup) -> Result<Report> {
 pub(super) const RATES: Rates = Rates { encoder: 0.1, bank: 3.0, key_momentum: 0.99 };
 
 /// The paper's constants.
-pub(super) fn constants(precision: Precision) -> Constants {
+pub(super) fn constants(precision: Precision, activations: Activations) -> Constants {
     Constants {
         contrast: Contrast { objective: Objective::CaCo, temperature: 0.08, bank_temperature: 0.08 },
         bank_momentum: 0.9,
         lars: Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 },
         precision,
+        activations,
         accumulate: 1,
     }
 }
@@ -118,6 +125,18 @@ fn cpu_time() -> Duration {
     // SAFETY: the clock exists on Linux and macOS, and the result has its type.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The most memory that this process has held, bytes.
+fn peak_memory() -> u64 {
+    // SAFETY: plain data, for which zeros are a value; the call fills it in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    // Linux counts in KiB, macOS in bytes.
+    usage.ru_maxrss as u64 * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }
 
 /// Waits for the device.
@@ -166,7 +185,7 @@ fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) ->
         };
         let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
         lap("copy");
-        state.timed_step(&views, &constants(setup.precision), RATES, 0, &mut |part| {
+        state.timed_step(&views, &constants(setup.precision, setup.activations), RATES, 0, &mut |part| {
             lap(match part {
                 Part::Forward => "forward",
                 Part::Keys => "keys",

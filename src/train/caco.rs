@@ -4,7 +4,7 @@ use super::contrast::{Answer, Compared, Contrast, Target, targets};
 use crate::{
     bridge::{self, Lars},
     model::{Bank, Network},
-    spec::kind::{Objective, Precision},
+    spec::kind::{Activations, Objective, Precision},
 };
 use anyhow::{Context as _, Result, ensure};
 use tch::{Tensor, no_grad};
@@ -33,6 +33,8 @@ pub struct Constants {
     pub lars: Lars,
     /// Arithmetic of the encoders.
     pub precision: Precision,
+    /// What is kept of f_q's forward passes for its gradient.
+    pub activations: Activations,
     /// Equal parts that a batch goes through the encoders in, for want of memory: gradients, bank and queue see the whole
     /// batch, but batch norm a part at a time, so its statistics are those of fewer images and move as often more.
     pub accumulate: i64,
@@ -186,7 +188,7 @@ impl State {
         constants: &Constants,
         lap: &mut dyn FnMut(Part),
     ) -> Result<Asked> {
-        let pass = self.query.pass(constants.precision, true);
+        let pass = self.query.pass(constants.precision, true).keeping(constants.activations);
         let compared = |view| targets.iter().any(|target| target.query == view);
         let query = |(number, view)| if compared(number) { pass.embed(view) } else { no_grad(|| pass.embed(view)) };
         let queries: Vec<Tensor> = views.iter().enumerate().map(query).collect();

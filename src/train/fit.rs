@@ -221,7 +221,7 @@ mod tests {
         device,
         model::{Bank, Shape},
         rng::Rng,
-        spec::kind::{Arch, InitBank, Objective, Precision, Pretrain, Stem, Views},
+        spec::kind::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views},
         train::checkpoint,
     };
     use anyhow::anyhow;
@@ -354,6 +354,31 @@ mod tests {
         let init: InitBank = serde_json::from_value(json).unwrap();
         assert_eq!((init.steps(5), init.steps(3)), (5, 3));
         same_however_interrupted(&init);
+    }
+
+    #[test]
+    fn computing_activations_again_changes_no_bit() {
+        device::open("cpu", 1).unwrap();
+        let whole =
+            |procedure: &dyn Procedure| run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
+        let (single, multi) = (Views::SingleCrop { size: 16 }, Views::MultiCrop { size: 16, small: 8, count: 2 });
+        for (views, precision, accumulate) in [
+            (single.clone(), Precision::F32, 1),
+            (single.clone(), Precision::Bf16, 2),
+            (multi.clone(), Precision::F32, 1),
+            (multi, Precision::Bf16, 1),
+        ] {
+            let mut procedure = pretrain(views, precision, Objective::CaCo);
+            procedure.accumulate = accumulate;
+            let kept = whole(&procedure);
+            procedure.activations = Activations::Recompute;
+            assert!(whole(&procedure) == kept, "{precision:?}, {accumulate} parts, {:?}", procedure.views);
+        }
+        let json = serde_json::json!({"index": "", "model": tiny(), "views": single, "batch": 4, "bank_size": 18});
+        let mut init: InitBank = serde_json::from_value(json).unwrap();
+        let kept = whole(&init);
+        init.activations = Activations::Recompute;
+        assert!(whole(&init) == kept, "bank initialisation");
     }
 
     #[test]

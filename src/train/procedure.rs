@@ -58,6 +58,7 @@ impl Procedure for Pretrain {
             bank_momentum: self.bank_momentum,
             lars,
             precision: self.precision,
+            activations: self.activations,
             accumulate: self.accumulate.into(),
         };
         state.step(views, &constants, rates, done)
@@ -96,6 +97,7 @@ impl Procedure for InitBank {
             bank_momentum: 0.0,
             lars,
             precision: self.precision,
+            activations: self.activations,
             accumulate: self.accumulate.into(),
         };
         state.warm(views, &constants, rates, done as i64 * i64::from(self.batch))

@@ -10,7 +10,7 @@ use crate::{
         Bank, Shape, Sizes,
         resnet::{Block, Layout},
     },
-    spec::kind::{Objective, Precision, Stem},
+    spec::kind::{Activations, Objective, Precision, Stem},
     tensors::Tensors,
 };
 use anyhow::{Context as _, Result, ensure};
@@ -160,8 +160,14 @@ impl Case {
     fn step(&self, state: &mut State, views: &[Tensor], step: usize, filled: i64) -> Result<Told> {
         let contrast = Contrast { objective: self.objective, temperature: self.tau, bank_temperature: self.bank_tau };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
-        let mut constants =
-            Constants { contrast, bank_momentum: self.bank_momentum, lars, precision: Precision::F32, accumulate: 1 };
+        let mut constants = Constants {
+            contrast,
+            bank_momentum: self.bank_momentum,
+            lars,
+            precision: Precision::F32,
+            activations: Activations::Keep,
+            accumulate: 1,
+        };
         let rates = Rates { encoder: self.lr, bank: self.bank_lr, key_momentum: self.key_momentum };
         if self.mode == Mode::Warm {
             // The initialisation's own temperature; a case's `tau` is that of the training after it.

@@ -8,7 +8,7 @@ use crate::{
     data::{Loader, Reading, Transform, batch::Source as _, format, index},
     device,
     model::{Bank, Shape, normalise},
-    spec::kind::{Format, Model, Precision, Views},
+    spec::kind::{Activations, Format, Model, Precision, Views},
 };
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct Setup {
     pub bank: i64,
     /// Arithmetic of the encoders.
     pub precision: Precision,
+    /// What is kept of a forward pass for the gradient.
+    pub activations: Activations,
     /// Where: `auto`, `cpu` or `cuda:N`.
     pub device: String,
     /// Threads of one operation, and of the loader.
@@ -79,7 +81,8 @@ pub fn train(setup: &Setup) -> Result<Report> {
             let Some(batch) = batches.next().transpose()? else { break };
             waited += asked.elapsed();
             let views: Vec<_> = batch.views.iter().map(|view| normalise(view, device)).collect();
-            let loss = state.step(&views, &constants(setup.precision), RATES, 0)?.loss.double_value(&[]);
+            let loss =
+                state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?.loss.double_value(&[]);
             ensure!(loss.is_finite(), "the loss is {loss} at step {}", steps + 1);
             steps += 1;
             settle(device);
@@ -122,6 +125,7 @@ mod tests {
             batch: 4,
             bank: 16,
             precision: Precision::F32,
+            activations: Activations::Recompute,
             device: "cpu".into(),
             threads: 2,
             seconds: 0.2,

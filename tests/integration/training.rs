@@ -258,6 +258,14 @@ fn a_step_is_measured_part_by_part() {
             assert!(report["milliseconds"][part].as_f64().unwrap() > 0.0, "{part}: {report}");
         }
     }
+    let sizes =
+        ["--arch", "resnet18", "--width", "16", "--size", "32", "--batch", "64", "--bank", "64", "--hidden", "16"];
+    let peak = |activations| {
+        let rest = ["--activations", activations, "--dim", "8", "--steps", "1", "--threads", "1", "--json"];
+        project.json(&[&["bench", "step"], sizes.as_slice(), &rest].concat())["peak_memory"].as_u64().unwrap()
+    };
+    let (kept, again) = (peak("keep"), peak("recompute"));
+    assert!(again < kept - (50 << 20), "{again} bytes where {kept} are needed to keep everything");
     let wrong = project.caco(&["bench", "step", "--batch", "1"]);
     assert!(wrong.code == 1 && wrong.err.contains("--batch is 1; give at least 2"), "{}", wrong.err);
 }

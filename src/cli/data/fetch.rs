@@ -7,7 +7,7 @@ use crate::{
         fetch::{Fetch, Origin, Outcome, Step, Watch},
         place::Place,
     },
-    display::transfer::Transfer,
+    display::bar::{Bar, Unit},
 };
 use anyhow::Result;
 use clap::Args;
@@ -54,7 +54,7 @@ pub fn main(args: &FetchArgs) -> Result<ExitCode> {
 /// Shows how far a fetch is, a line a step.
 #[derive(Default)]
 struct Progress {
-    transfer: Option<Transfer>,
+    bar: Option<Bar>,
 }
 
 impl Watch for Progress {
@@ -65,13 +65,13 @@ impl Watch for Progress {
             Step::Unpack => "unpack",
         };
         // The last one ends before the next begins.
-        self.transfer = None;
-        self.transfer = Some(Transfer::new(format!("{word} {file}")));
+        self.bar = None;
+        self.bar = Some(Bar::new(format!("{word} {file}"), Unit::Bytes));
     }
 
     fn at(&mut self, done: u64, total: Option<u64>) {
-        if let Some(transfer) = &mut self.transfer {
-            transfer.at(done, total);
+        if let Some(bar) = &mut self.bar {
+            bar.at(done, total);
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct InitBank {
     /// LARS trust coefficient.
     #[serde(default = "trust")]
     pub trust: f64,
+    /// What is kept of a forward pass for the gradient. Where memory is short, `Recompute` is exact.
+    #[serde(default)]
+    pub activations: Activations,
     /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
     #[serde(default = "one")]
     pub accumulate: u32,
@@ -76,7 +79,8 @@ pub(super) fn trust() -> f64 {
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
     const VERSION: u32 = 2;
-    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("decode", r#""Full""#)];
+    const NEUTRAL: &'static [(&'static str, &'static str)] =
+        &[("accumulate", "1"), ("activations", r#""Keep""#), ("decode", r#""Full""#)];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];
 

@@ -33,7 +33,7 @@ pub use init_bank::InitBank;
 pub use init_encoder::InitEncoder;
 pub use knn::Knn;
 pub use linear_eval::LinearEval;
-pub use model::{Arch, Model, Precision, Stem};
+pub use model::{Activations, Arch, Model, Precision, Stem};
 pub use pack::{Encoding, Pack};
 pub use pretrain::{Collapse, Monitor, Objective, Pretrain};
 pub use synthesize::{Domain, Synthesize};

@@ -63,6 +63,16 @@ pub enum Precision {
     Bf16,
 }
 
+/// What is kept of a forward pass for the gradient. It changes memory and time, and no bit of the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Activations {
+    /// Everything.
+    #[default]
+    Keep,
+    /// What goes from one residual block to the next; what lies inside them is computed again.
+    Recompute,
+}
+
 impl Model {
     /// Whether there is a head: where weights came from elsewhere there may be none, and its sizes are 0.
     pub fn has_head(&self) -> bool {

@@ -58,6 +58,9 @@ pub struct Pretrain {
     /// LARS trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
+    /// What is kept of a forward pass for the gradient. Where memory is short, `Recompute` is exact.
+    #[serde(default)]
+    pub activations: Activations,
     /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
     #[serde(default = "one")]
     pub accumulate: u32,
@@ -142,7 +145,7 @@ impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 2;
     const NEUTRAL: &'static [(&'static str, &'static str)] =
-        &[("accumulate", "1"), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
+        &[("accumulate", "1"), ("activations", r#""Keep""#), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
