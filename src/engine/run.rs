@@ -1,32 +1,26 @@
 //! The runner: a small state machine that takes stages from waiting to done. It starts nothing itself (`exec`), decides
 //! nothing about keys (`plan`), and writes no result (`publish`).
 
+mod attempt;
+
 use super::{
     attest::Attest,
     confine::Confinement,
     event::{Before, Event, Failed, Failure, How, Outcome},
-    exec::{self, Ended, Executor, Launch, Process},
-    graph::{From as Origin, Graph, Id},
+    exec::{Ended, Launch, Process},
+    graph::{Graph, Id},
     guard::Guard,
     key::Key,
     plan::{Ask, Outside, Plan, Step, ask},
     pool::{Pool, Room, Wanted},
-    publish::{Finished, News, Publisher, Read, ReadFrom},
+    publish::{News, Publisher},
     signals::Signals,
     store::{self, Lock, Published, Store},
-    undeclared,
 };
-use crate::{
-    job,
-    spec::{
-        kind::{Command, Kind},
-        pipeline::Stage,
-    },
-};
+use crate::spec::pipeline::Stage;
 use std::{
     collections::{BTreeSet, HashMap},
-    fs, io,
-    os::fd::RawFd,
+    io,
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -438,87 +432,6 @@ impl<'r> Runner<'r> {
         Ok(())
     }
 
-    fn start(&mut self, id: Id, key: Key, lock: Lock, room: Room, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
-        let graph = self.graph;
-        let work = self.store.work(key);
-        let before = Before::of(&work);
-        Failed::forget(&work);
-        *self.attempts.entry(id).or_default() += 1;
-        let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
-            unreachable!("a queued stage knows its key");
-        };
-        match self.launch(id, &work, lock.fd(), &room) {
-            Err(error) => {
-                let log = work.join("log");
-                self.states.insert(id, State::Running(key));
-                self.fail(Failure { stage: id, key, why: format!("{error:#}"), work, log }, watch)
-            }
-            Ok((process, launch)) => {
-                if let Some(guard) = &mut self.guard {
-                    guard.add(process.group());
-                }
-                let timeout =
-                    graph.stage(id).policy.timeout_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0));
-                let started = Instant::now();
-                self.free.take(&room);
-                let running = Running {
-                    process,
-                    confinement: launch.confinement,
-                    lock,
-                    preimage,
-                    started,
-                    began: SystemTime::now(),
-                    deadline: timeout.map(|t| started + t),
-                    before,
-                    room,
-                    timed_out: false,
-                    killed_at: None,
-                };
-                self.running.insert(id, running);
-                self.states.insert(id, State::Running(key));
-                watch(Event::Started { id, key, work: &work, attempt: self.attempts[&id], before });
-                Ok(())
-            }
-        }
-    }
-
-    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<(Process, Launch)> {
-        use anyhow::Context;
-        let out = work.join("out");
-        for folder in [&out, &work.join("byproducts")] {
-            match fs::remove_dir_all(folder) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("cannot empty {}", folder.display()));
-                }
-                _ => {}
-            }
-        }
-        // What the last attempt told is not how far this one is.
-        let _ = fs::remove_file(work.join(job::PROGRESS));
-        fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-        let mut inputs = vec![];
-        for edge in self.graph.edges(id) {
-            let path = match &edge.from {
-                Origin::Path(Ok(path)) => path.clone(),
-                Origin::Path(Err((path, variable))) => {
-                    anyhow::bail!("{path}: the environment variable {variable} is not set")
-                }
-                // It is found by the stage itself.
-                Origin::Tool(_) => continue,
-                Origin::Output(of, output) => {
-                    let artifact = self.published(*of).and_then(|p| p.output(output));
-                    let artifact = artifact
-                        .with_context(|| format!("stage '{}' wrote no {output}", self.graph.stage(*of).name))?;
-                    self.store.materialise(artifact)?
-                }
-            };
-            inputs.push((&*edge.slot, path));
-        }
-        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus() };
-        let launch = self.programs.launch(&prepared)?;
-        Ok((exec::Local.start(&launch, keep, id, self.sender.clone())?, launch))
-    }
-
     fn handle(&mut self, message: Message, publisher: &Publisher, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         match message {
             Message::Ended(id, status) => self.ended(id, status, publisher, watch),
@@ -536,104 +449,6 @@ impl<'r> Runner<'r> {
                 }
             },
         }
-    }
-
-    fn ended(
-        &mut self,
-        id: Id,
-        status: io::Result<ExitStatus>,
-        publisher: &Publisher,
-        watch: &mut dyn FnMut(Event),
-    ) -> store::Result<()> {
-        let Some(running) = self.running.remove(&id) else { return Ok(()) };
-        if let Some(guard) = &mut self.guard {
-            guard.remove(running.process.group());
-        }
-        self.free.give_back(&running.room);
-        let State::Running(key) = self.states[&id] else { unreachable!("its process was running") };
-        let work = self.store.work(key);
-        let why = match status {
-            Ok(status) if status.success() => {
-                self.states.insert(id, State::Publishing(key));
-                let attempt = self.attempts[&id];
-                publisher.send(Finished {
-                    id,
-                    key,
-                    preimage: running.preimage,
-                    lock: running.lock,
-                    work,
-                    began: running.began,
-                    took: running.started.elapsed(),
-                    attempt,
-                    resumed: running.before != Before::Nothing,
-                    cpus: running.room.cpus,
-                    gpus: running.room.gpus(),
-                    inputs: self.inputs_read(id),
-                    conditions: self.conditions(id, &running.process),
-                });
-                return Ok(());
-            }
-            Ok(status) if self.stopping || status.code() == Some(job::STOPPED) => {
-                self.computing.remove(&key);
-                self.stop(id);
-                watch(Event::Stopped { id });
-                return Ok(());
-            }
-            Ok(_) if running.timed_out => {
-                let minutes = self.graph.stage(id).policy.timeout_minutes.unwrap_or_default();
-                format!("took longer than its time limit of {minutes} minutes; raise `run: (timeout_minutes: …)`")
-            }
-            Ok(status) => exec::describe(status) + &self.refused(id, &running, &work),
-            Err(error) => format!("cannot be waited for: {error}"),
-        };
-        let log = work.join("log");
-        drop(running.lock);
-        self.fail(Failure { stage: id, key, why, work, log }, watch)
-    }
-
-    /// What the stage was refused, for its error.
-    fn refused(&self, id: Id, running: &Running, work: &Path) -> String {
-        let Some(confinement) = &running.confinement else { return String::new() };
-        let input = |edge: &'r super::graph::Edge| match &edge.from {
-            Origin::Path(Ok(path)) => Some((&*edge.slot, path.as_path())),
-            _ => None,
-        };
-        let inputs: Vec<(&str, &Path)> = self.graph.edges(id).iter().filter_map(input).collect();
-        let told = running.process.confined.then(|| running.process.refusals.list());
-        undeclared::words(work, confinement, told, &inputs)
-    }
-
-    /// What beside its key a command ran under, for its record.
-    fn conditions(&self, id: Id, process: &Process) -> serde_json::Value {
-        if self.graph.stage(id).kind != Command::NAME {
-            return serde_json::Value::Null;
-        }
-        let tool = |edge: &super::graph::Edge| match &edge.from {
-            Origin::Tool(name) => self.outside.tool(name).ok().map(|tool| (name.to_string(), tool.version.clone())),
-            _ => None,
-        };
-        let tools: std::collections::BTreeMap<String, String> = self.graph.edges(id).iter().filter_map(tool).collect();
-        let isolation = if process.confined { "Landlock" } else { "None" };
-        serde_json::json!({ "isolation": isolation, "refused": process.refusals.list(), "tools": tools })
-    }
-
-    /// What the stage read, with the digests from before it started.
-    fn inputs_read(&self, id: Id) -> Vec<Read> {
-        let from = |edge: &super::graph::Edge| match &edge.from {
-            Origin::Path(Ok(path)) => {
-                let digest = self.outside.content(path)?.digest();
-                Some(ReadFrom::Outside { path: path.clone(), digest })
-            }
-            Origin::Path(Err(_)) => None,
-            Origin::Tool(name) => self.outside.tool(name).ok().cloned().map(ReadFrom::Tool),
-            Origin::Output(of, output) => {
-                let result = self.published(*of)?.clone();
-                Some(ReadFrom::Output { stage: *of, output: output.clone(), result })
-            }
-        };
-        let read =
-            |edge: &super::graph::Edge| Some(Read { slot: edge.slot.clone(), hashed: edge.hashed, from: from(edge)? });
-        self.graph.edges(id).iter().filter_map(read).collect()
     }
 
     fn fail(&mut self, mut failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {

@@ -2,7 +2,13 @@
 //! be laid over one another and every later error can still point at the line it comes from. Values are not understood
 //! here: `ron` reads them, from the text that [`Node::render`] puts together.
 
+mod parse;
+mod render;
+
+pub use render::Rendered;
+
 use super::diagnostic::Diagnostic;
+use parse::Parser;
 
 /// A range of bytes in one of the [`Sources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,17 +72,7 @@ pub struct Field<'a> {
 impl<'a> Node<'a> {
     /// Reads one whole text.
     pub fn parse(source: u32, text: &'a str) -> Result<Self, Diagnostic> {
-        if u32::try_from(text.len()).is_err() {
-            return Err(Diagnostic::new("the file is larger than 4 GiB"));
-        }
-        let mut parser = Parser { source, text, bytes: text.as_bytes(), at: 0, depth: 0 };
-        parser.extensions()?;
-        let node = parser.value()?;
-        parser.space()?;
-        if parser.at < parser.bytes.len() {
-            return Err(parser.error("text after the end of the value"));
-        }
-        Ok(node)
+        Parser::whole(source, text)
     }
 
     /// The value of a struct's field.
@@ -179,20 +175,12 @@ impl<'a> Node<'a> {
 
     /// The text that `ron` reads, without the outermost name, and where its parts come from.
     pub fn render(&self, sources: &[Source]) -> Rendered {
-        let mut rendered = Rendered::default();
-        if self.verbatim && self.name.is_none() {
-            rendered.verbatim(self.at, sources);
-        } else {
-            rendered.body(self, sources);
-        }
-        rendered
+        Rendered::nameless(self, sources)
     }
 
     /// All of its text, the outermost name too.
     pub fn text(&self, sources: &[Source]) -> String {
-        let mut rendered = Rendered::default();
-        rendered.node(self, sources);
-        rendered.text
+        Rendered::whole(self, sources).text
     }
 
     /// The places of every scalar whose text is `wanted`.
@@ -240,317 +228,6 @@ fn overlay_entries<'a>(below: &[(Node<'a>, Node<'a>)], above: &[(Node<'a>, Node<
         }
     }
     merged
-}
-
-/// Text put together from several places.
-#[derive(Clone, Debug, Default)]
-pub struct Rendered {
-    /// The text.
-    pub text: String,
-    /// (offset in `text`, where it was copied from), rising.
-    pieces: Vec<(u32, Span)>,
-}
-
-impl Rendered {
-    /// Where the byte at `offset` of the text was written.
-    pub fn origin(&self, offset: usize) -> Option<Span> {
-        let last = self.pieces.partition_point(|(start, _)| *start as usize <= offset).checked_sub(1)?;
-        let (start, span) = self.pieces[last];
-        let within = (offset - start as usize) as u32;
-        let length = span.end - span.start;
-        // Past the piece: a bracket or comma of ours. Its neighbour on the left is the best place to point at.
-        let at = span.start + within.min(length.saturating_sub(1));
-        Some(Span { source: span.source, start: at, end: span.end.max(at + 1) })
-    }
-
-    fn verbatim(&mut self, at: Span, sources: &[Source]) {
-        self.pieces.push((self.text.len() as u32, at));
-        self.text.push_str(&sources[at.source as usize].text[at.start as usize..at.end as usize]);
-    }
-
-    fn node(&mut self, node: &Node, sources: &[Source]) {
-        if node.verbatim {
-            return self.verbatim(node.at, sources);
-        }
-        if let Some(name) = node.name {
-            self.pieces.push((self.text.len() as u32, node.at));
-            self.text.push_str(name);
-        }
-        self.body(node, sources);
-    }
-
-    fn body(&mut self, node: &Node, sources: &[Source]) {
-        match &node.body {
-            Body::Scalar(text) => {
-                self.pieces.push((self.text.len() as u32, node.at));
-                self.text.push_str(text);
-            }
-            Body::Struct(fields) => self.list('(', ')', fields, |out, field| {
-                out.pieces.push((out.text.len() as u32, field.at));
-                out.text.push_str(field.key);
-                out.text.push(':');
-                out.node(&field.value, sources);
-            }),
-            Body::Tuple(items) => self.list('(', ')', items, |out, item| out.node(item, sources)),
-            Body::List(items) => self.list('[', ']', items, |out, item| out.node(item, sources)),
-            Body::Map(entries) => self.list('{', '}', entries, |out, (key, value)| {
-                out.node(key, sources);
-                out.text.push(':');
-                out.node(value, sources);
-            }),
-        }
-    }
-
-    fn list<T>(&mut self, open: char, close: char, items: &[T], mut each: impl FnMut(&mut Self, &T)) {
-        self.text.push(open);
-        for item in items {
-            each(self, item);
-            self.text.push(',');
-        }
-        self.text.push(close);
-    }
-}
-
-/// Deeper nesting than this is refused instead of overflowing the stack.
-const MAX_DEPTH: u32 = 100;
-
-struct Parser<'a> {
-    source: u32,
-    text: &'a str,
-    bytes: &'a [u8],
-    at: usize,
-    depth: u32,
-}
-
-impl<'a> Parser<'a> {
-    fn error(&self, message: impl Into<String>) -> Diagnostic {
-        let start = self.at.min(self.text.len()) as u32;
-        Diagnostic::new(message).at(Span { source: self.source, start, end: start + 1 })
-    }
-
-    fn span(&self, start: usize) -> Span {
-        Span { source: self.source, start: start as u32, end: self.at as u32 }
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn starts_with(&self, text: &str) -> bool {
-        self.bytes[self.at..].starts_with(text.as_bytes())
-    }
-
-    /// Passes over white space and comments; block comments nest.
-    fn space(&mut self) -> Result<(), Diagnostic> {
-        loop {
-            match self.peek() {
-                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
-                Some(b'/') if self.starts_with("//") => {
-                    let rest = &self.bytes[self.at..];
-                    self.at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
-                }
-                Some(b'/') if self.starts_with("/*") => self.block_comment()?,
-                // A byte-order mark and other Unicode spaces.
-                Some(byte) if byte >= 0x80 => {
-                    let next = self.text[self.at..].chars().next().filter(|c| c.is_whitespace() || *c == '\u{feff}');
-                    let Some(space) = next else { return Ok(()) };
-                    self.at += space.len_utf8();
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn block_comment(&mut self) -> Result<(), Diagnostic> {
-        let open = self.error("this comment is not closed");
-        let mut depth = 0;
-        loop {
-            if self.starts_with("/*") {
-                depth += 1;
-                self.at += 2;
-            } else if self.starts_with("*/") {
-                depth -= 1;
-                self.at += 2;
-                if depth == 0 {
-                    return Ok(());
-                }
-            } else if self.at < self.bytes.len() {
-                self.at += 1;
-            } else {
-                return Err(open);
-            }
-        }
-    }
-
-    /// `#![enable(…)]` lines at the top: read over, since what they allow is allowed anyway.
-    fn extensions(&mut self) -> Result<(), Diagnostic> {
-        self.space()?;
-        while self.starts_with("#![") {
-            let Some(end) = self.text[self.at..].find(']') else { return Err(self.error("']' is missing")) };
-            self.at += end + 1;
-            self.space()?;
-        }
-        Ok(())
-    }
-
-    fn value(&mut self) -> Result<Node<'a>, Diagnostic> {
-        self.space()?;
-        let start = self.at;
-        let node = |parser: &Self, name, body| Node { at: parser.span(start), name, body, verbatim: true };
-        match self.peek() {
-            None => Err(self.error("the text ends where a value should stand")),
-            Some(b'(') => self.parenthesis().map(|body| node(self, None, body)),
-            Some(b'[') => self.items(b']', Self::value).map(|items| node(self, None, Body::List(items))),
-            Some(b'{') => self.items(b'}', Self::entry).map(|entries| node(self, None, Body::Map(entries))),
-            Some(_) => {
-                let scalar = self.scalar()?;
-                let after_scalar = self.at;
-                self.space()?;
-                let is_name = scalar.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-                if is_name && self.peek() == Some(b'(') {
-                    let body = self.parenthesis()?;
-                    return Ok(node(self, Some(scalar), body));
-                }
-                self.at = after_scalar;
-                Ok(node(self, None, Body::Scalar(scalar)))
-            }
-        }
-    }
-
-    fn parenthesis(&mut self) -> Result<Body<'a>, Diagnostic> {
-        if self.at_field()? {
-            return self.items(b')', Self::struct_field).map(Body::Struct);
-        }
-        self.items(b')', Self::value).map(Body::Tuple)
-    }
-
-    /// Whether `identifier :` follows the opening parenthesis.
-    fn at_field(&mut self) -> Result<bool, Diagnostic> {
-        let start = self.at;
-        self.at += 1;
-        self.space()?;
-        let named = self.identifier().is_some();
-        self.space()?;
-        let field = named && self.peek() == Some(b':');
-        self.at = start;
-        Ok(field)
-    }
-
-    fn struct_field(&mut self) -> Result<Field<'a>, Diagnostic> {
-        let start = self.at;
-        let Some(key) = self.identifier() else { return Err(self.error("a field name should stand here")) };
-        let at = self.span(start);
-        self.space()?;
-        if self.peek() != Some(b':') {
-            return Err(self.error(format!("':' is missing after '{key}'")));
-        }
-        self.at += 1;
-        Ok(Field { key, at, value: self.value()? })
-    }
-
-    fn entry(&mut self) -> Result<(Node<'a>, Node<'a>), Diagnostic> {
-        let key = self.value()?;
-        self.space()?;
-        if self.peek() != Some(b':') {
-            return Err(self.error("':' is missing between key and value"));
-        }
-        self.at += 1;
-        Ok((key, self.value()?))
-    }
-
-    /// The parts between a bracket and its closing one, separated by commas.
-    fn items<T>(
-        &mut self,
-        close: u8,
-        mut item: impl FnMut(&mut Self) -> Result<T, Diagnostic>,
-    ) -> Result<Vec<T>, Diagnostic> {
-        let opening = self.error(format!("this bracket is not closed by '{}'", close as char));
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(self.error(format!("more than {MAX_DEPTH} brackets deep")));
-        }
-        self.at += 1;
-        let mut items = vec![];
-        loop {
-            self.space()?;
-            match self.peek() {
-                None => return Err(opening),
-                Some(byte) if byte == close => break,
-                Some(_) => items.push(item(self)?),
-            }
-            self.space()?;
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(byte) if byte == close => break,
-                None => return Err(opening),
-                Some(_) => return Err(self.error(format!("',' or '{}' should stand here", close as char))),
-            }
-        }
-        self.at += 1;
-        self.depth -= 1;
-        Ok(items)
-    }
-
-    fn identifier(&mut self) -> Option<&'a str> {
-        let rest = &self.bytes[self.at..];
-        let first = rest.first().filter(|b| b.is_ascii_alphabetic() || **b == b'_')?;
-        let _ = first;
-        let length = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || *b == b'_')).unwrap_or(rest.len());
-        let name = &self.text[self.at..self.at + length];
-        self.at += length;
-        Some(name)
-    }
-
-    fn scalar(&mut self) -> Result<&'a str, Diagnostic> {
-        let start = self.at;
-        let rest = &self.bytes[start..];
-        let prefix = rest.iter().take_while(|b| matches!(b, b'b' | b'r')).count();
-        match rest.get(prefix) {
-            Some(b'"') if rest[..prefix].contains(&b'r') => self.raw_string(start + prefix, 0)?,
-            Some(b'#') if rest[..prefix].contains(&b'r') => {
-                let hashes = rest[prefix..].iter().take_while(|b| **b == b'#').count();
-                self.raw_string(start + prefix + hashes, hashes)?;
-            }
-            Some(b'"') if prefix <= 1 => self.quoted(start + prefix, b'"')?,
-            Some(b'\'') if prefix == 0 => self.quoted(start, b'\'')?,
-            _ => {
-                let ends = |b: &u8| b.is_ascii_whitespace() || b",:()[]{}\"/".contains(b);
-                let length = rest.iter().position(ends).unwrap_or(rest.len());
-                if length == 0 {
-                    let found = self.text[start..].chars().next().unwrap_or(' ');
-                    return Err(self.error(format!("a value should stand here, not '{found}'")));
-                }
-                self.at = start + length;
-            }
-        }
-        Ok(&self.text[start..self.at])
-    }
-
-    fn quoted(&mut self, open: usize, quote: u8) -> Result<(), Diagnostic> {
-        let mut at = open + 1;
-        while let Some(byte) = self.bytes.get(at) {
-            match byte {
-                b'\\' => at += 1,
-                byte if *byte == quote => {
-                    self.at = at + 1;
-                    return Ok(());
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        Err(self.error("this string is not closed"))
-    }
-
-    fn raw_string(&mut self, open: usize, hashes: usize) -> Result<(), Diagnostic> {
-        let close = format!("\"{}", "#".repeat(hashes));
-        let inside = self.text.get(open + 1..).filter(|_| self.bytes.get(open) == Some(&b'"'));
-        let Some(length) = inside.and_then(|text| text.find(&close)) else {
-            return Err(self.error("this string is not closed"));
-        };
-        self.at = open + 1 + length + close.len();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,261 @@
+//! From text to a tree. The grammar is RON's; values are passed over, not understood.
+
+use super::{super::diagnostic::Diagnostic, Body, Field, Node, Span};
+
+/// Deeper nesting than this is refused instead of overflowing the stack.
+const MAX_DEPTH: u32 = 100;
+
+/// A text, and how far it has been read.
+pub(super) struct Parser<'a> {
+    source: u32,
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Parser<'a> {
+    /// The node that is the whole text.
+    pub(super) fn whole(source: u32, text: &'a str) -> Result<Node<'a>, Diagnostic> {
+        if u32::try_from(text.len()).is_err() {
+            return Err(Diagnostic::new("the file is larger than 4 GiB"));
+        }
+        let mut parser = Parser { source, text, bytes: text.as_bytes(), at: 0, depth: 0 };
+        parser.extensions()?;
+        let node = parser.value()?;
+        parser.space()?;
+        if parser.at < parser.bytes.len() {
+            return Err(parser.error("text after the end of the value"));
+        }
+        Ok(node)
+    }
+
+    fn error(&self, message: impl Into<String>) -> Diagnostic {
+        let start = self.at.min(self.text.len()) as u32;
+        Diagnostic::new(message).at(Span { source: self.source, start, end: start + 1 })
+    }
+
+    fn span(&self, start: usize) -> Span {
+        Span { source: self.source, start: start as u32, end: self.at as u32 }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn starts_with(&self, text: &str) -> bool {
+        self.bytes[self.at..].starts_with(text.as_bytes())
+    }
+
+    /// Passes over white space and comments; block comments nest.
+    fn space(&mut self) -> Result<(), Diagnostic> {
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                Some(b'/') if self.starts_with("//") => {
+                    let rest = &self.bytes[self.at..];
+                    self.at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+                }
+                Some(b'/') if self.starts_with("/*") => self.block_comment()?,
+                // A byte-order mark and other Unicode spaces.
+                Some(byte) if byte >= 0x80 => {
+                    let next = self.text[self.at..].chars().next().filter(|c| c.is_whitespace() || *c == '\u{feff}');
+                    let Some(space) = next else { return Ok(()) };
+                    self.at += space.len_utf8();
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn block_comment(&mut self) -> Result<(), Diagnostic> {
+        let open = self.error("this comment is not closed");
+        let mut depth = 0;
+        loop {
+            if self.starts_with("/*") {
+                depth += 1;
+                self.at += 2;
+            } else if self.starts_with("*/") {
+                depth -= 1;
+                self.at += 2;
+                if depth == 0 {
+                    return Ok(());
+                }
+            } else if self.at < self.bytes.len() {
+                self.at += 1;
+            } else {
+                return Err(open);
+            }
+        }
+    }
+
+    /// `#![enable(…)]` lines at the top: read over, since what they allow is allowed anyway.
+    fn extensions(&mut self) -> Result<(), Diagnostic> {
+        self.space()?;
+        while self.starts_with("#![") {
+            let Some(end) = self.text[self.at..].find(']') else { return Err(self.error("']' is missing")) };
+            self.at += end + 1;
+            self.space()?;
+        }
+        Ok(())
+    }
+
+    fn value(&mut self) -> Result<Node<'a>, Diagnostic> {
+        self.space()?;
+        let start = self.at;
+        let node = |parser: &Self, name, body| Node { at: parser.span(start), name, body, verbatim: true };
+        match self.peek() {
+            None => Err(self.error("the text ends where a value should stand")),
+            Some(b'(') => self.parenthesis().map(|body| node(self, None, body)),
+            Some(b'[') => self.items(b']', Self::value).map(|items| node(self, None, Body::List(items))),
+            Some(b'{') => self.items(b'}', Self::entry).map(|entries| node(self, None, Body::Map(entries))),
+            Some(_) => {
+                let scalar = self.scalar()?;
+                let after_scalar = self.at;
+                self.space()?;
+                let is_name = scalar.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+                if is_name && self.peek() == Some(b'(') {
+                    let body = self.parenthesis()?;
+                    return Ok(node(self, Some(scalar), body));
+                }
+                self.at = after_scalar;
+                Ok(node(self, None, Body::Scalar(scalar)))
+            }
+        }
+    }
+
+    fn parenthesis(&mut self) -> Result<Body<'a>, Diagnostic> {
+        if self.at_field()? {
+            return self.items(b')', Self::struct_field).map(Body::Struct);
+        }
+        self.items(b')', Self::value).map(Body::Tuple)
+    }
+
+    /// Whether `identifier :` follows the opening parenthesis.
+    fn at_field(&mut self) -> Result<bool, Diagnostic> {
+        let start = self.at;
+        self.at += 1;
+        self.space()?;
+        let named = self.identifier().is_some();
+        self.space()?;
+        let field = named && self.peek() == Some(b':');
+        self.at = start;
+        Ok(field)
+    }
+
+    fn struct_field(&mut self) -> Result<Field<'a>, Diagnostic> {
+        let start = self.at;
+        let Some(key) = self.identifier() else { return Err(self.error("a field name should stand here")) };
+        let at = self.span(start);
+        self.space()?;
+        if self.peek() != Some(b':') {
+            return Err(self.error(format!("':' is missing after '{key}'")));
+        }
+        self.at += 1;
+        Ok(Field { key, at, value: self.value()? })
+    }
+
+    fn entry(&mut self) -> Result<(Node<'a>, Node<'a>), Diagnostic> {
+        let key = self.value()?;
+        self.space()?;
+        if self.peek() != Some(b':') {
+            return Err(self.error("':' is missing between key and value"));
+        }
+        self.at += 1;
+        Ok((key, self.value()?))
+    }
+
+    /// The parts between a bracket and its closing one, separated by commas.
+    fn items<T>(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Result<T, Diagnostic>,
+    ) -> Result<Vec<T>, Diagnostic> {
+        let opening = self.error(format!("this bracket is not closed by '{}'", close as char));
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error(format!("more than {MAX_DEPTH} brackets deep")));
+        }
+        self.at += 1;
+        let mut items = vec![];
+        loop {
+            self.space()?;
+            match self.peek() {
+                None => return Err(opening),
+                Some(byte) if byte == close => break,
+                Some(_) => items.push(item(self)?),
+            }
+            self.space()?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(byte) if byte == close => break,
+                None => return Err(opening),
+                Some(_) => return Err(self.error(format!("',' or '{}' should stand here", close as char))),
+            }
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(items)
+    }
+
+    fn identifier(&mut self) -> Option<&'a str> {
+        let rest = &self.bytes[self.at..];
+        let first = rest.first().filter(|b| b.is_ascii_alphabetic() || **b == b'_')?;
+        let _ = first;
+        let length = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || *b == b'_')).unwrap_or(rest.len());
+        let name = &self.text[self.at..self.at + length];
+        self.at += length;
+        Some(name)
+    }
+
+    fn scalar(&mut self) -> Result<&'a str, Diagnostic> {
+        let start = self.at;
+        let rest = &self.bytes[start..];
+        let prefix = rest.iter().take_while(|b| matches!(b, b'b' | b'r')).count();
+        match rest.get(prefix) {
+            Some(b'"') if rest[..prefix].contains(&b'r') => self.raw_string(start + prefix, 0)?,
+            Some(b'#') if rest[..prefix].contains(&b'r') => {
+                let hashes = rest[prefix..].iter().take_while(|b| **b == b'#').count();
+                self.raw_string(start + prefix + hashes, hashes)?;
+            }
+            Some(b'"') if prefix <= 1 => self.quoted(start + prefix, b'"')?,
+            Some(b'\'') if prefix == 0 => self.quoted(start, b'\'')?,
+            _ => {
+                let ends = |b: &u8| b.is_ascii_whitespace() || b",:()[]{}\"/".contains(b);
+                let length = rest.iter().position(ends).unwrap_or(rest.len());
+                if length == 0 {
+                    let found = self.text[start..].chars().next().unwrap_or(' ');
+                    return Err(self.error(format!("a value should stand here, not '{found}'")));
+                }
+                self.at = start + length;
+            }
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn quoted(&mut self, open: usize, quote: u8) -> Result<(), Diagnostic> {
+        let mut at = open + 1;
+        while let Some(byte) = self.bytes.get(at) {
+            match byte {
+                b'\\' => at += 1,
+                byte if *byte == quote => {
+                    self.at = at + 1;
+                    return Ok(());
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        Err(self.error("this string is not closed"))
+    }
+
+    fn raw_string(&mut self, open: usize, hashes: usize) -> Result<(), Diagnostic> {
+        let close = format!("\"{}", "#".repeat(hashes));
+        let inside = self.text.get(open + 1..).filter(|_| self.bytes.get(open) == Some(&b'"'));
+        let Some(length) = inside.and_then(|text| text.find(&close)) else {
+            return Err(self.error("this string is not closed"));
+        };
+        self.at = open + 1 + length + close.len();
+        Ok(())
+    }
+}

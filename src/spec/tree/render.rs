@@ -1,0 +1,90 @@
+//! From a tree back to text, with the place that each piece of it comes from.
+
+use super::{Body, Node, Source, Span};
+
+/// Text put together from several places.
+#[derive(Clone, Debug, Default)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// (offset in `text`, where it was copied from), rising.
+    pieces: Vec<(u32, Span)>,
+}
+
+impl Rendered {
+    /// A node without its own name.
+    pub(super) fn nameless(node: &Node, sources: &[Source]) -> Rendered {
+        let mut rendered = Rendered::default();
+        if node.verbatim && node.name.is_none() {
+            rendered.verbatim(node.at, sources);
+        } else {
+            rendered.body(node, sources);
+        }
+        rendered
+    }
+
+    /// A node with its name.
+    pub(super) fn whole(node: &Node, sources: &[Source]) -> Rendered {
+        let mut rendered = Rendered::default();
+        rendered.node(node, sources);
+        rendered
+    }
+
+    /// Where the byte at `offset` of the text was written.
+    pub fn origin(&self, offset: usize) -> Option<Span> {
+        let last = self.pieces.partition_point(|(start, _)| *start as usize <= offset).checked_sub(1)?;
+        let (start, span) = self.pieces[last];
+        let within = (offset - start as usize) as u32;
+        let length = span.end - span.start;
+        // Past the piece: a bracket or comma of ours. Its neighbour on the left is the best place to point at.
+        let at = span.start + within.min(length.saturating_sub(1));
+        Some(Span { source: span.source, start: at, end: span.end.max(at + 1) })
+    }
+
+    fn verbatim(&mut self, at: Span, sources: &[Source]) {
+        self.pieces.push((self.text.len() as u32, at));
+        self.text.push_str(&sources[at.source as usize].text[at.start as usize..at.end as usize]);
+    }
+
+    fn node(&mut self, node: &Node, sources: &[Source]) {
+        if node.verbatim {
+            return self.verbatim(node.at, sources);
+        }
+        if let Some(name) = node.name {
+            self.pieces.push((self.text.len() as u32, node.at));
+            self.text.push_str(name);
+        }
+        self.body(node, sources);
+    }
+
+    fn body(&mut self, node: &Node, sources: &[Source]) {
+        match &node.body {
+            Body::Scalar(text) => {
+                self.pieces.push((self.text.len() as u32, node.at));
+                self.text.push_str(text);
+            }
+            Body::Struct(fields) => self.list('(', ')', fields, |out, field| {
+                out.pieces.push((out.text.len() as u32, field.at));
+                out.text.push_str(field.key);
+                out.text.push(':');
+                out.node(&field.value, sources);
+            }),
+            Body::Tuple(items) => self.list('(', ')', items, |out, item| out.node(item, sources)),
+            Body::List(items) => self.list('[', ']', items, |out, item| out.node(item, sources)),
+            Body::Map(entries) => self.list('{', '}', entries, |out, (key, value)| {
+                out.node(key, sources);
+                out.text.push(':');
+                out.node(value, sources);
+            }),
+        }
+    }
+
+    fn list<T>(&mut self, open: char, close: char, items: &[T], mut each: impl FnMut(&mut Self, &T)) {
+        self.text.push(open);
+        for item in items {
+            each(self, item);
+            self.text.push(',');
+        }
+        self.text.push(close);
+    }
+}
