@@ -34,6 +34,7 @@ class Part : public torch::CustomClassHolder {
       free(error);
       throw std::runtime_error(message);
     }
+    TORCH_CHECK(result, "a part gave no tensor");
     const std::unique_ptr<Tensor> owner(result);
     return *result;
   }
@@ -52,6 +53,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
 
   static variable_list backward(AutogradContext *context, variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "what is computed again has no second derivative");
     variable_list inputs, asked;
     for (const Tensor &saved : context->get_saved_variables()) {
       inputs.push_back(saved.detach().set_requires_grad(saved.requires_grad()));
@@ -76,8 +78,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 extern "C" char *caco_recompute(const Tensor *const *inputs, size_t count, void *part, Call call, void (*drop)(void *),
                                 Tensor **result) {
-  const auto owned = c10::make_intrusive<Part>(part, call, drop);
   return guarded([&] {
+    const auto owned = c10::make_intrusive<Part>(part, call, drop);
     std::vector<Tensor> list;
     for (size_t i = 0; i < count; ++i) list.push_back(*inputs[i]);
     *result = new Tensor(Recompute::apply(at::TensorList(list), owned));

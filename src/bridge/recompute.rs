@@ -27,7 +27,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// What `part` makes of `inputs`, with the gradient for those that want one; `inputs` are all that is kept for it. When
+/// What `part` makes of `inputs`, with the gradient for those that want one. Besides `part` they are all that is kept for it: when
 /// it is asked for, `part` runs a second time on the same values, perhaps in another thread, and must compute the same
 /// (Chen et al. 2016, arXiv 1604.06174).
 ///
@@ -62,14 +62,12 @@ unsafe extern "C" fn call_part(
     again: bool,
     result: *mut *mut C_tensor,
 ) -> *mut c_char {
-    // SAFETY: as above; a clone is a handle of our own.
-    let (part, inputs) = unsafe {
-        let inputs = slice::from_raw_parts(inputs, count);
-        let inputs = inputs.iter().map(|input| Tensor::clone_from_ptr(input.cast_mut())).collect::<Vec<_>>();
-        (&*part.cast::<Part>(), inputs)
-    };
+    // SAFETY: as above.
+    let (part, inputs) = unsafe { (&*part.cast::<Part>(), slice::from_raw_parts(inputs, count)) };
+    // SAFETY: a clone is a handle of our own.
+    let input = |input: &*const C_tensor| unsafe { Tensor::clone_from_ptr(input.cast_mut()) };
     // A panic must not run into C++.
-    match catch_unwind(AssertUnwindSafe(|| part(&inputs, again))) {
+    match catch_unwind(AssertUnwindSafe(|| part(&inputs.iter().map(input).collect::<Vec<_>>(), again))) {
         Ok(tensor) => {
             // SAFETY: the caller takes over a handle of its own, made by the library that frees it.
             unsafe { *result = torch_sys::at_shallow_clone(tensor.as_ptr().cast_mut()) };

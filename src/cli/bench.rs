@@ -16,7 +16,7 @@ pub struct BenchArgs {
 
 #[derive(Subcommand)]
 enum What {
-    /// Time the training step, and tell where its time goes
+    /// Time the training step, and tell where its time goes and how much memory it takes
     Step(StepArgs),
     /// Time the loader on a folder of images, and tell where its time goes
     Loader(LoaderArgs),
@@ -103,9 +103,12 @@ struct NetworkArgs {
     /// First layers; left out: cifar for images of at most 64 pixels
     #[arg(long, ignore_case = true)]
     stem: Option<StemArg>,
-    /// Side of both views, pixels
+    /// Side of the large views, pixels
     #[arg(long, default_value_t = 224, value_name = "N")]
     size: u32,
+    /// What a step compares: two views, or two and six small ones
+    #[arg(long, ignore_case = true, default_value = "single")]
+    views: ViewsArg,
     /// Images a step
     #[arg(long, default_value_t = 16, value_name = "N")]
     batch: u32,
@@ -186,14 +189,7 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode> {
 
 /// As [`setup`], of the loader.
 fn loader_setup(args: &LoaderArgs) -> Result<Value> {
-    let small = (args.size * 3 / 7).max(8);
-    let views = match args.views {
-        ViewsArg::Single => Views::SingleCrop { size: args.size },
-        ViewsArg::Multi => Views::MultiCrop { size: args.size, small, count: 6 },
-    };
-    if let Err(complaint) = views.check() {
-        bail!("--size: {} {}", complaint.field, complaint.message);
-    }
+    let views = views(args.views, args.size)?;
     let threads = args.threads.unwrap_or_else(cores);
     for (name, value) in [("batch", args.batch as usize), ("seconds", args.seconds as usize), ("threads", threads)] {
         if value < 1 {
@@ -207,6 +203,19 @@ fn loader_setup(args: &LoaderArgs) -> Result<Value> {
     Ok(
         json!({"folder": args.folder, "views": views, "decode": decode, "batch": args.batch, "threads": threads, "seconds": args.seconds}),
     )
+}
+
+/// The paper's views, at another size.
+fn views(views: ViewsArg, size: u32) -> Result<Views> {
+    let small = (size * 3 / 7).max(8);
+    let views = match views {
+        ViewsArg::Single => Views::SingleCrop { size },
+        ViewsArg::Multi => Views::MultiCrop { size, small, count: 6 },
+    };
+    if let Err(complaint) = views.check() {
+        bail!("--size: {} {}", complaint.field, complaint.message);
+    }
+    Ok(views)
 }
 
 fn cores() -> usize {
@@ -247,16 +256,19 @@ fn network(args: &NetworkArgs) -> Result<Value> {
     for (name, value, least) in [("size", args.size, 8), ("batch", args.batch, 2), ("bank", args.bank, 2)] {
         at_least(name, value, least)?;
     }
+    let views = views(args.views, args.size)?;
     let threads = args.threads.unwrap_or_else(cores);
-    Ok(json!({"model": model, "size": args.size, "batch": args.batch, "bank": args.bank, "precision": precision,
+    Ok(json!({"model": model, "views": views, "batch": args.batch, "bank": args.bank, "precision": precision,
         "activations": activations, "device": args.device, "threads": threads}))
 }
 
 /// The report for people. Parts overlap in nothing but `load`, which runs beside the step.
 fn tell(report: &Value) -> String {
     let memory = bytes(report["peak_memory"].as_u64().unwrap_or_default());
-    let mut text =
-        format!("{:.1} images/s, {memory} at most\n", report["images_per_second"].as_f64().unwrap_or(f64::NAN));
+    let mut text = format!(
+        "{:.1} images/s, {memory} of the host's memory\n",
+        report["images_per_second"].as_f64().unwrap_or(f64::NAN)
+    );
     let parts = report["milliseconds"].as_object().into_iter().flatten();
     let parts: Vec<(&String, f64)> = parts.map(|(name, time)| (name, time.as_f64().unwrap_or(f64::NAN))).collect();
     let step: f64 = parts.iter().filter(|(name, _)| *name != "load").map(|(_, time)| time).sum();

@@ -2,7 +2,10 @@
 
 use super::{bytes, drawable};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 /// Between two lines that say how far it is.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -31,7 +34,7 @@ impl Bar {
         let bar = drawable().then(bar);
         match &bar {
             Some(bar) => bar.tick(),
-            None => eprintln!("{what}"),
+            None => tell(&what),
         }
         Bar { what, unit, bar, told: Instant::now() }
     }
@@ -49,7 +52,7 @@ impl Bar {
             bar.set_position(done);
         } else if self.told.elapsed() >= PAUSE {
             self.told = Instant::now();
-            eprintln!("{}: {}", self.what, self.unit.share(done, total));
+            tell(&format!("{}: {}", self.what, self.unit.share(done, total)));
         }
     }
 }
@@ -58,9 +61,14 @@ impl Drop for Bar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
-            eprintln!("{}", self.what);
+            tell(&self.what);
         }
     }
+}
+
+/// Prints a line. Nobody may be listening any more; the work goes on.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Unit {

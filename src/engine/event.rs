@@ -100,7 +100,7 @@ pub struct Failure {
     pub log: PathBuf,
 }
 
-/// How an earlier attempt at a stage ended that left its folder behind; what it wrote there is gone on from.
+/// How an earlier attempt at a stage ended whose folder is still there. A stage that keeps checkpoints in it goes on from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
     /// There was none.
@@ -112,13 +112,13 @@ pub enum Before {
 }
 
 impl Before {
-    /// Of the stage with this folder. Its log tells: it is the first thing that an attempt writes, and no later one
-    /// removes it.
+    /// Of the stage with this folder. Unless a failure was written down, its log tells: every program that was started has
+    /// one, and no later attempt removes it.
     pub fn of(work: &Path) -> Before {
-        match (work.join("log").exists(), Failed::read(work)) {
-            (false, _) => Before::Nothing,
-            (true, None) => Before::BrokenOff,
-            (true, Some(_)) => Before::Failed,
+        match Failed::read(work) {
+            Some(_) => Before::Failed,
+            None if work.join("log").exists() => Before::BrokenOff,
+            None => Before::Nothing,
         }
     }
 }

@@ -143,7 +143,7 @@ impl Pass<'_> {
             let weights = weights.with(&span, &inputs[1..], again);
             structure.backbone.part(number, &weights, inputs[0].shallow_clone(), train)
         };
-        bridge::recompute(&inputs, part).expect("shapes fit by declaration")
+        bridge::recompute(&inputs, part).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16). The network must have a head.

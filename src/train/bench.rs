@@ -15,7 +15,7 @@ use crate::{
     device,
     model::{Bank, Shape, normalise},
     rng::Rng,
-    spec::kind::{Activations, Format, Model, Objective, Precision, Views},
+    spec::kind::{Activations, Format, Model, Objective, Precision, View, Views},
 };
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,8 @@ use tch::{Cuda, Device, Kind, Tensor};
 pub struct Setup {
     /// The network.
     pub model: Model,
-    /// Side of both views, pixels.
-    pub size: usize,
+    /// The views that a step compares.
+    pub views: Views,
     /// Images a step.
     pub batch: usize,
     /// Columns of the bank.
@@ -65,14 +65,14 @@ pub struct Report {
     pub milliseconds: BTreeMap<&'static str, f64>,
 }
 
-/// Measures single-crop steps of the paper's method.
+/// Measures steps of the paper's method.
 pub fn step(setup: &Setup) -> Result<Report> {
     ensure!(setup.steps > 0 && setup.batch > 1, "give at least one step, and a batch of at least two");
     let device = device::open(&setup.device, setup.threads)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
     let mut state = State::start(query, bank);
-    let pixels = [noise(setup, 0), noise(setup, 1)];
+    let pixels = noise(setup);
     let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
     for _ in 0..2 {
         state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
@@ -113,10 +113,15 @@ pub(super) fn constants(precision: Precision, activations: Activations) -> Const
     }
 }
 
-fn noise(setup: &Setup, view: u64) -> Pixels {
-    let mut rng = Rng::new(0, "bench", 0, view);
-    let data = (0..setup.batch * setup.size * setup.size * 3).map(|_| rng.next_u64() as u8).collect();
-    Pixels { count: setup.batch, size: (setup.size, setup.size), data }
+/// A batch of every view.
+fn noise(setup: &Setup) -> Vec<Pixels> {
+    let view = |(number, view): (u64, View)| {
+        let mut rng = Rng::new(0, "bench", 0, number);
+        let size = view.size as usize;
+        let data = (0..setup.batch * size * size * 3).map(|_| rng.next_u64() as u8).collect();
+        Pixels { count: setup.batch, size: (size, size), data }
+    };
+    (0..).zip(setup.views.list()).map(view).collect()
 }
 
 /// CPU time that this process has used, all threads together.
@@ -146,17 +151,17 @@ pub(super) fn settle(device: Device) {
     }
 }
 
-/// Seconds that the loader's threads take for a batch of both views, from JPEG files of the views' size. Files are read from
+/// Seconds that the loader's threads take for a batch of all views, from JPEG files of the large views' size. Files are read from
 /// the system's cache.
 fn load(setup: &Setup) -> Result<f64> {
     let folder = std::env::temp_dir().join(format!("caco-bench-{}", std::process::id()));
     let measure = || -> Result<f64> {
         let drawn = serde_json::json!({"domain": "Shapes", "classes": 2, "train": setup.batch.next_multiple_of(2), "test": 2,
-            "size": setup.size});
+            "size": setup.views.list()[0].size});
         synth::draw(&serde_json::from_value(drawn)?, &folder, |_, _| ())?;
         let train = folder.join("train");
         let (set, _) = index::build(&train, format::list(Format::ImageFolder, None, &train)?, |_, _| ());
-        let transform = Transform::Views(Views::SingleCrop { size: setup.size as u32 }.list());
+        let transform = Transform::Views(setup.views.list());
         let (batch, threads) = (setup.batch, setup.threads);
         let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
         let mut seconds = Vec::new();

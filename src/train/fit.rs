@@ -222,7 +222,7 @@ mod tests {
         model::{Bank, Shape},
         rng::Rng,
         spec::kind::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views},
-        train::checkpoint,
+        train::{bench, checkpoint},
     };
     use anyhow::anyhow;
     use std::{cell::Cell, fs, path::Path};
@@ -379,6 +379,33 @@ mod tests {
         let kept = whole(&init);
         init.activations = Activations::Recompute;
         assert!(whole(&init) == kept, "bank initialisation");
+    }
+
+    #[test]
+    fn computing_activations_again_changes_no_bit_of_bottlenecks_behind_a_pool_with_two_threads() {
+        device::open("cpu", 2).unwrap();
+        // Channels that fill whole vectors take the norm's own kernels.
+        let model = Model { arch: Arch::ResNet50, width: 16, stem: Stem::Imagenet, hidden: 16, dim: 8 };
+        let noise = |view| {
+            let mut rng = Rng::new(view, "noise", 0, 0);
+            let values: Vec<f64> = (0..4 * 3 * 64 * 64).map(|_| rng.normal()).collect();
+            Tensor::from_slice(&values).view([4, 3, 64, 64]).to_kind(Kind::Float)
+        };
+        let views = [noise(0), noise(1)];
+        for precision in [Precision::F32, Precision::Bf16] {
+            let end = |activations| {
+                let query = Shape::from(&model).draw(1, Kind::Float, Device::Cpu);
+                let mut state = State::start(query, Bank::draw(8, 24, 1, Kind::Float, Device::Cpu));
+                for number in 0..2 {
+                    state.step(&views, &bench::constants(precision, activations), bench::RATES, number).unwrap();
+                }
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("end.safetensors");
+                checkpoint::save(&path, &model, Position::default(), &state).unwrap();
+                fs::read(path).unwrap()
+            };
+            assert!(end(Activations::Recompute) == end(Activations::Keep), "{precision:?}");
+        }
     }
 
     #[test]

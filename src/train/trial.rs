@@ -26,8 +26,8 @@ pub struct Setup {
     pub folder: PathBuf,
     /// The network.
     pub model: Model,
-    /// Side of both views, pixels.
-    pub size: u32,
+    /// The views of each image.
+    pub views: Views,
     /// Images a step.
     pub batch: usize,
     /// Columns of the bank.
@@ -59,7 +59,7 @@ pub struct Report {
     pub loss: f64,
 }
 
-/// Trains with the paper's two views, epoch after epoch.
+/// Trains by the paper's method, epoch after epoch.
 pub fn train(setup: &Setup) -> Result<Report> {
     let listing = format::list(Format::ImageFolder, None, &setup.folder)?;
     let (set, unreadable) = index::build(&setup.folder, listing, |_, _| ());
@@ -68,7 +68,7 @@ pub fn train(setup: &Setup) -> Result<Report> {
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
     let mut state = State::start(query, bank);
-    let transform = Transform::Views(Views::SingleCrop { size: setup.size }.list());
+    let transform = Transform::Views(setup.views.list());
     let (batch, threads) = (setup.batch, setup.threads);
     let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
     let span = Duration::from_secs_f64(setup.seconds);
@@ -121,7 +121,7 @@ mod tests {
         let setup = Setup {
             folder: folder.path().into(),
             model,
-            size: 16,
+            views: Views::MultiCrop { size: 16, small: 8, count: 2 },
             batch: 4,
             bank: 16,
             precision: Precision::F32,

@@ -40,7 +40,8 @@ impl<'p> Disk<'p> {
     fn change(&self, flags: libc::c_ulong, options: &str) {
         // The rules of a confined process that has ended hold its folder, which is removed, a moment longer: the kernel
         // frees them later, and refuses meanwhile.
-        wait_for("the folder to be free", || mount(self.0, libc::MS_REMOUNT | flags, options));
+        let what = format!("a tmpfs to be mounted again with {options:?}");
+        wait_for(&what, || mount(self.0, libc::MS_REMOUNT | flags, options));
     }
 }
 

@@ -175,10 +175,9 @@ fn a_set_of_the_catalogue_is_counted_and_its_bad_files_named() {
         write(&project, &format!("data/toys/toys/images/{name}.jpg"), &jpeg(20, 20, 3));
     }
     let check = ["data", "check", "toys", "--catalogue", "sets.ron", "--decode"];
-    assert_eq!(
-        project.ok(&check).out,
-        "train    2 images of 2 classes: right\ntest     1 images of 2 classes: right\n"
-    );
+    let right = project.ok(&check);
+    assert_eq!(right.out, "train    2 images of 2 classes: right\ntest     1 images of 2 classes: right\n");
+    assert!(right.err.contains("decoding the images of ") && right.err.contains(", split test\n"), "{}", right.err);
     write(&project, "data/toys/toys/images/soup/2.jpg", &jpeg(20, 20, 3)[..300]);
     project.write("data/toys/toys/meta/test.json", r#"{"pie": ["pie/3", "pie/1"], "soup": []}"#);
     let wrong = project.caco(&check);

@@ -4,7 +4,8 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::Child,
-    thread::sleep,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -33,9 +34,21 @@ pub fn signal(pid: u32, signal: i32) -> bool {
     unsafe { libc::kill(pid as i32, signal) == 0 }
 }
 
-/// What `run` says when it starts `stage`: by then, whatever an earlier run left behind has ended.
-pub fn start_of(stage: &str, run: &mut Child) -> String {
-    let lines = BufReader::new(run.stderr.as_mut().unwrap()).lines().map(Result::unwrap);
-    let mut of_it = lines.filter(|line| line.contains(stage) && !line.contains("is being computed by another run"));
-    of_it.next().unwrap_or_else(|| panic!("{stage} was not started"))
+/// What `run` says when it starts `stage`: by then, whatever an earlier run left behind has ended. None: it did not start it.
+pub fn start_of(stage: &str, run: &mut Child) -> Option<String> {
+    let lines = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let (sender, receiver) = mpsc::channel();
+    // The pipe is read to its end, whoever waits for what.
+    thread::spawn(move || lines.for_each(|line| _ = sender.send(line)));
+    let begun = Instant::now();
+    loop {
+        match receiver.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
+            Ok(line) if line.contains(stage) && !line.contains("is being computed by another run") => {
+                return Some(line);
+            }
+            Ok(_) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("waited too long for {stage} to start"),
+        }
+    }
 }

@@ -61,7 +61,7 @@ fn how_an_attempt_ended_is_told_when_the_next_one_starts() {
         command.env("GO", project.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut first = start();
-    assert!(start_of("a  ", &mut first).ends_with("a  started"));
+    assert!(start_of("a  ", &mut first).unwrap().ends_with("a  started"));
     signal(first.id(), libc::SIGKILL);
     first.wait().unwrap();
     // So a kill leaves it that comes while the next attempt's folder is being prepared.

@@ -77,7 +77,8 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
     let mut signals = vec![];
     for kill in 0..kills {
         let mut run = start(&broken);
-        let told = start_of(stage, &mut run);
+        // The last one may have been killed when all was done but the saying so.
+        let Some(told) = start_of(stage, &mut run) else { break };
         assert!(told.contains(if kill == 0 { "started" } else { "goes on where it was stopped" }), "{told}");
         under_way(&broken, &mut run);
         // The first may come before the first checkpoint. On a busy machine all would, and nothing would be gone on from.
@@ -96,9 +97,7 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
     eprintln!("{stage} was broken off {} times: {signals:?}", signals.len());
     assert!(2 * signals.len() as u64 >= kills, "{stage} is too short to be broken off {kills} times: {signals:?}");
     let end = start(&broken).wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&end.stderr);
-    assert!(end.status.success(), "{told}");
-    assert!(told.contains("goes on where it was stopped"), "{told}");
+    assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
     assert_eq!(digests(&straight, stage), digests(&broken, stage), "{stage} broken off by {signals:?}");
 }
 

@@ -124,7 +124,7 @@ impl Kind for Command {
     }
 
     fn parameters(&self) -> Value {
-        let mut value = without_sources(self);
+        let mut value = deciding(self);
         if !self.pass_env.is_empty() {
             let values: BTreeMap<_, _> = self.pass_env.iter().map(|name| (name, std::env::var(name).ok())).collect();
             value["pass_env"] = serde_json::json!(values);

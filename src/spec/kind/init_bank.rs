@@ -37,7 +37,8 @@ pub struct InitBank {
     /// LARS trust coefficient.
     #[serde(default = "trust")]
     pub trust: f64,
-    /// What is kept of a forward pass for the gradient. Where memory is short, `Recompute` is exact.
+    /// What is kept of a forward pass for the gradient. `Recompute` takes less memory and more time, and gives the same result; unlike
+    /// `accumulate`, it leaves the whole batch to batch norm. No part of the key.
     #[serde(default)]
     pub activations: Activations,
     /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
@@ -79,8 +80,8 @@ pub(super) fn trust() -> f64 {
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
     const VERSION: u32 = 2;
-    const NEUTRAL: &'static [(&'static str, &'static str)] =
-        &[("accumulate", "1"), ("activations", r#""Keep""#), ("decode", r#""Full""#)];
+    const NEUTRAL: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("decode", r#""Full""#)];
+    const MANNER: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];
 
@@ -115,7 +116,7 @@ impl Kind for InitBank {
         // views spelled out are one thing.
         let mut large = self.views.list();
         large.truncate(2);
-        let mut value = without_sources(self);
+        let mut value = deciding(self);
         value["views"] = serde_json::to_value(large).expect("views are plain data");
         value
     }

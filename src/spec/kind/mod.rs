@@ -133,6 +133,9 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const NEUTRAL: &'static [(&'static str, &'static str)] = &[];
     /// The fields (dotted paths) that say where to read from: what is read there joins the key, the name does not.
     const SOURCES: &'static [&'static str] = &[];
+    /// The fields that decide how a result is computed and no bit of it: they join no key, and a stage that was broken off
+    /// goes on under another value.
+    const MANNER: &'static [&'static str] = &[];
     /// What it writes.
     fn outputs(&self) -> Vec<Output> {
         Self::OUTPUTS.to_vec()
@@ -141,16 +144,16 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     fn inputs(&self) -> Vec<Input>;
     /// Checks ranges, so that a wrong value is told before anything runs.
     fn check(&self) -> Result<(), Complaint>;
-    /// The parameters that decide the result, as they stand in the preimage. Most kinds: all fields but the sources.
+    /// The parameters that decide the result, as they stand in the preimage. Most kinds: all fields but those above.
     fn parameters(&self) -> serde_json::Value {
-        without_sources(self)
+        deciding(self)
     }
 }
 
-/// All fields but those that say where to read from.
-fn without_sources<K: Kind>(kind: &K) -> serde_json::Value {
+/// All fields but those that say where to read from, and those that decide nothing.
+fn deciding<K: Kind>(kind: &K) -> serde_json::Value {
     let mut value = serde_json::to_value(kind).expect("parameters are plain data");
-    for path in K::SOURCES {
+    for path in K::SOURCES.iter().chain(K::MANNER) {
         remove(&mut value, path);
     }
     value

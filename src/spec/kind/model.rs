@@ -63,7 +63,8 @@ pub enum Precision {
     Bf16,
 }
 
-/// What is kept of a forward pass for the gradient. It changes memory and time, and no bit of the result.
+/// What is kept of a forward pass for the gradient. It decides memory and time, and no bit of the result (held by tests on the
+/// CPU; not tried on a GPU).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Activations {
     /// Everything.

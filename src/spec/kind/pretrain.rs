@@ -58,7 +58,8 @@ pub struct Pretrain {
     /// LARS trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
-    /// What is kept of a forward pass for the gradient. Where memory is short, `Recompute` is exact.
+    /// What is kept of a forward pass for the gradient. `Recompute` takes less memory and more time, and gives the same result; unlike
+    /// `accumulate`, it leaves the whole batch to batch norm. No part of the key.
     #[serde(default)]
     pub activations: Activations,
     /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
@@ -145,7 +146,8 @@ impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 2;
     const NEUTRAL: &'static [(&'static str, &'static str)] =
-        &[("accumulate", "1"), ("activations", r#""Keep""#), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
+        &[("accumulate", "1"), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
+    const MANNER: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
@@ -202,7 +204,7 @@ impl Kind for Pretrain {
     }
 
     fn parameters(&self) -> serde_json::Value {
-        let mut value = without_sources(self);
+        let mut value = deciding(self);
         value["views"] = serde_json::to_value(self.views.list()).expect("views are plain data");
         value
     }

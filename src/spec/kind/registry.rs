@@ -127,11 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn every_declared_source_and_neutral_value_is_a_field() {
+    fn every_declared_source_manner_and_neutral_value_is_a_field() {
         fn holds<K: Kind>() {
             let entry = Entry::of::<K>();
             let known = |path: &&str| entry.fields().iter().any(|f| Some(f.as_str()) == path.split('.').next());
-            assert!(K::SOURCES.iter().all(&known), "{}", K::NAME);
+            assert!(K::SOURCES.iter().chain(K::MANNER).all(&known), "{}", K::NAME);
             assert!(K::NEUTRAL.iter().all(|(path, _)| known(path)), "{}", K::NAME);
         }
         holds::<Command>();
@@ -148,6 +148,18 @@ mod tests {
         holds::<TransferEval>();
         holds::<ExportWeights>();
         holds::<Compare>();
+    }
+
+    #[test]
+    fn what_decides_no_bit_reaches_the_worker_and_no_key() {
+        let text = |more| {
+            let model = "model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8";
+            format!(r#"(index: "i", init: "b", {model}{more})"#)
+        };
+        let read = |more| (find("pretrain").unwrap().read)(&text(more)).ok().unwrap();
+        let (kept, again) = (read(""), read(", activations: Recompute"));
+        assert_eq!(kept.key_parameters, again.key_parameters);
+        assert!(again.parameters.contains(r#""activations":"Recompute""#), "{}", again.parameters);
     }
 
     #[test]
