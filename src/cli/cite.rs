@@ -5,7 +5,6 @@ use crate::{
     engine::{
         graph::{Graph, Id, METRICS},
         key::Key,
-        names::Names,
         stat,
         store::Store,
     },
@@ -19,7 +18,7 @@ use crate::{
         statement::Descriptor,
     },
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::{
     fmt::Write,
@@ -107,13 +106,13 @@ fn chain_of(report: Report, found: &Candidate) -> Report {
     report.only(&wanted)
 }
 
-/// Every figure of the pipeline's comparisons, and every metric of its stages, as they were last made.
+/// Every figure of the pipeline's comparisons, and every metric of its stages, that it asks for as it stands.
 fn candidates(graph: &Graph, store: &Store) -> Result<Vec<Candidate>> {
-    let names = Names::load(store, &graph.pipeline.name);
+    let results = open::results(graph, graph.order(), store, &mut |_| ())?;
     let mut found = vec![];
     for &id in graph.order() {
         let stage = graph.stage(id);
-        let Some(key) = names.get(&stage.name) else { continue };
+        let Some(key) = results.get(&id).map(|published| published.key) else { continue };
         if stage.kind == "compare" {
             let table = figure::table(store, key).with_context(|| format!("stage '{}'", stage.name))?;
             found.extend(table.figures.into_iter().map(|figure| Candidate {
@@ -153,6 +152,7 @@ fn choose(what: &str, candidates: Vec<Candidate>) -> Result<Candidate> {
         if is_number { shown.iter().any(|shown| shown == number) } else { candidate.name == what }
     };
     let all: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
+    ensure!(!all.is_empty(), "nothing that the pipeline asks for has a result here; `caco plan` tells what is to run");
     let (tables, metrics): (Vec<_>, Vec<_>) = candidates.into_iter().filter(fits).partition(|c| c.table.is_some());
     let mut found = if tables.is_empty() { metrics } else { tables };
     match found.len() {

@@ -6,7 +6,8 @@ use crate::{
         graph::{Graph, Id},
         key::Key,
         names::Names,
-        store::{Artifact, Store},
+        plan::{Plan, Step},
+        store::{Artifact, Published, Store},
     },
     spec::{
         diagnostic::Diagnostic,
@@ -14,7 +15,10 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
 
 /// Reads a pipeline and joins its stages.
 pub fn graph(args: &PipelineArgs) -> Result<Graph> {
@@ -37,7 +41,7 @@ pub fn graph_with(path: &Path, profile: Option<String>) -> Result<Graph> {
     load(&locate(path)?, &OverlayArgs { profile, set: vec![] })
 }
 
-/// The key that the caller means: all 64 digits, the start of them, or the stage of a pipeline, whose last result is
+/// The key that the caller means: all 64 digits, the start of them, or a stage, whose result that its pipeline asks for now is
 /// meant.
 pub fn result(text: &str, args: &OfPipelineArgs, store: &Store) -> Result<Key> {
     if let Ok(key) = text.parse() {
@@ -59,19 +63,53 @@ pub fn result(text: &str, args: &OfPipelineArgs, store: &Store) -> Result<Key> {
         )
     })?;
     let id = stage(&graph, text)?;
-    let name = &graph.stage(id).name;
-    let key = Names::load(store, &graph.pipeline.name).get(name);
-    key.with_context(|| format!("stage '{name}' has no result in {} yet", store.root().display()))
+    Ok(current(&graph, id, store)?.key)
 }
 
-/// The output that `STAGE/OUTPUT` names, as it was last made, and its stage.
+/// The results that a pipeline asks for as it stands, of those of its stages that have one. Where inputs are missing here, nobody
+/// knows what is asked for; then the stage's last result is taken, and `last` is called with its name.
+pub fn results(graph: &Graph, ids: &[Id], store: &Store, last: &mut dyn FnMut(&str)) -> Result<HashMap<Id, Published>> {
+    let plan = Plan::new(graph, &graph.with_sources(ids), store, &HashSet::new())?;
+    let names = Names::load(store, &graph.pipeline.name);
+    let mut found = HashMap::new();
+    for (id, step) in plan.steps.into_iter().filter(|(id, _)| ids.contains(id)) {
+        let name = &graph.stage(id).name;
+        let published = match step {
+            Step::Hit(published) => Some(published),
+            Step::Run(_) | Step::MayRun => None,
+            Step::Blocked(_) | Step::Behind(_) => {
+                let published = names.get(name).map(|key| store.lookup(key)).transpose()?.flatten();
+                published.is_some().then(|| last(name));
+                published
+            }
+        };
+        found.extend(published.map(|published| (id, published)));
+    }
+    Ok(found)
+}
+
+/// As [`results`], of one stage; an error where it has none.
+fn current(graph: &Graph, id: Id, store: &Store) -> Result<Published> {
+    let mut last = |name: &str| eprintln!("inputs of '{name}' are missing here; this is the result of its last run");
+    if let Some(published) = results(graph, &[id], store, &mut last)?.remove(&id) {
+        return Ok(published);
+    }
+    let (name, path) = (&graph.stage(id).name, graph.pipeline.path.display());
+    let asked = match Names::load(store, &graph.pipeline.name).get(name) {
+        Some(key) => format!(
+            "stage '{name}' has no result of what {path} asks for now (its last one, {}, is of other parameters or inputs)",
+            key.0.short()
+        ),
+        None => format!("stage '{name}' has no result yet"),
+    };
+    bail!("{asked}; run it: caco run {path} '{name}'")
+}
+
+/// The output that `STAGE/OUTPUT` names, of the result that the pipeline asks for now, and its stage.
 pub fn output(text: &str, graph: &Graph, store: &Store) -> Result<(Id, Artifact)> {
     let (id, output) = graph.find_output(text).map_err(plain)?;
     let name = &graph.stage(id).name;
-    let key = Names::load(store, &graph.pipeline.name).get(name);
-    let Some(published) = key.map(|key| store.lookup(key)).transpose()?.flatten() else {
-        bail!("stage '{name}' has no result yet; run it: caco run {} '{name}'", graph.pipeline.path.display());
-    };
+    let published = current(graph, id, store)?;
     let Some(artifact) = published.output(&output) else { bail!("stage '{name}' wrote no {output}") };
     if !artifact.folder && !store.check_object(artifact.blake3)? {
         bail!("the bytes of '{text}' are damaged or gone; run the stage again");

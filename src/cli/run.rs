@@ -331,7 +331,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
 fn tell_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     let stage = graph.stage(failure.stage);
     eprintln!("\nerror: stage '{}' failed: {}", stage.name, failure.why);
-    let tail = tail(&failure.log, 15);
+    let tail = last_lines(&failure.end_of_log(16 << 10), 15);
     if !tail.is_empty() {
         eprintln!("  the end of its log:");
         tail.iter().for_each(|line| eprintln!("  | {line}"));
@@ -342,10 +342,8 @@ fn tell_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     eprintln!("  it alone:    caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
 }
 
-/// The last lines of a text file.
-fn tail(path: &Path, lines: usize) -> Vec<String> {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(16 << 10)..]).into_owned();
+/// The last lines of a text.
+fn last_lines(text: &str, lines: usize) -> Vec<String> {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].iter().map(ToString::to_string).collect()
 }

@@ -31,8 +31,8 @@ pub struct SweepArgs {
     /// Order by a metric, the highest first; left out: the order of the file
     #[arg(long, value_name = "METRIC")]
     sort: Option<String>,
-    /// With --sort: the lowest is the best, and first
-    #[arg(long, requires = "sort")]
+    /// The lowest is the best, and with --sort first; without --sort so it is for a loss or an error
+    #[arg(long)]
     lowest: bool,
     /// Only points for which this holds, by axes and metrics: 'tau < 0.1 && top1 > 0.4'
     #[arg(long, value_name = "EXPRESSION")]
@@ -122,6 +122,8 @@ struct Table {
     rows: Vec<Row>,
     best: Option<usize>,
     best_by: Option<String>,
+    /// Whether the lowest is the best.
+    lowest: bool,
 }
 
 pub fn main(args: &SweepArgs, store: &StoreArgs) -> Result<ExitCode> {
@@ -201,7 +203,9 @@ fn table(args: &SweepArgs, graph: &Graph, store: &Store, plan: &Plan, sweep: &Sw
         Some(name) => bail!("no metric is called '{name}'; there are {}", metrics.join(", ")),
     };
     let value = |row: &Row| by.as_ref().and_then(|by| row.metrics.get(by)).map(|figure| figure.mean);
-    let better = |a: f64, b: f64| if args.lowest { b.total_cmp(&a) } else { a.total_cmp(&b) };
+    let is_loss = |name: &String| ["loss", "error"].iter().any(|word| name.to_lowercase().contains(word));
+    let lowest = args.lowest || args.sort.is_none() && by.as_ref().is_some_and(is_loss);
+    let better = |a: f64, b: f64| if lowest { b.total_cmp(&a) } else { a.total_cmp(&b) };
     if args.sort.is_some() {
         rows.sort_by(|a, b| match (value(a), value(b)) {
             (Some(a), Some(b)) => better(b, a),
@@ -212,7 +216,8 @@ fn table(args: &SweepArgs, graph: &Graph, store: &Store, plan: &Plan, sweep: &Sw
     // Of equals the first.
     let best =
         best.rev().max_by(|a, b| better(value(&rows[*a]).unwrap_or_default(), value(&rows[*b]).unwrap_or_default()));
-    Ok(Table { sweep: sweep.name.clone(), axes, metrics, rows, best, best_by: by.filter(|_| best.is_some()) })
+    let best_by = by.filter(|_| best.is_some());
+    Ok(Table { sweep: sweep.name.clone(), axes, metrics, rows, best, best_by, lowest })
 }
 
 fn single(graph: &Graph, store: &Store, plan: &Plan, sweep: &Sweep, point: &Point) -> Result<Single> {
@@ -356,7 +361,8 @@ fn terminal(table: &Table) -> String {
         let row = &table.rows[best];
         let point: Vec<String> =
             table.axes.iter().zip(&row.values).map(|(axis, value)| format!("{axis}={value}")).collect();
-        writeln!(text, "best by {by}: {} ({})", point.join(", "), shown(row.metrics[by].mean))
+        let which = if table.lowest { "lowest" } else { "highest" };
+        writeln!(text, "best by {by} ({which}): {} ({})", point.join(", "), shown(row.metrics[by].mean))
             .expect("a string takes all text");
         for stage in row.keys.first().into_iter().flat_map(BTreeMap::keys) {
             let keys = row.keys.iter().filter_map(|of_seed| of_seed.get(stage)).map(|key| key.0.short().to_string());

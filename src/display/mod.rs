@@ -89,6 +89,10 @@ impl<'g> Display<'g> {
             Event::Started { .. } if matches!(self.show, Show::Live(_)) => return None,
             Event::Started { id, attempt, before, .. } => match (attempt, before) {
                 (1, Before::Nothing) => format!("{}  started", name(id)),
+                // A command keeps no checkpoints that it could go on from.
+                (1, Before::BrokenOff) if self.graph.stage(*id).is_command() => {
+                    format!("{}  started again after it was stopped", name(id))
+                }
                 (1, Before::BrokenOff) => format!("{}  goes on where it was stopped", name(id)),
                 (1, Before::Failed) => format!("{}  started again after it failed", name(id)),
                 (n, _) => format!("{}  started, try {n}", name(id)),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
     fs,
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -96,8 +97,25 @@ pub struct Failure {
     pub why: String,
     /// Its folder, kept.
     pub work: PathBuf,
-    /// Its log.
+    /// Its log, of all attempts.
     pub log: PathBuf,
+    /// Where in the log this attempt begins, bytes.
+    pub log_start: u64,
+}
+
+impl Failure {
+    /// The end of what this attempt wrote to its log, no more than `most` bytes.
+    pub fn end_of_log(&self, most: u64) -> String {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = fs::File::open(&self.log)?;
+            let start = file.metadata()?.len().saturating_sub(most).max(self.log_start);
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = vec![];
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
 }
 
 /// How an earlier attempt at a stage ended whose folder is still there. A stage that keeps checkpoints in it goes on from them.
@@ -137,8 +155,7 @@ const FAILED: &str = "failed.json";
 impl Failed {
     /// Of a failure.
     pub fn of(failure: &Failure) -> Failed {
-        let log = fs::read(&failure.log).unwrap_or_default();
-        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(4 << 10)..]).into_owned();
+        let end = failure.end_of_log(4 << 10);
         let last = end.lines().rev().map(str::trim).find(|line| !line.is_empty());
         let says_more = failure.why.starts_with("exit code");
         let error = last.filter(|_| says_more).map_or_else(|| failure.why.clone(), String::from);

@@ -2,7 +2,7 @@
 
 use crate::spec::{
     diagnostic::{Diagnostic, nearest},
-    kind::{Role, Source},
+    kind::{Command, Input, Kind, Role, Source, registry},
     pipeline::{Invalid, Pipeline, Stage, expand},
 };
 use petgraph::{
@@ -120,7 +120,18 @@ impl Graph {
     /// The stage of that name.
     pub fn find(&self, name: &str) -> Result<Id, Diagnostic> {
         let known = || self.by_name.keys().map(String::as_str);
-        let error = || Diagnostic::new(format!("no stage is called '{name}'")).nearest(name, known());
+        let error = || {
+            let error = Diagnostic::new(format!("no stage is called '{name}'"));
+            let mut own: Vec<&str> =
+                known().filter(|of| of.strip_prefix(name).is_some_and(|v| v.starts_with('/'))).collect();
+            own.sort_unstable();
+            match own.first() {
+                Some(first) => {
+                    error.help(format!("each variant has its own: '{first}', or '{name}/*' where several may be named"))
+                }
+                None => error.nearest(name, known()),
+            }
+        };
         self.by_name.get(name).copied().ok_or_else(error)
     }
 
@@ -235,12 +246,13 @@ fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(),
 }
 
 fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -> Result<Vec<Edge>, Invalid> {
-    let edge = |input: &crate::spec::kind::Input| {
+    let edge = |input: &Input| {
         let from = match (&input.source, input.role) {
             (Source::Path(name), Role::Tool) => From::Tool(name.as_str().into()),
             (Source::Path(path), _) => from_path(path),
-            (Source::Stage(reference), Role::Content | Role::Tool) => {
-                let found = find_output(pipeline, by_name, reference);
+            (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
+                let found = find_output(pipeline, by_name, reference)
+                    .and_then(|(id, output)| fits(pipeline, input, role, id, &output).map(|()| (id, output)));
                 let (id, output) = found.map_err(|e| at_reference(pipeline, stage, reference, e))?;
                 From::Output(id, output)
             }
@@ -251,6 +263,22 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
         Ok(Edge { slot: input.slot.as_str().into(), from, hashed: !matches!(input.role, Role::Through(_)) })
     };
     stage.inputs.iter().map(edge).collect()
+}
+
+/// Whether an output is what an input asks for.
+fn fits(pipeline: &Pipeline, input: &Input, role: Role, id: Id, output: &str) -> Result<(), Diagnostic> {
+    let source = &pipeline.stages[id as usize];
+    let Role::Output(wanted) = role else { return Ok(()) };
+    if output == wanted || source.kind == Command::NAME {
+        return Ok(());
+    }
+    let makers = registry::kinds().iter().filter(|kind| kind.outputs.iter().any(|o| o.name == wanted));
+    let makers: Vec<String> = makers.map(|kind| format!("'{}'", kind.name)).collect();
+    let error =
+        format!("'{}' needs an output '{wanted}', and '{output}' of stage '{}' is none", input.slot, source.name);
+    let own =
+        source.outputs.iter().any(|o| o.name == wanted).then(|| format!("did you mean '{}/{wanted}'?", source.name));
+    Err(Diagnostic::new(error).help(own.unwrap_or_else(|| format!("name a stage of kind {}", makers.join(", ")))))
 }
 
 fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {

@@ -4,6 +4,7 @@
 use super::{digest, digest::Digest, stat};
 use rayon::prelude::*;
 use std::{
+    collections::HashSet,
     fs::{self, Metadata},
     io,
     os::unix::fs::MetadataExt,
@@ -52,6 +53,22 @@ pub enum Error {
         /// The link.
         path: PathBuf,
     },
+    /// A link that leads nowhere.
+    #[error("{path} is a link to {target}, which is not there; mend or remove the link", path = path.display(), target = target.display())]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// What it names.
+        target: PathBuf,
+    },
+    /// A link in a folder that must hold all of itself.
+    #[error("{path} leads to {target}, outside of what the stage wrote; let the stage copy it (`cp -rL`)", path = path.display(), target = target.display())]
+    Outside {
+        /// The link, or what lies behind it.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// Neither a file nor a folder.
     #[error("{path} is neither a file nor a folder; remove it", path = path.display())]
     Special {
@@ -64,6 +81,11 @@ impl Error {
     fn io(path: &Path, error: io::Error) -> Self {
         if error.raw_os_error() == Some(libc::ELOOP) {
             return Error::Loop { path: path.into() };
+        }
+        if error.kind() == io::ErrorKind::NotFound
+            && let Ok(target) = fs::read_link(path)
+        {
+            return Error::Dangling { path: path.into(), target };
         }
         Error::Io { path: path.into(), error }
     }
@@ -114,6 +136,37 @@ pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Di
     let digest = digest::of_file(path, meta.len()).map_err(|e| Error::io(path, e))?;
     cache.insert(path, meta, digest, read_at);
     Ok(digest)
+}
+
+/// Whether there are links on the way from `above` to `path`, or in what stands there; an error where one leads out of `above`.
+pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
+    let real = |path: &Path| fs::canonicalize(path).map_err(|e| Error::io(path, e));
+    let inside = |path: &Path| {
+        let target = real(path)?;
+        if target.starts_with(real(above)?) { Ok(target) } else { Err(Error::Outside { path: path.into(), target }) }
+    };
+    let (mut linked, mut at) = (false, above.to_path_buf());
+    for part in path.strip_prefix(above).unwrap_or(path).components() {
+        at.push(part);
+        linked |= fs::symlink_metadata(&at).map_err(|e| Error::io(&at, e))?.is_symlink();
+    }
+    if linked {
+        inside(path)?;
+    }
+    let (mut open, mut seen) = (vec![path.to_path_buf()], HashSet::new());
+    while let Some(folder) = open.pop().filter(|path| path.is_dir()) {
+        for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
+            let entry = entry.map_err(|e| Error::io(&folder, e))?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(&folder, e))?);
+            linked |= kind.is_symlink();
+            let target = if kind.is_symlink() { Some(inside(&path)?) } else { None };
+            // A folder that was looked at already may be linked to again.
+            if kind.is_dir() || target.is_some_and(|target| target.is_dir() && seen.insert(target)) {
+                open.push(path);
+            }
+        }
+    }
+    Ok(linked)
 }
 
 impl Listing {
@@ -290,7 +343,7 @@ mod tests {
         assert!(matches!(listing(folder.path()), Err(Error::Name { .. })));
         fs::remove_file(bad).unwrap();
         symlink("nowhere", folder.path().join("dangling")).unwrap();
-        assert!(matches!(listing(folder.path()), Err(Error::Io { path, .. }) if path.ends_with("dangling")));
+        assert!(matches!(listing(folder.path()), Err(Error::Dangling { path, .. }) if path.ends_with("dangling")));
     }
 
     #[test]

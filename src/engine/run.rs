@@ -144,6 +144,8 @@ pub struct Runner<'r> {
     elsewhere: Vec<Id>,
     pausing: Vec<(Instant, Id)>,
     attempts: HashMap<Id, u32>,
+    /// Where in a stage's log its attempt begins.
+    log_starts: HashMap<Id, u64>,
     computing: HashMap<Key, Id>,
     running: HashMap<Id, Running>,
     free: Pool,
@@ -206,6 +208,7 @@ impl<'r> Runner<'r> {
             elsewhere: vec![],
             pausing: vec![],
             attempts: HashMap::new(),
+            log_starts: HashMap::new(),
             computing: HashMap::new(),
             running: HashMap::new(),
             free,
@@ -442,11 +445,7 @@ impl<'r> Runner<'r> {
                     }
                     self.finish(id, committed.published, How::Ran, took, watch)
                 }
-                Err(why) => {
-                    let work = self.store.work(key);
-                    let log = work.join("log");
-                    self.fail(Failure { stage: id, key, why, work, log }, watch)
-                }
+                Err(why) => self.fail(self.failure(id, key, why), watch),
             },
         }
     }

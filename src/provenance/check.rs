@@ -3,7 +3,7 @@
 use super::{
     audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail, signature as signature_of},
     evidence::{self, Evidence},
-    figures,
+    figures, images,
     keyring::Trust,
     rerun,
     statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
@@ -268,8 +268,8 @@ fn pipeline(evidence: &Evidence, asked: &str) -> Check {
 /// Every input is an output of a result that is checked too, or files that still hold what they held.
 fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
     let text = evidence.read("preimage.json").ok().flatten().unwrap_or_default();
-    let mut wanted = serde_json::from_slice::<Preimage>(&text).map(|preimage| preimage.inputs).unwrap_or_default();
-    let mut faults = vec![];
+    let preimage = serde_json::from_slice::<Preimage>(&text).map(|preimage| preimage.inputs).unwrap_or_default();
+    let (mut wanted, mut faults, mut grown) = (preimage.clone(), vec![], vec![]);
     for input in &case.inputs {
         let slot = &input.slot;
         let asked = wanted.remove(slot);
@@ -279,17 +279,40 @@ fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
             faults.push(format!("input {slot}: {} was signed, the preimage says {}", stated.short(), asked.short()));
         }
         let Some(expected) = asked.or(input.stated) else { continue };
-        faults.extend(source_differs(auditor, input, expected).map(|told| format!("input {slot}: {told}")));
+        let Some(told) = source_differs(auditor, input, expected) else { continue };
+        match listed_images_hold(auditor, case, input, &preimage) {
+            Some(folder) => grown.push(folder.display().to_string()),
+            None => faults.push(format!("input {slot}: {told}")),
+        }
     }
     let without = wanted
         .iter()
         .map(|(slot, digest)| format!("input {slot} ({}): nothing tells where it came from", digest.short()));
     faults.extend(without);
-    check("inputs", faults, || match case.inputs.len() {
-        0 => "it reads nothing".into(),
-        1 => "1 input".into(),
-        n => format!("{n} inputs"),
+    check("inputs", faults, || match (case.inputs.len(), grown.as_slice()) {
+        (0, _) => "it reads nothing".into(),
+        (1, []) => "1 input".into(),
+        (n, []) => format!("{n} inputs"),
+        (_, grown) => {
+            format!("other files than then are in {}, but the images that were read are the same", grown.join(", "))
+        }
     })
+}
+
+/// The folder of this input, if it is one of images that an index lists, and holds all of those as they were.
+fn listed_images_hold<'a>(
+    auditor: &Auditor,
+    case: &Case,
+    input: &'a super::audit::Input,
+    preimage: &BTreeMap<String, Digest>,
+) -> Option<&'a Path> {
+    let From::Data { path, found: Ok(Some(_)) } = &input.from else { return None };
+    let index = match input.slot.strip_suffix(".images") {
+        Some(slot) => *preimage.get(slot)?,
+        // The stage that makes the index.
+        None => case.outputs.iter().find(|output| *output.name == *"index" && input.slot == "root")?.blake3,
+    };
+    images::hold(&auditor.store.object(index), path, auditor.cache).then_some(path)
 }
 
 /// Where the source of an input is not of this digest.

@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod evidence;
 pub mod figure;
 mod figures;
+mod images;
 pub mod keyring;
 pub mod rerun;
 pub mod ro_crate;

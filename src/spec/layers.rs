@@ -48,7 +48,7 @@ pub struct Variant<'a> {
     at: Span,
     extends: Option<(String, Span)>,
     set: Vec<(String, Node<'a>)>,
-    without: Vec<String>,
+    without: Vec<(String, Span)>,
 }
 
 /// A value for one field, from the command line.
@@ -127,6 +127,7 @@ impl<'a> File<'a> {
         for over in overrides {
             self.apply_override(&mut stages, over)?;
         }
+        self.check_common()?;
         for stage in &mut stages {
             let known = super::kind::registry::find(stage.node.name.unwrap_or_default());
             let known = known.ok_or_else(|| unknown_kind(&stage.node))?;
@@ -137,6 +138,14 @@ impl<'a> File<'a> {
             }
         }
         Ok((stages, sweeps))
+    }
+
+    /// What is common to stages must be a field of some kind, or it would go unheard.
+    fn check_common(&self) -> Result<(), Diagnostic> {
+        let known = || super::kind::registry::kinds().iter().flat_map(|kind| kind.fields()).map(String::as_str);
+        let Some(field) = self.common.iter().find(|field| known().all(|name| name != field.key)) else { return Ok(()) };
+        let error = Diagnostic::new(format!("'common' has '{}', which is a field of no stage", field.key)).at(field.at);
+        Err(error.nearest(field.key, known()))
     }
 
     fn apply_profile(&mut self, wanted: &str) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
@@ -154,6 +163,11 @@ impl<'a> File<'a> {
         }
         if let Some(without) = node.field("without_variants") {
             let without = names(without)?;
+            let known = |name: &String| self.variants.iter().any(|v| v.name == *name);
+            if let Some((name, at)) = without.iter().find(|(name, _)| !known(name)) {
+                let error = Diagnostic::new(format!("no variant is called '{name}'")).at(*at);
+                return Err(error.nearest(name, self.variants.iter().map(|v| v.name.as_str())));
+            }
             self.variants.retain(|v| without.iter().all(|(name, _)| *name != v.name));
         }
         if let Some(targets) = node.field("targets") {
@@ -196,8 +210,12 @@ impl<'a> File<'a> {
                     return Err(error.nearest(target, templates.iter().copied()));
                 }
             }
+            if let Some((name, at)) = variant.without.iter().find(|(name, _)| !templates.contains(&name.as_str())) {
+                let error = format!("variant '{}' goes without '{name}', which no variant has", variant.name);
+                return Err(Diagnostic::new(error).at(*at).nearest(name, templates.iter().copied()));
+            }
             for (template, node) in &self.each_variant {
-                if chain.iter().any(|v| v.without.contains(template)) {
+                if chain.iter().any(|v| v.without.iter().any(|(name, _)| name == template)) {
                     continue;
                 }
                 let set = chain.iter().flat_map(|v| &v.set).filter(|(target, _)| target == template);
@@ -264,7 +282,7 @@ impl<'a> File<'a> {
                 }
             },
         };
-        let without = |name: &str| chain.iter().any(|v| v.without.iter().any(|w| w == name));
+        let without = |name: &str| chain.iter().any(|v| v.without.iter().any(|(w, _)| w == name));
         let laid = |(name, node): &(String, Node<'a>)| {
             let set = chain.iter().flat_map(|v| &v.set).filter(|(target, _)| target == name);
             (name.clone(), set.fold(node.clone(), |node, (_, over)| node.overlay(over)))
@@ -347,7 +365,7 @@ impl<'a> Variant<'a> {
             at: node.at,
             extends: node.field("extends").map(string).transpose()?,
             set: node.field("set").map_or(Ok(vec![]), |n| named_entries(n.clone(), "set"))?,
-            without: node.field("without").map_or(Ok(vec![]), names)?.into_iter().map(|(name, _)| name).collect(),
+            without: node.field("without").map_or(Ok(vec![]), names)?,
         })
     }
 

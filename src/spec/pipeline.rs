@@ -3,13 +3,13 @@
 use super::{
     diagnostic::Diagnostic,
     kind::{
-        Complaint, Input, Output, Source,
+        Command, Complaint, Input, Kind, Output, Source,
         registry::{self, ReadError},
     },
     layers::{File, Layered, Override},
     policy::Policy,
     sweep::{self, Sweep},
-    tree::{self, Node, Rendered, Span},
+    tree::{self, Body, Node, Rendered, Span},
 };
 use rayon::prelude::*;
 use ron::error::SpannedError;
@@ -74,6 +74,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Whether it is any program, and no stage of the experiment.
+    pub fn is_command(&self) -> bool {
+        self.kind == Command::NAME
+    }
+
     /// All parameters, as JSON.
     pub fn parameters(&self) -> &str {
         if self.parameters.is_empty() { &self.key_parameters } else { &self.parameters }
@@ -271,13 +276,18 @@ fn stage(
     let has_extra = layered.node.field("run").is_some() || layered.node.field("pin").is_some();
     let body =
         if has_extra { layered.node.clone().retain(|key| key != "run" && key != "pin") } else { layered.node.clone() };
+    if entry.name == Command::NAME
+        && let Some(parameters) = body.field("parameters")
+    {
+        plain_values(parameters).map_err(|error| in_stage(layered, error))?;
+    }
     let rendered = body.named(None).render(sources);
     let read = (entry.read)(&rendered.text).map_err(|error| {
         let error = match error {
             ReadError::Ron(error) => ron_error(&error, &rendered, layered),
             ReadError::Range(complaint) => range_error(complaint, layered),
         };
-        Diagnostic { message: format!("stage '{}': {}", layered.name, error.message), ..error }
+        in_stage(layered, error)
     })?;
     let inputs =
         read.inputs.into_iter().map(|input| scoped(input, layered.variant.as_deref(), templates, names)).collect();
@@ -293,6 +303,37 @@ fn stage(
         pin,
         at: layered.node.at,
     })
+}
+
+fn in_stage(layered: &Layered, error: Diagnostic) -> Diagnostic {
+    Diagnostic { message: format!("stage '{}': {}", layered.name, error.message), ..error }
+}
+
+/// The parameters of a command are of any type, so a word without quotes would be taken for a value without content.
+fn plain_values(node: &Node) -> Result<(), Diagnostic> {
+    let wrong = |message: String| Err(Diagnostic::new(message).at(node.at));
+    if let Some(name) = node.name {
+        return wrong(format!("`{name}(…)` is no parameter; numbers, strings, booleans, lists and maps are"));
+    }
+    match &node.body {
+        Body::Scalar("true" | "false") => Ok(()),
+        Body::Scalar(text) if text.ends_with(['"', '#', '\'']) => Ok(()),
+        Body::Scalar(text) if text.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
+            let known = if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+                format!("write {}", text.to_lowercase())
+            } else {
+                format!("a string needs quotes: \"{text}\"")
+            };
+            wrong(format!("{text} is no value; {known}"))
+        }
+        Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(f64::is_infinite) => {
+            wrong(format!("{text} is more than a number can be"))
+        }
+        Body::Scalar(_) => Ok(()),
+        Body::Struct(fields) => fields.iter().try_for_each(|field| plain_values(&field.value)),
+        Body::Tuple(items) | Body::List(items) => items.iter().try_for_each(plain_values),
+        Body::Map(entries) => entries.iter().try_for_each(|(_, value)| plain_values(value)),
+    }
 }
 
 fn extra<T: serde::de::DeserializeOwned>(

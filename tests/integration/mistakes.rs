@@ -53,6 +53,46 @@ fn wrong_files_are_told_with_their_line() {
             r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8, processes: 8)})"#,
         ),
         (
+            "a common field of no kind",
+            r#"(common: (sede: 3), stages: {"a": synthesize(classes: 2, train: 9, test: 9, size: 32)})"#,
+        ),
+        (
+            "a variant without what none has",
+            r#"(stages: {}, each_variant: {"a": command(shell: "x", outputs: ["o"])}, variants: {"v": (without: ["b"])})"#,
+        ),
+        (
+            "a word for a string",
+            r#"(stages: {"a": command(shell: "x", outputs: ["o"], parameters: {"optimizer": Adam})})"#,
+        ),
+        (
+            "a boolean as Python has it",
+            r#"(stages: {"a": command(shell: "x", outputs: ["o"], parameters: {"deep": {"nesterov": True}})})"#,
+        ),
+        (
+            "a number without end",
+            r#"(stages: {"a": command(shell: "x", outputs: ["o"], parameters: {"rates": [0.1, 1e400]})})"#,
+        ),
+        (
+            "a parameter of another shape",
+            r#"(stages: {"a": command(shell: "x", outputs: ["o"], parameters: {"data": Path("x")})})"#,
+        ),
+        (
+            "a key twice",
+            r#"(stages: {"a": command(shell: "x", outputs: ["o"], parameters: {"rate": 0.1, "rate": 0.2})})"#,
+        ),
+        (
+            "an index for an encoder",
+            r#"(stages: {"i": index(root: Path("x")), "f": features(encoder: "i", index: "i", resize: 32, crop: 32)})"#,
+        ),
+        (
+            "the stage's other output",
+            r#"(stages: {"i": index(root: Path("x")), "e": init_encoder(model: (arch: ResNet18)), "f": features(encoder: "e", index: "i", resize: 32, crop: 32), "x": export_weights(encoder: "e", bank: "e")})"#,
+        ),
+        (
+            "a stage that each variant has",
+            r#"(stages: {}, each_variant: {"a": command(shell: "x", outputs: ["o"])}, variants: {"v": ()}, targets: ["a"])"#,
+        ),
+        (
             "a variant that extends nothing",
             r#"(stages: {}, each_variant: {}, variants: {"long": (extends: "shrot"), "short": ()})"#,
         ),

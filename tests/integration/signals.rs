@@ -69,7 +69,7 @@ fn how_an_attempt_ended_is_told_when_the_next_one_starts() {
     std::fs::remove_dir_all(out).unwrap();
     project.write("fail", "");
     let told = printed(start().wait_with_output().unwrap()).err;
-    assert!(told.contains("a  goes on where it was stopped\n") && told.contains("exit code 3"), "{told}");
+    assert!(told.contains("a  started again after it was stopped\n") && told.contains("exit code 3"), "{told}");
     std::fs::remove_file(project.path().join("fail")).unwrap();
     project.write("go", "");
     let told = printed(start().wait_with_output().unwrap()).err;

@@ -132,3 +132,96 @@ fn a_record_that_is_being_written_is_no_record() {
     fs::copy(record.join("manifest.json"), aside.join("manifest.json")).unwrap();
     assert_eq!(project.json(&["cache", "ls", "--json"])[0]["records"], 1);
 }
+
+/// A project with a folder `data`, and a stage of which `shell` is the line; its output is `o`.
+fn with_data(shell: &str) -> Project {
+    let project = Project::with(&format!(
+        r#"(stages: {{"a": command(shell: "{shell}", inputs: {{"data": Path("data")}}, outputs: ["o"], isolation: None)}})"#
+    ));
+    for (file, text) in [("data/cat/1", "one"), ("data/cat/2", "two"), ("data/dog/3", "three")] {
+        project.write(file, text);
+    }
+    project
+}
+
+#[test]
+fn what_links_in_an_output_lead_to_is_never_moved_away() {
+    for shell in [
+        "ln -s $(readlink -f data) o",
+        "mkdir o; ln -s $(readlink -f data/cat) o/cat",
+        "mkdir o; ln -s $(readlink -f data/cat/1) o/1",
+        "mkdir -p o/x; ln -s ../.. o/x/up",
+    ] {
+        let project = with_data(shell);
+        let run = project.caco(&["run", "p.ron"]);
+        assert_eq!(run.code, 1, "{shell}: {}", run.err);
+        assert!(run.err.contains("outside of what the stage wrote; let the stage copy it"), "{shell}: {}", run.err);
+        let left = ["data/cat/1", "data/cat/2", "data/dog/3"].map(|file| project.read(file));
+        assert_eq!(left, ["one", "two", "three"], "{shell}");
+        assert!(project.path().join("p.ron").exists());
+    }
+}
+
+#[test]
+fn links_inside_an_output_are_followed_and_dangling_ones_named() {
+    let project = with_data("mkdir -p o/real; cp data/cat/1 o/real/x; ln -s real o/folder; ln -s real/x o/file");
+    project.run(&[]);
+    project.ok(&["get", "a", "out"]);
+    assert_eq!(["out/real/x", "out/folder/x", "out/file"].map(|file| project.read(file)), ["one"; 3]);
+    let dangling = with_data("mkdir o; ln -s nowhere o/l").caco(&["run", "p.ron"]);
+    assert!(dangling.err.contains("o/l is a link to nowhere, which is not there"), "{}", dangling.err);
+}
+
+#[test]
+fn a_file_with_a_second_name_stays_its_owners() {
+    use std::os::unix::fs::MetadataExt;
+    let project = Project::new();
+    project.write("original", "mine");
+    let original = project.path().join("original");
+    project.write(
+        "p.ron",
+        &format!(
+            r#"(stages: {{"a": command(shell: "ln '{}' o", outputs: ["o"], isolation: None)}})"#,
+            original.display()
+        ),
+    );
+    project.run(&[]);
+    let meta = fs::metadata(&original).unwrap();
+    assert_eq!(
+        (meta.nlink(), meta.permissions().mode() & 0o222 != 0),
+        (2, true),
+        "it and the one in the stage's folder"
+    );
+    fs::write(&original, "changed").unwrap();
+    assert_eq!(fs::read_to_string(object_of(&project, "a")).unwrap(), "mine");
+}
+
+#[test]
+fn an_output_is_that_of_what_is_asked_for_now() {
+    let project =
+        Project::with(r#"(stages: {"a": command(shell: "echo $1 > o", outputs: ["o"], parameters: {"n": 1})})"#);
+    project.run(&[]);
+    project.run(&["--set", "a.parameters.n=2"]);
+    let get = |more: &[&str]| {
+        let _ = fs::remove_file(project.path().join("out"));
+        let printed = project.caco(&[&["get", "a", "out", "-p", "p.ron"], more].concat());
+        if printed.code == 0 { project.read("out") } else { printed.err }
+    };
+    assert_eq!(get(&[]), "--n=1\n");
+    assert_eq!(get(&["--set", "a.parameters.n=2"]), "--n=2\n");
+    let never = get(&["--set", "a.parameters.n=3"]);
+    assert!(never.contains("stage 'a' has no result of what p.ron asks for now"), "{never}");
+    // A store that was copied knows no names.
+    fs::remove_dir_all(project.path().join("cache/names")).unwrap();
+    assert_eq!(get(&[]), "--n=1\n");
+}
+
+#[test]
+fn without_its_inputs_a_stage_is_represented_by_its_last_result() {
+    let project = with_data("cat data/*/* > o");
+    project.run(&[]);
+    fs::rename(project.path().join("data"), project.path().join("elsewhere")).unwrap();
+    let got = project.ok(&["get", "a", "out"]);
+    assert!(got.err.contains("inputs of 'a' are missing here; this is the result of its last run"), "{}", got.err);
+    assert_eq!(project.read("out"), "onetwothree");
+}

@@ -43,14 +43,14 @@ impl<'r> Runner<'r> {
         let before = Before::of(&work);
         Failed::forget(&work);
         *self.attempts.entry(id).or_default() += 1;
+        self.log_starts.insert(id, fs::metadata(work.join("log")).map_or(0, |log| log.len()));
         let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
             unreachable!("a queued stage knows its key");
         };
         match self.launch(id, &work, lock.fd(), &room) {
             Err(error) => {
-                let log = work.join("log");
                 self.states.insert(id, State::Running(key));
-                self.fail(Failure { stage: id, key, why: format!("{error:#}"), work, log }, watch)
+                self.fail(self.failure(id, key, format!("{error:#}")), watch)
             }
             Ok((process, launch)) => {
                 if let Some(guard) = &mut self.guard {
@@ -167,9 +167,15 @@ impl<'r> Runner<'r> {
             Ok(status) => exec::describe(status) + &self.refused(id, &running, &work),
             Err(error) => format!("cannot be waited for: {error}"),
         };
-        let log = work.join("log");
         drop(running.lock);
-        self.fail(Failure { stage: id, key, why, work, log }, watch)
+        self.fail(self.failure(id, key, why), watch)
+    }
+
+    /// What is to be told of the attempt that just failed.
+    pub(super) fn failure(&self, id: Id, key: Key, why: String) -> Failure {
+        let work = self.store.work(key);
+        let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
+        Failure { stage: id, key, why, log: work.join("log"), work, log_start }
     }
 
     /// What the stage was refused, for its error.

@@ -15,7 +15,7 @@ use crate::{
 use rayon::prelude::*;
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -44,7 +44,8 @@ pub enum IngestError {
 }
 
 impl Store {
-    /// Moves the outputs that a stage left in `out` into the store. The folder is used up.
+    /// Moves the outputs that a stage left in `out` into the store. The folder is used up. What a link leads to is copied, and must lie
+    /// in the folder: of anything else nobody said that the stage may give it away.
     pub fn ingest(
         &self,
         out: &Path,
@@ -54,12 +55,12 @@ impl Store {
         let mut artifacts = Vec::with_capacity(outputs.len() + 1);
         for output in outputs {
             let path = out.join(&*output.path);
-            let artifact = self.ingest_one(&path, &output.name, pending)?;
+            let artifact = self.ingest_one(out, &path, &output.name, pending)?;
             let missing = || IngestError::Missing { path: output.path.to_string(), found: found(out) };
             artifacts.push(artifact.ok_or_else(missing)?);
         }
         let declared = outputs.iter().any(|o| o.name == METRICS);
-        if !declared && let Some(metrics) = self.ingest_one(&out.join(METRICS_PATH), METRICS, pending)? {
+        if !declared && let Some(metrics) = self.ingest_one(out, &out.join(METRICS_PATH), METRICS, pending)? {
             artifacts.push(metrics);
         }
         Ok(artifacts)
@@ -67,6 +68,7 @@ impl Store {
 
     fn ingest_one(
         &self,
+        out: &Path,
         path: &Path,
         name: &str,
         pending: &mut Pending,
@@ -77,8 +79,9 @@ impl Store {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(unfit(listing::Error::Io { path: path.into(), error })),
         };
+        let linked = listing::has_links_inside(out, path).map_err(unfit)?;
         if meta.is_file() {
-            let (blake3, sha256, size) = self.take_file(path, pending)?;
+            let (blake3, sha256, size) = self.take_file(path, linked, pending)?;
             return Ok(Some(Artifact { name: name.into(), folder: false, blake3, sha256, size, length: size }));
         }
         if !meta.is_dir() {
@@ -87,7 +90,8 @@ impl Store {
         // The stat cache must not see files that are about to move.
         let none = stat::Cache::load(Path::new(""));
         let listing = Listing::of_folder(path, &none).map_err(unfit)?;
-        let taken = listing.files.par_iter().map(|entry| self.take_entry(path, entry)).collect::<Result<Vec<_>>>()?;
+        let taken =
+            listing.files.par_iter().map(|entry| self.take_entry(path, entry, linked)).collect::<Result<Vec<_>>>()?;
         pending.fresh.extend(taken.into_iter().flatten());
         let text = listing.text();
         let blake3 = Digest::of(text.as_bytes());
@@ -103,28 +107,25 @@ impl Store {
         }))
     }
 
-    fn take_file(&self, path: &Path, pending: &mut Pending) -> Result<(Digest, Digest, u64)> {
+    fn take_file(&self, path: &Path, linked: bool, pending: &mut Pending) -> Result<(Digest, Digest, u64)> {
         let (blake3, sha256, size) = digest::both_of_file(path).at("read", path)?;
-        pending.fresh.extend(self.move_in(path, blake3, size)?);
+        pending.fresh.extend(self.move_in(path, linked, blake3, size)?);
         Ok((blake3, sha256, size))
     }
 
-    fn take_entry(&self, root: &Path, entry: &Entry) -> Result<Option<PathBuf>> {
-        self.move_in(&root.join(&entry.path), entry.digest, entry.size)
+    fn take_entry(&self, root: &Path, entry: &Entry, linked: bool) -> Result<Option<PathBuf>> {
+        self.move_in(&root.join(&entry.path), linked, entry.digest, entry.size)
     }
 
     /// Moves a file to where its digest says. Returns the object's path if it is new.
-    fn move_in(&self, path: &Path, digest: Digest, size: u64) -> Result<Option<PathBuf>> {
+    fn move_in(&self, path: &Path, linked: bool, digest: Digest, size: u64) -> Result<Option<PathBuf>> {
         let object = self.object(digest);
         if self.length(digest) == Some(size) {
             return Ok(None);
         }
-        // A link is followed; what it leads to may not be ours to move.
-        let moved = if fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) {
-            self.copy_aside(path)?
-        } else {
-            path.to_path_buf()
-        };
+        // What links lead to is met more than once, and what has another name is not ours alone.
+        let shared = linked || fs::symlink_metadata(path).at("read", path)?.nlink() > 1;
+        let moved = if shared { self.copy_aside(path)? } else { path.to_path_buf() };
         fs::set_permissions(&moved, fs::Permissions::from_mode(0o444)).at("change the mode of", &moved)?;
         self.rename_in(&moved, &object)?;
         Ok(Some(object))

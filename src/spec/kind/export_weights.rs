@@ -38,8 +38,8 @@ impl Kind for ExportWeights {
 
     /// Slots `encoder` and `bank`, and for each result, counted from 0, `<n>` its metrics and `<n>.predictions`.
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::stage("encoder", &self.encoder)];
-        inputs.extend(self.bank.iter().map(|bank| Input::stage("bank", bank)));
+        let mut inputs = vec![Input::output("encoder", &self.encoder, "encoder")];
+        inputs.extend(self.bank.iter().map(|bank| Input::output("bank", bank, "bank")));
         for (i, stage) in self.results.iter().enumerate() {
             inputs.push(Input::stage(&i.to_string(), &format!("{stage}/metrics")));
             inputs.push(Input::stage(&format!("{i}.predictions"), &format!("{stage}/predictions")));

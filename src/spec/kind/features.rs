@@ -44,7 +44,7 @@ impl Kind for Features {
     const SOURCES: &'static [&'static str] = &["encoder", "index"];
 
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::stage("encoder", &self.encoder)];
+        let mut inputs = vec![Input::output("encoder", &self.encoder, "encoder")];
         inputs.extend(Input::index("index", &self.index));
         inputs
     }

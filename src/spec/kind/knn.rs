@@ -39,7 +39,7 @@ impl Kind for Knn {
     const SOURCES: &'static [&'static str] = &["train", "test"];
 
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::stage("train", &self.train), Input::stage("test", &self.test)]
+        vec![Input::output("train", &self.train, "features"), Input::output("test", &self.test, "features")]
     }
 
     fn check(&self) -> Result<(), Complaint> {

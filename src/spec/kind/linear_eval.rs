@@ -66,7 +66,7 @@ impl Kind for LinearEval {
     const SOURCES: &'static [&'static str] = &["encoder", "train", "test"];
 
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::stage("encoder", &self.encoder)];
+        let mut inputs = vec![Input::output("encoder", &self.encoder, "encoder")];
         inputs.extend(Input::index("train", &self.train));
         inputs.extend(Input::index("test", &self.test));
         inputs

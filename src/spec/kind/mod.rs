@@ -70,6 +70,8 @@ pub struct Input {
 pub enum Role {
     /// Its content digest joins the key.
     Content,
+    /// The same, and the source is an output of this name. What a command writes is believed to be one, whatever its name.
+    Output(&'static str),
     /// The source is a stage, and what is meant is the input that it has in this slot, or, of a stage that makes what it lists, its
     /// output `images`. It is located, not hashed: the stage's own output, another input here, already holds a digest of all
     /// that matters in it.
@@ -84,11 +86,16 @@ impl Input {
         Input { slot: slot.into(), source: Source::Stage(stage.into()), role: Role::Content }
     }
 
+    /// An input that is hashed, from an output of this name of another stage.
+    pub fn output(slot: &str, stage: &str, name: &'static str) -> Self {
+        Input { role: Role::Output(name), ..Self::stage(slot, stage) }
+    }
+
     /// An index, and beside it (slot `<slot>.images`) the folder of images that it lists.
     pub fn index(slot: &str, stage: &str) -> [Self; 2] {
         let images =
             Input { slot: format!("{slot}.images"), source: Source::Stage(stage.into()), role: Role::Through("root") };
-        [Self::stage(slot, stage), images]
+        [Self::output(slot, stage, "index"), images]
     }
 }
 

@@ -153,7 +153,7 @@ impl Kind for Pretrain {
     const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
 
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::stage("init", &self.init)];
+        let mut inputs = vec![Input::output("init", &self.init, "state")];
         inputs.extend(Input::index("index", &self.index));
         if let Some(monitor) = &self.monitor {
             inputs.extend(Input::index("monitor", &monitor.index));

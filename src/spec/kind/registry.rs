@@ -10,6 +10,8 @@ pub struct Entry {
     pub name: &'static str,
     /// The version of its code, as declared.
     pub version: u32,
+    /// What it writes besides its metrics, where that is the same for all its stages.
+    pub outputs: &'static [Output],
     /// Its fields as a JSON schema: types, defaults, meanings.
     pub schema: fn() -> schemars::Schema,
     /// Reads a stage's body.
@@ -42,6 +44,7 @@ impl Entry {
         Entry {
             name: K::NAME,
             version: K::VERSION,
+            outputs: K::OUTPUTS,
             schema: || schema_for!(K),
             read: read::<K>,
             fields: OnceLock::new(),

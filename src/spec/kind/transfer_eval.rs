@@ -77,8 +77,9 @@ impl Kind for TransferEval {
     const SOURCES: &'static [&'static str] = &["train", "val", "test"];
 
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::stage("train", &self.train), Input::stage("test", &self.test)];
-        inputs.extend(self.val.iter().map(|val| Input::stage("val", val)));
+        let mut inputs =
+            vec![Input::output("train", &self.train, "features"), Input::output("test", &self.test, "features")];
+        inputs.extend(self.val.iter().map(|val| Input::output("val", val, "features")));
         inputs
     }
 

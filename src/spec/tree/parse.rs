@@ -1,6 +1,7 @@
 //! From text to a tree. The grammar is RON's; values are passed over, not understood.
 
 use super::{super::diagnostic::Diagnostic, Body, Field, Node, Span};
+use std::collections::HashSet;
 
 /// Deeper nesting than this is refused instead of overflowing the stack.
 const MAX_DEPTH: u32 = 100;
@@ -108,7 +109,11 @@ impl<'a> Parser<'a> {
             None => Err(self.error("the text ends where a value should stand")),
             Some(b'(') => self.parenthesis().map(|body| node(self, None, body)),
             Some(b'[') => self.items(b']', Self::value).map(|items| node(self, None, Body::List(items))),
-            Some(b'{') => self.items(b'}', Self::entry).map(|entries| node(self, None, Body::Map(entries))),
+            Some(b'{') => {
+                let entries = self.items(b'}', Self::entry)?;
+                no_key_twice(&entries)?;
+                Ok(node(self, None, Body::Map(entries)))
+            }
             Some(_) => {
                 let scalar = self.scalar()?;
                 let after_scalar = self.at;
@@ -258,4 +263,14 @@ impl<'a> Parser<'a> {
         self.at = open + 1 + length + close.len();
         Ok(())
     }
+}
+
+/// Of two entries under one key, the second would win unheard.
+fn no_key_twice(entries: &[(Node, Node)]) -> Result<(), Diagnostic> {
+    let mut seen = HashSet::new();
+    let mut twice = entries.iter().filter_map(|(key, _)| match key.body {
+        Body::Scalar(text) => (!seen.insert(text)).then_some((text, key.at)),
+        _ => None,
+    });
+    twice.next().map_or(Ok(()), |(text, at)| Err(Diagnostic::new(format!("{text} stands here twice")).at(at)))
 }

@@ -1,0 +1,57 @@
+//! The images that an index lists, as they lie in their folder now. What else is in the folder was never read.
+
+use crate::engine::{digest::Digest, listing, stat};
+use serde::Deserialize;
+use std::{fs, path::Path};
+
+/// A line of an index, as far as it matters here.
+#[derive(Deserialize)]
+struct Listed {
+    path: String,
+    blake3: Option<Digest>,
+    /// Where in the file the image lies; then the digest is not that of the file.
+    within: Option<serde_json::Value>,
+}
+
+/// Whether `folder` still holds every image that the index in file `index` lists, byte for byte. False too where that cannot be
+/// told: of images that lie in archives, and of a file that is no index.
+pub fn hold(index: &Path, folder: &Path, cache: &stat::Cache) -> bool {
+    let Ok(text) = fs::read_to_string(index) else { return false };
+    // The first line is the header.
+    text.lines().skip(1).all(|line| {
+        let Ok(Listed { path, blake3, within: None }) = serde_json::from_str(line) else { return false };
+        // One that could not be read was left out.
+        let Some(listed) = blake3 else { return true };
+        let path = folder.join(path);
+        let found = fs::metadata(&path).ok().and_then(|meta| listing::digest_of(&path, &meta, cache).ok());
+        found == Some(listed)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_index_lists_may_come_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, images) = (folder.path().join("index.jsonl"), folder.path().join("images"));
+        let cache = stat::Cache::load(Path::new(""));
+        fs::create_dir(&images).unwrap();
+        fs::write(images.join("a.jpg"), "a").unwrap();
+        let row = |name: &str, more: &str| format!(r#"{{"path":"{name}","blake3":"{}"{more}}}"#, Digest::of(b"a"));
+        fs::write(&index, format!("{{}}\n{}\n{}\n", row("a.jpg", ""), r#"{"path":"b.jpg","unreadable":"cut"}"#))
+            .unwrap();
+        assert!(hold(&index, &images, &cache));
+        fs::write(images.join("README"), "new").unwrap();
+        assert!(hold(&index, &images, &cache));
+        fs::write(images.join("a.jpg"), "other").unwrap();
+        assert!(!hold(&index, &images, &cache));
+        fs::write(&index, format!("{{}}\n{}\n", row("gone.jpg", ""))).unwrap();
+        assert!(!hold(&index, &images, &cache));
+        fs::write(images.join("a.jpg"), "a").unwrap();
+        fs::write(&index, format!("{{}}\n{}\n", row("a.jpg", r#","within":[0,1]"#))).unwrap();
+        assert!(!hold(&index, &images, &cache));
+        assert!(!hold(&images, &images, &cache));
+    }
+}
