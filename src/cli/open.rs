@@ -14,7 +14,7 @@ use crate::{
         pipeline::{Invalid, Overlay, Pipeline},
     },
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
@@ -105,9 +105,23 @@ fn current(graph: &Graph, id: Id, store: &Store) -> Result<Published> {
     bail!("{asked}; run it: caco run {path} '{name}'")
 }
 
+/// As [`output`], which must be one of this name, such as `index`; a command's is believed to be.
+pub fn output_named(wanted: &str, text: &str, graph: &Graph, store: &Store) -> Result<(Id, Artifact)> {
+    let (id, artifact) = output(text, graph, store)?;
+    let stage = graph.stage(id);
+    let fits = *artifact.name == *wanted || stage.is_command();
+    ensure!(
+        fits,
+        "'{text}' is output '{}' of a stage of kind '{}'; an output '{wanted}' is needed",
+        artifact.name,
+        stage.kind
+    );
+    Ok((id, artifact))
+}
+
 /// The output that `STAGE/OUTPUT` names, of the result that the pipeline asks for now, and its stage.
 pub fn output(text: &str, graph: &Graph, store: &Store) -> Result<(Id, Artifact)> {
-    let (id, output) = graph.find_output(text).map_err(plain)?;
+    let (id, output) = graph.find_output(text).map_err(|error| of_pipeline(graph, error))?;
     let name = &graph.stage(id).name;
     let published = current(graph, id, store)?;
     let Some(artifact) = published.output(&output) else { bail!("stage '{name}' wrote no {output}") };
@@ -193,12 +207,18 @@ pub fn select(graph: &Graph, patterns: &[String]) -> Result<Vec<Id>> {
     if patterns.is_empty() {
         return Ok(graph.targets());
     }
-    graph.select(patterns).map_err(plain)
+    graph.select(patterns).map_err(|error| of_pipeline(graph, error))
 }
 
 /// The one stage of that name.
 pub fn stage(graph: &Graph, name: &str) -> Result<Id> {
-    graph.find(name).map_err(plain)
+    graph.find(name).map_err(|error| of_pipeline(graph, error))
+}
+
+/// An error that says which pipeline was looked at: the caller may have named none.
+fn of_pipeline(graph: &Graph, error: Diagnostic) -> anyhow::Error {
+    let message = format!("{}, in {}", error.message, graph.pipeline.path.display());
+    plain(Diagnostic { message, ..error })
 }
 
 /// An error that points at no line.

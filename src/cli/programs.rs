@@ -114,7 +114,7 @@ pub fn ask(what: &str, setup: &Value) -> Result<Value> {
         .with_context(|| format!("cannot start {}", worker.display()))?;
     serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
     let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "the worker did not answer ({}); the lines above say why", output.status);
+    ensure!(output.status.success(), "it failed ({}), as the lines above say", output.status);
     serde_json::from_slice(&output.stdout).context("the worker's answer is not JSON")
 }
 

@@ -7,7 +7,8 @@ use super::{
 use std::{fs, path::Path};
 
 /// What the failure of the stage in folder `work` has to do with its confinement; empty where nothing. `refusals` are those
-/// that the kernel told of; none where the process was not held. `inputs` are slots and where they lie.
+/// that the kernel told of; none where the process was not held. `inputs` are slots and where they lie, outputs of other stages
+/// among them.
 pub fn words(
     work: &Path,
     confinement: &Confinement,
@@ -22,20 +23,25 @@ pub fn words(
         told => told.unwrap_or_default(),
     };
     let from = std::env::current_dir().unwrap_or_default();
-    let refused = (!refusals.is_empty()).then(|| explain(&refusals, &from));
+    let refused = (!refusals.is_empty()).then(|| explain(&refusals, inputs, &from));
     missed_module(&log, inputs, &from).into_iter().chain(refused).map(|words| format!("; {words}")).collect()
 }
 
 /// What was refused, in words, with what to write in the pipeline file. `from` is where relative paths in it start.
-fn explain(refusals: &[Refusal], from: &Path) -> String {
+fn explain(refusals: &[Refusal], inputs: &[(&str, &Path)], from: &Path) -> String {
     const TOLD: usize = 3;
-    let told: Vec<String> = refusals.iter().take(TOLD).map(|refusal| explain_one(refusal, from)).collect();
+    let told: Vec<String> = refusals.iter().take(TOLD).map(|refusal| explain_one(refusal, inputs, from)).collect();
     let more = refusals.len().saturating_sub(TOLD);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     told.join("; ") + &more
 }
 
-fn explain_one(Refusal { path, write }: &Refusal, from: &Path) -> String {
+fn explain_one(Refusal { path, write }: &Refusal, inputs: &[(&str, &Path)], from: &Path) -> String {
+    if *write && let Some((slot, _)) = inputs.iter().find(|(_, input)| path.starts_with(input)) {
+        return format!(
+            "it may not write its input {slot:?}; let it copy what it changes: cp -rL {slot} copy; chmod -R u+w copy"
+        );
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let shown = path.strip_prefix(from).unwrap_or(path).display();
     if *write {
@@ -96,10 +102,13 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_file_and_the_line_to_add() {
-        let told = explain(&[refusal("/p/src/helper.py", false), refusal("/p/out.txt", true)], Path::new("/p"));
+        let told = explain(&[refusal("/p/src/helper.py", false), refusal("/p/out.txt", true)], &[], Path::new("/p"));
         insta::assert_snapshot!(told);
         let many: Vec<Refusal> = (0..5).map(|i| refusal(&format!("/data/{i}"), false)).collect();
-        assert!(explain(&many, Path::new("/p")).ends_with("; and 2 more"));
+        assert!(explain(&many, &[], Path::new("/p")).ends_with("; and 2 more"));
+        let inputs = [("words", Path::new("/store/objects/67/27e7"))];
+        let told = explain(&[refusal("/store/objects/67/27e7", true)], &inputs, Path::new("/p"));
+        assert!(told.starts_with("it may not write its input \"words\"; let it copy"), "{told}");
     }
 
     #[test]

@@ -30,7 +30,15 @@ impl Encoder {
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let file = Tensors::read(path)?;
         let load = || -> Result<Self> {
-            let said = |key: &str| file.metadata.get(key).with_context(|| format!("its metadata lack '{key}'"));
+            let said = |key: &str| {
+                let lacks = || {
+                    format!(
+                        "its metadata lack '{key}', so it is not one that caco wrote as an encoder; other people's weights, and exported \
+                         ones, come in by a stage of kind `import_weights`"
+                    )
+                };
+                file.metadata.get(key).with_context(lacks)
+            };
             let model: Model = serde_json::from_str(said("model")?).context("its metadata's 'model' is not one")?;
             for (key, ours) in [("mean", MEAN), ("std", STD)] {
                 let theirs: [f64; 3] = serde_json::from_str(said(key)?).with_context(|| format!("its '{key}'"))?;

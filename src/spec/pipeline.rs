@@ -412,15 +412,64 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
         }
         E::MissingStructField { field, outer } => {
             let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
-            Diagnostic::new(format!("field '{field}'{of} is missing"))
-                .at(layered.node.at)
-                .help(format!("add `{field}: …`, here or in `common`"))
+            let kind = layered.node.name.unwrap_or_default();
+            let part = outer.as_deref().filter(|outer| lower(outer) != kind).and(here);
+            match part.and_then(|at| Some((at, field_at(&layered.node, at)?.0))) {
+                // A part of the stage.
+                Some((at, within)) => Diagnostic::new(format!("field '{field}'{of} is missing"))
+                    .at(at)
+                    .help(format!("add `{field}: …` to '{within}'")),
+                None => Diagnostic::new(format!("field '{field}'{of} is missing"))
+                    .at(layered.node.at)
+                    .help(format!("add `{field}: …`, here or in `common`")),
+            }
         }
         other => {
             let message = other.to_string();
             let message = message.strip_suffix('.').unwrap_or(&message).to_string();
-            Diagnostic::new(message).at(here.unwrap_or(layered.node.at))
+            let at = here.unwrap_or(layered.node.at);
+            let Some((field, value)) = field_at(&layered.node, at) else { return Diagnostic::new(message).at(at) };
+            let kind = layered.node.name.unwrap_or_default();
+            let (message, help) = other_shape(value, &message, &field, kind);
+            Diagnostic::new(message).at(at).help(help)
         }
+    }
+}
+
+/// The innermost field at a place, with its dotted path.
+fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a>)> {
+    let holds = |of: Span| of.source == at.source && of.start <= at.start && at.start < of.end.max(of.start + 1);
+    let inside = |name: &str, value: &'n Node<'a>| match field_at(value, at) {
+        Some((path, value)) => Some((format!("{name}.{path}"), value)),
+        None => holds(value.at).then(|| (name.to_string(), value)),
+    };
+    match &node.body {
+        Body::Struct(fields) => fields.iter().find_map(|field| inside(field.key, &field.value)),
+        Body::Map(entries) => {
+            entries.iter().find_map(|(key, value)| inside(&key.string().unwrap_or_else(|| "…".into()), value))
+        }
+        Body::Tuple(items) | Body::List(items) => items.iter().find_map(|item| field_at(item, at)),
+        Body::Scalar(_) => None,
+    }
+}
+
+/// What is wrong, and a way out, where a value has another shape than its field.
+fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String, String) {
+    let explained = format!("`caco explain {kind}` tells what '{field}' may be");
+    let said = format!("field '{field}': {message}");
+    let fraction = |text: &str| text.contains('.') && text.parse::<f64>().is_ok();
+    match (message, value.string(), &value.body) {
+        ("Expected identifier", Some(text), _) if text.chars().all(char::is_alphanumeric) => {
+            (said, format!("a word of the pipeline language has no quotes: {text}; {explained}"))
+        }
+        ("Expected identifier", Some(text), _) => {
+            (said, format!("a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
+        }
+        ("Expected opening `[`", Some(text), _) => (said, format!("a list has brackets: [{text:?}]; {explained}")),
+        ("Expected comma", _, Body::Scalar(text)) if fraction(text) => {
+            (format!("field '{field}' is {text}, and a whole number stands there"), explained)
+        }
+        _ => (said, explained),
     }
 }
 

@@ -216,3 +216,26 @@ fn a_contact_sheet_shows_a_stage_or_a_folder() {
     let unknown = project.caco(&["data", "show", "imagse"]);
     assert!(unknown.err.contains("images"), "{}", unknown.err);
 }
+
+#[test]
+fn other_files_may_come_into_a_folder_of_images() {
+    let project = Project::with(
+        r#"(stages: {
+            "images": index(root: Path("pictures")),
+            "packed": pack(index: "images", short: 10),
+        })"#,
+    );
+    for name in ["cat/1", "dog/2"] {
+        write(&project, &format!("pictures/{name}.jpg"), &jpeg(40, 20, 3));
+    }
+    project.run(&[]);
+    project.write("pictures/README", "where they are from");
+    assert_eq!(project.run(&[]), ["images"], "the index comes out the same");
+    let audit = project.ok(&["audit", "p.ron"]);
+    assert!(audit.out.contains("the images that were read are the same") || !audit.out.contains('✗'), "{}", audit.out);
+    let packed = project.json(&["show", "packed", "--json"])["result"]["key"].as_str().unwrap().to_string();
+    assert_eq!(project.caco(&["audit", &packed]).code, 0);
+    write(&project, "pictures/cat/1.jpg", &jpeg(40, 20, 4));
+    let changed = project.caco(&["audit", &packed]);
+    assert!(changed.code == 1 && changed.out.contains("now holds"), "{}", changed.out);
+}

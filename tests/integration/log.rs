@@ -100,3 +100,15 @@ fn a_tensor_stage_leaves_spans_with_their_durations() {
     }
     assert_eq!(closed("stage").unwrap()["span"]["kind"], "features");
 }
+
+#[test]
+fn a_failure_shows_the_log_of_its_own_attempt() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "echo attempt; if ! test -e $GO/mended; then echo old trouble; fi; exit 3", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
+    );
+    let run = || end(start(&project, &["run", "p.ron"])).err;
+    assert!(run().contains("| old trouble\n"));
+    project.write("mended", "");
+    let told = run();
+    assert!(told.contains("  | attempt\n") && !told.contains("old trouble"), "{told}");
+}

@@ -53,6 +53,19 @@ fn wrong_files_are_told_with_their_line() {
             r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8, processes: 8)})"#,
         ),
         (
+            "a number with a fraction",
+            "(\n  common: (model: (arch: ResNet18)),\n  stages: {\n    \"p\": pretrain(index: \"i\", init: \"b\", views: SingleCrop(size: 32), batch: 8, epochs: 1.5),\n  },\n)",
+        ),
+        ("a word in quotes", r#"(stages: {"a": init_encoder(model: (arch: "ResNet18"))})"#),
+        ("a path in quotes", r#"(stages: {"a": index(root: "my images/train")})"#),
+        ("a line for a list", r#"(stages: {"a": command(argv: "echo hi", outputs: ["o"])})"#),
+        (
+            "views without a size",
+            r#"(stages: {"a": init_bank(index: "i", model: (arch: ResNet18), batch: 8, views: MultiCrop(size: 16))})"#,
+        ),
+        ("neither a program nor a line", r#"(stages: {"a": command(outputs: ["o"])})"#),
+        ("a split that is not said", r#"(stages: {"a": index(root: Path("x"), format: Cifar10)})"#),
+        (
             "a common field of no kind",
             r#"(common: (sede: 3), stages: {"a": synthesize(classes: 2, train: 9, test: 9, size: 32)})"#,
         ),
@@ -207,7 +220,9 @@ fn a_folder_that_cannot_be_read_is_named() {
 #[test]
 fn a_pipe_that_closes_is_no_error() {
     let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
-    let line = format!("'{}' graph p.ron | true; exit ${{PIPESTATUS[0]}}", crate::project::caco_path().display());
-    let status = std::process::Command::new("bash").args(["-c", &line]).current_dir(project.path()).status().unwrap();
-    assert!(status.success());
+    for command in ["graph p.ron", "explain command --json", "explain"] {
+        let line = format!("'{}' {command} | true; exit ${{PIPESTATUS[0]}}", crate::project::caco_path().display());
+        let mut bash = std::process::Command::new("bash");
+        assert!(bash.args(["-c", &line]).current_dir(project.path()).status().unwrap().success(), "{command}");
+    }
 }

@@ -107,7 +107,7 @@ fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
     let store =
         open::existing(store).with_context(|| format!("{} is no folder, and so taken for a stage", args.index))?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let (id, index) = open::output(&args.index, &graph, &store)?;
+    let (id, index) = open::output_named("index", &args.index, &graph, &store)?;
     let root = match graph.images(id).map_err(open::plain)? {
         From::Path(Ok(path)) => path,
         From::Path(Err((path, variable))) => bail!("{path}: the environment variable {variable} is not set"),

@@ -23,7 +23,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::fd::RawFd,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant, SystemTime},
 };
@@ -182,10 +182,14 @@ impl<'r> Runner<'r> {
     fn refused(&self, id: Id, running: &Running, work: &Path) -> String {
         let Some(confinement) = &running.confinement else { return String::new() };
         let input = |edge: &'r Edge| match &edge.from {
-            Origin::Path(Ok(path)) => Some((&*edge.slot, path.as_path())),
+            Origin::Path(Ok(path)) => Some((&*edge.slot, path.clone())),
+            Origin::Output(of, output) => {
+                Some((&*edge.slot, self.store.materialise(self.published(*of)?.output(output)?).ok()?))
+            }
             _ => None,
         };
-        let inputs: Vec<(&str, &Path)> = self.graph.edges(id).iter().filter_map(input).collect();
+        let inputs: Vec<(&str, PathBuf)> = self.graph.edges(id).iter().filter_map(input).collect();
+        let inputs: Vec<(&str, &Path)> = inputs.iter().map(|(slot, path)| (*slot, path.as_path())).collect();
         let told = running.process.confined.then(|| running.process.refusals.list());
         undeclared::words(work, confinement, told, &inputs)
     }

@@ -100,7 +100,11 @@ impl Kind for Command {
     }
 
     fn check(&self) -> Result<(), Complaint> {
-        ensure(self.argv.is_empty() != self.shell.is_none(), "argv", "give either 'argv' or 'shell'")?;
+        ensure(
+            self.argv.is_empty() != self.shell.is_none(),
+            "argv",
+            "and 'shell' exclude each other, and a command needs one of them",
+        )?;
         ensure(
             !self.outputs.is_empty() || self.metrics.is_some(),
             "outputs",

@@ -116,7 +116,7 @@ impl Kind for Index {
     fn check(&self) -> Result<(), Complaint> {
         let (format, splits) = (self.format, self.format.splits());
         let names = splits.iter().map(|split| format!("{split:?}")).collect::<Vec<_>>().join(", ");
-        let given = self.split.map(|split| format!("is {split:?}; ")).unwrap_or_default();
+        let given = self.split.map_or_else(|| "is missing; ".into(), |split| format!("is {split:?}; "));
         let message = match splits {
             [] => format!("{given}{format:?} has no splits, leave it out and give the split's folder as `root`"),
             _ => format!("{given}{format:?} has the splits {names}: name one"),
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(complaint(Format::ImageFolder, None), None);
         assert_eq!(complaint(Format::OxfordPets, Some(Split::Test)), None);
         let told = |format, split| complaint(format, split).unwrap();
-        assert_eq!(told(Format::OxfordPets, None), "OxfordPets has the splits TrainVal, Test: name one");
+        assert_eq!(told(Format::OxfordPets, None), "is missing; OxfordPets has the splits TrainVal, Test: name one");
         assert_eq!(told(Format::Cifar10, Some(Split::Val)), "is Val; Cifar10 has the splits Train, Test: name one");
         assert!(told(Format::WebDataset, Some(Split::Val)).contains("has no splits"));
     }
