@@ -108,7 +108,7 @@ fn chain_of(report: Report, found: &Candidate) -> Report {
 
 /// Every figure of the pipeline's comparisons, and every metric of its stages, that it asks for as it stands.
 fn candidates(graph: &Graph, store: &Store) -> Result<Vec<Candidate>> {
-    let results = open::results(graph, graph.order(), store, &mut |_| ())?;
+    let results = open::results(graph, graph.order(), store)?;
     let mut found = vec![];
     for &id in graph.order() {
         let stage = graph.stage(id);

@@ -6,9 +6,10 @@ use crate::{
         graph::{Graph, Id},
         key::Key,
         names::Names,
-        plan::{Plan, Step},
+        plan::{Ask, Outside, ask},
         store::{Artifact, Published, Store},
     },
+    provenance::evidence::Evidence,
     spec::{
         diagnostic::Diagnostic,
         pipeline::{Invalid, Overlay, Pipeline},
@@ -66,38 +67,54 @@ pub fn result(text: &str, args: &OfPipelineArgs, store: &Store) -> Result<Key> {
     Ok(current(&graph, id, store)?.key)
 }
 
-/// The results that a pipeline asks for as it stands, of those of its stages that have one. Where inputs are missing here, nobody
-/// knows what is asked for; then the stage's last result is taken, and `last` is called with its name.
-pub fn results(graph: &Graph, ids: &[Id], store: &Store, last: &mut dyn FnMut(&str)) -> Result<HashMap<Id, Published>> {
-    let plan = Plan::new(graph, &graph.with_sources(ids), store, &HashSet::new())?;
+/// The results that a pipeline asks for as it stands, of those of its stages that have one. Of a stage that they read from, its
+/// record is enough: the bytes may have been collected. Where inputs are missing here, nobody knows what is asked for; then a
+/// stage's last result is taken, and a line on stderr says so.
+pub fn results(graph: &Graph, ids: &[Id], store: &Store) -> Result<HashMap<Id, Published>> {
+    let order = graph.with_sources(ids);
+    let outside = Outside::read(graph, &order, &store.stat);
     let names = Names::load(store, &graph.pipeline.name);
-    let mut found = HashMap::new();
-    for (id, step) in plan.steps.into_iter().filter(|(id, _)| ids.contains(id)) {
+    let wanted: HashSet<Id> = ids.iter().copied().collect();
+    let (mut known, mut found) = (HashMap::new(), HashMap::new());
+    for id in order {
         let name = &graph.stage(id).name;
-        let published = match step {
-            Step::Hit(published) => Some(published),
-            Step::Run(_) | Step::MayRun => None,
-            Step::Blocked(_) | Step::Behind(_) => {
-                let published = names.get(name).map(|key| store.lookup(key)).transpose()?.flatten();
-                published.is_some().then(|| last(name));
-                published
+        let key = match ask(graph, id, &outside, |of| known.get(&of)) {
+            Ask::Known(key, _) => key,
+            Ask::Unknown => continue,
+            Ask::Missing(missing) => {
+                let Some(key) = names.get(name) else { continue };
+                let why =
+                    missing.first().map_or_else(String::new, |missing| format!(" ({}: {})", missing.slot, missing.why));
+                eprintln!(
+                    "inputs of '{name}' are missing here{why}; its last result is taken for the one that is asked for"
+                );
+                key
             }
         };
-        found.extend(published.map(|published| (id, published)));
+        let there = store.lookup(key)?.filter(|published| !store.is_broken(published));
+        if let Some(published) = there {
+            if wanted.contains(&id) {
+                found.insert(id, published.clone());
+            }
+            known.insert(id, published);
+        } else if let Some(record) = Evidence::of(store, key)? {
+            let outputs = record.manifest().map(|manifest| manifest.outputs).unwrap_or_default();
+            known.insert(id, Published { key, record: (*record.record).into(), outputs: outputs.into() });
+        }
     }
     Ok(found)
 }
 
 /// As [`results`], of one stage; an error where it has none.
 fn current(graph: &Graph, id: Id, store: &Store) -> Result<Published> {
-    let mut last = |name: &str| eprintln!("inputs of '{name}' are missing here; this is the result of its last run");
-    if let Some(published) = results(graph, &[id], store, &mut last)?.remove(&id) {
+    if let Some(published) = results(graph, &[id], store)?.remove(&id) {
         return Ok(published);
     }
     let (name, path) = (&graph.stage(id).name, graph.pipeline.path.display());
     let asked = match Names::load(store, &graph.pipeline.name).get(name) {
         Some(key) => format!(
-            "stage '{name}' has no result of what {path} asks for now (its last one, {}, is of other parameters or inputs)",
+            "stage '{name}' has no result of what {path} asks for now (its last one, {}, is of other parameters, inputs or code, or is \
+             gone; `caco why '{name}'`)",
             key.0.short()
         ),
         None => format!("stage '{name}' has no result yet"),

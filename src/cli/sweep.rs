@@ -28,10 +28,10 @@ pub struct SweepArgs {
     /// The sweep; left out: all of the file
     #[arg(value_name = "SWEEP")]
     sweep: Option<String>,
-    /// Order by a metric, the highest first; left out: the order of the file
+    /// Order by a metric, the best first; left out: the order of the file
     #[arg(long, value_name = "METRIC")]
     sort: Option<String>,
-    /// The lowest is the best, and with --sort first; without --sort so it is for a loss or an error
+    /// The lowest is the best; so it is anyway for what is called a loss or an error
     #[arg(long)]
     lowest: bool,
     /// Only points for which this holds, by axes and metrics: 'tau < 0.1 && top1 > 0.4'
@@ -203,8 +203,8 @@ fn table(args: &SweepArgs, graph: &Graph, store: &Store, plan: &Plan, sweep: &Sw
         Some(name) => bail!("no metric is called '{name}'; there are {}", metrics.join(", ")),
     };
     let value = |row: &Row| by.as_ref().and_then(|by| row.metrics.get(by)).map(|figure| figure.mean);
-    let is_loss = |name: &String| ["loss", "error"].iter().any(|word| name.to_lowercase().contains(word));
-    let lowest = args.lowest || args.sort.is_none() && by.as_ref().is_some_and(is_loss);
+    let is_loss = |name: &String| ["loss", "error"].iter().any(|word| name.to_lowercase().ends_with(word));
+    let lowest = args.lowest || by.as_ref().is_some_and(is_loss);
     let better = |a: f64, b: f64| if lowest { b.total_cmp(&a) } else { a.total_cmp(&b) };
     if args.sort.is_some() {
         rows.sort_by(|a, b| match (value(a), value(b)) {

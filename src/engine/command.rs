@@ -1,7 +1,7 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own, confined to what it
 //! declares.
 
-use super::{confine::Confinement, exec::Launch, which};
+use super::{confine::Confinement, exec::Launch, listing, which};
 use crate::{
     job,
     metric::{self, Metric},
@@ -161,6 +161,10 @@ pub fn collect_metrics(parameters: &str, out: &Path) -> Result<()> {
     let Some(file) = read(parameters)?.metrics.filter(|file| file != metric::FILE) else {
         return Ok(());
     };
+    // Neither is another's file read, nor one written to that a link leads to.
+    for path in [out.join(&file), out.join(metric::FILE)].iter().filter(|path| path.symlink_metadata().is_ok()) {
+        listing::has_links_inside(out, path)?;
+    }
     let found =
         fs::read_to_string(out.join(&file)).with_context(|| format!("it wrote no readable '{file}' (`metrics`)"))?;
     let value: Value = serde_json::from_str(&found).with_context(|| format!("its '{file}' (`metrics`) is no JSON"))?;

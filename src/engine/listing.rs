@@ -154,7 +154,10 @@ pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
         inside(path)?;
     }
     let (mut open, mut seen) = (vec![path.to_path_buf()], HashSet::new());
-    while let Some(folder) = open.pop().filter(|path| path.is_dir()) {
+    while let Some(folder) = open.pop() {
+        if !folder.is_dir() {
+            continue;
+        }
         for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
             let entry = entry.map_err(|e| Error::io(&folder, e))?;
             let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(&folder, e))?);

@@ -186,6 +186,12 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     }
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
     let stage = graph.stage(finished.id);
+    for name in ["out", "byproducts", "log"] {
+        let path = finished.work.join(name);
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
+            return Err(format!("it put a link in the place of {}; nothing behind it is taken", path.display()));
+        }
+    }
     if stage.kind == Command::NAME {
         command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
     }

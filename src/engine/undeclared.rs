@@ -8,16 +8,18 @@ use std::{fs, path::Path};
 
 /// What the failure of the stage in folder `work` has to do with its confinement; empty where nothing. `refusals` are those
 /// that the kernel told of; none where the process was not held. `inputs` are slots and where they lie, outputs of other stages
-/// among them.
+/// among them. The attempt's log begins at byte `log_start` of the file.
 pub fn words(
     work: &Path,
     confinement: &Confinement,
     refusals: Option<Vec<Refusal>>,
     inputs: &[(&str, &Path)],
+    log_start: u64,
 ) -> String {
     const READ: usize = 16 << 10;
     let log = fs::read(work.join("log")).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log[log.len().saturating_sub(READ)..]).into_owned();
+    let start = log.len().saturating_sub(READ).max(log.len().min(log_start as usize));
+    let log = String::from_utf8_lossy(&log[start..]).into_owned();
     let refusals = match refusals {
         Some(told) if told.is_empty() => complained_of(&log, &work.join("out"), confinement),
         told => told.unwrap_or_default(),
@@ -37,7 +39,7 @@ fn explain(refusals: &[Refusal], inputs: &[(&str, &Path)], from: &Path) -> Strin
 }
 
 fn explain_one(Refusal { path, write }: &Refusal, inputs: &[(&str, &Path)], from: &Path) -> String {
-    if *write && let Some((slot, _)) = inputs.iter().find(|(_, input)| path.starts_with(input)) {
+    if *write && let Some((slot, _)) = inputs.iter().find(|(_, input)| path.starts_with(real(input))) {
         return format!(
             "it may not write its input {slot:?}; let it copy what it changes: cp -rL {slot} copy; chmod -R u+w copy"
         );

@@ -5,6 +5,7 @@ use super::{
     check,
     envelope::Verdict,
     evidence::{self, Evidence},
+    images::Images,
     keyring::{self, Trust},
     statement::{Descriptor, Provenance, Statement},
 };
@@ -153,6 +154,7 @@ pub struct Auditor<'a> {
     pub(super) trust: &'a Trust,
     pub(super) cache: &'a stat::Cache,
     pub(super) cases: Vec<Case>,
+    pub(super) images: Images,
     by_key: HashMap<Key, usize>,
     targets: Vec<usize>,
     /// Every output in the store, by digest. Made when first needed.
@@ -163,7 +165,7 @@ impl<'a> Auditor<'a> {
     /// Believes these keys. Files that the cache knows unchanged are not read again; an empty one reads all.
     pub fn new(store: &'a Store, trust: &'a Trust, cache: &'a stat::Cache) -> Self {
         let (cases, by_key, targets) = (vec![], HashMap::new(), vec![]);
-        Auditor { store, trust, cache, cases, by_key, targets, outputs: None }
+        Auditor { store, trust, cache, cases, images: Images::default(), by_key, targets, outputs: None }
     }
 
     /// Takes in these stages of a pipeline and all they read from: the results that the pipeline asks for as it stands.

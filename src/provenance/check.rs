@@ -3,7 +3,7 @@
 use super::{
     audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail, signature as signature_of},
     evidence::{self, Evidence},
-    figures, images,
+    figures,
     keyring::Trust,
     rerun,
     statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
@@ -18,6 +18,7 @@ use crate::{
         store::{Artifact, Manifest},
     },
     predictions::Predictions,
+    spec::kind::{Command, Index, Kind},
 };
 use anyhow::Result;
 use rayon::prelude::*;
@@ -268,8 +269,9 @@ fn pipeline(evidence: &Evidence, asked: &str) -> Check {
 /// Every input is an output of a result that is checked too, or files that still hold what they held.
 fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
     let text = evidence.read("preimage.json").ok().flatten().unwrap_or_default();
-    let preimage = serde_json::from_slice::<Preimage>(&text).map(|preimage| preimage.inputs).unwrap_or_default();
-    let (mut wanted, mut faults, mut grown) = (preimage.clone(), vec![], vec![]);
+    let preimage = serde_json::from_slice::<Preimage>(&text).ok();
+    let mut wanted = preimage.as_ref().map(|preimage| preimage.inputs.clone()).unwrap_or_default();
+    let (mut faults, mut grown) = (vec![], vec![]);
     for input in &case.inputs {
         let slot = &input.slot;
         let asked = wanted.remove(slot);
@@ -280,7 +282,7 @@ fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
         }
         let Some(expected) = asked.or(input.stated) else { continue };
         let Some(told) = source_differs(auditor, input, expected) else { continue };
-        match listed_images_hold(auditor, case, input, &preimage) {
+        match preimage.as_ref().and_then(|preimage| listed_images_hold(auditor, case, input, preimage)) {
             Some(folder) => grown.push(folder.display().to_string()),
             None => faults.push(format!("input {slot}: {told}")),
         }
@@ -294,25 +296,42 @@ fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
         (1, []) => "1 input".into(),
         (n, []) => format!("{n} inputs"),
         (_, grown) => {
-            format!("other files than then are in {}, but the images that were read are the same", grown.join(", "))
+            format!("{} holds other files than then, but the same is read of it", grown.join(", "))
         }
     })
 }
 
-/// The folder of this input, if it is one of images that an index lists, and holds all of those as they were.
+/// The folder of this input, if it is one of images: other files have come into it, or gone, but what was made of it would come out the
+/// same. Only the experiment's own kinds say by an index what they read of a folder.
 fn listed_images_hold<'a>(
     auditor: &Auditor,
     case: &Case,
     input: &'a super::audit::Input,
-    preimage: &BTreeMap<String, Digest>,
+    preimage: &Preimage,
 ) -> Option<&'a Path> {
-    let From::Data { path, found: Ok(Some(_)) } = &input.from else { return None };
-    let index = match input.slot.strip_suffix(".images") {
-        Some(slot) => *preimage.get(slot)?,
-        // The stage that makes the index.
-        None => case.outputs.iter().find(|output| *output.name == *"index" && input.slot == "root")?.blake3,
+    let From::Data { path, found: Ok(Some(found)) } = &input.from else { return None };
+    if preimage.kind == Command::NAME {
+        return None;
+    }
+    let holds = match input.slot.strip_suffix(".images") {
+        Some(slot) => auditor.images.hold(auditor.store, *preimage.inputs.get(slot)?, path, auditor.cache),
+        None => preimage.kind == Index::NAME && listed_again(auditor, case, *found, preimage),
     };
-    images::hold(&auditor.store.object(index), path, auditor.cache).then_some(path)
+    holds.then_some(path)
+}
+
+/// Whether the folder was listed again as it is now, by the same code with the same parameters, with the same outcome. Annotations
+/// count, and images that came.
+fn listed_again(auditor: &Auditor, case: &Case, now: Digest, preimage: &Preimage) -> bool {
+    let mut again = preimage.clone();
+    again.inputs.insert("root".into(), now);
+    let key = key::of_text(&serde_json::to_string(&again).expect("a preimage is JSON"));
+    let Ok(Some(evidence)) = Evidence::of(auditor.store, key) else { return false };
+    let (Signed::Trusted(_), Some(statement)) = signature_of(&evidence, auditor.trust) else { return false };
+    let index =
+        |outputs: &[Artifact]| outputs.iter().find(|output| *output.name == *"index").map(|output| output.blake3);
+    statement.predicate.build_definition.external_parameters.key == key
+        && evidence::stated(&statement).is_ok_and(|outputs| index(&outputs) == index(&case.outputs))
 }
 
 /// Where the source of an input is not of this digest.

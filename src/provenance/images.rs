@@ -1,8 +1,20 @@
 //! The images that an index lists, as they lie in their folder now. What else is in the folder was never read.
 
-use crate::engine::{digest::Digest, listing, stat};
+use crate::engine::{digest::Digest, listing, stat, store::Store};
+use rayon::prelude::*;
 use serde::Deserialize;
-use std::{fs, path::Path};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// The first line of an index.
+#[derive(Deserialize)]
+struct Header {
+    classes: Vec<serde_json::Value>,
+}
 
 /// A line of an index, as far as it matters here.
 #[derive(Deserialize)]
@@ -13,24 +25,47 @@ struct Listed {
     within: Option<serde_json::Value>,
 }
 
-/// Whether `folder` still holds every image that the index in file `index` lists, byte for byte. False too where that cannot be
-/// told: of images that lie in archives, and of a file that is no index.
-pub fn hold(index: &Path, folder: &Path, cache: &stat::Cache) -> bool {
+/// What has been looked at.
+#[derive(Default)]
+pub struct Images {
+    held: Mutex<HashMap<(Digest, PathBuf), bool>>,
+}
+
+impl Images {
+    /// Whether `folder` still holds every image that this index lists, byte for byte. False too where that cannot be told: of images
+    /// that lie in archives, and of bytes that are no index.
+    pub fn hold(&self, store: &Store, index: Digest, folder: &Path, cache: &stat::Cache) -> bool {
+        let asked = (index, folder.to_path_buf());
+        if let Some(known) = self.held.lock().expect("nobody panics with it").get(&asked) {
+            return *known;
+        }
+        let holds = hold(&store.object(index), folder, cache);
+        self.held.lock().expect("nobody panics with it").insert(asked, holds);
+        holds
+    }
+}
+
+fn hold(index: &Path, folder: &Path, cache: &stat::Cache) -> bool {
     let Ok(text) = fs::read_to_string(index) else { return false };
-    // The first line is the header.
-    text.lines().skip(1).all(|line| {
-        let Ok(Listed { path, blake3, within: None }) = serde_json::from_str(line) else { return false };
-        // One that could not be read was left out.
-        let Some(listed) = blake3 else { return true };
-        let path = folder.join(path);
-        let found = fs::metadata(&path).ok().and_then(|meta| listing::digest_of(&path, &meta, cache).ok());
-        found == Some(listed)
-    })
+    let Some((header, images)) = text.split_once('\n') else { return false };
+    let is_index = serde_json::from_str::<Header>(header).is_ok_and(|header| !header.classes.is_empty());
+    is_index && !images.is_empty() && images.par_lines().all(|line| is_there(line, folder, cache))
+}
+
+fn is_there(line: &str, folder: &Path, cache: &stat::Cache) -> bool {
+    let Ok(Listed { path, blake3, within: None }) = serde_json::from_str(line) else { return false };
+    // One that could not be read was left out.
+    let Some(listed) = blake3 else { return true };
+    let path = folder.join(path);
+    let found = fs::metadata(&path).ok().and_then(|meta| listing::digest_of(&path, &meta, cache).ok());
+    found == Some(listed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HEADER: &str = r#"{"classes":["cat"]}"#;
 
     #[test]
     fn what_no_index_lists_may_come_and_go() {
@@ -40,18 +75,20 @@ mod tests {
         fs::create_dir(&images).unwrap();
         fs::write(images.join("a.jpg"), "a").unwrap();
         let row = |name: &str, more: &str| format!(r#"{{"path":"{name}","blake3":"{}"{more}}}"#, Digest::of(b"a"));
-        fs::write(&index, format!("{{}}\n{}\n{}\n", row("a.jpg", ""), r#"{"path":"b.jpg","unreadable":"cut"}"#))
+        fs::write(&index, format!("{HEADER}\n{}\n{}\n", row("a.jpg", ""), r#"{"path":"b.jpg","unreadable":"cut"}"#))
             .unwrap();
         assert!(hold(&index, &images, &cache));
         fs::write(images.join("README"), "new").unwrap();
         assert!(hold(&index, &images, &cache));
         fs::write(images.join("a.jpg"), "other").unwrap();
         assert!(!hold(&index, &images, &cache));
-        fs::write(&index, format!("{{}}\n{}\n", row("gone.jpg", ""))).unwrap();
+        fs::write(&index, format!("{HEADER}\n{}\n", row("gone.jpg", ""))).unwrap();
         assert!(!hold(&index, &images, &cache));
         fs::write(images.join("a.jpg"), "a").unwrap();
-        fs::write(&index, format!("{{}}\n{}\n", row("a.jpg", r#","within":[0,1]"#))).unwrap();
+        fs::write(&index, format!("{HEADER}\n{}\n", row("a.jpg", r#","within":[0,1]"#))).unwrap();
         assert!(!hold(&index, &images, &cache));
         assert!(!hold(&images, &images, &cache));
+        fs::write(&index, "one line\n").unwrap();
+        assert!(!hold(&index, &images, &cache), "it is no index");
     }
 }

@@ -317,17 +317,21 @@ fn plain_values(node: &Node) -> Result<(), Diagnostic> {
     }
     match &node.body {
         Body::Scalar("true" | "false") => Ok(()),
+        Body::Scalar("None") => wrong("a parameter cannot be None; leave it out, or give it a value of its own".into()),
+        Body::Tuple(items) if items.is_empty() => wrong("() is no value; leave the parameter out".into()),
         Body::Scalar(text) if text.ends_with(['"', '#', '\'']) => Ok(()),
         Body::Scalar(text) if text.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
-            let known = if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+            let known = if text.parse::<f64>().is_ok() {
+                "a number is finite".into()
+            } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
                 format!("write {}", text.to_lowercase())
             } else {
                 format!("a string needs quotes: \"{text}\"")
             };
             wrong(format!("{text} is no value; {known}"))
         }
-        Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(f64::is_infinite) => {
-            wrong(format!("{text} is more than a number can be"))
+        Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(|number: f64| !number.is_finite()) => {
+            wrong(format!("{text} is no finite number"))
         }
         Body::Scalar(_) => Ok(()),
         Body::Struct(fields) => fields.iter().try_for_each(|field| plain_values(&field.value)),
@@ -459,11 +463,10 @@ fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String,
     let said = format!("field '{field}': {message}");
     let fraction = |text: &str| text.contains('.') && text.parse::<f64>().is_ok();
     match (message, value.string(), &value.body) {
-        ("Expected identifier", Some(text), _) if text.chars().all(char::is_alphanumeric) => {
-            (said, format!("a word of the pipeline language has no quotes: {text}; {explained}"))
-        }
         ("Expected identifier", Some(text), _) => {
-            (said, format!("a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
+            let word = text.chars().all(char::is_alphanumeric).then(|| format!("{text} as a word has no quotes; "));
+            let word = word.unwrap_or_default();
+            (said, format!("{word}a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
         }
         ("Expected opening `[`", Some(text), _) => (said, format!("a list has brackets: [{text:?}]; {explained}")),
         ("Expected comma", _, Body::Scalar(text)) if fraction(text) => {

@@ -150,7 +150,7 @@ fn what_links_in_an_output_lead_to_is_never_moved_away() {
         "ln -s $(readlink -f data) o",
         "mkdir o; ln -s $(readlink -f data/cat) o/cat",
         "mkdir o; ln -s $(readlink -f data/cat/1) o/1",
-        "mkdir -p o/x; ln -s ../.. o/x/up",
+        "mkdir -p o/x; ln -s ../../.. o/x/up",
     ] {
         let project = with_data(shell);
         let run = project.caco(&["run", "p.ron"]);
@@ -219,6 +219,55 @@ fn without_its_inputs_a_stage_is_represented_by_its_last_result() {
     project.run(&[]);
     fs::rename(project.path().join("data"), project.path().join("elsewhere")).unwrap();
     let got = project.ok(&["get", "a", "out"]);
-    assert!(got.err.contains("inputs of 'a' are missing here; this is the result of its last run"), "{}", got.err);
+    assert!(got.err.contains("inputs of 'a' are missing here (data: "), "{}", got.err);
     assert_eq!(project.read("out"), "onetwothree");
+}
+
+#[test]
+fn one_output_may_be_a_link_to_another() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "echo 1 > step-100; ln -s step-100 latest", outputs: ["step-100", "latest"])})"#,
+    );
+    project.run(&[]);
+    for output in ["step-100", "latest"] {
+        project.ok(&["get", &format!("a/{output}"), output]);
+        assert_eq!(project.read(output), "1\n");
+    }
+}
+
+#[test]
+fn no_link_stands_for_what_a_stage_leaves() {
+    for (shell, metrics) in [
+        ("cd ..; rm -r out; ln -s $DIARY out", None),
+        ("cd ..; ln -sf $DIARY/text log; cd out; echo 1 > o", None),
+        ("echo 1 > o; echo '{\\\"a\\\": 1}' > m.json; ln -s $DIARY/text metrics.jsonl", Some("m.json")),
+        ("echo 1 > o; ln -s $DIARY/m.json m.json", Some("m.json")),
+    ] {
+        let metrics = metrics.map_or(String::new(), |file| format!("metrics: \"{file}\", "));
+        let project = Project::with(&format!(
+            r#"(stages: {{"a": command(shell: "{shell}", outputs: ["o"], {metrics}pass_env: ["DIARY"], isolation: None)}})"#
+        ));
+        let diary = tempfile::tempdir().unwrap();
+        let files = [("text", "dear diary"), ("o", "mine"), ("m.json", r#"{"a": 1}"#)];
+        files.iter().for_each(|(name, text)| fs::write(diary.path().join(name), text).unwrap());
+        let run = project.command(&["run", "p.ron"]).env("DIARY", diary.path()).output().unwrap();
+        let told = String::from_utf8_lossy(&run.stderr);
+        assert!(!run.status.success() && told.contains("link") | told.contains("leads to"), "{shell}: {told}");
+        for (name, text) in files {
+            assert_eq!(fs::read_to_string(diary.path().join(name)).unwrap(), text, "{shell}");
+        }
+    }
+}
+
+#[test]
+fn a_result_is_handed_out_though_what_it_was_made_of_was_collected() {
+    let project = project();
+    let key = project.json(&["show", "a", "--json"])["result"]["key"].as_str().unwrap().to_string();
+    let kept = project.json(&["show", "b", "--json"])["result"]["key"].as_str().unwrap().to_string();
+    project.ok(&["cache", "pin", &kept]);
+    project.ok(&["cache", "gc", "--older-than", "0s", "--yes"]);
+    let left = project.json(&["cache", "ls", "--json"]).to_string();
+    assert!(left.contains(&kept) && !left.contains(&key), "{left}");
+    project.ok(&["get", "b", "out", "-p", "p.ron"]);
+    assert_eq!(project.read("out"), "text\nmore\n");
 }

@@ -191,7 +191,8 @@ impl<'r> Runner<'r> {
         let inputs: Vec<(&str, PathBuf)> = self.graph.edges(id).iter().filter_map(input).collect();
         let inputs: Vec<(&str, &Path)> = inputs.iter().map(|(slot, path)| (*slot, path.as_path())).collect();
         let told = running.process.confined.then(|| running.process.refusals.list());
-        undeclared::words(work, confinement, told, &inputs)
+        let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
+        undeclared::words(work, confinement, told, &inputs, log_start)
     }
 
     /// What beside its key a command ran under, for its record.

@@ -43,6 +43,19 @@ pub enum IngestError {
     Store(#[from] Error),
 }
 
+/// Whether an output is a link or holds some; an error where one leads out of `out`.
+fn linked(out: &Path, output: &Output) -> std::result::Result<bool, IngestError> {
+    let path = out.join(&*output.path);
+    match listing::has_links_inside(out, &path) {
+        Err(listing::Error::Io { error, .. })
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(false)
+        }
+        found => found.map_err(|error| IngestError::Unfit { path: output.name.to_string(), error }),
+    }
+}
+
 impl Store {
     /// Moves the outputs that a stage left in `out` into the store. The folder is used up. What a link leads to is copied, and must lie
     /// in the folder: of anything else nobody said that the stage may give it away.
@@ -52,25 +65,34 @@ impl Store {
         outputs: &[Output],
         pending: &mut Pending,
     ) -> std::result::Result<Vec<Artifact>, IngestError> {
-        let mut artifacts = Vec::with_capacity(outputs.len() + 1);
-        for output in outputs {
-            let path = out.join(&*output.path);
-            let artifact = self.ingest_one(out, &path, &output.name, pending)?;
-            let missing = || IngestError::Missing { path: output.path.to_string(), found: found(out) };
-            artifacts.push(artifact.ok_or_else(missing)?);
+        let metrics = Output { name: METRICS.into(), path: METRICS_PATH.into() };
+        let undeclared = outputs.iter().all(|o| o.name != METRICS).then_some(&metrics);
+        let mut taken: Vec<(&Output, bool, Option<Artifact>)> = vec![];
+        for output in outputs.iter().chain(undeclared) {
+            taken.push((output, linked(out, output)?, None));
         }
-        let declared = outputs.iter().any(|o| o.name == METRICS);
-        if !declared && let Some(metrics) = self.ingest_one(out, &out.join(METRICS_PATH), METRICS, pending)? {
-            artifacts.push(metrics);
+        // Links first: what they lead to may be an output too, and would be gone.
+        for links in [true, false] {
+            for (output, linked, artifact) in taken.iter_mut().filter(|(_, linked, _)| *linked == links) {
+                *artifact = self.ingest_one(&out.join(&*output.path), &output.name, *linked, pending)?;
+            }
+        }
+        let mut artifacts = Vec::with_capacity(taken.len());
+        for (output, _, artifact) in taken {
+            match artifact {
+                Some(artifact) => artifacts.push(artifact),
+                None if output.name == METRICS && undeclared.is_some() => {}
+                None => return Err(IngestError::Missing { path: output.path.to_string(), found: found(out) }),
+            }
         }
         Ok(artifacts)
     }
 
     fn ingest_one(
         &self,
-        out: &Path,
         path: &Path,
         name: &str,
+        linked: bool,
         pending: &mut Pending,
     ) -> std::result::Result<Option<Artifact>, IngestError> {
         let unfit = |error| IngestError::Unfit { path: name.into(), error };
@@ -79,7 +101,6 @@ impl Store {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(unfit(listing::Error::Io { path: path.into(), error })),
         };
-        let linked = listing::has_links_inside(out, path).map_err(unfit)?;
         if meta.is_file() {
             let (blake3, sha256, size) = self.take_file(path, linked, pending)?;
             return Ok(Some(Artifact { name: name.into(), folder: false, blake3, sha256, size, length: size }));
@@ -124,7 +145,11 @@ impl Store {
             return Ok(None);
         }
         // What links lead to is met more than once, and what has another name is not ours alone.
-        let shared = linked || fs::symlink_metadata(path).at("read", path)?.nlink() > 1;
+        let meta = fs::symlink_metadata(path).at("read", path)?;
+        if meta.is_symlink() && !linked {
+            return Err(io::Error::other("it became a link while it was taken in")).at("take", path);
+        }
+        let shared = linked || meta.nlink() > 1;
         let moved = if shared { self.copy_aside(path)? } else { path.to_path_buf() };
         fs::set_permissions(&moved, fs::Permissions::from_mode(0o444)).at("change the mode of", &moved)?;
         self.rename_in(&moved, &object)?;
