@@ -1,8 +1,10 @@
 //! `caco bench`
 
 use super::{print, print_json, programs};
-use crate::display::bytes;
-use crate::spec::kind::{Activations, Arch, Decode, Model, Precision, Stem, Views};
+use crate::{
+    display::bytes,
+    spec::kind::{Activations, Arch, Decode, Model, Precision, Stem, Views},
+};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
