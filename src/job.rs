@@ -1,8 +1,11 @@
 //! What a runner hands to the process that executes one stage, and how that process answers. The engine writes it and
 //! `stages/` reads it; neither knows the other.
 
-use crate::metric::{self, Metric};
-use anyhow::{Context as _, Result, bail};
+use crate::{
+    metric::{self, Metric},
+    pulse::Pulse,
+};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
@@ -12,10 +15,29 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 /// Exit code of a stage that was asked to stop and wrote a checkpoint (EX_TEMPFAIL of sysexits.h).
 pub const STOPPED: i32 = 75;
+
+/// Exit code of a stage that its watchdog ended (EX_SOFTWARE of sysexits.h).
+pub const STALLED: i32 = 70;
+
+/// The file in a stage's folder that a worker renews while it responds.
+pub const ALIVE: &str = "alive";
+/// Names the seconds before which no step counts as stalled; a minute without it.
+const STALL_VARIABLE: &str = "CACO_STALL_SECONDS";
+
+/// No step counts as stalled before this. An error where [`STALL_VARIABLE`] is no number of seconds.
+pub fn least_stall() -> Result<Duration> {
+    let seconds = match std::env::var(STALL_VARIABLE) {
+        Ok(text) => text.parse().with_context(|| format!("{STALL_VARIABLE} is '{text}'; give seconds"))?,
+        Err(_) => 60.0,
+    };
+    ensure!(seconds > 0.0, "{STALL_VARIABLE} is {seconds}; give more than 0 seconds");
+    Duration::try_from_secs_f64(seconds).with_context(|| format!("{STALL_VARIABLE} is {seconds}; give seconds"))
+}
 
 /// The file in a stage's folder that holds its [`Progress`] as JSON.
 pub const PROGRESS: &str = "progress.json";
@@ -65,6 +87,7 @@ pub struct Task {
     /// What was asked for.
     pub job: Job,
     stop: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
 }
 
 /// The error of a stage that was asked to stop and whose state is on disk.
@@ -75,7 +98,17 @@ pub struct Stopped;
 impl Task {
     /// A task whose [`Task::stopping`] follows `stop`.
     pub fn new(job: Job, stop: Arc<AtomicBool>) -> Self {
-        Task { job, stop }
+        Task { job, stop, pulse: Arc::default() }
+    }
+
+    /// The task, whose work a watchdog follows.
+    pub fn watched(self, pulse: Arc<Pulse>) -> Self {
+        Task { pulse, ..self }
+    }
+
+    /// What it is working on.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// The parameters as the kind's own type.

@@ -20,14 +20,17 @@ pub mod predictions;
 pub mod provenance;
 #[cfg(feature = "torch")]
 pub mod pth;
+pub mod pulse;
 pub mod report;
 pub mod rng;
 pub mod schedule;
 pub mod score;
 pub mod spec;
+pub mod stacks;
 #[cfg(feature = "torch")]
 pub mod stages;
 #[cfg(feature = "torch")]
 pub mod tensors;
 #[cfg(feature = "torch")]
 pub mod train;
+pub mod watchdog;

@@ -13,6 +13,7 @@ mod job;
 mod metric;
 mod predictions;
 mod provenance;
+mod pulse;
 mod report;
 mod rng;
 mod score;

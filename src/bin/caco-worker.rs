@@ -6,9 +6,13 @@ use caco::{
         bench as loader, sheet,
         survey::{self, Report, Setup},
     },
+    device,
     display::bar::{Bar, Unit},
-    job::{Job, STOPPED, Stopped, Task},
+    job::{self, Job, STOPPED, Stopped, Task},
+    model::convolution,
+    pulse::Pulse,
     train::{bench, trial},
+    watchdog,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let done = match argument.as_str() {
+        "--self-test" => self_test(),
         "--bench-step" => answer(bench::step),
         "--bench-loader" => answer(loader::measure),
         "--bench-train" => answer(trial::train),
@@ -48,6 +53,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Compares convolutions with float64, on as many threads as a stage takes.
+fn self_test() -> anyhow::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    device::open("cpu", threads)?;
+    let distance = convolution::self_test();
+    anyhow::ensure!(
+        distance < convolution::TOLERANCE,
+        "convolutions differ from float64 by {distance:.0e} of the largest number, with {threads} threads"
+    );
+    println!("convolutions agree with float64 to {distance:.0e} of the largest number");
+    Ok(())
 }
 
 /// Does what stdin describes, and tells the outcome.
@@ -87,5 +105,8 @@ fn execute(path: &str) -> anyhow::Result<()> {
     trace(File::create(job.byproducts.join("trace.jsonl")).ok());
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
-    caco::stages::execute(&Task::new(job, stop))
+    let least = job::least_stall()?;
+    let pulse = Arc::new(Pulse::new(least));
+    watchdog::start(pulse.clone(), job.work.join(job::ALIVE), least)?;
+    caco::stages::execute(&Task::new(job, stop).watched(pulse))
 }

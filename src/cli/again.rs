@@ -3,7 +3,7 @@
 use super::{
     display::{Display, Manner},
     programs::Here,
-    run::{attester, heed, memory_gib, project, signer},
+    run::{attester, heed, memory_gib, project, signer, silence},
 };
 use crate::{
     engine::{
@@ -118,6 +118,7 @@ fn run(
         keep_going: false,
         pool: Pool { cpus: threads.unwrap_or(cores).clamp(1, cores), gpus: vec![], memory_gib: memory_gib() },
         max_time: None,
+        silence: silence()?,
     };
     let programs = Here::new(device, project(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;

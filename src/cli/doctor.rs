@@ -5,7 +5,11 @@ use crate::engine::disk::Space;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use std::{path::Path, process::Command, process::ExitCode};
+use std::{
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
 
 #[derive(Args)]
 pub struct DoctorArgs {
@@ -35,6 +39,7 @@ pub fn main(args: &DoctorArgs, store: &StoreArgs) -> Result<ExitCode> {
             "Debian: apt-get install python3-pip; it fetches libtorch",
         ),
         worker(),
+        kernels(),
         gpu(),
         disk(&store.cache),
     ];
@@ -78,6 +83,32 @@ fn worker() -> Finding {
         Ok(output) => Finding { what, ok: false, found: String::from_utf8_lossy(&output.stderr).trim().into(), help },
         Err(e) => Finding { what, ok: false, found: format!("{}: {e}", path.display()), help },
     }
+}
+
+/// Has the worker compute convolutions of small networks, in a process that may crash or hang.
+fn kernels() -> Finding {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let help = Some("this CPU and this libtorch do not fit: train on another machine, or try ONEDNN_MAX_CPU_ISA=AVX");
+    let finding = |ok, found| Finding { what: "kernels", ok, found, help };
+    let run = || -> Result<Finding> {
+        let mut command = Command::new(super::programs::worker()?);
+        let mut child = command.arg("--self-test").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let begun = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > PATIENCE {
+                child.kill()?;
+                child.wait()?;
+                return Ok(finding(false, format!("the self-test did not end in {} s", PATIENCE.as_secs())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output()?;
+        let said = if output.status.success() { &output.stdout } else { &output.stderr };
+        let said = String::from_utf8_lossy(said).trim().to_string();
+        let found = if said.is_empty() { format!("the self-test ended by {}", output.status) } else { said };
+        Ok(finding(output.status.success(), found))
+    };
+    run().unwrap_or_else(|error| finding(false, format!("{error:#}")))
 }
 
 fn gpu() -> Finding {

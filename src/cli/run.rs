@@ -21,6 +21,7 @@ use crate::engine::{
     signals::Signals,
     store::Store,
 };
+use crate::job;
 use crate::provenance::{
     attester::Attester,
     keyring::{Keyring, Signer},
@@ -96,6 +97,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     if let Some(code) = refuse_blocked(&graph, &plan, args.keep_going) {
         return Ok(code);
     }
+    let options = options(args)?;
     let signals = Arc::new(Signals::default());
     heed(&signals)?;
     let mut journal = Journal::begin(&store, request(args, &graph));
@@ -109,7 +111,6 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         let programs = Here::new(&args.device, project(&graph, &store));
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             tell_estimate(&store, &costs.estimate(&graph), args.quiet);
-            let options = options(args);
             let share = |id| options.share(graph.stage(id), &programs);
             let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
             let mut display = Display::new(&graph, costs, share, manner);
@@ -212,9 +213,9 @@ fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
     Ok(graph.with_sources(&ids))
 }
 
-fn options(args: &RunArgs) -> Options {
+fn options(args: &RunArgs) -> Result<Options> {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    Options {
+    Ok(Options {
         keep_going: args.keep_going,
         pool: Pool {
             cpus: args.jobs.unwrap_or(cores).max(1),
@@ -222,7 +223,14 @@ fn options(args: &RunArgs) -> Options {
             memory_gib: memory_gib(),
         },
         max_time: args.max_time.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
-    }
+        silence: silence()?,
+    })
+}
+
+/// How long a worker may be without a sign of life: longer than a stalled step takes to be noticed, and than a store on a
+/// network is away for a moment.
+pub(super) fn silence() -> Result<Duration> {
+    Ok(job::least_stall()? * 5)
 }
 
 /// The folders that hold the project: where caco was started, where the pipeline file lies, and the store.

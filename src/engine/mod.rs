@@ -16,6 +16,7 @@ pub mod guard;
 pub mod history;
 pub mod key;
 pub mod listing;
+pub mod liveness;
 pub mod names;
 pub mod plan;
 pub mod pool;

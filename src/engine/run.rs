@@ -11,6 +11,7 @@ use super::{
     graph::{Graph, Id},
     guard::Guard,
     key::Key,
+    liveness::{self, Liveness},
     plan::{Ask, Outside, Plan, Step, ask},
     pool::{Pool, Room, Wanted},
     publish::{News, Publisher},
@@ -61,6 +62,8 @@ pub struct Options {
     pub pool: Pool,
     /// Stop cleanly after this long.
     pub max_time: Option<Duration>,
+    /// How long a worker may be without a sign of life.
+    pub silence: Duration,
 }
 
 impl Options {
@@ -116,6 +119,7 @@ impl From<News> for Message {
 
 struct Running {
     process: Process,
+    log: PathBuf,
     confinement: Option<Confinement>,
     lock: Lock,
     preimage: String,
@@ -124,6 +128,9 @@ struct Running {
     deadline: Option<Instant>,
     before: Before,
     room: Room,
+    liveness: Liveness,
+    /// How long it was silent before it was killed for that.
+    silent: Option<Duration>,
     timed_out: bool,
     killed_at: Option<Instant>,
 }
@@ -518,6 +525,11 @@ impl<'r> Runner<'r> {
                 running.timed_out = true;
                 running.killed_at = Some(now + GRACE);
                 running.process.interrupt();
+            }
+            if let (None, Some(silent)) = (running.silent, running.liveness.look(now)) {
+                running.silent = Some(silent);
+                liveness::report(running.process.group(), &running.log);
+                running.process.kill();
             }
             if running.killed_at.is_some_and(|at| now >= at) {
                 running.killed_at = None;

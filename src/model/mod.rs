@@ -1,6 +1,7 @@
 //! Networks and their tensors: the residual backbone, the head, an encoder as a file; and the bank.
 
 pub mod bank;
+pub mod convolution;
 pub mod encoder;
 mod head;
 pub mod network;

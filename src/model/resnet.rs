@@ -1,5 +1,6 @@
 //! The residual network (He et al. 2016) with torchvision's layout and names, up to its pooled features.
 
+use super::convolution::convolve;
 use super::weights::{Declaration, Slot, Span, Start, Weights};
 use crate::bridge;
 use crate::spec::kind::{Arch, Model, Stem};
@@ -173,8 +174,7 @@ impl ConvNorm {
 
     /// Convolution, norm, and the norm's `add` and `relu`.
     fn forward(&self, weights: &Weights, x: &Tensor, add: Option<&Tensor>, relu: bool, train: bool) -> Tensor {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        let y = x.conv2d(weights.get(self.weight), None::<Tensor>, stride, padding, [1, 1], 1);
+        let y = convolve(x, weights.get(self.weight), self.stride, self.padding);
         self.norm.forward(weights, y, add, relu, train)
     }
 }

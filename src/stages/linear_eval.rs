@@ -64,6 +64,7 @@ pub fn run(task: &Task) -> Result<()> {
     if !info_span!("train").in_scope(|| linear::train(backbone, &source, &training, &mut state, &mut watch))? {
         return Err(Stopped.into());
     }
+    task.pulse().rest();
     let (resize, crop) = (parameters.resize as usize, parameters.size as usize);
     let centre = Loader::new(&test, reading(Transform::Centre { resize, crop, filter: Filter::Bilinear }, false))?;
     let width = classes.min(5);
@@ -108,6 +109,9 @@ struct Telling<'t> {
 
 impl Watch for Telling<'_> {
     fn step(&mut self, done: u64, total: u64, loss: f64) -> bool {
+        if done < total {
+            self.task.pulse().begin("step", done + 1);
+        }
         if self.told.elapsed() > Duration::from_millis(200) {
             self.told = Instant::now();
             let note = if loss.is_nan() { String::new() } else { format!("loss {loss:.4}") };

@@ -6,10 +6,12 @@ use crate::{
     data::{Dataset, Loader, Reading, Transform, batch::Source as _},
     eval::knn::{Vote, sample, top1},
     job::Task,
+    pulse::Pulse,
     model::{Encoder, normalise},
     spec::kind::{Filter, Pretrain, Stem},
 };
 use anyhow::{Context as _, Result, ensure};
+use std::sync::Arc;
 use tch::{Device, Tensor};
 
 /// What is looked at, and when.
@@ -20,6 +22,7 @@ pub struct Monitor {
     every: u64,
     epochs: u64,
     device: Device,
+    pulse: Arc<Pulse>,
 }
 
 impl Monitor {
@@ -49,6 +52,7 @@ impl Monitor {
             every: wanted.every.into(),
             epochs: parameters.epochs.into(),
             device,
+            pulse: task.pulse().clone(),
         }))
     }
 
@@ -60,12 +64,14 @@ impl Monitor {
         }
         let features = |loader: &Loader| -> Result<(Tensor, Vec<i64>)> {
             let (mut features, mut labels) = (Vec::new(), Vec::new());
-            for batch in loader.epoch(0, 0)? {
+            for (number, batch) in (1..).zip(loader.epoch(0, 0)?) {
+                self.pulse.begin("batch of the monitor", number);
                 let batch = batch?;
                 let images = normalise(batch.views.first().context("a batch has no view")?, self.device);
                 features.push(encoder.features(&images, parameters.precision));
                 labels.extend(batch.labels);
             }
+            self.pulse.rest();
             Ok((Tensor::cat(&features, 0), labels))
         };
         let (voters, votes) = features(&self.voters)?;

@@ -62,6 +62,13 @@ impl Watch for Telling<'_, '_> {
         self.task.stopping()
     }
 
+    fn working(&self, step: Option<u64>) {
+        match step {
+            Some(number) => self.task.pulse().begin("step", number),
+            None => self.task.pulse().rest(),
+        }
+    }
+
     fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()> {
         let note = rows.last().map(|row| format!("loss {:.4}", row.loss)).unwrap_or_default();
         self.task.progress(&Progress { done: speed.step, total, unit: "steps".into(), note });

@@ -39,6 +39,8 @@ pub trait Procedure {
 pub trait Watch {
     /// Whether to write a checkpoint and end.
     fn stopping(&self) -> bool;
+    /// Step `number` (from 1, over all epochs) begins, if there is one; else what follows is no step.
+    fn working(&self, step: Option<u64>);
     /// How many steps there are in all, and what those since the last call told and how fast they were: at least one.
     fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()>;
     /// Looks at the encoder after an epoch (counted from 0); may give a kNN accuracy for the curve. Decides nothing.
@@ -151,6 +153,7 @@ impl Run<'_> {
         let mut batches = source.epoch(epoch, first)?;
         let mut pending = Pending::default();
         for step in first..self.steps {
+            watch.working(Some(self.position.done + 1));
             let waiting = Instant::now();
             let batch = batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))??;
             self.pace.waited(waiting.elapsed());
@@ -166,12 +169,14 @@ impl Run<'_> {
                 self.read(&mut pending, last, watch)?;
             }
             if due {
+                watch.working(None);
                 self.save()?;
             }
             if halt {
                 return Ok(false);
             }
         }
+        watch.working(None);
         Ok(true)
     }
 
@@ -195,6 +200,7 @@ impl Run<'_> {
         let newest = rows.last_mut().context("a step was just taken")?;
         if last {
             let encoder = Encoder { model: self.model.clone(), network: self.state.query.share() };
+            watch.working(None);
             newest.knn = watch.epoch(self.position.epoch, &encoder)?;
             self.position.epoch += 1;
             self.position.step = 0;
@@ -270,6 +276,7 @@ mod tests {
             self.asked.set(self.asked.get() + 1);
             self.asked.get() == self.stops_at
         }
+        fn working(&self, _step: Option<u64>) {}
         fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> Result<()> {
             Ok(())
         }

@@ -31,6 +31,7 @@ mod provenance;
 #[cfg(feature = "torch")]
 mod reference;
 mod signals;
+mod stall;
 mod store;
 mod sweep;
 mod terminal;

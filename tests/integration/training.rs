@@ -34,7 +34,7 @@ fn args<'a>(stages: &[&'a str], set: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
-fn digests(project: &Project, stage: &str) -> Vec<String> {
+pub fn digests(project: &Project, stage: &str) -> Vec<String> {
     let shown = project.json(&["show", stage, "--json"]);
     let outputs = shown["result"]["outputs"].as_array().unwrap();
     outputs.iter().map(|o| format!("{} {}", o["name"], o["blake3"])).collect()
@@ -47,13 +47,13 @@ fn curve(project: &Project, stage: &str) -> Vec<Value> {
 }
 
 /// The curves of trainings in progress.
-fn curves(project: &Project) -> Vec<PathBuf> {
+pub fn curves(project: &Project) -> Vec<PathBuf> {
     let work = fs::read_dir(project.path().join("cache/work")).into_iter().flatten().flatten();
     work.map(|entry| entry.path().join("curve.jsonl")).filter(|path| path.exists()).collect()
 }
 
 /// Waits until the training `project` runs has taken a step more, or its run is over.
-fn under_way(project: &Project, run: &mut Child) {
+pub fn under_way(project: &Project, run: &mut Child) {
     let length = || curves(project).iter().map(|path| path.metadata().map_or(0, |m| m.len())).sum::<u64>();
     let before = length();
     wait_for("a step", || run.try_wait().unwrap().is_some() || length() > before);
@@ -124,6 +124,7 @@ impl Watch for Silent {
     fn stopping(&self) -> bool {
         false
     }
+    fn working(&self, _step: Option<u64>) {}
     fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> anyhow::Result<()> {
         Ok(())
     }

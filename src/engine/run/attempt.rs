@@ -6,6 +6,7 @@ use super::{
         exec::{self, Executor, Launch, Process},
         graph::{Edge, From as Origin, Id},
         key::Key,
+        liveness::Liveness,
         plan::{Ask, ask},
         pool::Room,
         publish::{Finished, Publisher, Read, ReadFrom},
@@ -62,6 +63,9 @@ impl<'r> Runner<'r> {
                 self.free.take(&room);
                 let running = Running {
                     process,
+                    log: launch.log.clone(),
+                    liveness: Liveness::of(&work, self.options.silence),
+                    silent: None,
                     confinement: launch.confinement,
                     lock,
                     preimage,
@@ -163,6 +167,10 @@ impl<'r> Runner<'r> {
             Ok(_) if running.timed_out => {
                 let minutes = self.graph.stage(id).policy.timeout_minutes.unwrap_or_default();
                 format!("took longer than its time limit of {minutes} minutes; raise `run: (timeout_minutes: …)`")
+            }
+            Ok(_) if running.silent.is_some() => {
+                let silent = running.silent.unwrap_or_default().as_secs();
+                format!("gave no sign of life for {silent} s and was killed; its log has the states of its threads")
             }
             Ok(status) => exec::describe(status) + &self.refused(id, &running, &work),
             Err(error) => format!("cannot be waited for: {error}"),

@@ -1,0 +1,169 @@
+//! What a process is working on and how long such work usually takes, so that work that does not end is noticed.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+/// Durations kept of each kind of work.
+const KEPT: usize = 64;
+/// Durations from which on they say what is usual.
+const ENOUGH: usize = 3;
+/// A watchdog that looks later than this was itself not running, and so was the work: the time does not count.
+const LATEST: Duration = Duration::from_secs(2);
+
+/// The work of one process: units of a kind, one after another, such as training steps.
+#[derive(Debug)]
+pub struct Pulse {
+    least: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Current>,
+    took: HashMap<&'static str, Vec<Duration>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    kind: &'static str,
+    number: u64,
+    since: Instant,
+    /// How long the watchdog has seen it.
+    seen: Duration,
+}
+
+/// A unit of work that takes far longer than those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stall {
+    kind: &'static str,
+    number: u64,
+    after: Duration,
+    /// None: too few have ended.
+    median: Option<Duration>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Pulse::new(Duration::from_secs(60))
+    }
+}
+
+impl Pulse {
+    /// No work counts as stalled before `least`.
+    pub fn new(least: Duration) -> Self {
+        Pulse { least, state: Mutex::default() }
+    }
+
+    /// Unit `number` of a kind of work begins; the one before it, of whatever kind, has ended.
+    pub fn begin(&self, kind: &'static str, number: u64) {
+        let mut state = self.state();
+        let now = Instant::now();
+        if let Some(last) = state.current.take().filter(|last| last.kind == kind) {
+            let took = state.took.entry(kind).or_default();
+            if took.len() == KEPT {
+                took.remove(0);
+            }
+            took.push(now - last.since);
+        }
+        state.current = Some(Current { kind, number, since: now, seen: Duration::ZERO });
+    }
+
+    /// What follows is of no known length.
+    pub fn rest(&self) {
+        self.state().current = None;
+    }
+
+    /// Looks at the current unit, `elapsed` after the last look.
+    pub fn look(&self, elapsed: Duration) -> Option<Stall> {
+        let state = &mut *self.state();
+        let current = state.current.as_mut()?;
+        current.seen += elapsed.min(LATEST);
+        let took = state.took.get(current.kind).map_or(&[][..], Vec::as_slice);
+        if current.seen < limit(took, self.least) {
+            return None;
+        }
+        let median = (took.len() >= ENOUGH).then(|| median(took));
+        Some(Stall { kind: current.kind, number: current.number, after: current.seen, median })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Ten times the median, and three times the longest: on a GPU the steps that wait for the device are few and long. Before
+/// anything is known, half an hour where the least is a minute.
+fn limit(took: &[Duration], least: Duration) -> Duration {
+    if took.len() < ENOUGH {
+        return least * 30;
+    }
+    let longest = took.iter().max().copied().unwrap_or_default();
+    least.max(median(took) * 10).max(longest * 3)
+}
+
+fn median(took: &[Duration]) -> Duration {
+    let mut sorted = took.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stall { kind, number, after, median } = self;
+        write!(f, "{kind} {number} has not ended after {} s", after.as_secs())?;
+        match median {
+            Some(median) => write!(f, " (median {:.3} s)", median.as_secs_f64()),
+            None => write!(f, ", and too few ended before it to say how long one takes"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn looks(pulse: &Pulse, most: u64) -> Option<(u64, Stall)> {
+        (1..=most).find_map(|look| pulse.look(SECOND).map(|stall| (look, stall)))
+    }
+
+    #[test]
+    fn a_step_far_beyond_the_median_is_a_stall() {
+        let pulse = Pulse::new(60 * SECOND);
+        (1..=5).for_each(|number| pulse.begin("step", number));
+        let (look, stall) = looks(&pulse, 100).unwrap();
+        assert_eq!(look, 60);
+        assert_eq!(stall.to_string(), "step 5 has not ended after 60 s (median 0.000 s)");
+    }
+
+    #[test]
+    fn the_limit_follows_the_work() {
+        assert_eq!(limit(&[9 * SECOND; 3], 60 * SECOND), 90 * SECOND);
+        assert_eq!(limit(&[SECOND, SECOND, SECOND, 40 * SECOND], 60 * SECOND), 120 * SECOND);
+        assert_eq!(limit(&[SECOND; 2], 60 * SECOND), 1800 * SECOND);
+    }
+
+    #[test]
+    fn rest_and_other_work_do_not_count() {
+        let pulse = Pulse::new(2 * SECOND);
+        (1..=5).for_each(|number| pulse.begin("step", number));
+        pulse.rest();
+        assert_eq!(looks(&pulse, 1000), None);
+        pulse.begin("batch", 1);
+        assert_eq!(looks(&pulse, 59), None, "nothing is known of batches");
+        pulse.begin("step", 6);
+        assert_eq!(looks(&pulse, 5).unwrap().0, 2);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_has_not_stalled() {
+        let pulse = Pulse::new(60 * SECOND);
+        (1..=5).for_each(|number| pulse.begin("step", number));
+        assert_eq!(pulse.look(10_000 * SECOND), None);
+    }
+}

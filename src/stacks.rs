@@ -1,0 +1,135 @@
+//! The stacks of all threads of this process, for the log of a stage that has stalled.
+
+use std::{
+    ffi::{c_int, c_void},
+    fs,
+    io::Write,
+    ptr,
+    sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+const DEPTH: usize = 64;
+/// How long a thread has to answer. One that is deep in the kernel does not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The frames that the handler of the thread that was asked last has left.
+static FRAMES: [AtomicPtr<c_void>; DEPTH] = [const { AtomicPtr::new(ptr::null_mut()) }; DEPTH];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static ASKED: AtomicI32 = AtomicI32::new(0);
+
+/// Prepares [`write`]: to be called before there is anything to look at.
+pub fn prepare() {
+    // The first call loads a library, which a handler must not do.
+    let mut frames = [ptr::null_mut(); 1];
+    // SAFETY: the array is as long as said; the handler makes no call that a handler must not make, as of the line above.
+    unsafe {
+        libc::backtrace(frames.as_mut_ptr(), 1);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note as extern "C" fn(c_int) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal(), &action, ptr::null_mut());
+    }
+}
+
+/// No library uses it: OpenMP, CUDA and profilers use others.
+fn signal() -> c_int {
+    libc::SIGRTMIN() + 5
+}
+
+extern "C" fn note(_: c_int) {
+    // SAFETY: no arguments; errno is put back below by nobody else's need: `backtrace` sets none.
+    let me = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
+    if ASKED.load(Ordering::SeqCst) != me {
+        return;
+    }
+    let mut frames = [ptr::null_mut(); DEPTH];
+    // SAFETY: the array is as long as said.
+    let count = unsafe { libc::backtrace(frames.as_mut_ptr(), DEPTH as c_int) } as usize;
+    frames[..count].iter().zip(&FRAMES).for_each(|(frame, slot)| slot.store(*frame, Ordering::SeqCst));
+    COUNT.store(count, Ordering::SeqCst);
+    ASKED.store(0, Ordering::SeqCst);
+}
+
+/// Writes the stack of every thread but the calling one, the innermost frame first. Code that was made at run time has no
+/// name, and the stack above it may be missing.
+pub fn write(into: &mut impl Write) {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let mut numbers: Vec<i32> = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    // SAFETY: no arguments.
+    let me = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
+    for thread in numbers.into_iter().filter(|thread| *thread != me) {
+        let name = fs::read_to_string(format!("/proc/self/task/{thread}/comm")).unwrap_or_default();
+        let _ = writeln!(into, "thread {thread} ({}):", name.trim());
+        match frames(thread) {
+            // The first is the handler, the second the kernel's return from it.
+            Some(frames) => {
+                for frame in frames.iter().skip(2) {
+                    let _ = writeln!(into, "  {}", describe(*frame));
+                }
+            }
+            None => _ = writeln!(into, "  it does not answer"),
+        }
+    }
+}
+
+fn frames(thread: i32) -> Option<Vec<*mut c_void>> {
+    ASKED.store(thread, Ordering::SeqCst);
+    // SAFETY: sends a signal to a thread of this process.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+    let asked = Instant::now();
+    while ASKED.load(Ordering::SeqCst) == thread {
+        if asked.elapsed() > PATIENCE {
+            ASKED.store(0, Ordering::SeqCst);
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let count = COUNT.load(Ordering::SeqCst);
+    Some(FRAMES[..count].iter().map(|slot| slot.load(Ordering::SeqCst)).collect())
+}
+
+/// The function, with those that were inlined into it before it; file and line where they are known.
+fn describe(frame: *mut c_void) -> String {
+    let mut lines = vec![];
+    backtrace::resolve(frame, |symbol| {
+        let name = symbol.name().map_or_else(|| format!("{frame:p}"), |name| format!("{name:#}"));
+        let place = symbol.filename().zip(symbol.lineno());
+        lines.push(name + &place.map_or(String::new(), |(file, line)| format!(" at {}:{line}", file.display())));
+    });
+    if lines.is_empty() { format!("{frame:p}") } else { lines.join("\n  ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Barrier, atomic::AtomicBool};
+
+    #[inline(never)]
+    fn spin(until: &AtomicBool) {
+        while !until.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn the_stacks_of_a_spinning_and_of_a_waiting_thread_are_written() {
+        prepare();
+        let (until, waiting) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+        let (theirs, other) = (until.clone(), waiting.clone());
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let spinning = named("spinning").spawn(move || spin(&theirs)).unwrap();
+        let waits = named("waiting").spawn(move || _ = other.wait()).unwrap();
+        let mut text = vec![];
+        write(&mut text);
+        until.store(true, Ordering::Relaxed);
+        waiting.wait();
+        spinning.join().unwrap();
+        waits.join().unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for name in ["(spinning):\n", "(waiting):\n", "spin at ", "Barrier>::wait"] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+}

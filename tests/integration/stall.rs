@@ -1,0 +1,82 @@
+//! Workers that hang: in an endless kernel, and stopped by a signal. Both are noticed, ended, and tried again from their
+//! checkpoint.
+
+use crate::{
+    experiment::{SMALL, tiny},
+    process::{signal, wait_for},
+    project::Project,
+    training::{curves, digests, under_way},
+};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+const STAGE: &str = "pretrain/short";
+
+fn run(project: &Project, stage: &str, set: &[&str]) -> Command {
+    let mut args = vec!["run", "p.ron", stage];
+    SMALL.iter().chain(set).for_each(|s| args.extend(["--set", s]));
+    let mut command = project.command(&args);
+    command.env("CACO_CHECKPOINT_SECONDS", "0.1").stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The worker that executes a stage in this project.
+fn worker(project: &Project) -> Option<u32> {
+    let of_ours = |process: &Path| {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("caco-worker") && line.contains(project.path().to_str().unwrap())
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let found = processes.filter(|path| of_ours(path)).find_map(|path| path.file_name()?.to_str()?.parse().ok());
+    found
+}
+
+/// Hangs a training by `hang`, and gives what the run said and the log of its stage. Its result must be that of a training
+/// which nothing disturbed.
+fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
+    let (straight, broken) = (tiny(), tiny());
+    // Even a machine on which every step takes long gets through: what is tried again goes on from its checkpoint.
+    let set = ["pretrain/short.epochs=60", "pretrain.run=(retries: 20)"];
+    assert!(run(&straight, STAGE, &set).output().unwrap().status.success());
+    // What the training starts from is made in peace.
+    assert!(run(&broken, "bank/short", &set).output().unwrap().status.success());
+    let mut command = run(&broken, STAGE, &set);
+    command.env("CACO_STALL_SECONDS", "2").env("STALL_FILE", broken.path().join("stall"));
+    if let Some(library) = preload {
+        command.env("LD_PRELOAD", library);
+    }
+    let mut child = command.spawn().unwrap();
+    wait_for("a training", || !curves(&broken).is_empty() || child.try_wait().unwrap().is_some());
+    under_way(&broken, &mut child);
+    hang(&broken);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(digests(&straight, STAGE), digests(&broken, STAGE), "{said}");
+    (said, broken.ok(&["log", STAGE]).out)
+}
+
+#[test]
+fn an_endless_kernel_is_ended_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("stall.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/stall.c");
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+    assert!(compile.status().unwrap().success());
+    let (said, log) = hung(Some(&library), |project| project.write("stall", ""));
+    assert!(log.contains("error: step ") && log.contains(" has not ended after "), "{log}");
+    assert!(log.contains("GOMP_parallel"), "the stack of the thread that hangs: {log}");
+    assert!(said.contains("has not ended after"), "{said}");
+}
+
+#[test]
+fn a_stopped_worker_is_ended_and_tried_again() {
+    let (said, log) = hung(None, |project| assert!(signal(worker(project).unwrap(), libc::SIGSTOP)));
+    assert!(said.contains("gave no sign of life for"), "{said}");
+    assert!(log.contains("state T (stopped)"), "{log}");
+}
