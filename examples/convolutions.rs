@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// A shape that takes longer than this hangs: the largest takes a few hundredths of a second.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// A shape that takes longer than this hangs: the largest takes a few hundredths of a second on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 const SIZES: std::ops::RangeInclusive<i64> = 1..=32;
 
 /// Shapes that differ in the images' size alone.
@@ -31,13 +31,11 @@ impl Family {
     fn all() -> Vec<Family> {
         let mut all = vec![];
         for from in 1..=80 {
-            // What residual blocks ask for: as many, twice, four times, a half and a quarter; and a fixed number.
-            let mut outputs = vec![from, 2 * from, 4 * from, from / 2, from / 4, 8, 16];
-            outputs.retain(|to| (1..=160).contains(to));
-            outputs.sort_unstable();
-            outputs.dedup();
-            for to in outputs {
-                for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+            // What residual blocks ask for.
+            let ones = [from / 4, from / 2, from, 2 * from, 4 * from].map(|to| (1, to));
+            let threes = [from, 2 * from].map(|to| (3, to));
+            for (kernel, to) in ones.into_iter().chain(threes).filter(|(_, to)| *to > 0) {
+                for stride in [1, 2] {
                     all.extend([true, false].map(|last| Family { from, to, kernel, stride, channels_last: last }));
                 }
             }
@@ -89,7 +87,8 @@ fn work(from: usize, raw: bool) {
         for size in SIZES {
             println!("{number} {size}");
             // What writes out of bounds does not always hit something that matters.
-            let distances = (0..3).map(|_| family.case(size).distance(convolve));
+            let times = if family.kernel == 1 && family.stride == 2 { 3 } else { 1 };
+            let distances = (0..times).map(|_| family.case(size).distance(convolve));
             println!("{:e}", distances.fold(0.0, f64::max));
         }
     }

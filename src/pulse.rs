@@ -60,21 +60,19 @@ impl Pulse {
 
     /// Unit `number` of a kind of work begins; the one before it, of whatever kind, has ended.
     pub fn begin(&self, kind: &'static str, number: u64) {
-        let mut state = self.state();
-        let now = Instant::now();
-        if let Some(last) = state.current.take().filter(|last| last.kind == kind) {
-            let took = state.took.entry(kind).or_default();
-            if took.len() == KEPT {
-                took.remove(0);
-            }
-            took.push(now - last.since);
-        }
-        state.current = Some(Current { kind, number, since: now, seen: Duration::ZERO });
+        self.rest();
+        self.state().current = Some(Current { kind, number, since: Instant::now(), seen: Duration::ZERO });
     }
 
-    /// What follows is of no known length.
+    /// The current unit has ended, and what follows is of no known length.
     pub fn rest(&self) {
-        self.state().current = None;
+        let mut state = self.state();
+        let Some(last) = state.current.take() else { return };
+        let took = state.took.entry(last.kind).or_default();
+        if took.len() == KEPT {
+            took.remove(0);
+        }
+        took.push(last.since.elapsed());
     }
 
     /// Looks at the current unit, `elapsed` after the last look.

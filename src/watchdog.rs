@@ -24,7 +24,7 @@ pub fn start(pulse: Arc<Pulse>, alive: PathBuf, least: Duration) -> Result<()> {
             if let Some(stall) = pulse.look(looked.elapsed()) {
                 let mut stderr = io::stderr().lock();
                 stacks::write(&mut stderr);
-                let _ = writeln!(stderr, "error: {stall}; the stacks of its threads are above. It resumes from its last checkpoint");
+                let _ = writeln!(stderr, "error: {stall}; the stacks of all threads are in the log");
                 // SAFETY: ends the process at once: exit handlers would wait for the threads that hang.
                 unsafe { libc::_exit(job::STALLED) };
             }

@@ -172,6 +172,10 @@ impl<'r> Runner<'r> {
                 let silent = running.silent.unwrap_or_default().as_secs();
                 format!("gave no sign of life for {silent} s and was killed; its log has the states of its threads")
             }
+            Ok(status) if status.code() == Some(job::STALLED) => {
+                let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
+                end.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
+            }
             Ok(status) => exec::describe(status) + &self.refused(id, &running, &work),
             Err(error) => format!("cannot be waited for: {error}"),
         };
