@@ -6,8 +6,8 @@ use crate::{
     data::{Dataset, Loader, Reading, Transform, batch::Source as _},
     eval::knn::{Vote, sample, top1},
     job::Task,
-    pulse::Pulse,
     model::{Encoder, normalise},
+    pulse::Pulse,
     spec::kind::{Filter, Pretrain, Stem},
 };
 use anyhow::{Context as _, Result, ensure};
