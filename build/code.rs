@@ -9,11 +9,13 @@ use std::{
 };
 
 /// What the compiled C and C++ hangs on beside its own source.
-const NATIVE: [&str; 1] = ["build/native.rs"];
+const NATIVE: [&str; 1] = ["build.rs"];
 /// Crates for errors, messages and help texts: they compute no result.
 const TALK: [&str; 4] = ["anyhow", "schemars", "thiserror", "tracing"];
 /// Where a module of a kind's name computes it.
-const PLACES: [&str; 3] = ["spec/kind", "stages", "engine"];
+const PLACES: [&str; 4] = ["kinds", "pipeline/kind", "worker/stages", "engine"];
+/// Where kinds are declared.
+const FOLDERS: [&str; 2] = ["src/kinds", "src/pipeline/kind"];
 
 /// Writes `$OUT_DIR/code.rs`.
 pub fn embed(root: &Path) -> Result<(), String> {
@@ -36,9 +38,12 @@ pub fn kinds(root: &Path) -> Result<Kinds, String> {
     let source = Crate::read(root, &NATIVE)?;
     let locked = Locked::read(&root.join("Cargo.lock"))?;
     let mut kinds = Kinds::new();
-    let folder = root.join("src/spec/kind");
-    let entries = fs::read_dir(&folder).map_err(|e| format!("cannot read {}: {e}", folder.display()))?;
-    for path in entries.flatten().map(|e| e.path()) {
+    let mut files = vec![];
+    for folder in FOLDERS.map(|folder| root.join(folder)) {
+        let entries = fs::read_dir(&folder).map_err(|e| format!("cannot read {}: {e}", folder.display()))?;
+        files.extend(entries.flatten().map(|e| e.path()).filter(|path| path.extension().is_some_and(|e| e == "rs")));
+    }
+    for path in files {
         let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         let name = text.split("const NAME: &'static str = \"").nth(1).and_then(|rest| rest.split('"').next());
         let (Some(name), Some(stem)) = (name, path.file_stem()) else { continue };
@@ -54,8 +59,12 @@ fn parts(reach: &Reach, locked: &Locked) -> BTreeMap<String, String> {
     let short = |value: &String| value[..12].to_string();
     let mut parts: BTreeMap<String, String> =
         reach.files.iter().map(|(name, digest)| (name.clone(), short(digest))).collect();
-    let native = parts.keys().any(|name| NATIVE.contains(&name.as_str()));
-    parts.extend(locked.computing(&reach.crates, native));
+    // `src/learn/…` is of the package `caco-learn`.
+    let member =
+        |file: &String| Some(format!("caco-{}", file.strip_prefix("src/")?.split('/').next()?.replace('_', "-")));
+    let members: BTreeSet<String> = parts.keys().filter_map(member).collect();
+    let native = parts.keys().any(|name| NATIVE.iter().any(|native| name.ends_with(&format!("/{native}"))));
+    parts.extend(locked.computing(&members, &reach.crates, native));
     parts
 }
 
@@ -97,10 +106,16 @@ impl Locked {
         Ok(Locked { packages })
     }
 
-    /// The crates of these names (as in paths) that the package depends on: name → version, and a digest of the versions
+    /// The crates of these names (as in paths) that these packages depend on: name → version, and a digest of the versions
     /// of all that it depends on in turn. C and C++ is compiled against the `-sys` crates without naming them.
-    fn computing(&self, names: &BTreeSet<String>, native: bool) -> BTreeMap<String, String> {
-        let own = self.packages.get("caco").into_iter().flatten().flat_map(|p| &p.dependencies);
+    fn computing(
+        &self,
+        members: &BTreeSet<String>,
+        names: &BTreeSet<String>,
+        native: bool,
+    ) -> BTreeMap<String, String> {
+        let packages = members.iter().filter_map(|member| self.packages.get(member));
+        let own = packages.flatten().flat_map(|p| &p.dependencies);
         let named = |d: &&String| {
             let name = name_of(d);
             (names.contains(&name.replace('-', "_")) || (native && name.ends_with("-sys"))) && !TALK.contains(&name)

@@ -1,9 +1,7 @@
-//! The build script: compiles what is not Rust (`native`), and embeds for each stage kind the digest of the code that
-//! computes it (`code`, read off the source by `source`).
+//! The build script: embeds for each stage kind the digest of the code that computes it (`code`, read off the source by
+//! `source`).
 
 mod code;
-#[cfg(feature = "data")]
-mod native;
 mod source;
 
 fn main() {
@@ -13,12 +11,4 @@ fn main() {
     if let Err(error) = code::embed(&root) {
         println!("cargo::error={error}");
     }
-    // torch-sys passes on the folder it linked against; its own rpath reaches only its own targets.
-    if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
-        #[cfg(feature = "torch")]
-        native::bridge(std::path::Path::new(&lib));
-    }
-    #[cfg(feature = "data")]
-    native::jpeg();
 }

@@ -1,4 +1,6 @@
-//! Which source a module reaches inside its crate, read off the parsed source.
+//! Which source a module reaches inside its workspace, read off the parsed source.
+//!
+//! A member is a folder of `src` with a `lib.rs`: `caco_engine::x` is the module `x` of the folder `engine`.
 //!
 //! The unit is the file. A file reaches another when it names something defined there: by a path in its code, by a
 //! private `use`, through a re-export (only the one that is named), or in the path of a serde attribute. A file that
@@ -21,9 +23,10 @@ use syn::{
 
 type Names = Vec<String>;
 
-/// The modules of a crate.
+/// The modules of a workspace.
 pub struct Crate {
     modules: HashMap<Names, Module>,
+    members: BTreeSet<String>,
 }
 
 struct Module {
@@ -65,7 +68,9 @@ impl Crate {
                 parent.children.insert(last.clone());
             }
         }
-        Ok(Crate { modules })
+        let is_member = |name: &Names| name.len() == 1 && modules[name].file == format!("src/{}/lib.rs", name[0]);
+        let members = modules.keys().filter(|name| is_member(name)).map(|name| name[0].clone()).collect();
+        Ok(Crate { modules, members })
     }
 
     /// Everything that these modules reach, themselves included.
@@ -123,9 +128,12 @@ impl Crate {
         match first.as_str() {
             // `pub(super)` says who sees a thing, and reaches nothing.
             "crate" | "self" | "super" if rest.is_empty() => {}
-            "crate" => self.walk(vec![], rest, found, crates, depth),
+            "crate" => self.walk(self.root_of(from), rest, found, crates, depth),
             "self" => self.walk(from.clone(), rest, found, crates, depth),
             "super" => self.walk(from[..from.len().saturating_sub(1)].to_vec(), rest, found, crates, depth),
+            _ if self.member(first).is_some() => {
+                self.walk(self.member(first).unwrap_or_default(), rest, found, crates, depth);
+            }
             _ => {
                 let module = &self.modules[from];
                 if module.items.contains(first) {
@@ -173,9 +181,10 @@ impl Crate {
         for glob in &self.modules[at].globs {
             let Some(target) = self.module_of(at, glob) else { continue };
             let module = &self.modules[&target];
-            let here = |name: &String| {
-                module.items.contains(name) || module.children.contains(name) || module.aliases.contains_key(name)
-            };
+            // A module alone is no value: a field or a variable may be called like one.
+            let is_module = |name: &String| path.len() > 1 && module.children.contains(name);
+            let here =
+                |name: &String| module.items.contains(name) || is_module(name) || module.aliases.contains_key(name);
             if here(&path[0]) {
                 self.walk(target, path, found, crates, depth + 1);
                 return true;
@@ -184,9 +193,20 @@ impl Crate {
         false
     }
 
+    /// The crate that a module belongs to.
+    fn root_of(&self, module: &Names) -> Names {
+        module.first().filter(|first| self.members.contains(*first)).cloned().into_iter().collect()
+    }
+
+    /// The member that a path calls by this name.
+    fn member(&self, name: &str) -> Option<Names> {
+        let member = name.strip_prefix("caco_")?;
+        self.members.contains(member).then(|| vec![member.into()])
+    }
+
     fn module_of(&self, from: &Names, path: &[String]) -> Option<Names> {
         let mut at = match path.first()?.as_str() {
-            "crate" => vec![],
+            "crate" => self.root_of(from),
             "self" => from.clone(),
             "super" => from[..from.len().saturating_sub(1)].to_vec(),
             name => [from.clone(), vec![name.into()]].concat(),
@@ -224,7 +244,9 @@ fn read_folder(
             let mut module = read_file(path).map_err(|e| told(path, &e))?;
             module.file = relative(root, path);
             if !module.beside.is_empty() {
-                let extra = native.iter().map(|n| root.join(n));
+                // The script that compiles it is the member's own.
+                let member = name.first().map_or(root.to_path_buf(), |member| root.join("src").join(member));
+                let extra = native.iter().map(|n| member.join(n)).filter(|path| path.exists());
                 module.beside = foreign
                     .iter()
                     .map(|p| (*p).clone())
@@ -233,7 +255,7 @@ fn read_folder(
                     .collect::<io::Result<_>>()
                     .map_err(|e| told(path, &e))?;
             }
-            let root_file = stem == "mod" || (name.is_empty() && stem == "lib");
+            let root_file = stem == "mod" || (name.len() < 2 && stem == "lib");
             let own = if root_file { name.clone() } else { [name.as_slice(), &[stem]].concat() };
             modules.insert(own, module);
         }

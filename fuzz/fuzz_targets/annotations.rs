@@ -3,7 +3,7 @@
 
 mod tree;
 
-use caco::spec::kind::Format;
+use caco_kinds::Format;
 
 const SETS: [(Format, &[&str]); 10] = [
     (Format::Food101, &["meta/train.json", "meta/test.json"]),

@@ -1,7 +1,7 @@
 #![no_main]
 //! Images of every format, in full and at a part of their size.
 
-use caco::data::{decode::Decoder, raster::Raster};
+use caco_data::{decode::Decoder, raster::Raster};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (mut decoder, mut raster) = (Decoder::default(), Raster::default());

@@ -1,7 +1,7 @@
 #![no_main]
 //! The file of an index.
 
-use caco::data::Dataset;
+use caco_data::Dataset;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let root = tempfile::tempdir().expect("a folder can be made");

@@ -2,5 +2,5 @@
 //! MAT-files.
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = caco::data::mat::parse(bytes);
+    let _ = caco_data::mat::parse(bytes);
 });

@@ -6,5 +6,5 @@ mod tree;
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let root = tempfile::tempdir().expect("a folder can be made");
     std::fs::write(root.path().join("a.tar"), bytes).expect("a file can be written");
-    tree::list(caco::spec::kind::Format::WebDataset, root.path());
+    tree::list(caco_kinds::Format::WebDataset, root.path());
 });

@@ -1,13 +1,7 @@
 //! A folder of files made of the fuzzer's bytes, and what must hold of whatever is listed in it.
 
-use caco::{
-    data::{
-        format::{self, Label},
-        raster::Raster,
-        reader::Reader,
-    },
-    spec::kind::Format,
-};
+use caco_data::{format::{self, Label}, raster::Raster, reader::Reader};
+use caco_kinds::Format;
 use std::{fs, path::Path};
 
 /// What parts the contents of files in the fuzzer's bytes.

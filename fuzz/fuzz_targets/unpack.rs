@@ -1,7 +1,7 @@
 #![no_main]
 //! Archives of data sets: the first byte says how they are packed. What comes out lies in the folder, and is bounded.
 
-use caco::catalog::{Archive, unpack};
+use caco_data_sets::{Archive, unpack};
 use std::path::Path;
 
 const BOUND: u64 = 1 << 20;

@@ -5,20 +5,19 @@ use super::{
     programs::Here,
     run::{attester, heed, memory_gib, project, signer, silence},
 };
-use crate::{
-    engine::{
-        estimate::Costs,
-        graph::{Graph, Id},
-        names::Names,
-        plan::Plan,
-        pool::Pool,
-        run::{Options, Runner},
-        signals::Signals,
-        store::{Published, Store},
-    },
-    provenance::rerun::{Rerun, Verdict},
-};
+use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
+use caco_engine::{
+    estimate::Costs,
+    graph::{Graph, Id},
+    names::Names,
+    plan::Plan,
+    pool::Pool,
+    run::{Options, Runner},
+    signals::Signals,
+    store::{Published, Store},
+};
+use caco_provenance::rerun::{Rerun, Verdict};
 use serde::Serialize;
 use std::{
     collections::HashSet,
@@ -88,7 +87,9 @@ fn stage(graph: &Graph, id: Id, store: &Store, device: &str, signals: &Signals) 
     let sources: Vec<_> = hits.iter().filter(|(other, _)| *other != id).map(|(_, published)| published.key).collect();
     store.copy_to(&scratch, &sources)?;
     let second = run(graph, &ids, id, &scratch, device, threads(store, first), signals)?;
-    let rerun = Rerun { store, first, scratch: &scratch, second: &second, kind: graph.stage(id).kind };
+    let kind = REGISTRY.find(graph.stage(id).kind).context("a stage is of a known kind")?;
+    let tolerance = kind.tolerance;
+    let rerun = Rerun { store, first, scratch: &scratch, second: &second, tolerance };
     let verdict = rerun.verdict()?;
     let attestation = rerun.attest(&verdict, name, &signer()?)?;
     rerun.keep(&verdict)?;

@@ -5,22 +5,21 @@ use super::{
     again::{self, Again},
     open, print, print_json,
 };
-use crate::{
-    engine::{
-        digest,
-        graph::{Graph, Id},
-        key::Key,
-        stat,
-        store::Store,
-    },
-    provenance::{
-        audit::{Auditor, Report},
-        citation,
-        keyring::Keyring,
-        tree,
-    },
-};
+use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
+use caco_engine::{
+    digest,
+    graph::{Graph, Id},
+    key::Key,
+    stat,
+    store::Store,
+};
+use caco_provenance::{
+    audit::{Auditor, Report},
+    citation,
+    keyring::Keyring,
+    tree,
+};
 use clap::Args;
 use std::{fs, path::Path, process::ExitCode, time::Instant};
 
@@ -60,7 +59,7 @@ pub fn main(args: &AuditArgs, store: &StoreArgs) -> Result<ExitCode> {
     let trust = Keyring::locate()?.trust_in()?;
     // What the store remembers of its files is itself in the store: everything is read.
     let nothing = stat::Cache::load(Path::new(""));
-    let mut auditor = Auditor::new(&store, &trust, &nothing);
+    let mut auditor = Auditor::new(&store, &trust, &nothing, &REGISTRY);
     match &target {
         Target::Stages(graph, ids) => auditor.stages(graph, ids)?,
         Target::Keys(keys) => keys.iter().try_for_each(|key| auditor.key(*key))?,
@@ -140,7 +139,7 @@ fn holders(path: &Path, store: &Store) -> Result<Vec<Key>> {
     for key in store.keys()? {
         for record in store.records(key)? {
             let Ok(Some(manifest)) = store.read_manifest(key, &record) else { continue };
-            let within = |output: &crate::engine::store::Artifact| {
+            let within = |output: &caco_engine::store::Artifact| {
                 output.folder && store.listing(output).is_ok_and(|l| l.files.iter().any(|f| f.digest == blake3))
             };
             if manifest.outputs.iter().any(|output| output.blake3 == blake3 || within(output)) {

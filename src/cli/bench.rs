@@ -1,11 +1,9 @@
 //! `caco bench`
 
 use super::{print, print_json, programs};
-use crate::{
-    display::bytes,
-    spec::kind::{Activations, Arch, Decode, Model, Precision, Stem, Views},
-};
+use crate::display::bytes;
 use anyhow::{Context, Result, bail};
+use caco_kinds::{Activations, Arch, Decode, Model, Precision, Stem, Views};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};

@@ -1,24 +1,23 @@
 //! `caco cite`
 
 use super::{FAILED, OfPipelineArgs, StoreArgs, open, print, print_json, run::signer};
-use crate::{
-    engine::{
-        graph::{Graph, Id, METRICS},
-        key::Key,
-        stat,
-        store::Store,
-    },
-    metric::{self, Metric},
-    provenance::{
-        audit::{Auditor, Report, State},
-        citation::{self, Cited},
-        evidence::{Evidence, provenance},
-        figure,
-        keyring::Keyring,
-        statement::Descriptor,
-    },
-};
+use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail, ensure};
+use caco_engine::{
+    graph::{Graph, Id, METRICS},
+    key::Key,
+    stat,
+    store::Store,
+};
+use caco_measure::metric::{self, Metric};
+use caco_provenance::{
+    audit::{Auditor, Report, State},
+    citation::{self, Cited},
+    evidence::{Evidence, provenance},
+    figure,
+    keyring::Keyring,
+    statement::Descriptor,
+};
 use clap::Args;
 use std::{
     fmt::Write,
@@ -57,7 +56,7 @@ pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
     let found = choose(&args.what, candidates(&graph, &store)?)?;
     let trust = Keyring::locate()?.trust_in()?;
     let nothing = stat::Cache::load(Path::new(""));
-    let mut auditor = Auditor::new(&store, &trust, &nothing);
+    let mut auditor = Auditor::new(&store, &trust, &nothing, &REGISTRY);
     let heads = found.table.map_or_else(|| found.results.clone(), |table| vec![table]);
     heads.into_iter().try_for_each(|key| auditor.key(key))?;
     let report = chain_of(auditor.report()?, &found);
@@ -97,7 +96,7 @@ fn chain_of(report: Report, found: &Candidate) -> Report {
     while let Some(i) = open.pop() {
         if !std::mem::replace(&mut wanted[i], true) {
             open.extend(report.nodes[i].inputs.values().filter_map(|source| match source {
-                crate::provenance::audit::Source::Node(i) => Some(*i),
+                caco_provenance::audit::Source::Node(i) => Some(*i),
                 _ => None,
             }));
         }
@@ -113,7 +112,7 @@ fn candidates(graph: &Graph, store: &Store) -> Result<Vec<Candidate>> {
     for &id in graph.order() {
         let stage = graph.stage(id);
         let Some(key) = results.get(&id).map(|published| published.key) else { continue };
-        if stage.kind == "compare" {
+        if stage.is_comparison {
             let table = figure::table(store, key).with_context(|| format!("stage '{}'", stage.name))?;
             found.extend(table.figures.into_iter().map(|figure| Candidate {
                 name: figure.name(),
@@ -158,7 +157,7 @@ fn choose(what: &str, candidates: Vec<Candidate>) -> Result<Candidate> {
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => {
-            let near = crate::spec::diagnostic::nearest(what, all.iter().map(String::as_str));
+            let near = caco_pipeline::diagnostic::nearest(what, all.iter().map(String::as_str));
             let near =
                 near.map_or_else(|| format!("there are {}", all.join(", ")), |near| format!("did you mean '{near}'?"));
             bail!("no figure is '{what}'; {near}")
@@ -210,7 +209,7 @@ fn text(store: &Store, found: &Candidate, report: &Report) -> Result<String> {
     Ok(text)
 }
 
-fn signed(node: &crate::provenance::audit::Node) -> String {
+fn signed(node: &caco_provenance::audit::Node) -> String {
     let made = node.started.as_deref().and_then(|at| at.get(..16)).unwrap_or_default().replace('T', " ");
     node.signer.as_ref().map_or("unsigned".into(), |name| format!("signed by {name} {made}"))
 }

@@ -1,11 +1,10 @@
 //! `caco code`
 
 use super::{FAILED, print, print_json};
-use crate::{
-    engine::code::{self, Code, Lock},
-    spec::{diagnostic::Diagnostic, kind::registry},
-};
+use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
+use caco_pipeline::code::{self, Code, Lock};
+use caco_pipeline::diagnostic::Diagnostic;
 use clap::{Args, Subcommand};
 use std::{fmt::Write, fs, path::Path, process::ExitCode};
 
@@ -55,13 +54,18 @@ pub fn main(args: &CodeArgs) -> Result<ExitCode> {
 }
 
 fn find(kind: &str) -> Result<&'static Code> {
-    let found = code::kinds().iter().find(|code| code.kind == kind);
+    let found = REGISTRY.code.kinds().iter().find(|code| code.kind == kind);
     let error = || Diagnostic::new(format!("no stage kind is called '{kind}'"));
-    found.ok_or_else(|| super::open::plain(error().nearest(kind, code::kinds().iter().map(|c| c.kind))))
+    found.ok_or_else(|| super::open::plain(error().nearest(kind, REGISTRY.code.kinds().iter().map(|c| c.kind))))
 }
 
 fn version(code: &Code) -> u32 {
-    registry::find(code.kind).map_or(0, |entry| entry.version)
+    REGISTRY.find(code.kind).map_or(0, |entry| entry.version)
+}
+
+/// The start of its digest.
+fn short(code: &Code) -> &str {
+    &code.digest[..12]
 }
 
 fn parts(code: &Code, json: bool) -> Result<ExitCode> {
@@ -76,13 +80,13 @@ fn parts(code: &Code, json: bool) -> Result<ExitCode> {
 }
 
 fn status(check: bool, json: bool) -> Result<ExitCode> {
-    let lock = code::lock().context("code.lock, as this program was built with it")?;
+    let lock = REGISTRY.code.lock().context("code.lock, as this program was built with it")?;
     let mut differing = 0;
     let mut text = String::new();
     let mut rows = vec![];
-    for code in code::kinds() {
+    for code in REGISTRY.code.kinds() {
         let known = lock.kinds.get(code.kind);
-        let same = known.is_some_and(|known| known.digest == code.digest());
+        let same = known.is_some_and(|known| known.digest == code.digest);
         let changes = known.filter(|_| !same).map(|known| code::changes(known, code)).unwrap_or_default();
         differing += usize::from(!same);
         let state = match known {
@@ -90,13 +94,13 @@ fn status(check: bool, json: bool) -> Result<ExitCode> {
             Some(_) => "differs",
             None => "not acknowledged",
         };
-        writeln!(text, "{:16} version {}  {}  {state}", code.kind, version(code), code.digest().short())?;
+        writeln!(text, "{:16} version {}  {}  {state}", code.kind, version(code), short(code))?;
         for (name, what) in &changes {
             writeln!(text, "{:16} {name} {what}", "")?;
         }
         let changes: Vec<_> = changes.iter().map(|(name, what)| format!("{name} {what}")).collect();
         rows.push(serde_json::json!({
-            "kind": code.kind, "version": version(code), "digest": code.digest(), "state": state, "changes": changes,
+            "kind": code.kind, "version": version(code), "digest": code.digest, "state": state, "changes": changes,
             "acknowledged": known.map(|k| serde_json::json!({ "version": k.version, "digest": k.digest, "because": k.because })),
         }));
     }
@@ -126,17 +130,17 @@ fn accept(kinds: &[String], all: bool, because: &str) -> Result<ExitCode> {
     let text = if path.exists() { fs::read_to_string(path).context("cannot read code.lock")? } else { String::new() };
     let mut lock = Lock::parse(&text).context("code.lock cannot be read; `git checkout code.lock` brings it back")?;
     let chosen: Vec<&Code> = if all {
-        let differs = |code: &&Code| lock.kinds.get(code.kind).is_none_or(|known| known.digest != code.digest());
-        code::kinds().iter().filter(differs).collect()
+        let differs = |code: &&Code| lock.kinds.get(code.kind).is_none_or(|known| known.digest != code.digest);
+        REGISTRY.code.kinds().iter().filter(differs).collect()
     } else {
         kinds.iter().map(|kind| find(kind)).collect::<Result<_>>()?
     };
     for code in &chosen {
         lock.accept(code, version(code), because);
-        eprintln!("{}: {} acknowledged, version {}", code.kind, code.digest().short(), version(code));
+        eprintln!("{}: {} acknowledged, version {}", code.kind, short(code), version(code));
     }
-    lock.kinds.retain(|kind, _| code::kinds().iter().any(|code| code.kind == kind));
-    crate::engine::store::write_aside(path, lock.text().as_bytes())?;
+    lock.kinds.retain(|kind, _| REGISTRY.code.kinds().iter().any(|code| code.kind == kind));
+    caco_engine::store::write_aside(path, lock.text().as_bytes())?;
     eprintln!("{FILE} is written; build again, and commit it");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,8 @@
 //! `caco croissant`
 
 use super::{OfPipelineArgs, StoreArgs, open, print_json};
-use crate::provenance::croissant::{self, About};
 use anyhow::{Context, Result};
+use caco_provenance::croissant::{self, About};
 use clap::Args;
 use std::{
     fs,

@@ -1,12 +1,12 @@
 //! `caco diff`
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
-use crate::engine::{
+use anyhow::{Context, Result};
+use caco_engine::{
     key::Key,
     store::{Published, Store},
     why::{Change, changes},
 };
-use anyhow::{Context, Result};
 use clap::Args;
 use std::{collections::BTreeSet, process::ExitCode};
 
@@ -46,7 +46,7 @@ pub fn main(args: &DiffArgs, store: &StoreArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn preimage(store: &Store, key: Key) -> Result<crate::engine::key::Preimage> {
+fn preimage(store: &Store, key: Key) -> Result<caco_engine::key::Preimage> {
     store.preimage(key)?.with_context(|| format!("key {key} has no result in {}", store.root().display()))
 }
 

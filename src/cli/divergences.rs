@@ -1,14 +1,12 @@
 //! `caco divergences`
 
 use super::{StoreArgs, open, print, print_json};
-use crate::{
-    engine::store::Cause,
-    provenance::{
-        divergence::{self, Diverging},
-        keyring::Keyring,
-    },
-};
 use anyhow::Result;
+use caco_engine::store::Cause;
+use caco_provenance::{
+    divergence::{self, Diverging},
+    keyring::Keyring,
+};
 use clap::Args;
 use std::process::ExitCode;
 

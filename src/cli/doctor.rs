@@ -1,8 +1,8 @@
 //! `caco doctor`
 
 use super::{StoreArgs, print, print_json};
-use crate::engine::disk::Space;
 use anyhow::Result;
+use caco_engine::disk::Space;
 use clap::Args;
 use serde::Serialize;
 use std::{

@@ -1,8 +1,9 @@
 //! `caco embed`
 
 use super::{OfPipelineArgs, StoreArgs, open, programs};
-use crate::{engine::store::Store, job::Job};
 use anyhow::{Context, Result, ensure};
+use caco_engine::store::Store;
+use caco_pipeline::job::Job;
 use clap::Args;
 use std::{
     fs,

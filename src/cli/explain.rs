@@ -1,12 +1,9 @@
 //! `caco explain`
 
 use super::{open, print, print_json};
-use crate::spec::{
-    diagnostic::Diagnostic,
-    kind::registry::{self, Entry},
-    policy::Policy,
-};
+use crate::registry::REGISTRY;
 use anyhow::Result;
+use caco_pipeline::{diagnostic::Diagnostic, kind::Entry, policy::Policy};
 use clap::Args;
 use serde_json::{Map, Value};
 use std::{fmt::Write, process::ExitCode};
@@ -22,13 +19,13 @@ pub struct ExplainArgs {
 
 pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     let Some(kind) = &args.kind else {
-        let lines: String = registry::kinds().iter().map(|e| format!("{:16} {}\n", e.name, headline(e))).collect();
+        let lines: String = REGISTRY.kinds().iter().map(|e| format!("{:16} {}\n", e.name, headline(e))).collect();
         print(&lines)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let Some(entry) = registry::find(kind) else {
+    let Some(entry) = REGISTRY.find(kind) else {
         let error = Diagnostic::new(format!("no stage kind is called '{kind}'"));
-        return Err(open::plain(error.nearest(kind, registry::kinds().iter().map(|e| e.name))));
+        return Err(open::plain(error.nearest(kind, REGISTRY.kinds().iter().map(|e| e.name))));
     };
     let schema = (entry.schema)().to_value();
     if args.json {

@@ -1,15 +1,14 @@
 //! A comparison as it is shown: each figure with the key of its result, and a mark that says whether that result and all it
 //! was made from hold. The mark is not in the comparison's bytes.
 
-use crate::{
-    engine::{key::Key, store::Store},
-    provenance::{
-        audit::{Auditor, State},
-        figure::{self, Traced},
-        keyring::{Keyring, Trust},
-    },
-};
+use crate::registry::REGISTRY;
 use anyhow::Result;
+use caco_engine::{key::Key, store::Store};
+use caco_provenance::{
+    audit::{Auditor, State},
+    figure::{self, Traced},
+    keyring::{Keyring, Trust},
+};
 use serde::Serialize;
 
 /// A figure with its mark.
@@ -24,7 +23,7 @@ pub struct Marked {
 /// Every figure of the comparison under a key. Files that the store knows unchanged are not read again.
 pub fn marked(store: &Store, key: Key, trust: &Trust) -> Result<Vec<Marked>> {
     let table = figure::table(store, key)?;
-    let mut auditor = Auditor::new(store, trust, &store.stat);
+    let mut auditor = Auditor::new(store, trust, &store.stat, &REGISTRY);
     auditor.key(key)?;
     let report = auditor.report()?;
     // What was read is remembered, so that the next look is quick; failing costs time only.
@@ -39,7 +38,7 @@ pub fn marked(store: &Store, key: Key, trust: &Trust) -> Result<Vec<Marked>> {
 }
 
 /// The table for a terminal. Where nothing can be traced, without marks and with the reason.
-pub fn terminal(store: &Store, key: Key, comparison: &crate::report::comparison::Comparison) -> String {
+pub fn terminal(store: &Store, key: Key, comparison: &caco_report::comparison::Comparison) -> String {
     let trust = Keyring::locate().and_then(|ring| ring.trust_in());
     match trust.and_then(|trust| marked(store, key, &trust)) {
         Err(error) => format!("{}\n△ its figures cannot be traced: {error:#}", comparison.terminal()),

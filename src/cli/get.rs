@@ -1,8 +1,8 @@
 //! `caco get`
 
 use super::{OfPipelineArgs, StoreArgs, open};
-use crate::engine::store::Artifact;
 use anyhow::{Context, Result};
+use caco_engine::store::Artifact;
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -30,8 +30,8 @@ pub fn main(args: &GetArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// The output's own file name, with its ending.
-fn file_name(stage: &crate::spec::pipeline::Stage, artifact: &Artifact) -> PathBuf {
+fn file_name(stage: &caco_pipeline::pipeline::Stage, artifact: &Artifact) -> PathBuf {
     let declared = stage.outputs.iter().find(|o| *o.name == *artifact.name).map(|o| o.path.to_string());
-    let path = PathBuf::from(declared.unwrap_or_else(|| crate::engine::graph::METRICS_PATH.into()));
+    let path = PathBuf::from(declared.unwrap_or_else(|| caco_engine::graph::METRICS_PATH.into()));
     path.file_name().map_or_else(|| path.clone(), Into::into)
 }

@@ -1,8 +1,8 @@
 //! `caco graph`
 
 use super::{PipelineArgs, open, print, print_json};
-use crate::engine::graph::{From, Graph, Id};
 use anyhow::Result;
+use caco_engine::graph::{From, Graph, Id};
 use clap::{Args, ValueEnum};
 use std::{collections::BTreeSet, fmt::Write, process::ExitCode};
 

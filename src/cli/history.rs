@@ -5,12 +5,12 @@ use super::{
     display::{count, duration},
     open, print, print_json,
 };
-use crate::engine::{
+use anyhow::{Result, bail};
+use caco_engine::{
     history::{self, Attempt, Ended, Ending, Request, Run, Saved},
     key::Key,
     store::Store,
 };
-use anyhow::{Result, bail};
 use clap::Args;
 use std::{collections::HashMap, fmt::Write, process::ExitCode, time::Duration};
 

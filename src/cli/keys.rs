@@ -1,11 +1,11 @@
 //! `caco keys`
 
 use super::{StoreArgs, open, print, print_json};
-use crate::provenance::{
+use anyhow::{Context, Result, bail};
+use caco_provenance::{
     evidence::{Evidence, provenance},
     keyring::{self, Keyring},
 };
-use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use ed25519_dalek::VerifyingKey;
 use std::{fs, path::Path, process::ExitCode};

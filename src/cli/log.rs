@@ -1,7 +1,8 @@
 //! `caco log`
 
 use super::{FAILED, OfPipelineArgs, StoreArgs, open, print};
-use crate::engine::{
+use anyhow::{Context, Result, bail};
+use caco_engine::{
     graph::{Graph, Id},
     history::{self, Attempt, Ending, Run},
     key::Key,
@@ -9,7 +10,6 @@ use crate::engine::{
     plan::{Plan, Step},
     store::{Published, Store},
 };
-use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::{
     collections::HashSet,

@@ -152,8 +152,8 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::engine::guard::COMMAND) {
-        crate::engine::guard::watch();
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == caco_engine::guard::COMMAND) {
+        caco_engine::guard::watch();
         return ExitCode::SUCCESS;
     }
     let cli = Cli::parse();
@@ -196,7 +196,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().filter_map(|e| e.downcast_ref()).any(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    if let Some(invalid) = error.downcast_ref::<crate::spec::pipeline::Invalid>() {
+    if let Some(invalid) = error.downcast_ref::<caco_pipeline::pipeline::Invalid>() {
         for diagnostic in &invalid.errors {
             eprintln!("{}", diagnostic.render(&invalid.sources, colour()));
         }

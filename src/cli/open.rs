@@ -1,21 +1,20 @@
 //! From arguments to a pipeline, its graph and a store.
 
 use super::{OfPipelineArgs, OverlayArgs, PipelineArgs, StoreArgs};
-use crate::{
-    engine::{
-        graph::{Graph, Id},
-        key::Key,
-        names::Names,
-        plan::{Ask, Outside, ask},
-        store::{Artifact, Published, Store},
-    },
-    provenance::evidence::Evidence,
-    spec::{
-        diagnostic::Diagnostic,
-        pipeline::{Invalid, Overlay, Pipeline},
-    },
-};
+use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail, ensure};
+use caco_engine::{
+    graph::{Graph, Id},
+    key::Key,
+    names::Names,
+    plan::{Ask, Outside, ask},
+    store::{Artifact, Published, Store},
+};
+use caco_pipeline::{
+    diagnostic::Diagnostic,
+    pipeline::{Invalid, Overlay, Pipeline},
+};
+use caco_provenance::evidence::Evidence;
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
@@ -34,7 +33,7 @@ pub fn graph_of(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {
 
 fn load(path: &Path, overlay: &OverlayArgs) -> Result<Graph> {
     let overlay = Overlay { profile: overlay.profile.clone(), set: overlay.set.clone() };
-    Ok(Graph::new(Pipeline::load(path, &overlay)?)?)
+    Ok(Graph::new(Pipeline::load(path, &overlay, &REGISTRY)?)?)
 }
 
 /// The graph of a pipeline file with one of its profiles.
@@ -126,7 +125,7 @@ fn current(graph: &Graph, id: Id, store: &Store) -> Result<Published> {
 pub fn output_named(wanted: &str, text: &str, graph: &Graph, store: &Store) -> Result<(Id, Artifact)> {
     let (id, artifact) = output(text, graph, store)?;
     let stage = graph.stage(id);
-    let fits = *artifact.name == *wanted || stage.is_command();
+    let fits = *artifact.name == *wanted || stage.is_command;
     ensure!(
         fits,
         "'{text}' is output '{}' of a stage of kind '{}'; an output '{wanted}' is needed",
@@ -179,7 +178,7 @@ pub fn remember(args: &PipelineArgs, store: &Store) {
     let Ok(pipeline) = pipeline else { return };
     let last = Last { pipeline, profile: args.overlay.profile.clone(), set: args.overlay.set.clone() };
     let text = serde_json::to_vec(&last).expect("plain data is JSON");
-    let _ = crate::engine::store::write_aside(&store.root().join("last.json"), &text);
+    let _ = caco_engine::store::write_aside(&store.root().join("last.json"), &text);
 }
 
 fn last(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {

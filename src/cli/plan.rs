@@ -1,14 +1,14 @@
 //! `caco plan`
 
 use super::{PipelineArgs, StoreArgs, open, print, print_json};
-use crate::engine::{
+use anyhow::Result;
+use caco_engine::{
     graph::{Graph, Id},
     names::Names,
     plan::{Ask, Plan, Step, ask},
     store::Store,
     why::{Change, changes},
 };
-use anyhow::Result;
 use clap::Args;
 use std::{collections::HashSet, fmt::Write, process::ExitCode};
 

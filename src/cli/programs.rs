@@ -1,21 +1,24 @@
 //! Which program executes a stage.
 
-use crate::{
-    engine::{
-        command::{self, Place},
-        confine::Confinement,
-        exec::Launch,
-        run::{Prepared, Programs},
-    },
-    job::Job,
-    spec::{
-        kind::{Command, Kind},
-        pipeline::{Stage, expand},
-    },
-};
 use anyhow::{Context, Result, bail, ensure};
+use caco_engine::{
+    command::{self, Place},
+    confine::Confinement,
+    exec::Launch,
+    run::{Prepared, Programs},
+};
+use caco_pipeline::progress::Progress;
+use caco_pipeline::{
+    job::Job,
+    pipeline::{Stage, expand},
+};
 use serde_json::Value;
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::Stdio,
+};
 
 /// The programs on this machine.
 #[derive(Debug, Clone)]
@@ -28,7 +31,7 @@ pub struct Here {
 
 impl Programs for Here {
     fn launch(&self, prepared: &Prepared) -> Result<Launch> {
-        if prepared.stage.kind != Command::NAME {
+        if !prepared.stage.is_command {
             return self.worker(prepared);
         }
         let command = command::read(prepared.stage.parameters())?;
@@ -38,7 +41,7 @@ impl Programs for Here {
     }
 
     fn cpus(&self, stage: &Stage, available: u32) -> u32 {
-        if stage.kind == Command::NAME { 1 } else { available }
+        if stage.is_command { 1 } else { available }
     }
 }
 
@@ -92,18 +95,18 @@ fn allowed(path: &str) -> Result<PathBuf> {
 pub fn worker() -> Result<PathBuf> {
     let worker = std::env::current_exe()?.with_file_name("caco-worker");
     if !worker.exists() {
-        let build = if cfg!(feature = "torch") {
-            "build it with `make build`"
-        } else {
-            "this caco was built without the feature `torch`"
-        };
-        bail!("{} does not exist; {build}", worker.display());
+        bail!("{} does not exist; build it with `make build`", worker.display());
     }
     Ok(worker)
 }
 
-/// Has the worker do what the flag `what` says, as `setup` describes it, and gives its answer. `setup.threads` is heeded.
+/// Has the worker do what the flag `what` says, as `setup` describes it, with `setup.threads` threads. Gives its answer.
 pub fn ask(what: &str, setup: &Value) -> Result<Value> {
+    ask_watched(what, setup, |_| ())
+}
+
+/// The same, with what the worker says in between of how far it is.
+pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) -> Result<Value> {
     let worker = worker()?;
     let mut command = std::process::Command::new(&worker);
     command.arg(what).env_clear().envs(environment(setup["threads"].as_u64().unwrap_or(1)));
@@ -113,9 +116,15 @@ pub fn ask(what: &str, setup: &Value) -> Result<Value> {
         .spawn()
         .with_context(|| format!("cannot start {}", worker.display()))?;
     serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "it failed ({}), as the lines above say", output.status);
-    serde_json::from_slice(&output.stdout).context("the worker's answer is not JSON")
+    let mut answer = String::new();
+    for line in BufReader::new(child.stdout.take().context("the worker's stdout")?).lines() {
+        // The answer is the last line; those before it say how far the worker is.
+        let before = std::mem::replace(&mut answer, line?);
+        serde_json::from_str(&before).iter().for_each(&mut watch);
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "it failed ({status}), as the lines above say");
+    serde_json::from_str(&answer).context("the worker's answer is not JSON")
 }
 
 /// The environment of a program that computes with so many threads.

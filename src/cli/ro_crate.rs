@@ -1,15 +1,13 @@
 //! `caco crate`
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
-use crate::{
-    engine::{
-        graph::Id,
-        plan::{Plan, Step},
-        store::Published,
-    },
-    provenance::ro_crate::{self, Packing},
-};
 use anyhow::{Context, Result, bail};
+use caco_engine::{
+    graph::Id,
+    plan::{Plan, Step},
+    store::Published,
+};
+use caco_provenance::ro_crate::{self, Packing};
 use clap::Args;
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 

@@ -6,7 +6,8 @@ use super::{
     open, plan, print, print_json,
     programs::Here,
 };
-use crate::engine::{
+use anyhow::{Context, Result};
+use caco_engine::{
     disk::Space,
     estimate::{Costs, Estimate},
     event::{Failure, Outcome},
@@ -21,12 +22,11 @@ use crate::engine::{
     signals::Signals,
     store::Store,
 };
-use crate::job;
-use crate::provenance::{
+use caco_pipeline::job;
+use caco_provenance::{
     attester::Attester,
     keyring::{Keyring, Signer},
 };
-use anyhow::{Context, Result};
 use clap::Args;
 use std::{
     collections::HashSet,
@@ -310,7 +310,7 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
     }
     if let Some(signal) = outcome.interrupted {
         eprintln!("stopped; the same command goes on from the last checkpoints");
-        return Ok(ExitCode::from(if signal == 0 { crate::job::STOPPED as u8 } else { 128 + signal as u8 }));
+        return Ok(ExitCode::from(if signal == 0 { caco_pipeline::job::STOPPED as u8 } else { 128 + signal as u8 }));
     }
     if !outcome.failed.is_empty() || !outcome.skipped.is_empty() {
         return Ok(ExitCode::from(FAILED));
@@ -326,7 +326,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
     let names = Names::load(store, &graph.pipeline.name);
     for id in open::select(graph, &args.stages)? {
         let stage = graph.stage(id);
-        let Some(key) = names.get(&stage.name).filter(|_| stage.kind == "compare") else { continue };
+        let Some(key) = names.get(&stage.name).filter(|_| stage.is_comparison) else { continue };
         if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
             let path = store.object(output.blake3);
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

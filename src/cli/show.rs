@@ -1,17 +1,15 @@
 //! `caco show`
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
-use crate::{
-    engine::{
-        graph::{From, Graph, Id, METRICS},
-        names::Names,
-        plan::{Plan, Step},
-        store::{Published, Store},
-    },
-    metric,
-    provenance::keyring::Keyring,
-};
 use anyhow::{Context, Result};
+use caco_engine::{
+    graph::{From, Graph, Id, METRICS},
+    names::Names,
+    plan::{Plan, Step},
+    store::{Published, Store},
+};
+use caco_measure::metric;
+use caco_provenance::keyring::Keyring;
 use clap::Args;
 use serde_json::{Value, json};
 use std::{collections::HashSet, fmt::Write, process::ExitCode};
@@ -80,7 +78,7 @@ fn describe(
         "inputs": inputs,
     });
     let Some(published) = published else { return Ok(shown) };
-    let output = |a: &crate::engine::store::Artifact| json!({ "name": a.name, "bytes": a.size, "blake3": a.blake3, "sha256": a.sha256, "object": store.object(a.blake3) });
+    let output = |a: &caco_engine::store::Artifact| json!({ "name": a.name, "bytes": a.size, "blake3": a.blake3, "sha256": a.sha256, "object": store.object(a.blake3) });
     let metrics = published
         .output(METRICS)
         .map(|a| metric::read(&store.object(a.blake3)))
@@ -95,7 +93,7 @@ fn describe(
         "metrics": metrics.unwrap_or_default(),
         "made": store.record(published)?,
     });
-    if stage.kind == "compare" {
+    if stage.is_comparison {
         let trust = Keyring::locate()?.trust_in()?;
         // A comparison of an older caco is unsigned: its figures cannot be traced.
         let figures = super::figures::marked(store, published.key, &trust).unwrap_or_default();

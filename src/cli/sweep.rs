@@ -1,18 +1,16 @@
 //! `caco sweep`
 
 use super::{PipelineArgs, StoreArgs, open, print, print_json};
-use crate::{
-    engine::{
-        event::Failed,
-        graph::{Graph, Id},
-        key::Key,
-        plan::{Plan, Step},
-        store::Store,
-    },
-    metric,
-    spec::sweep::{Filter, Point, Sweep},
-};
 use anyhow::{Result, bail};
+use caco_engine::{
+    event::Failed,
+    graph::{Graph, Id},
+    key::Key,
+    plan::{Plan, Step},
+    store::Store,
+};
+use caco_measure::metric;
+use caco_pipeline::sweep::{Filter, Point, Sweep};
 use clap::Args;
 use serde::Serialize;
 use std::{
@@ -155,7 +153,7 @@ fn wanted<'g>(args: &SweepArgs, graph: &'g Graph) -> Result<Vec<&'g Sweep>> {
     match all.iter().find(|sweep| sweep.name == *name) {
         Some(sweep) => Ok(vec![sweep]),
         None => {
-            let error = crate::spec::diagnostic::Diagnostic::new(format!("no sweep is called '{name}'"));
+            let error = caco_pipeline::diagnostic::Diagnostic::new(format!("no sweep is called '{name}'"));
             Err(open::plain(error.nearest(name, all.iter().map(|sweep| sweep.name.as_str()))))
         }
     }
@@ -235,7 +233,7 @@ fn single(graph: &Graph, store: &Store, plan: &Plan, sweep: &Sweep, point: &Poin
         let state = match plan.step(id) {
             Some(Step::Hit(published)) => {
                 single.keys.insert(stage.clone(), published.key);
-                if let Some(output) = published.output(crate::engine::graph::METRICS) {
+                if let Some(output) = published.output(caco_engine::graph::METRICS) {
                     for metric in metric::read(&store.object(output.blake3))? {
                         add_metric(&mut single.metrics, stage, &metric);
                     }

@@ -1,17 +1,15 @@
 //! `caco watch`
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
-use crate::{
-    engine::{
-        graph::{Graph, Id},
-        key::Key,
-        names::Names,
-        plan::{Plan, Step},
-        store::Store,
-    },
-    report::curves::{Follower, tell},
-};
 use anyhow::{Context, Result, bail};
+use caco_engine::{
+    graph::{Graph, Id},
+    key::Key,
+    names::Names,
+    plan::{Plan, Step},
+    store::Store,
+};
+use caco_report::curves::{Follower, tell};
 use clap::Args;
 use std::{collections::HashSet, io::IsTerminal, path::PathBuf, process::ExitCode, thread::sleep, time::Duration};
 

@@ -1,7 +1,8 @@
 //! `caco why`
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
-use crate::engine::{
+use anyhow::Result;
+use caco_engine::{
     graph::{From, Graph, Id},
     listing::Content,
     names::Names,
@@ -9,7 +10,6 @@ use crate::engine::{
     store::Store,
     why::Change,
 };
-use anyhow::Result;
 use clap::Args;
 use std::{collections::HashSet, fmt::Write, process::ExitCode};
 

@@ -6,10 +6,8 @@ use super::{
     raster::Raster,
     resample::{self, Region, resample},
 };
-use crate::{
-    rng::Rng,
-    spec::kind::{Filter, Jitter, View},
-};
+use caco_kinds::{Filter, Jitter, View};
+use caco_measure::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 

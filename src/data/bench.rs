@@ -9,8 +9,8 @@ use super::{
     raster::Raster,
     reader::Reader,
 };
-use crate::spec::kind::{Decode, Format, View, Views};
 use anyhow::{Result, ensure};
+use caco_kinds::{Decode, Format, View, Views};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -172,12 +172,12 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::kind::Views;
+    use caco_kinds::Views;
 
     #[test]
     fn every_operation_takes_time() {
         let folder = tempfile::tempdir().unwrap();
-        let set = crate::data::loader::tests::set(folder.path(), 12);
+        let set = crate::loader::tests::set(folder.path(), 12);
         let views = Views::SingleCrop { size: 16 }.list();
         let report = loader(&set, &views, Decode::Full, 4, 2, Duration::from_millis(20)).unwrap();
         assert!(report.images >= 4 && report.images_per_second > 0.0, "{report:?}");

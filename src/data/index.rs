@@ -64,10 +64,8 @@ pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        data::format,
-        spec::kind::{Format, Split},
-    };
+    use crate::format;
+    use caco_kinds::{Format, Split};
     use std::fs;
 
     /// The index of an image folder.

@@ -10,11 +10,9 @@ use super::{
     raster::Raster,
     reader::Reader,
 };
-use crate::{
-    rng::Rng,
-    spec::kind::{Decode, Filter, View},
-};
 use anyhow::{Result, anyhow, ensure};
+use caco_kinds::{Decode, Filter, View};
+use caco_measure::rng::Rng;
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex},
@@ -318,7 +316,7 @@ impl Shared {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::spec::kind::Views;
+    use caco_kinds::Views;
     use std::{fs, path::Path};
 
     pub fn set(folder: &Path, images: u32) -> Dataset {
@@ -331,7 +329,7 @@ pub(crate) mod tests {
                 .encode(&pixels, 40, 30, jpeg_encoder::ColorType::Rgb)
                 .unwrap();
         }
-        crate::data::index::tests::folder(folder).0
+        crate::index::tests::folder(folder).0
     }
 
     fn reading(threads: usize) -> Reading {
@@ -376,7 +374,7 @@ pub(crate) mod tests {
                 .encode(&pixels, 320, 240, jpeg_encoder::ColorType::Rgb)
                 .unwrap();
         }
-        let set = crate::data::index::tests::folder(folder.path()).0;
+        let set = crate::index::tests::folder(folder.path()).0;
         let crop = serde_json::json!({"Custom": [{"size": 24, "scale": [0.2, 1.0], "flip_p": 0.5}]});
         let crop: Views = serde_json::from_value(crop).unwrap();
         let reading = |threads| Reading { transform: Transform::Views(crop.list()), ..reading(threads) };

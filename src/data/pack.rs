@@ -6,8 +6,8 @@ use super::{
     reader::Reader,
     resample::{Region, Scratch, resample, short_side},
 };
-use crate::spec::kind::{Encoding, Pack};
 use anyhow::{Context, Result, anyhow};
+use caco_kinds::{Encoding, Pack};
 use jpeg_encoder::{ColorType, Encoder};
 use rayon::prelude::*;
 use std::{
@@ -122,10 +122,8 @@ fn jpeg(image: &Raster, quality: u8) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        data::{Loader, Reading, Transform, batch::Source as _, loader::tests::set},
-        spec::kind::Filter,
-    };
+    use crate::{Loader, Reading, Transform, batch::Source as _, loader::tests::set};
+    use caco_kinds::Filter;
 
     fn packed(short: u32, encoding: Encoding, threads: usize) -> (tempfile::TempDir, Dataset, Dataset, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();

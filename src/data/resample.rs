@@ -2,7 +2,7 @@
 //! grows when shrinking, one pass along the rows and one along the columns, each rounded to eight bits, weights in fixed point.
 
 use super::{raster::Raster, vectorise::vectorised};
-use crate::spec::kind::Filter;
+use caco_kinds::Filter;
 use serde::{Deserialize, Serialize};
 
 /// Bits after the point of a weight.

@@ -9,11 +9,9 @@ use super::{
     reader::Reader,
     resample::{Region, Scratch, resample},
 };
-use crate::{
-    rng::Rng,
-    spec::kind::{Filter, Format, Split, View, Views},
-};
 use anyhow::{Context, Result, ensure};
+use caco_kinds::{Filter, Format, Split, View, Views};
+use caco_measure::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -180,7 +178,7 @@ mod tests {
     #[test]
     fn a_sheet_shows_every_class_and_the_views_of_a_training() {
         let folder = tempfile::tempdir().unwrap();
-        let set = crate::data::loader::tests::set(&folder.path().join("images"), 9);
+        let set = crate::loader::tests::set(&folder.path().join("images"), 9);
         let out = folder.path().join("sheet.png");
         let rows = draw(&setup(&set.root, out.clone())).unwrap();
         assert_eq!(rows.len(), 4);
@@ -189,7 +187,7 @@ mod tests {
         let sheet = image::open(&out).unwrap().to_rgb8();
         assert_eq!(sheet.dimensions(), (3 * 20 + 4, 4 * 20 + 4));
 
-        use crate::data::{Loader, Reading, Transform, batch::Source as _};
+        use crate::{Loader, Reading, Transform, batch::Source as _};
         let transform = Transform::Views(Views::SingleCrop { size: 16 }.list());
         let reading = Reading { transform, batch: 9, shuffle: false, drop_last: false, seed: 3, threads: 1 };
         let batch = Loader::new(&set, reading).unwrap().epoch(2, 0).unwrap().next().unwrap().unwrap();
@@ -205,7 +203,7 @@ mod tests {
     #[test]
     fn a_sheet_that_is_too_large_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let set = crate::data::loader::tests::set(&folder.path().join("images"), 3);
+        let set = crate::loader::tests::set(&folder.path().join("images"), 3);
         let large = Setup { views: Views::SingleCrop { size: 4096 }, ..setup(&set.root, folder.path().join("x.png")) };
         let large = Setup { views: Views::MultiCrop { size: 4096, small: 96, count: 7 }, ..large };
         assert!(format!("{:#}", draw(&large).unwrap_err()).contains("show fewer images"));

@@ -5,8 +5,8 @@ use super::{
     format::{self, Listed},
     index,
 };
-use crate::spec::kind::{Format, Split};
 use anyhow::Result;
+use caco_kinds::{Format, Split};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,7 @@ fn missing(root: &Path, image: &Listed) -> Option<Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::format::tests::tree;
+    use crate::format::tests::tree;
 
     #[test]
     fn missing_images_are_told_without_decoding_and_bad_ones_with() {

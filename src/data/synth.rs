@@ -1,11 +1,9 @@
 //! Drawn image sets. What tells the classes apart is shape and texture; colour, place, size, turn and background are
 //! drawn anew for each image and tell nothing.
 
-use crate::{
-    rng::Rng,
-    spec::kind::{Domain, Synthesize},
-};
 use anyhow::{Context, Result};
+use caco_kinds::{Domain, Synthesize};
+use caco_measure::rng::Rng;
 use rayon::prelude::*;
 use std::{
     f32::consts::TAU,

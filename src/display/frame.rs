@@ -1,7 +1,8 @@
 //! The live part of a run as text: a line for each running stage and one for all of them. It knows no terminal and no
 //! clock; what does not fit is shortened or left out, the least telling first.
 
-use crate::{engine::forecast::Left, job::Progress};
+use caco_engine::forecast::Left;
+use caco_pipeline::progress::Progress;
 use console::{measure_text_width, style, truncate_str};
 use indicatif::HumanCount;
 use std::time::Duration;

@@ -5,15 +5,13 @@ use super::{
     meter::Meter,
     screen,
 };
-use crate::{
-    engine::{
-        estimate::Costs,
-        event::{Event, How},
-        forecast::{self, Left, Open},
-        graph::{Graph, Id},
-    },
-    job::{PROGRESS, Progress},
+use caco_engine::{
+    estimate::Costs,
+    event::{Event, How},
+    forecast::{self, Left, Open},
+    graph::{Graph, Id},
 };
+use caco_pipeline::{job::PROGRESS, progress::Progress};
 use std::{
     collections::{HashMap, HashSet},
     fs,

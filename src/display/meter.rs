@@ -3,7 +3,7 @@
 //! indicatif's estimator forgets within seconds, which suits downloads: of a training that tells once in two minutes, it
 //! says hours.
 
-use crate::job::Progress;
+use caco_pipeline::progress::Progress;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},

@@ -1,12 +1,13 @@
 //! What a run shows while it goes on: on a terminal a live part below what scrolls, plain lines elsewhere.
 
-pub mod bar;
+mod bar;
 mod frame;
 mod live;
 mod meter;
 pub mod screen;
 
-use crate::engine::{
+pub use bar::{Bar, Unit};
+use caco_engine::{
     estimate::Costs,
     event::{Before, Event, How},
     graph::{Graph, Id},
@@ -90,7 +91,7 @@ impl<'g> Display<'g> {
             Event::Started { id, attempt, before, .. } => match (attempt, before) {
                 (1, Before::Nothing) => format!("{}  started", name(id)),
                 // A command keeps no checkpoints that it could go on from.
-                (1, Before::BrokenOff) if self.graph.stage(*id).is_command() => {
+                (1, Before::BrokenOff) if self.graph.stage(*id).is_command => {
                     format!("{}  started again after it was stopped", name(id))
                 }
                 (1, Before::BrokenOff) => format!("{}  goes on where it was stopped", name(id)),

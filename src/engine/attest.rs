@@ -2,7 +2,7 @@
 //! once a result, and keeps the answer in the record.
 
 use super::{listing::Content, publish::Finished, store::Pending};
-use crate::spec::pipeline::{Pipeline, Stage};
+use caco_pipeline::pipeline::{Pipeline, Stage};
 use std::path::{Path, PathBuf};
 
 /// A result that is about to be published.

@@ -2,12 +2,12 @@
 //! declares.
 
 use super::{confine::Confinement, exec::Launch, listing, which};
-use crate::{
-    job,
-    metric::{self, Metric},
-    spec::kind::{Command, Delivery, Isolation},
-};
 use anyhow::{Context, Result, bail};
+use caco_measure::metric::{self, Metric};
+use caco_pipeline::{
+    job,
+    kind::{Command, Delivery, Isolation},
+};
 use serde_json::Value;
 use std::{
     fs,

@@ -49,7 +49,8 @@ pub fn left(graph: &Graph, stages: &[(Id, Open)]) -> Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::pipeline::{Overlay, Pipeline};
+    use caco_pipeline::kind::Registry;
+    use caco_pipeline::pipeline::{Overlay, Pipeline};
     use std::path::Path;
 
     /// `a`, and `b` behind it; `c` and `d` by themselves.
@@ -60,7 +61,8 @@ mod tests {
             "c": command(shell: "c", outputs: ["o"]),
             "d": command(shell: "d", outputs: ["o"]),
         })"#;
-        Graph::new(Pipeline::parse(Path::new("p.ron"), text.into(), &Overlay::default()).unwrap()).unwrap()
+        Graph::new(Pipeline::parse(Path::new("p.ron"), text.into(), &Overlay::default(), Registry::commands()).unwrap())
+            .unwrap()
     }
 
     fn forecast(seconds: [Option<u64>; 4], share: f64) -> Left {

@@ -1,8 +1,8 @@
 //! Stages joined by what they read from one another.
 
-use crate::spec::{
+use caco_pipeline::{
     diagnostic::{Diagnostic, nearest},
-    kind::{Command, Input, Kind, Role, Source, registry},
+    kind::{Input, Role, Source},
     pipeline::{Invalid, Pipeline, Stage, expand},
 };
 use petgraph::{
@@ -18,7 +18,7 @@ use std::{
 /// The output that every stage may write without declaring it.
 pub const METRICS: &str = "metrics";
 /// Its path below the output folder.
-pub const METRICS_PATH: &str = crate::metric::FILE;
+pub const METRICS_PATH: &str = caco_measure::metric::FILE;
 
 /// The number of a stage: its place in [`Pipeline::stages`].
 pub type Id = u32;
@@ -269,10 +269,10 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
 fn fits(pipeline: &Pipeline, input: &Input, role: Role, id: Id, output: &str) -> Result<(), Diagnostic> {
     let source = &pipeline.stages[id as usize];
     let Role::Output(wanted) = role else { return Ok(()) };
-    if output == wanted || source.kind == Command::NAME {
+    if output == wanted || source.is_command {
         return Ok(());
     }
-    let makers = registry::kinds().iter().filter(|kind| kind.outputs.iter().any(|o| o.name == wanted));
+    let makers = pipeline.registry.kinds().iter().filter(|kind| kind.outputs.iter().any(|o| o.name == wanted));
     let makers: Vec<String> = makers.map(|kind| format!("'{}'", kind.name)).collect();
     let error =
         format!("'{}' needs an output '{wanted}', and '{output}' of stage '{}' is none", input.slot, source.name);

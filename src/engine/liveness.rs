@@ -1,7 +1,7 @@
 //! Whether a stage's process still responds. A worker renews a file while it runs; one that was stopped, or that hangs in
 //! the kernel, no longer does.
 
-use crate::job;
+use caco_pipeline::job;
 use std::{
     fs::{self, File},
     io::Write as _,

@@ -1,7 +1,6 @@
 //! What would run, and what is there already.
 
 use super::{
-    code,
     digest::Digest,
     graph::{From, Graph, Id},
     key::{self, Key, Parts},
@@ -257,7 +256,8 @@ pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) 
     if unknown {
         return Ask::Unknown;
     }
-    let code = code::unacknowledged(stage.kind);
+    let code = graph.pipeline.registry.code.unacknowledged(stage.kind);
+    let code = code.map(|digest| digest.parse().expect("the build wrote a digest"));
     let parts =
         Parts { kind: stage.kind, version: stage.version, code, parameters: &stage.key_parameters, pin: &stage.pin };
     let text = parts.text(&mut inputs);

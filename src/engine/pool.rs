@@ -1,7 +1,7 @@
 //! What of a machine a run hands out to its stages: cores, GPUs, memory. It knows no stage.
 
 use super::gpu;
-use crate::spec::policy::Policy;
+use caco_pipeline::policy::Policy;
 
 /// Cores, GPUs and memory, all or what is free of them.
 #[derive(Clone, Debug)]

@@ -10,7 +10,6 @@ use super::{
     store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
 };
-use crate::spec::kind::{Command, Kind};
 use serde_json::json;
 use std::{
     fs,
@@ -192,7 +191,7 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
             return Err(format!("it put a link in the place of {}; nothing behind it is taken", path.display()));
         }
     }
-    if stage.kind == Command::NAME {
+    if stage.is_command {
         command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
     }
     pending.outputs =
@@ -218,7 +217,7 @@ fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
         "stage": stage.name,
         "pipeline": graph.pipeline.name,
         "kind": stage.kind,
-        "code": super::code::digest(stage.kind),
+        "code": graph.pipeline.registry.code.digest(stage.kind),
         "key": finished.key,
         "started": humantime::format_rfc3339_millis(finished.began).to_string(),
         "seconds": finished.took.as_secs_f64(),

@@ -18,7 +18,7 @@ use super::{
     signals::Signals,
     store::{self, Lock, Published, Store},
 };
-use crate::spec::pipeline::Stage;
+use caco_pipeline::pipeline::Stage;
 use std::{
     collections::{BTreeSet, HashMap},
     io,

@@ -11,18 +11,15 @@ use super::{
         PROVENANCE, Provenance, Statement,
     },
 };
-use crate::{
-    engine::{
-        attest::{Attest, Made},
-        code, digest,
-        digest::Digest,
-        listing::Content,
-        publish::{Finished, Read, ReadFrom},
-        store::{self, Artifact, Pending},
-    },
-    spec::{kind::TOOL_SLOT, pipeline::Pipeline},
-};
 use anyhow::{Context, Result};
+use caco_engine::{
+    attest::{Attest, Made},
+    digest::{self, Digest},
+    listing::Content,
+    publish::{Finished, Read, ReadFrom},
+    store::{self, Artifact, Pending},
+};
+use caco_pipeline::{kind::TOOL_SLOT, pipeline::Pipeline};
 use std::{
     collections::HashMap,
     fs, io,
@@ -30,9 +27,6 @@ use std::{
     sync::{Mutex, OnceLock},
     thread::JoinHandle,
 };
-
-/// The crates that this program was built from.
-const CARGO_LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
 
 /// Signs, for the length of a run.
 pub struct Attester {
@@ -60,8 +54,8 @@ impl Attester {
             source: OnceLock::new(),
             pipeline: Descriptor::of_bytes("pipeline", text.as_bytes()).at(format!("file:{}", pipeline.path.display())),
             fixed: vec![
-                Descriptor::of_bytes("code.lock", code::lock_text().as_bytes()),
-                Descriptor::of_bytes("Cargo.lock", CARGO_LOCK.as_bytes()),
+                Descriptor::of_bytes("code.lock", pipeline.registry.code.lock_text().as_bytes()),
+                Descriptor::of_bytes("Cargo.lock", pipeline.registry.code.crates.as_bytes()),
             ],
             sums: Mutex::default(),
         }
@@ -88,7 +82,7 @@ impl Attester {
             parameters: serde_json::from_str(stage.parameters()).context("parameters are JSON")?,
         };
         let internal = Internal {
-            code: code::digest(stage.kind),
+            code: made.pipeline.registry.code.digest(stage.kind).and_then(|digest| digest.parse().ok()),
             determinism_class: class.cloned(),
             threads: finished.cpus,
             gpus: finished.gpus.clone(),

@@ -9,7 +9,8 @@ use super::{
     keyring::{self, Trust},
     statement::{Descriptor, Provenance, Statement},
 };
-use crate::engine::{
+use anyhow::{Context, Result, ensure};
+use caco_engine::{
     digest::Digest,
     graph::{From as Origin, Graph, Id},
     key::{Key, Preimage},
@@ -21,7 +22,7 @@ use crate::engine::{
     tool::Tool,
     why,
 };
-use anyhow::{Context, Result, ensure};
+use caco_pipeline::kind::Registry;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::{
@@ -153,6 +154,7 @@ pub struct Auditor<'a> {
     pub(super) store: &'a Store,
     pub(super) trust: &'a Trust,
     pub(super) cache: &'a stat::Cache,
+    pub(super) registry: &'a Registry,
     pub(super) cases: Vec<Case>,
     pub(super) images: Images,
     by_key: HashMap<Key, usize>,
@@ -163,9 +165,9 @@ pub struct Auditor<'a> {
 
 impl<'a> Auditor<'a> {
     /// Believes these keys. Files that the cache knows unchanged are not read again; an empty one reads all.
-    pub fn new(store: &'a Store, trust: &'a Trust, cache: &'a stat::Cache) -> Self {
+    pub fn new(store: &'a Store, trust: &'a Trust, cache: &'a stat::Cache, registry: &'a Registry) -> Self {
         let (cases, by_key, targets) = (vec![], HashMap::new(), vec![]);
-        Auditor { store, trust, cache, cases, images: Images::default(), by_key, targets, outputs: None }
+        Auditor { store, trust, cache, registry, cases, images: Images::default(), by_key, targets, outputs: None }
     }
 
     /// Takes in these stages of a pipeline and all they read from: the results that the pipeline asks for as it stands.
@@ -441,7 +443,7 @@ fn inputs_of_graph(
             From::Data { path: format!("{name} on PATH").into(), found }
         }
     };
-    let input = |edge: &crate::engine::graph::Edge| Input {
+    let input = |edge: &caco_engine::graph::Edge| Input {
         slot: edge.slot.to_string(),
         stated: stated(&edge.slot),
         from: from(&edge.from),

@@ -8,19 +8,16 @@ use super::{
     rerun,
     statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
 };
-use crate::{
-    engine::{
-        digest::Digest,
-        graph::METRICS,
-        key,
-        key::Preimage,
-        listing::Listing,
-        store::{Artifact, Manifest},
-    },
-    predictions::Predictions,
-    spec::kind::{Command, Index, Kind},
-};
 use anyhow::Result;
+use caco_engine::{
+    digest::Digest,
+    graph::METRICS,
+    key::{self, Preimage},
+    listing::Listing,
+    store::{Artifact, Manifest},
+};
+use caco_measure::predictions::Predictions;
+
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -119,7 +116,7 @@ pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<V
 }
 
 fn signature(case: &Case, evidence: &Evidence) -> Check {
-    let place = evidence.place(crate::engine::store::ATTESTATION);
+    let place = evidence.place(caco_engine::store::ATTESTATION);
     let faults = match &case.signed {
         Signed::Trusted(name) => return check("signature", vec![], || format!("signed by {name}")),
         Signed::Unsigned => format!("{}: unsigned (made by an older caco, or the file was removed)", place.display()),
@@ -141,7 +138,7 @@ fn signature(case: &Case, evidence: &Evidence) -> Check {
 
 /// The statement is about this very record.
 fn statement_fits(case: &Case, evidence: &Evidence, statement: &Statement<Provenance>) -> Check {
-    let (place, mut faults) = (evidence.place(crate::engine::store::ATTESTATION), vec![]);
+    let (place, mut faults) = (evidence.place(caco_engine::store::ATTESTATION), vec![]);
     let Provenance { build_definition: definition, run_details: details } = &statement.predicate;
     if definition.build_type != BUILD_TYPE {
         faults.push(format!("{}: build type '{}' is not '{BUILD_TYPE}'", place.display(), definition.build_type));
@@ -310,12 +307,12 @@ fn listed_images_hold<'a>(
     preimage: &Preimage,
 ) -> Option<&'a Path> {
     let From::Data { path, found: Ok(Some(found)) } = &input.from else { return None };
-    if preimage.kind == Command::NAME {
+    if auditor.registry.find(&preimage.kind).is_some_and(|kind| kind.command) {
         return None;
     }
     let holds = match input.slot.strip_suffix(".images") {
         Some(slot) => auditor.images.hold(auditor.store, *preimage.inputs.get(slot)?, path, auditor.cache),
-        None => preimage.kind == Index::NAME && listed_again(auditor, case, *found, preimage),
+        None => index(&case.outputs).is_some() && listed_again(auditor, case, *found, preimage),
     };
     holds.then_some(path)
 }
@@ -328,10 +325,12 @@ fn listed_again(auditor: &Auditor, case: &Case, now: Digest, preimage: &Preimage
     let key = key::of_text(&serde_json::to_string(&again).expect("a preimage is JSON"));
     let Ok(Some(evidence)) = Evidence::of(auditor.store, key) else { return false };
     let (Signed::Trusted(_), Some(statement)) = signature_of(&evidence, auditor.trust) else { return false };
-    let index =
-        |outputs: &[Artifact]| outputs.iter().find(|output| *output.name == *"index").map(|output| output.blake3);
     statement.predicate.build_definition.external_parameters.key == key
         && evidence::stated(&statement).is_ok_and(|outputs| index(&outputs) == index(&case.outputs))
+}
+
+fn index(outputs: &[Artifact]) -> Option<Digest> {
+    outputs.iter().find(|output| *output.name == *"index").map(|output| output.blake3)
 }
 
 /// Where the source of an input is not of this digest.
@@ -416,7 +415,7 @@ fn output_differs(auditor: &Auditor, output: &Artifact, counter: &Counter) -> Ve
     let Some(listing) = listing else { return vec![format!("{}: {} is no listing", output.name, path.display())] };
     let tree = store.root().join("trees").join(output.blake3.to_string());
     let tree = tree.exists().then_some(tree);
-    let file = |file: &crate::engine::listing::Entry| {
+    let file = |file: &caco_engine::listing::Entry| {
         let what = format!("{}/{}", output.name, file.path);
         let differs = object(file.digest, Some(file.size), &what);
         differs.or_else(|| linked_differs(auditor, &tree.as_ref()?.join(&file.path), file.digest, &what))
@@ -460,7 +459,8 @@ fn figures(auditor: &Auditor, case: &Case) -> Option<Check> {
         let output = case.outputs.iter().find(|o| *o.name == *name && !o.folder)?;
         Some(auditor.store.object(output.blake3))
     };
-    if case.kind == "compare" {
+    let kind = auditor.registry.find(&case.kind);
+    if kind.is_some_and(|kind| kind.comparison) {
         let signed =
             case.statement.as_ref().map(|s| s.predicate.build_definition.external_parameters.parameters.to_string());
         let parameters = signed.or_else(|| case.parameters.clone())?;
@@ -476,7 +476,7 @@ fn figures(auditor: &Auditor, case: &Case) -> Option<Check> {
     let (predictions, metrics) =
         (object("predictions").or_else(|| object("predictions.safetensors"))?, object(METRICS)?);
     // Somebody else's program may call anything predictions.
-    if case.kind == "command" && Predictions::read(&predictions).is_err() {
+    if kind.is_some_and(|kind| kind.command) && Predictions::read(&predictions).is_err() {
         return None;
     }
     Some(told(figures::metrics(&predictions, &metrics)))

@@ -8,11 +8,9 @@ use super::{
     keyring::{Signer, Trust},
     statement::{Descriptor, Provenance, Statement},
 };
-use crate::{
-    engine::{key::Key, store::Store},
-    metric::Metric,
-};
 use anyhow::{Context, Result, ensure};
+use caco_engine::{key::Key, store::Store};
+use caco_measure::metric::Metric;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
@@ -43,7 +41,7 @@ pub fn bundle(store: &Store, cited: &Cited, signer: &Signer) -> Result<String> {
     for key in &cited.results {
         let evidence = Evidence::of(store, *key)?.with_context(|| format!("key {key} has no result"))?;
         let outputs = evidence.manifest()?.outputs;
-        let name = |o: &crate::engine::store::Artifact| format!("{}/{}", key.0.short(), o.name);
+        let name = |o: &caco_engine::store::Artifact| format!("{}/{}", key.0.short(), o.name);
         subject.extend(outputs.iter().map(|o| Descriptor::named(name(o)).digests(o.blake3, o.sha256)));
     }
     let statement = Statement::new(CITATION, subject, cited.clone());

@@ -1,8 +1,8 @@
 //! A data set as Croissant 1.1 metadata (<https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html>), read off
 //! its index: the images as files, and a table of them with path, label, size and digest.
 
-use crate::engine::digest;
 use anyhow::{Context, Result, ensure};
+use caco_engine::digest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -1,12 +1,12 @@
 //! Keys that were seen with different bytes: what each record holds, how it was made, and which one stands.
 
 use super::{evidence::Evidence, keyring::Trust};
-use crate::engine::{
+use anyhow::Result;
+use caco_engine::{
     digest::Digest,
     key::Key,
     store::{Divergence, Store},
 };
-use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

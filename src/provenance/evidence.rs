@@ -4,12 +4,12 @@ use super::{
     envelope::Envelope,
     statement::{PROVENANCE, Provenance, Statement},
 };
-use crate::engine::{
+use anyhow::{Context, Result, ensure};
+use caco_engine::{
     digest::Digest,
     key::Key,
     store::{ATTESTATION, Artifact, Manifest, Remains, Store},
 };
-use anyhow::{Context, Result, ensure};
 use std::{
     collections::BTreeMap,
     fs, io,

@@ -5,14 +5,11 @@ use super::{
     evidence::{Evidence, provenance},
     statement::Descriptor,
 };
-use crate::{
-    engine::{key::Key, store::Store},
-    metric::Metric,
-    predictions::Predictions,
-    report::comparison::Comparison,
-    spec::kind::Compare,
-};
 use anyhow::{Context, Result};
+use caco_engine::{key::Key, store::Store};
+use caco_kinds::Compare;
+use caco_measure::{metric::Metric, predictions::Predictions};
+use caco_report::comparison::Comparison;
 use serde::Serialize;
 use std::{fs, path::PathBuf};
 

@@ -1,12 +1,12 @@
 //! Figures, computed again: the metrics of an evaluation from its predictions, a comparison from metrics and predictions.
 
-use crate::{
+use anyhow::{Context, Result};
+use caco_kinds::Compare;
+use caco_measure::{
     metric::{self, Metric},
     predictions::Predictions,
-    report::{assemble, comparison::Comparison},
-    spec::kind::Compare,
 };
-use anyhow::{Context, Result};
+use caco_report::{assemble, comparison::Comparison};
 use serde_json::Value;
 use std::{
     fs,

@@ -1,6 +1,6 @@
 //! The images that an index lists, as they lie in their folder now. What else is in the folder was never read.
 
-use crate::engine::{digest::Digest, listing, stat, store::Store};
+use caco_engine::{digest::Digest, listing, stat, store::Store};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::{

@@ -57,7 +57,7 @@ pub struct Signer {
 pub fn id(key: &VerifyingKey) -> String {
     let public: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let text = json!({ "keytype": "ed25519", "keyval": { "public": public }, "scheme": "ed25519" }).to_string();
-    crate::engine::digest::sha256(text.as_bytes()).to_string()
+    caco_engine::digest::sha256(text.as_bytes()).to_string()
 }
 
 /// Reads a public key in PEM (SubjectPublicKeyInfo).

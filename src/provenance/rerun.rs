@@ -6,13 +6,14 @@ use super::{
     evidence::Evidence,
     keyring::Signer,
     statement::{Descriptor, Statement},
-    tolerance::{self, Tolerance},
+    tolerance,
 };
-use crate::engine::{
+use anyhow::{Context, Result};
+use caco_engine::{
     key::Key,
     store::{ATTESTATION, Artifact, Cause, Published, Store},
 };
-use anyhow::{Context, Result};
+use caco_pipeline::kind::Tolerance;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -66,8 +67,8 @@ pub struct Rerun<'r> {
     pub scratch: &'r Store,
     /// The second.
     pub second: &'r Published,
-    /// The stage's kind.
-    pub kind: &'r str,
+    /// How far they may be apart under different determinism classes.
+    pub tolerance: Tolerance,
 }
 
 impl Rerun<'_> {
@@ -92,11 +93,10 @@ impl Rerun<'_> {
             }
             return Ok(Verdict::Differs { faults });
         }
-        let tolerance = tolerance::of(self.kind).unwrap_or(Tolerance::Exact);
         let mut faults = vec![];
         for (a, b) in &differing {
             let (first, second) = (self.store.object(a.blake3), self.scratch.object(b.blake3));
-            faults.extend(tolerance.compare(&a.name, &first, &second)?);
+            faults.extend(tolerance::compare(self.tolerance, &a.name, &first, &second)?);
         }
         if !faults.is_empty() {
             return Ok(Verdict::Differs { faults });

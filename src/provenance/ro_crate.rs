@@ -5,12 +5,12 @@ use super::{
     evidence::{Evidence, provenance},
     statement::{Descriptor, Provenance},
 };
-use crate::engine::{
+use anyhow::{Context, Result};
+use caco_engine::{
     graph::{Graph, Id, METRICS, METRICS_PATH},
     key::Key,
     store::{ATTESTATION, Artifact, Published, Store},
 };
-use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -265,7 +265,7 @@ impl Packer<'_> {
         Ok(action)
     }
 
-    fn output(&mut self, stage: &crate::spec::pipeline::Stage, made: &Made, output: &Artifact) -> Result<String> {
+    fn output(&mut self, stage: &caco_pipeline::pipeline::Stage, made: &Made, output: &Artifact) -> Result<String> {
         let declared = stage.outputs.iter().find(|o| *o.name == *output.name).map(|o| o.path.to_string());
         let path = format!("{}/{}", stage.name, declared.unwrap_or_else(|| METRICS_PATH.into()));
         let copied = output.size <= self.packing.largest;
@@ -342,7 +342,7 @@ impl Packer<'_> {
     }
 
     /// The signed statement about a result, and its log.
-    fn papers(&mut self, stage: &crate::spec::pipeline::Stage, made: &Made, action: &str) -> Result<Vec<String>> {
+    fn papers(&mut self, stage: &caco_pipeline::pipeline::Stage, made: &Made, action: &str) -> Result<Vec<String>> {
         let folder = self.store.record_folder(&made.published);
         let mut papers = vec![];
         for (file, name, format, what) in [

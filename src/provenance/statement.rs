@@ -1,12 +1,11 @@
 //! What is said of a result: an in-toto Statement v1 with a SLSA provenance v1 predicate
 //! (<https://in-toto.io/Statement/v1>, <https://slsa.dev/spec/v1.0/provenance>). The same types write it and read it.
 
-use crate::engine::{
-    digest,
-    digest::Digest,
+use anyhow::{Context, Result, ensure};
+use caco_engine::{
+    digest::{self, Digest},
     key::{Key, Preimage},
 };
-use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, io, path::Path};

@@ -5,12 +5,13 @@ use super::{
     estimate::{Mean, Run},
     verdict::Verdict,
 };
-use crate::{
+use anyhow::{Context as _, Result, ensure};
+use caco_kinds::{self as kind, Compare, Row, Standing};
+use caco_measure::{
     metric::{self, Metric},
     predictions::{self, Predictions},
-    spec::kind::{self, Compare, Row, Standing},
 };
-use anyhow::{Context as _, Result, ensure};
+
 use std::path::PathBuf;
 
 /// The comparison that these parameters ask for. `input` tells where the input in a slot lies.

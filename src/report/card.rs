@@ -1,9 +1,7 @@
 //! A model card: what exported weights are, for programs and for people.
 
-use crate::{
-    metric::Metric,
-    spec::kind::{Arch, Model, Stem},
-};
+use caco_kinds::{Arch, Model, Stem};
+use caco_measure::metric::Metric;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write};
 

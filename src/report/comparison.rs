@@ -4,7 +4,7 @@ use super::{
     estimate::{Mean, Run, difference, estimate},
     verdict::{Effort, Verdict, needed},
 };
-use crate::metric::Metric;
+use caco_measure::metric::Metric;
 use serde::{Deserialize, Serialize};
 
 /// Figures side by side.

@@ -204,7 +204,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{metric::Metric, report::verdict::Verdict};
+    use crate::verdict::Verdict;
+    use caco_measure::metric::Metric;
 
     fn comparison() -> Comparison {
         let cell = |right, difference, claim| Cell {

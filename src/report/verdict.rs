@@ -7,7 +7,7 @@
 //! upper end of the margin, 2,000 images, claim 70 %, margin 3 points, 20,000 repetitions: one run is called "reproduced" in
 //! 2.6 % and "exceeded" in 2.7 %. `examples/coverage.rs` prints more.
 
-use crate::interval::Z;
+use caco_measure::interval::Z;
 use serde::{Deserialize, Serialize};
 
 /// How a figure compares with a claim.
@@ -88,7 +88,7 @@ fn more(variance: f64, allowed: f64, have: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{interval::wilson, rng::Rng};
+    use caco_measure::{interval::wilson, rng::Rng};
 
     #[test]
     fn verdicts_go_by_the_interval_and_the_margin() {

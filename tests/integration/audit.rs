@@ -1,17 +1,17 @@
 //! `caco audit`: what holds, and thirty ways in which it does not.
 
 use crate::project::{Printed, Project};
-use caco::{
-    engine::{
-        digest::{Digest, sha256},
-        store::Manifest,
-    },
+use caco_engine::{
+    digest::{Digest, sha256},
+    store::Manifest,
+};
+use caco_measure::{
     metric,
     predictions::{Answers, Figure, Predictions},
-    provenance::{
-        envelope::Envelope,
-        keyring::{Keyring, Signer},
-    },
+};
+use caco_provenance::{
+    envelope::Envelope,
+    keyring::{Keyring, Signer},
 };
 use serde_json::{Value, json};
 use std::{
@@ -329,7 +329,7 @@ const TAMPERINGS: &[Tampering] = &[
         |p| {
             resign(&folder(p, "train"), &stranger(p), |s| {
                 s["predicate"]["runDetails"]["builder"]["caco_publicKey"] =
-                    caco::provenance::keyring::pem(&stranger(p).public()).into()
+                    caco_provenance::keyring::pem(&stranger(p).public()).into()
             })
         },
         &["✗ train", "signed by the key", "which is not trusted here", "caco keys trust"],

@@ -4,7 +4,7 @@
 //! `CACO_CRASH_KILLS=300` asks for more kills than the few that a normal test run has time for.
 
 use crate::{process::signal, project::Project};
-use caco::rng::Rng;
+use caco_measure::rng::Rng;
 use std::{
     collections::BTreeMap,
     fs,

@@ -15,7 +15,7 @@ fn with_toys() -> Project {
     fs::create_dir(project.path().join("mirror")).unwrap();
     let archive = project.path().join("mirror/toys.tar");
     fs::write(&archive, tar.into_inner().unwrap()).unwrap();
-    let digests = caco::catalog::digest::of(&archive, &mut |_| ()).unwrap();
+    let digests = caco_data_sets::digest::of(&archive, &mut |_| ()).unwrap();
     project.write("sets.ron", &catalogue(&digests.md5));
     project
 }

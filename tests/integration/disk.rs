@@ -6,7 +6,7 @@ use crate::{
     process::wait_for,
     project::{Printed, Project},
 };
-use caco::engine::store::Store;
+use caco_engine::store::Store;
 use std::{ffi::CString, fs, path::Path};
 
 const STAGES: usize = 6;

@@ -1,7 +1,8 @@
 //! The embedded pipeline, shrunk until it takes seconds: the same file, stages and code.
 
 use crate::project::{Project, ran};
-use caco::{eval::predictions::Predictions, metric::Metric};
+use caco_measure::metric::Metric;
+use caco_measure::predictions::Predictions;
 use std::path::Path;
 
 /// What makes `pipelines/tiny.ron` small.

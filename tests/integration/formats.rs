@@ -1,7 +1,7 @@
 //! Data sets as they come, through the stages that read them.
 
 use crate::project::Project;
-use caco::data::Dataset;
+use caco_data::Dataset;
 use std::{fs, path::Path};
 
 const NETWORK: &str = "model: (arch: ResNet18, width: 4, stem: Cifar, hidden: 8, dim: 4)";

@@ -79,7 +79,6 @@ fn a_stage_without_spans_says_so() {
     assert!(spans.code == 1 && spans.err.contains("stage 'a' left no spans"), "{}", spans.err);
 }
 
-#[cfg(feature = "torch")]
 #[test]
 fn a_tensor_stage_leaves_spans_with_their_durations() {
     let project = Project::with(

@@ -1,7 +1,8 @@
 //! The store under damage.
 
 use crate::project::Project;
-use caco::{engine::store::Store, rng::Rng};
+use caco_engine::store::Store;
+use caco_measure::rng::Rng;
 use std::{
     collections::HashSet,
     fs,

@@ -5,12 +5,12 @@ use super::super::{
     display::{bytes, count},
     open, print, print_json,
 };
-use crate::engine::{
+use anyhow::{Result, bail};
+use caco_engine::{
     key::Key,
     plan::Plan,
     store::{Copied, Store},
 };
-use anyhow::{Result, bail};
 use clap::Args;
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
@@ -67,7 +67,7 @@ fn keys(args: &CopyArgs, from: &Store, to: &Store) -> Result<Vec<Key>> {
     let lacking: Vec<&str> = plan
         .steps
         .iter()
-        .filter(|(_, step)| !matches!(step, crate::engine::plan::Step::Hit(_)))
+        .filter(|(_, step)| !matches!(step, caco_engine::plan::Step::Hit(_)))
         .map(|(id, _)| graph.stage(*id).name.as_str())
         .collect();
     if !lacking.is_empty() {

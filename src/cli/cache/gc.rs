@@ -5,13 +5,13 @@ use super::super::{
     display::{bytes, count},
     open, print, print_json,
 };
-use crate::engine::{
+use anyhow::{Context, Result, bail};
+use caco_engine::{
     key::Key,
     names::Names,
     plan::Plan,
     store::{Limits, Store},
 };
-use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::{
     collections::HashSet,

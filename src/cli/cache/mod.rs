@@ -8,11 +8,11 @@ mod pin;
 mod verify;
 
 use super::StoreArgs;
-use crate::engine::{
+use anyhow::Result;
+use caco_engine::{
     key::Key,
     store::{Published, Store},
 };
-use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::process::ExitCode;

@@ -4,11 +4,11 @@ use super::{
     super::{print, print_json, programs},
     HomeArgs, find,
 };
-use crate::{
-    catalog::DataSet,
-    spec::kind::{Format, Split},
-};
+use crate::display::{Bar, Unit};
 use anyhow::{Context, Result, ensure};
+use caco_data_sets::DataSet;
+use caco_kinds::{Format, Split};
+use caco_pipeline::progress::Progress;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -117,7 +117,11 @@ fn look(args: &CheckArgs, set: &DataSet, root: &Path, split: Split, images: u64)
         _ => (root.into(), Some(split)),
     };
     let setup = json!({"root": root, "format": set.format, "split": named, "decode": args.decode});
-    let report = programs::ask("--data-survey", &setup)
+    let of_split = named.map_or(String::new(), |split| format!(", split {}", split.name()));
+    let what = format!("decoding the images of {}{of_split}", root.display());
+    let mut bar = args.decode.then(|| Bar::new(what, Unit::Images));
+    let watch = |progress: &Progress| bar.iter_mut().for_each(|bar| bar.at(progress.done, Some(progress.total)));
+    let report = programs::ask_watched("--data-survey", &setup, watch)
         .with_context(|| format!("cannot look at split {} of {}", split.name(), set.name))?;
     let report = serde_json::from_value(report).context("the worker's answer is no survey")?;
     Ok(Found { split, expected: (images, set.classes.into()), report })

@@ -1,15 +1,13 @@
 //! `caco data fetch`
 
 use super::{super::print, HomeArgs, find};
-use crate::{
-    catalog::{
-        download::Client,
-        fetch::{Fetch, Origin, Outcome, Step, Watch},
-        place::Place,
-    },
-    display::bar::{Bar, Unit},
-};
+use crate::display::{Bar, Unit};
 use anyhow::Result;
+use caco_data_sets::{
+    download::Client,
+    fetch::{Fetch, Origin, Outcome, Step, Watch},
+    place::Place,
+};
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 

@@ -4,8 +4,8 @@ use super::{
     super::{display::bytes, print, print_json},
     HomeArgs,
 };
-use crate::catalog::{DataSet, place::State};
 use anyhow::Result;
+use caco_data_sets::{DataSet, place::State};
 use clap::Args;
 use std::process::ExitCode;
 

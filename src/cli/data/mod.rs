@@ -6,11 +6,9 @@ mod list;
 mod show;
 
 use super::StoreArgs;
-use crate::{
-    catalog::{Catalogue, DataSet, place::Place},
-    spec::diagnostic::nearest,
-};
 use anyhow::{Result, bail};
+use caco_data_sets::{Catalogue, DataSet, place::Place};
+use caco_pipeline::diagnostic::nearest;
 use clap::{Args, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,11 +1,10 @@
 //! `caco data show`
 
 use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json, programs};
-use crate::{
-    engine::graph::From,
-    spec::kind::{Format, Split, Views, registry},
-};
 use anyhow::{Context, Result, bail, ensure};
+use caco_engine::graph::From;
+use caco_kinds::{Format, Split, Views};
+use caco_pipeline::kind::options;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -57,9 +56,8 @@ struct Row {
 
 pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
     ensure!(args.count >= 1, "--count is 0; give at least 1");
-    let views: Views = registry::options()
-        .from_str(&args.views)
-        .with_context(|| format!("--views {} is no list of views", args.views))?;
+    let views: Views =
+        options().from_str(&args.views).with_context(|| format!("--views {} is no list of views", args.views))?;
     if let Err(complaint) = views.check() {
         bail!("--views: {} {}", complaint.field, complaint.message);
     }

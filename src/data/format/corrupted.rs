@@ -6,7 +6,8 @@ use super::{
     tests::tree,
     *,
 };
-use crate::{data::index, rng::Rng};
+use crate::index;
+use caco_measure::rng::Rng;
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -229,7 +230,7 @@ fn whole_sets_are_read_without_complaint() {
             assert!(unreadable.is_empty() && !set.images.is_empty(), "{format:?} {split:?}: {unreadable:?}");
             let index = root.path().join("index.jsonl");
             set.save(&index, &[]).unwrap();
-            assert_eq!(crate::data::Dataset::open(&index, root.path()).unwrap(), set);
+            assert_eq!(crate::Dataset::open(&index, root.path()).unwrap(), set);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Sets whose folders are their labels: ImageFolder, and Caltech-101 in it.
 
 use super::*;
-use crate::{data::decode::EXTENSIONS, rng::Rng};
+use crate::decode::EXTENSIONS;
+use caco_measure::rng::Rng;
 use std::collections::BTreeMap;
 
 /// Folders nested deeper than this are taken for a loop of symbolic links.

@@ -1,7 +1,7 @@
 //! ImageNet-1K (ILSVRC 2012): folders by synset, or the archives as they are downloaded, read in place.
 
 use super::*;
-use crate::data::mat;
+use crate::mat;
 use std::{
     collections::BTreeMap,
     fs::File,

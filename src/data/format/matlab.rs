@@ -1,7 +1,7 @@
 //! Sets whose annotations are MAT-files: Stanford Cars, Flowers-102.
 
 use super::*;
-use crate::data::mat::{self, Value};
+use crate::mat::{self, Value};
 use std::collections::BTreeMap;
 
 fn variables(file: &Path) -> Result<BTreeMap<String, Value>> {

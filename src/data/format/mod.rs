@@ -11,8 +11,8 @@ mod shards;
 mod voc;
 
 use super::dataset::Within;
-use crate::spec::kind::{Format, Split};
 use anyhow::{Context, Result, bail, ensure};
+use caco_kinds::{Format, Split};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -166,7 +166,7 @@ fn at<T>(file: &Path, line: usize, result: Result<T>) -> Result<T> {
 mod corrupted;
 
 #[cfg(test)]
-pub(in crate::data) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Writes files below a folder.

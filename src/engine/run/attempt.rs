@@ -15,11 +15,8 @@ use super::{
     },
     Prepared, Runner, Running, State,
 };
-use crate::{
-    job,
-    spec::kind::{Command, Kind},
-};
 use anyhow::Context;
+use caco_pipeline::job;
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -209,7 +206,7 @@ impl<'r> Runner<'r> {
 
     /// What beside its key a command ran under, for its record.
     fn conditions(&self, id: Id, process: &Process) -> serde_json::Value {
-        if self.graph.stage(id).kind != Command::NAME {
+        if !self.graph.stage(id).is_command {
             return serde_json::Value::Null;
         }
         let tool = |edge: &Edge| match &edge.from {

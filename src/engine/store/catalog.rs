@@ -3,7 +3,7 @@
 //! time).
 
 use super::{Artifact, Published, Store, look::Seen};
-use crate::engine::{digest::Digest, key::Key};
+use crate::{digest::Digest, key::Key};
 use std::{
     collections::HashMap,
     fs, io,

@@ -1,7 +1,7 @@
 //! Garbage collection: results that nobody needs any more, and objects that no result holds.
 
 use super::{At, Result, Store};
-use crate::engine::{digest::Digest, key::Key};
+use crate::{digest::Digest, key::Key};
 use std::{
     collections::{HashMap, HashSet},
     fs,

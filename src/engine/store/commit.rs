@@ -4,7 +4,7 @@
 //! is what costs, so results that end close together share it.
 
 use super::{Artifact, At, Cause, Manifest, Published, Result, Store, write_aside};
-use crate::engine::key::Key;
+use crate::key::Key;
 use std::{
     fs::{self, File},
     io,

@@ -1,7 +1,10 @@
 //! Results from one store to another, every byte compared with its digest on the way.
 
 use super::{ATTESTATION, At, Cause, Error, Result, Store, commit::is_unsigned};
-use crate::engine::{digest, digest::Digest, key::Key};
+use crate::{
+    digest::{self, Digest},
+    key::Key,
+};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

@@ -2,7 +2,7 @@
 //! a file a divergence. A note outlives the records.
 
 use super::{At, Result, Store, result::names};
-use crate::engine::key::Key;
+use crate::key::Key;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -76,8 +76,7 @@ impl Store {
     pub fn keep_verdict(&self, key: Key, text: &str) -> Result<PathBuf> {
         let folder = self.verdict_folder(key);
         super::make_folder(&folder)?;
-        let path =
-            folder.join(&crate::engine::digest::Digest::of(text.as_bytes()).to_string()[..16]).with_extension("json");
+        let path = folder.join(&crate::digest::Digest::of(text.as_bytes()).to_string()[..16]).with_extension("json");
         super::write_aside(&path, text.as_bytes())?;
         Ok(path)
     }

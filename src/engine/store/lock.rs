@@ -6,7 +6,7 @@
 //! process is gone. Two keys with the same first 63 bits would wait for one another, and lose nothing else.
 
 use super::{At, Result, Store};
-use crate::engine::key::Key;
+use crate::key::Key;
 use std::{
     fs::File,
     io,
@@ -82,7 +82,7 @@ fn control(file: &File, command: libc::c_int, range: &mut libc::flock) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::digest::Digest;
+    use crate::digest::Digest;
 
     #[test]
     fn a_key_is_locked_once_and_keys_do_not_touch() {

@@ -1,7 +1,7 @@
 //! What `stat` says of the store's files, many thousand at a time: from the open folder on, so that the system need not
 //! walk down to the store each time.
 
-use crate::engine::digest::Digest;
+use crate::digest::Digest;
 use std::{fs::File, io, mem::MaybeUninit, os::fd::AsRawFd, path::Path};
 
 /// The store's folder, open.

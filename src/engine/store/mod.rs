@@ -222,7 +222,7 @@ impl Store {
 }
 
 /// Writes a small file whole: aside, then renamed.
-pub(crate) fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
     let aside = path.with_extension(format!("partial-{}", std::process::id()));
     let written = fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {

@@ -2,16 +2,12 @@
 
 use super::{Artifact, At, Error, Result, Store, commit::Pending};
 use crate::{
-    engine::{
-        digest,
-        digest::Digest,
-        graph::{METRICS, METRICS_PATH},
-        listing,
-        listing::{Entry, Listing},
-        stat,
-    },
-    spec::kind::Output,
+    digest::{self, Digest},
+    graph::{METRICS, METRICS_PATH},
+    listing::{self, Entry, Listing},
+    stat,
 };
+use caco_pipeline::kind::Output;
 use rayon::prelude::*;
 use std::{
     fs, io,

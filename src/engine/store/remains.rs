@@ -2,7 +2,7 @@
 //! signed about them is not, so that whatever was made from them can still be traced.
 
 use super::{At, Result, Store};
-use crate::engine::key::Key;
+use crate::key::Key;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

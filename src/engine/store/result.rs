@@ -1,7 +1,11 @@
 //! Records: what a key's result consists of.
 
 use super::{At, Error, Result, Store};
-use crate::engine::{digest::Digest, key::Key, key::Preimage, listing::Listing};
+use crate::{
+    digest::Digest,
+    key::{Key, Preimage},
+    listing::Listing,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,

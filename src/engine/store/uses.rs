@@ -5,7 +5,7 @@
 //! are taken in and published; a collection holds it alone. Both are `flock`s: a crash leaves none behind.
 
 use super::{At, Error, Result, Store, result::names};
-use crate::engine::key::Key;
+use crate::key::Key;
 use std::{
     collections::HashSet,
     fs::{self, File, TryLockError},

@@ -1,7 +1,7 @@
 //! Does every byte say what its name says?
 
 use super::{Artifact, Error, Published, Result, Store, result::names};
-use crate::engine::{digest::Digest, key::Key};
+use crate::{digest::Digest, key::Key};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,0 +1,12 @@
+//! Compiles the C side of the JPEG decoder.
+
+use std::env;
+
+/// libjpeg reports errors by a call that must not return. C can leave it by longjmp, Rust cannot: hence a shim in C.
+fn main() {
+    // mozjpeg-sys passes on the folders of the headers it was built with.
+    let headers = env::var_os("DEP_JPEG_INCLUDE").expect("mozjpeg-sys names its include folders");
+    println!("cargo:rerun-if-changed=jpeg.c");
+    let mut build = cc::Build::new();
+    build.file("jpeg.c").includes(env::split_paths(&headers)).warnings(true).compile("caco_jpeg");
+}

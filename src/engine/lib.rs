@@ -1,0 +1,32 @@
+//! A content-hashed DAG of stages: it has never heard of tensors. Modules in the order of a run.
+
+pub mod attest;
+pub mod command;
+pub mod confine;
+pub mod digest;
+pub mod disk;
+pub mod estimate;
+pub mod event;
+pub mod exec;
+pub mod forecast;
+pub mod gpu;
+pub mod graph;
+pub mod guard;
+pub mod history;
+pub mod key;
+pub mod listing;
+pub mod liveness;
+pub mod names;
+pub mod plan;
+pub mod pool;
+pub mod publish;
+pub mod refusal;
+pub mod run;
+pub mod signals;
+pub mod spawn;
+pub mod stat;
+pub mod store;
+pub mod tool;
+pub mod undeclared;
+pub mod which;
+pub mod why;

@@ -1,0 +1,160 @@
+use super::*;
+
+/// Sets figures side by side, each with its 95 % interval, its difference to a baseline, and the claim it is held
+/// against where there is one, with a verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// The lines of the table. Rows of one name are runs of one thing under different seeds: they make one line, with
+    /// their mean and an interval over seeds and images.
+    pub rows: Vec<Row>,
+    /// What the columns are called, by place in the rows' `results`; the kind of evaluation where it is not said.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Name of the row that the others are compared with.
+    #[serde(default)]
+    pub baseline: Option<String>,
+    /// Points of accuracy: the standard deviation between seeds that is assumed of a row with a single run.
+    #[serde(default)]
+    pub seed_deviation: f64,
+    /// Why the images here are not those that the claims are about. Claims are then shown without a verdict.
+    #[serde(default)]
+    pub stand_in: Option<String>,
+}
+
+/// One line of a comparison: an encoder, and evaluations of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// What the line is called.
+    pub name: String,
+    /// Evaluation stages, in the order of the columns. Empty where there is nothing but claims.
+    #[serde(default)]
+    pub results: Vec<String>,
+    /// Why there are no results.
+    #[serde(default)]
+    pub not_run: Option<String>,
+    /// What somebody claimed of it.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
+}
+
+/// A published figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// The evaluation stage, one of the row's results; in a row without results, the evaluation's name.
+    pub of: String,
+    /// Name of the metric, such as `top1`.
+    pub metric: String,
+    /// The figure, in per cent. Left out where none is known: the evaluation then stands in the table without one.
+    #[serde(default)]
+    pub value: Option<f64>,
+    /// Where it was published.
+    pub source: String,
+    /// How well it is known.
+    #[serde(default)]
+    pub standing: Standing,
+    /// Points of accuracy within which a figure counts as the same.
+    #[serde(default = "margin")]
+    pub margin: f64,
+}
+
+fn margin() -> f64 {
+    1.0
+}
+
+/// How well a published figure is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Standing {
+    /// Read in the source itself.
+    #[default]
+    Verified,
+    /// Read in another text that quotes it.
+    SecondHand,
+}
+
+impl Kind for Compare {
+    const NAME: &'static str = "compare";
+    const VERSION: u32 = 3;
+    const TOLERANCE: Tolerance = Tolerance::Exact;
+    const COMPARISON: bool = true;
+    const OUTPUTS: &'static [Output] = &[
+        output("json", "comparison.json"),
+        output("markdown", "comparison.md"),
+        output("csv", "comparison.csv"),
+        output("latex", "comparison.tex"),
+    ];
+
+    /// Two slots a row and column, both counted from 0: `<row>.<column>` is the metrics of that evaluation,
+    /// `<row>.<column>.predictions` its predictions.
+    fn inputs(&self) -> Vec<Input> {
+        let slots = |i: usize, j: usize, stage: &str| {
+            let metrics = Input::stage(&format!("{i}.{j}"), &format!("{stage}/metrics"));
+            [metrics, Input::stage(&format!("{i}.{j}.predictions"), &format!("{stage}/predictions"))]
+        };
+        let row = |(i, row): (usize, &Row)| -> Vec<Input> {
+            row.results.iter().enumerate().flat_map(|(j, stage)| slots(i, j, stage)).collect()
+        };
+        self.rows.iter().enumerate().flat_map(row).collect()
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        ensure(!self.rows.is_empty(), "rows", "is empty; name at least one row")?;
+        self.rows.iter().enumerate().try_for_each(|(i, row)| self.check_row(i, row))?;
+        let deviation = self.seed_deviation;
+        let message = format!("is {deviation}; give points of accuracy, 0 or more");
+        ensure(deviation >= 0.0 && deviation.is_finite(), "seed_deviation", message)?;
+        let Some(baseline) = &self.baseline else { return Ok(()) };
+        let names: Vec<&str> = self.rows.iter().map(|r| r.name.as_str()).collect();
+        ensure(
+            names.contains(&baseline.as_str()),
+            "baseline",
+            format!("'{baseline}' is no row; rows are {}", names.join(", ")),
+        )
+    }
+
+    /// The column of a row is named by its place, so that a renamed stage moves no key.
+    fn parameters(&self) -> serde_json::Value {
+        let claim = |row: &Row, claim: &Claim| {
+            let column = row.results.iter().position(|of| *of == claim.of);
+            let mut value = serde_json::to_value(claim).expect("claims are plain data");
+            if let Some(column) = column {
+                value["of"] = column.into();
+            }
+            value
+        };
+        let row = |row: &Row| {
+            let claims: Vec<_> = row.claims.iter().map(|c| claim(row, c)).collect();
+            serde_json::json!({ "name": row.name, "claims": claims, "not_run": row.not_run })
+        };
+        let mut value = serde_json::to_value(self).expect("parameters are plain data");
+        value["rows"] = self.rows.iter().map(row).collect();
+        value
+    }
+}
+
+impl Compare {
+    fn check_row(&self, i: usize, row: &Row) -> Result<(), Complaint> {
+        let at = |field: &str| format!("rows[{i}].{field}");
+        let why = "is not given: a row without results says why it has none";
+        ensure(!row.results.is_empty() || row.not_run.is_some(), &at("not_run"), why)?;
+        let both = "is given, and there are results: leave one out";
+        ensure(row.results.is_empty() || row.not_run.is_none(), &at("not_run"), both)?;
+        for claim in &row.claims {
+            let known = row.results.is_empty() || row.results.contains(&claim.of);
+            let message = format!("'{}' is none of the row's results: {}", claim.of, row.results.join(", "));
+            ensure(known, &at("claims"), message)?;
+            let message = format!("has a margin of {}; give points of accuracy, more than 0", claim.margin);
+            ensure(claim.margin > 0.0 && claim.margin.is_finite(), &at("claims"), message)?;
+            let value = claim.value.unwrap_or_default();
+            ensure((0.0..=100.0).contains(&value), &at("claims"), format!("has {value}; give 0 to 100 per cent"))?;
+        }
+        let columns = self.columns.len();
+        let message = format!("names {columns} columns; '{}' has {} results", row.name, row.results.len());
+        ensure(columns == 0 || row.results.len() <= columns, "columns", message)?;
+        let first = self.rows.iter().find(|other| other.name == row.name).map_or(0, |first| first.results.len());
+        let message = format!("'{}' has {} results in one run and {first} in another", row.name, row.results.len());
+        ensure(row.results.len() == first, &at("results"), message)
+    }
+}

@@ -1,0 +1,11 @@
+use super::*;
+
+/// The filter of a resize, as PIL has it (support grows when shrinking).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Filter {
+    /// Triangle filter.
+    #[default]
+    Bilinear,
+    /// Cubic filter, a = −0.5.
+    Bicubic,
+}

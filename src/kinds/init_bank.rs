@@ -1,0 +1,124 @@
+use super::*;
+
+/// Fills the bank with keys in one partial pass, training the encoders on the way ("bank initialisation"). Every
+/// pre-training with the same batch, bank size and views can share it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InitBank {
+    /// An index stage: the training images.
+    pub index: String,
+    /// The network.
+    pub model: Model,
+    /// The random views; only the first two are drawn here.
+    pub views: Views,
+    /// How JPEG files become pixels.
+    #[serde(default)]
+    pub decode: Decode,
+    /// Images per step, over all processes.
+    pub batch: u32,
+    /// Columns K of the bank.
+    #[serde(default = "bank_size")]
+    pub bank_size: u32,
+    /// Learning rate per 256 images.
+    #[serde(default = "rate")]
+    pub rate: f64,
+    /// Temperature of the loss.
+    #[serde(default = "temperature")]
+    pub temperature: f64,
+    /// Momentum of the key encoder.
+    #[serde(default = "key_momentum")]
+    pub key_momentum: f64,
+    /// LARS momentum.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// LARS weight decay.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// LARS trust coefficient.
+    #[serde(default = "trust")]
+    pub trust: f64,
+    /// What is kept of a forward pass for the gradient. `Recompute` takes less memory and more time, and gives the same result; unlike
+    /// `accumulate`, it leaves the whole batch to batch norm. No part of the key.
+    #[serde(default)]
+    pub activations: Activations,
+    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    #[serde(default = "one")]
+    pub accumulate: u32,
+    /// Arithmetic of the encoders.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Seed of weights, bank, order and views.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+pub(super) fn bank_size() -> u32 {
+    65536
+}
+fn one() -> u32 {
+    1
+}
+pub(super) fn rate() -> f64 {
+    0.3
+}
+fn temperature() -> f64 {
+    0.2
+}
+fn key_momentum() -> f64 {
+    0.999
+}
+pub(super) fn momentum() -> f64 {
+    0.9
+}
+pub(super) fn weight_decay() -> f64 {
+    1.5e-6
+}
+pub(super) fn trust() -> f64 {
+    0.001
+}
+
+impl Kind for InitBank {
+    const NAME: &'static str = "init_bank";
+    const VERSION: u32 = 2;
+    const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("decode", r#""Full""#)];
+    const NOT_HASHED: &'static [&'static str] = &["activations"];
+    const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
+    const SOURCES: &'static [&'static str] = &["index"];
+
+    fn inputs(&self) -> Vec<Input> {
+        Input::index("index", &self.index).into()
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        self.model.check()?;
+        self.views.check()?;
+        ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
+        let parts = format!(
+            "is {}; a batch of {} needs a divisor that leaves parts of at least 2",
+            self.accumulate, self.batch
+        );
+        let fits =
+            self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        ensure(fits, "accumulate", parts)?;
+        ensure((2..=1 << 24).contains(&self.bank_size), "bank_size", format!("is {}; give 2 to 2^24", self.bank_size))?;
+        ensure(self.temperature > 0.0, "temperature", format!("is {}; give a positive number", self.temperature))?;
+        ensure(
+            (0.0..=1.0).contains(&self.key_momentum),
+            "key_momentum",
+            format!("is {}; give 0 to 1", self.key_momentum),
+        )?;
+        ensure((0.0..1.0).contains(&self.momentum), "momentum", format!("is {}; give 0 to below 1", self.momentum))?;
+        ensure(self.rate >= 0.0 && self.rate.is_finite(), "rate", format!("is {}; give 0 or more", self.rate))
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        // Only the two large views are drawn here, so the small ones must not move the key; and a preset and the same
+        // views spelled out are one thing.
+        let mut large = self.views.list();
+        large.truncate(2);
+        let mut value = hashed(self);
+        value["views"] = serde_json::to_value(large).expect("views are plain data");
+        value
+    }
+}

@@ -1,0 +1,62 @@
+//! The stage kinds of the experiment as a pipeline file writes them: one plain struct a kind, one file each. What a kind
+//! computes is in the worker's stage of the same name; nothing here touches a tensor or a file.
+
+mod compare;
+mod export_weights;
+mod features;
+mod filter;
+mod import_weights;
+mod index;
+mod init_bank;
+mod init_encoder;
+mod knn;
+mod linear_eval;
+mod model;
+mod pack;
+mod pretrain;
+mod synthesize;
+mod transfer_eval;
+mod views;
+
+use caco_pipeline::kind::{
+    Command, Complaint, Entry, Input, Kind, Output, Role, Source, Tolerance, ensure, hashed, output,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use compare::{Claim, Compare, Row, Standing};
+pub use export_weights::ExportWeights;
+pub use features::Features;
+pub use filter::Filter;
+pub use import_weights::ImportWeights;
+pub use index::{Format, Index, Split, Unreadable};
+pub use init_bank::InitBank;
+pub use init_encoder::InitEncoder;
+pub use knn::Knn;
+pub use linear_eval::LinearEval;
+pub use model::{Activations, Arch, Model, Precision, Stem};
+pub use pack::{Encoding, Pack};
+pub use pretrain::{Collapse, Monitor, Objective, Pretrain};
+pub use synthesize::{Domain, Synthesize};
+pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
+pub use views::{Decode, Jitter, View, Views};
+
+/// Every kind, in the order data flows.
+pub fn all() -> Vec<Entry> {
+    vec![
+        Entry::of::<Command>(),
+        Entry::of::<Synthesize>(),
+        Entry::of::<Index>(),
+        Entry::of::<Pack>(),
+        Entry::of::<InitEncoder>(),
+        Entry::of::<ImportWeights>(),
+        Entry::of::<InitBank>(),
+        Entry::of::<Pretrain>(),
+        Entry::of::<Features>(),
+        Entry::of::<Knn>(),
+        Entry::of::<LinearEval>(),
+        Entry::of::<TransferEval>(),
+        Entry::of::<ExportWeights>(),
+        Entry::of::<Compare>(),
+    ]
+}

@@ -1,0 +1,212 @@
+use super::*;
+
+/// Contrastive pre-training: CaCo (Wang et al., TPAMI 2023), or one of the variants it is compared with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pretrain {
+    /// An index stage: the training images.
+    pub index: String,
+    /// The bank initialisation to start from.
+    pub init: String,
+    /// The network; must be the one that was initialised.
+    pub model: Model,
+    /// The random views. More than two make it multi-crop.
+    pub views: Views,
+    /// How JPEG files become pixels.
+    #[serde(default)]
+    pub decode: Decode,
+    /// Passes over the training images.
+    pub epochs: u32,
+    /// Images per step, over all processes.
+    pub batch: u32,
+    /// Processes that share the batch; 1 for now.
+    #[serde(default = "one")]
+    pub processes: u32,
+    /// How the bank takes part.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Temperature τ of the loss.
+    #[serde(default = "temperature")]
+    pub temperature: f64,
+    /// Temperature τ_b of the bank's update.
+    #[serde(default = "temperature")]
+    pub bank_temperature: f64,
+    /// Learning rate of the bank.
+    #[serde(default = "bank_rate")]
+    pub bank_rate: f64,
+    /// Where given, the bank's rate goes down to this by a cosine instead of staying constant after the warm-up.
+    #[serde(default)]
+    pub bank_rate_final: Option<f64>,
+    /// Momentum of the bank's update.
+    #[serde(default = "super::init_bank::momentum")]
+    pub bank_momentum: f64,
+    /// Learning rate of the encoder per 256 images.
+    #[serde(default = "super::init_bank::rate")]
+    pub rate: f64,
+    /// Epochs of linear warm-up.
+    #[serde(default = "warmup")]
+    pub warmup: u32,
+    /// Momentum of the key encoder at the start; it rises to 1 by a cosine.
+    #[serde(default = "key_momentum")]
+    pub key_momentum: f64,
+    /// LARS momentum.
+    #[serde(default = "super::init_bank::momentum")]
+    pub momentum: f64,
+    /// LARS weight decay.
+    #[serde(default = "super::init_bank::weight_decay")]
+    pub weight_decay: f64,
+    /// LARS trust coefficient.
+    #[serde(default = "super::init_bank::trust")]
+    pub trust: f64,
+    /// What is kept of a forward pass for the gradient. `Recompute` takes less memory and more time, and gives the same result; unlike
+    /// `accumulate`, it leaves the whole batch to batch norm. No part of the key.
+    #[serde(default)]
+    pub activations: Activations,
+    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    #[serde(default = "one")]
+    pub accumulate: u32,
+    /// Arithmetic of the encoders.
+    #[serde(default)]
+    pub precision: Precision,
+    /// What happens where all queries come to point the same way.
+    #[serde(default)]
+    pub collapse: Collapse,
+    /// A kNN accuracy during training, for watching; it decides nothing.
+    #[serde(default)]
+    pub monitor: Option<Monitor>,
+    /// Seed of order and views.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// A kNN accuracy during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// An index stage: the images whose labels are guessed.
+    pub index: String,
+    /// Every so many epochs.
+    pub every: u32,
+    /// Share of the training images that vote.
+    #[serde(default = "super::knn::share")]
+    pub share: f64,
+    /// Neighbours.
+    #[serde(default = "super::knn::k")]
+    pub k: u32,
+    /// Votes are weighted by exp(cosine / temperature).
+    #[serde(default = "super::knn::temperature")]
+    pub temperature: f64,
+}
+
+/// What happens where the encoder has collapsed: it gives one answer for all images, and no more is learnt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Collapse {
+    /// Training ends with an error that names the step.
+    #[default]
+    Stop,
+    /// Training goes on to its end: for an ablation in which a collapse is a finding.
+    Continue,
+}
+
+/// How the bank takes part in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Objective {
+    /// Cooperative positives and adversarial negatives: the paper's method.
+    #[default]
+    CaCo,
+    /// The bank stays as initialised.
+    FixedBank,
+    /// Only the negatives move.
+    AdversarialOnly,
+    /// Only the positives move.
+    CooperativeOnly,
+    /// The other view's key is the positive and the bank is all adversarial negatives, as in AdCo (Hu et al. 2021).
+    KeyPositive,
+    /// The other view's key is the positive and the bank is a queue of keys, as in MoCo v2 (Chen et al. 2020).
+    Queue,
+}
+
+fn one() -> u32 {
+    1
+}
+fn temperature() -> f64 {
+    0.08
+}
+fn bank_rate() -> f64 {
+    3.0
+}
+fn warmup() -> u32 {
+    10
+}
+fn key_momentum() -> f64 {
+    0.99
+}
+
+impl Kind for Pretrain {
+    const NAME: &'static str = "pretrain";
+    const VERSION: u32 = 2;
+    const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
+        &[("accumulate", "1"), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
+    const NOT_HASHED: &'static [&'static str] = &["activations"];
+    const OUTPUTS: &'static [Output] =
+        &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
+    const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
+
+    fn inputs(&self) -> Vec<Input> {
+        let mut inputs = vec![Input::output("init", &self.init, "state")];
+        inputs.extend(Input::index("index", &self.index));
+        if let Some(monitor) = &self.monitor {
+            inputs.extend(Input::index("monitor", &monitor.index));
+        }
+        inputs
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        self.model.check()?;
+        self.views.check()?;
+        ensure(self.epochs >= 1, "epochs", "is 0; give at least 1")?;
+        ensure(self.batch >= 2, "batch", format!("is {}; batch norm needs at least 2", self.batch))?;
+        let parts = format!(
+            "is {}; a batch of {} needs a divisor that leaves parts of at least 2",
+            self.accumulate, self.batch
+        );
+        let fits =
+            self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
+        ensure(fits, "accumulate", parts)?;
+        let several = format!("is {}; training over several processes is not built yet, give 1", self.processes);
+        ensure(self.processes == 1, "processes", several)?;
+        for (field, t) in [("temperature", self.temperature), ("bank_temperature", self.bank_temperature)] {
+            ensure(t > 0.0 && t.is_finite(), field, format!("is {t}; give a positive number"))?;
+        }
+        for (field, m) in
+            [("momentum", self.momentum), ("bank_momentum", self.bank_momentum), ("key_momentum", self.key_momentum)]
+        {
+            ensure((0.0..=1.0).contains(&m), field, format!("is {m}; give 0 to 1"))?;
+        }
+        for (field, r) in [
+            ("rate", self.rate),
+            ("bank_rate", self.bank_rate),
+            ("weight_decay", self.weight_decay),
+            ("trust", self.trust),
+        ] {
+            ensure(r >= 0.0 && r.is_finite(), field, format!("is {r}; give 0 or more"))?;
+        }
+        let Some(monitor) = &self.monitor else { return Ok(()) };
+        ensure(monitor.every >= 1, "monitor.every", "is 0; give at least 1")?;
+        ensure(monitor.k >= 1, "monitor.k", "is 0; give at least 1")?;
+        let positive = monitor.temperature > 0.0 && monitor.temperature.is_finite();
+        ensure(positive, "monitor.temperature", format!("is {}; give a positive number", monitor.temperature))?;
+        ensure(
+            monitor.share > 0.0 && monitor.share <= 1.0,
+            "monitor.share",
+            format!("is {}; give 0 to 1", monitor.share),
+        )
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        let mut value = hashed(self);
+        value["views"] = serde_json::to_value(self.views.list()).expect("views are plain data");
+        value
+    }
+}

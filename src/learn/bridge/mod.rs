@@ -1,0 +1,303 @@
+//! What training needs of libtorch and `tch` does not bind: the other side of bridge.cpp.
+
+mod recompute;
+
+pub use recompute::recompute;
+
+use anyhow::{Result, bail};
+use std::ffi::{CStr, c_char};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn caco_keep_memory() -> *mut c_char;
+    fn caco_version() -> *const c_char;
+    fn caco_deterministic(yes: bool) -> *mut c_char;
+    fn caco_lars(
+        params: *const *const C_tensor,
+        grads: *const *const C_tensor,
+        momenta: *const *const C_tensor,
+        count: usize,
+        rate: f64,
+        momentum: f64,
+        decay: f64,
+        trust: f64,
+        norm: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn caco_norm(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        mean: *const C_tensor,
+        variance: *const C_tensor,
+        add: *const C_tensor,
+        relu: bool,
+        train: bool,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn caco_average(
+        averages: *const *const C_tensor,
+        values: *const *const C_tensor,
+        count: usize,
+        weight: f64,
+    ) -> *mut c_char;
+}
+
+fn check(error: *mut c_char, what: &str) -> Result<()> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: an error is a string from strdup, ours to free.
+    let message = unsafe {
+        let message = CStr::from_ptr(error).to_string_lossy().into_owned();
+        libc::free(error.cast());
+        message
+    };
+    bail!("{what}: {message}")
+}
+
+fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(Tensor::as_ptr).collect()
+}
+
+/// The version of libtorch that this was compiled against, such as `2.11.0`.
+pub fn version() -> String {
+    // SAFETY: a static string.
+    unsafe { CStr::from_ptr(caco_version()) }.to_string_lossy().into_owned()
+}
+
+/// Makes libtorch choose deterministic algorithms only, without filling new memory, and f32 mean f32 (no TF32).
+pub fn deterministic(yes: bool) -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { caco_deterministic(yes) }, "cannot set libtorch's determinism")
+}
+
+/// Lets the memory of large CPU tensors wait for the next of their size, in huge pages, instead of going back to the
+/// system. To be called before the first tensor is made.
+pub fn keep_memory() -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { caco_keep_memory() }, "cannot set libtorch's allocator")
+}
+
+/// The constants of LARS (You et al. 2017).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lars {
+    /// Momentum of the update.
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Trust coefficient.
+    pub trust: f64,
+}
+
+/// One LARS step: changes `params` and `momenta`, and perhaps `grads`. Tensors of one dimension get neither decay nor
+/// trust ratio. On the CPU in two passes over the memory, on a GPU in multi-tensor launches. Gives the norm of all
+/// gradients together (a scalar on their device), before decay.
+pub fn lars(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], rate: f64, lars: Lars) -> Result<Tensor> {
+    assert!(params.len() == grads.len() && params.len() == momenta.len(), "one gradient and momentum a parameter");
+    let mut norm = std::ptr::null_mut();
+    // SAFETY: the arrays live through the call, and the new tensor is ours.
+    unsafe {
+        let error = caco_lars(
+            pointers(params).as_ptr(),
+            pointers(grads).as_ptr(),
+            pointers(momenta).as_ptr(),
+            params.len(),
+            rate,
+            lars.momentum,
+            lars.weight_decay,
+            lars.trust,
+            &raw mut norm,
+        );
+        check(error, "LARS step")?;
+        Ok(Tensor::from_ptr(norm))
+    }
+}
+
+/// `averages` ← `averages` + `weight` · (`values` − `averages`), one by one.
+pub fn average(averages: &[Tensor], values: &[Tensor], weight: f64) -> Result<()> {
+    assert_eq!(averages.len(), values.len(), "one value an average");
+    // SAFETY: the arrays live through the call.
+    let error = unsafe { caco_average(pointers(averages).as_ptr(), pointers(values).as_ptr(), averages.len(), weight) };
+    check(error, "moving average")
+}
+
+/// Parameters and running statistics of a batch norm, each [C].
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Weight.
+    pub weight: &'a Tensor,
+    /// Bias.
+    pub bias: &'a Tensor,
+    /// Running mean.
+    pub mean: &'a Tensor,
+    /// Running variance.
+    pub variance: &'a Tensor,
+}
+
+/// Batch norm of `x` [N, C] or [N, C, H, W] (momentum 0.1, ε 1e-5), plus `add` and through a ReLU where there is one, or
+/// through a ReLU alone where `relu`. `x` is used up: without autograd the result takes its place in memory.
+///
+/// Where the CPU's own kernels do not take it (a GPU, channels that fill no vector), libtorch's operations do.
+pub fn norm(x: Tensor, norm: Norm, add: Option<&Tensor>, relu: bool, train: bool) -> Result<Tensor> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: all tensors live through the call, and the new one is ours.
+    unsafe {
+        let error = caco_norm(
+            x.as_ptr(),
+            norm.weight.as_ptr(),
+            norm.bias.as_ptr(),
+            norm.mean.as_ptr(),
+            norm.variance.as_ptr(),
+            add.map_or(std::ptr::null(), Tensor::as_ptr),
+            relu,
+            train,
+            &raw mut result,
+        );
+        check(error, "batch norm")?;
+        Ok(Tensor::from_ptr(result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::weights::channels_last;
+    use caco_measure::rng::Rng;
+    use tch::{Device, Kind, no_grad};
+
+    fn noise(shape: &[i64], seed: u64, kind: Kind) -> Tensor {
+        let mut rng = Rng::new(seed, "bridge", 0, 0);
+        let values: Vec<f64> = (0..shape.iter().product::<i64>()).map(|_| 0.5 + rng.normal()).collect();
+        channels_last(&Tensor::from_slice(&values).view(shape).to_kind(kind))
+    }
+
+    fn distance(a: &Tensor, b: &Tensor) -> f64 {
+        let [a, b] = [a, b].map(|x| x.detach().to_kind(Kind::Double));
+        ((a - &b).abs().max() / b.abs().max().clamp_min(1.0)).double_value(&[])
+    }
+
+    /// How many numbers are further apart than `tolerance` times the largest.
+    fn far(a: &Tensor, b: &Tensor, tolerance: f64) -> usize {
+        let [a, b] = [a, b].map(|x| x.detach().to_kind(Kind::Double));
+        let most = b.abs().max().double_value(&[]).max(1.0) * tolerance;
+        (a - b).abs().le(most).logical_not().sum(Kind::Int64).int64_value(&[]) as usize
+    }
+
+    /// Result, running statistics and gradients of x, add, weight and bias.
+    fn learn(shape: &[i64], kind: Kind, add: bool, relu: bool, ours: bool) -> Vec<Tensor> {
+        let own = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+        let channels = [shape[1]];
+        let leaf = |shape: &[i64], seed, kind| noise(shape, seed, kind).set_requires_grad(true);
+        let (x, plus) = (leaf(shape, 1, kind), leaf(shape, 2, kind));
+        let (weight, bias) = (leaf(&channels, 3, own), leaf(&channels, 4, own));
+        let (mean, variance) = (noise(&channels, 5, own), noise(&channels, 6, own).abs());
+        let y = if ours {
+            let parts = Norm { weight: &weight, bias: &bias, mean: &mean, variance: &variance };
+            norm(x.shallow_clone(), parts, add.then_some(&plus), relu, true).unwrap()
+        } else {
+            let all = [&weight, &bias, &mean, &variance].map(Some);
+            let y = x.batch_norm(all[0], all[1], all[2], all[3], true, 0.1, 1e-5, true);
+            let y = if add { y + &plus } else { y };
+            if add || relu { y.relu() } else { y }
+        };
+        let scalar = (&y * noise(shape, 7, kind)).to_kind(own).sum(None);
+        let mut inputs = vec![&x, &weight, &bias];
+        inputs.extend(add.then_some(&plus));
+        let gradients = Tensor::run_backward(&[scalar], &inputs, false, false);
+        [y, mean, variance].into_iter().chain(gradients).collect()
+    }
+
+    #[test]
+    fn a_norm_agrees_with_libtorchs_operations() {
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-2), (Kind::BFloat16, 3e-2)] {
+            // Whole vectors in blocks of four, two and one; more than one piece; channels that fill none; no positions.
+            for shape in [[5, 112, 3, 3].as_slice(), &[3, 16, 40, 40], &[4, 5, 6, 6], &[9, 48]] {
+                for (add, relu) in [(false, false), (false, true), (true, true)] {
+                    let (ours, theirs) = (learn(shape, kind, add, relu, true), learn(shape, kind, add, relu, false));
+                    for (i, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+                        // Rounded the other way, a zero may become positive, and the ReLU let its gradient through:
+                        // f64 is held to its last digits, the others to what such a one changes.
+                        let most = if kind == Kind::Double { 0 } else { a.numel() / 2000 };
+                        let far = far(a, b, tolerance);
+                        assert!(far <= most, "{kind:?} {shape:?} {add} {relu}: {far} numbers of tensor {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_autograd_a_norm_takes_the_place_of_its_input() {
+        for train in [true, false] {
+            no_grad(|| {
+                let x = noise(&[4, 32, 3, 3], 1, Kind::Float);
+                let parts: Vec<Tensor> = (2..6).map(|seed| noise(&[32], seed, Kind::Float).abs()).collect();
+                let all = || parts.iter().map(|p| Some(p.copy())).collect::<Vec<_>>();
+                let [weight, bias, mean, variance] = all().try_into().unwrap();
+                let theirs = x.batch_norm(weight, bias, mean, variance, train, 0.1, 1e-5, true).relu();
+                let names = Norm { weight: &parts[0], bias: &parts[1], mean: &parts[2], variance: &parts[3] };
+                let at = x.data_ptr();
+                let ours = norm(x, names, None, true, train).unwrap();
+                assert_eq!(ours.data_ptr(), at);
+                assert!(distance(&ours, &theirs) < 1e-5, "train {train}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_nan_goes_through_a_norm() {
+        let x = noise(&[4, 16], 1, Kind::BFloat16);
+        let _ = x.get(2).get(3).fill_(f64::NAN);
+        let parts = [1.0, 0.0, 0.0, 1.0].map(|value| Tensor::full([16], value, (Kind::Float, Device::Cpu)));
+        let names = Norm { weight: &parts[0], bias: &parts[1], mean: &parts[2], variance: &parts[3] };
+        let y = no_grad(|| norm(x, names, None, true, false).unwrap());
+        assert_eq!(y.isnan().sum(Kind::Int64).int64_value(&[]), 1);
+    }
+
+    #[test]
+    fn lars_is_its_formula() {
+        const LARS: Lars = Lars { momentum: 0.9, weight_decay: 0.01, trust: 0.001 };
+        for kind in [Kind::Float, Kind::Double] {
+            // More than one piece; a bias; a tensor of zeros, which is stepped unscaled.
+            let shapes: [&[i64]; 3] = [&[70, 60, 3, 3], &[33], &[4, 5]];
+            let draw = |seed| -> Vec<Tensor> { shapes.iter().map(|shape| noise(shape, seed, kind)).collect() };
+            let (params, grads, momenta) = (draw(1), draw(2), draw(3));
+            let _ = params[2].shallow_clone().zero_();
+            let mut expected = vec![];
+            for ((p, g), m) in params.iter().zip(&grads).zip(&momenta) {
+                let mut g = g.copy();
+                if p.dim() > 1 {
+                    g += p * 0.01;
+                    let (pn, gn) = (p.norm().double_value(&[]), g.norm().double_value(&[]));
+                    g *= if pn > 0.0 && gn > 0.0 { 0.001 * pn / gn } else { 1.0 };
+                }
+                let m = m * 0.9 + g;
+                expected.push((p - &m * 0.5, m));
+            }
+            let squares = grads.iter().map(|g| g.square().sum(None).double_value(&[]));
+            let whole = squares.sum::<f64>().sqrt();
+            let norm = lars(&params, &grads, &momenta, 0.5, LARS).unwrap().double_value(&[]);
+            assert!((norm / whole - 1.0).abs() < 1e-5, "{norm} {whole}");
+            for ((p, m), (ours, momentum)) in expected.iter().zip(params.iter().zip(&momenta)) {
+                assert!(distance(ours, p) < 1e-6 && distance(momentum, m) < 1e-6, "{kind:?} {:?}", p.size());
+            }
+        }
+    }
+
+    #[test]
+    fn an_average_moves_by_its_weight() {
+        let (a, b) = (noise(&[7], 1, Kind::Double), noise(&[7], 2, Kind::Double));
+        let expected = &a * 0.9 + &b * 0.1;
+        average(std::slice::from_ref(&a), &[b], 0.1).unwrap();
+        assert!(distance(&a, &expected) < 1e-15);
+    }
+
+    #[test]
+    fn an_error_of_libtorch_comes_back_as_one() {
+        let x = noise(&[4, 16], 1, Kind::Float);
+        let short = Tensor::ones([3], (Kind::Float, Device::Cpu));
+        let names = Norm { weight: &short, bias: &short, mean: &short, variance: &short };
+        assert!(norm(x, names, None, true, true).unwrap_err().to_string().contains("batch norm"));
+    }
+}

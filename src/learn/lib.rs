@@ -1,0 +1,10 @@
+//! Networks, their training and their evaluation, on libtorch. It has never heard of stages, keys or caches.
+
+pub mod bridge;
+pub mod device;
+pub mod eval;
+pub mod model;
+pub mod pth;
+pub mod schedule;
+pub mod tensors;
+pub mod train;

@@ -1,0 +1,52 @@
+//! From bytes to what a network sees.
+
+use caco_data::batch::Pixels;
+use tch::{Device, Kind, Tensor};
+
+/// Mean of ImageNet's red, green and blue, as shares of 255. Everything the method sees is normalised with it.
+pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of ImageNet's red, green and blue, as shares of 255.
+pub const STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// N × H × W × 3 bytes → f32 [N, 3, H, W] on `device`, channels-last in memory, (x/255 − mean) / std.
+///
+/// Bytes cross to the device, a quarter of the floats; to a GPU from pinned memory, without waiting.
+pub fn normalise(pixels: &Pixels, device: Device) -> Tensor {
+    let (height, width) = pixels.size;
+    let size = [pixels.count as i64, height as i64, width as i64, 3];
+    assert_eq!(pixels.data.len() as i64, size.iter().product::<i64>(), "pixels of {size:?}");
+    // SAFETY: the blob is contiguous and only read, and `bytes` does not outlive this call: the conversion to floats, or
+    // the copy to pinned memory before it, is made here.
+    let bytes = unsafe { Tensor::from_blob(pixels.data.as_ptr(), &size, &[], Kind::Uint8, Device::Cpu) };
+    let bytes = match device {
+        Device::Cpu => bytes,
+        _ => bytes.pin_memory(device).to_device_(device, Kind::Uint8, true, false),
+    };
+    // Made on the device: a copy from here would wait for it.
+    let one = |value: f64| Tensor::full([1], value * 255.0, (Kind::Float, device));
+    let scale = |values: [f64; 3]| Tensor::cat(&values.map(one), 0);
+    let mut floats = bytes.to_kind(Kind::Float);
+    let _ = floats.subtract_(&scale(MEAN));
+    let _ = floats.divide_(&scale(STD));
+    floats.permute([0, 3, 1, 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_centred_channels() {
+        let data: Vec<u8> = (0..2 * 2 * 3 * 3).map(|i| (i * 7) as u8).collect();
+        let pixels = Pixels { count: 2, size: (2, 3), data: data.clone() };
+        let x = normalise(&pixels, Device::Cpu);
+        assert_eq!(x.size(), [2, 3, 2, 3]);
+        assert_eq!(x.stride(), [18, 1, 9, 3], "channels-last");
+        for (n, c, h, w) in [(0, 0, 0, 0), (1, 2, 1, 2), (0, 1, 1, 0)] {
+            let byte = f64::from(data[((n * 2 + h) * 3 + w) * 3 + c]);
+            let expected = (byte / 255.0 - MEAN[c]) / STD[c];
+            let got = x.double_value(&[n as i64, c as i64, h as i64, w as i64]);
+            assert!((got - expected).abs() < 1e-6, "{got} {expected}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Files as `torch.save` writes them, and files that mean harm: each of these must end in an error that says why.
+
+use super::*;
+use crate::tensors::Tensors;
+use std::{fs, path::PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/pth").join(name)
+}
+
+#[test]
+fn both_of_pytorchs_formats_give_the_bits_that_were_saved() {
+    let expected = Tensors::read(&fixture("expect.safetensors")).unwrap();
+    for file in ["archive.pth.tar", "older.pth.tar"] {
+        let pth = Pth::open(&fixture(file)).unwrap();
+        for (name, tensor) in &expected.tensors {
+            let ours = pth.tensor(name).unwrap();
+            assert_eq!((ours.kind(), ours.size()), (tensor.kind(), tensor.size()), "{file}: {name}");
+            assert_eq!(&ours, tensor, "{file}: {name}");
+        }
+        assert_eq!(pth.names().count(), expected.tensors.len(), "{file}");
+    }
+}
+
+// ---- Making files.
+
+/// A zip of stored entries; `twist` may change an entry's headers (its own, and that in the directory).
+fn zip_of(entries: &[(&str, Vec<u8>)], twist: impl Fn(&str, &mut Vec<u8>, &mut Vec<u8>)) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, data) in entries {
+        let at = file.len() as u32;
+        let length = (data.len() as u32).to_le_bytes();
+        let common = [[0u8; 12].as_slice(), &length, &length, &(name.len() as u16).to_le_bytes(), &[0, 0]].concat();
+        let mut own = [b"PK\x03\x04\x14\0".as_slice(), &common[..]].concat();
+        let mut entry =
+            [b"PK\x01\x02\x14\0\x14\0".as_slice(), &common[..], &[0; 10], &at.to_le_bytes(), name.as_bytes()].concat();
+        twist(name, &mut own, &mut entry);
+        file.extend([own.as_slice(), name.as_bytes(), data].concat());
+        directory.extend(entry);
+    }
+    let count = (entries.len() as u16).to_le_bytes();
+    let (length, start) = ((directory.len() as u32).to_le_bytes(), (file.len() as u32).to_le_bytes());
+    file.extend(directory);
+    file.extend([b"PK\x05\x06\0\0\0\0".as_slice(), &count, &count, &length, &start, &[0, 0]].concat());
+    file
+}
+
+fn global(name: &str) -> Vec<u8> {
+    let (module, name) = name.rsplit_once('.').unwrap();
+    format!("c{module}\n{name}\n").into_bytes()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+}
+
+fn number(value: i64) -> Vec<u8> {
+    [b"\x8a\x08".as_slice(), &value.to_le_bytes()].concat()
+}
+
+fn tuple(items: &[i64]) -> Vec<u8> {
+    [b"(".to_vec(), items.iter().flat_map(|n| number(*n)).collect(), b"t".to_vec()].concat()
+}
+
+fn storage(kind: &str, key: &str, count: i64) -> Vec<u8> {
+    let kind = global(&format!("torch.{kind}"));
+    [b"(".to_vec(), text("storage"), kind, text(key), text("cpu"), number(count), b"tQ".to_vec()].concat()
+}
+
+/// A tensor of a storage, as a pickle has it.
+fn tensor(storage: Vec<u8>, offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> {
+    let function = global("torch._utils._rebuild_tensor_v2");
+    [function, b"(".to_vec(), storage, number(offset), tuple(size), tuple(stride), b"\x89}tR".to_vec()].concat()
+}
+
+/// {"w": `value`}
+fn dict(value: Vec<u8>) -> Vec<u8> {
+    [b"\x80\x02}".to_vec(), text("w"), value, b"s.".to_vec()].concat()
+}
+
+/// An archive of a pickle and of storage 0 with six f32.
+fn archive(pickle: Vec<u8>) -> Vec<u8> {
+    zip_of(&[("a/data.pkl", pickle), ("a/data/0", vec![0; 24]), ("a/byteorder", b"little".to_vec())], |_, _, _| ())
+}
+
+fn six() -> Vec<u8> {
+    storage("FloatStorage", "0", 6)
+}
+
+/// What opening the file and reading all of its tensors says.
+fn said(file: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.pth");
+    fs::write(&path, file).unwrap();
+    let read = || -> Result<()> {
+        let pth = Pth::open(&path)?;
+        let names: Vec<String> = pth.names().map(String::from).collect();
+        names.iter().try_for_each(|name| pth.tensor(name).map(drop))
+    };
+    read().map_or_else(|error| format!("{error:#}"), |()| "it was read".into())
+}
+
+#[test]
+fn a_file_made_here_is_read() {
+    assert_eq!(said(&archive(dict(tensor(six(), 0, &[2, 3], &[3, 1])))), "it was read");
+    assert_eq!(said(&archive(dict(tensor(six(), 1, &[2], &[4])))), "it was read");
+}
+
+#[test]
+fn hostile_pickles_are_refused() {
+    let refused = |what: &str, pickle: Vec<u8>, why: &str| {
+        let said = said(&archive(pickle));
+        assert!(said.contains(why), "{what}: {said}");
+    };
+    for name in [
+        "os.system",
+        "posix.system",
+        "builtins.eval",
+        "builtins.getattr",
+        "subprocess.Popen",
+        "torch.hub.load",
+        "torch.load",
+        "torch.storage._load_from_bytes",
+        "numpy.core.multiarray._reconstruct",
+    ] {
+        let call = [global(name), b"(".to_vec(), text("touch /tmp/x"), b"tR".to_vec()].concat();
+        refused(name, dict(call), &format!("it names '{name}'"));
+        // The same by protocol 4, from strings on the stack.
+        let (module, short) = name.rsplit_once('.').unwrap();
+        let call = [text(module), text(short), b"\x93)R".to_vec()].concat();
+        refused(name, dict(call), &format!("it names '{name}'"));
+    }
+    refused("an object of an old class", dict(b"(ios\nsystem\n".to_vec()), "not a code");
+    refused("an extension code", dict(b"\x82\x01".to_vec()), "not a code");
+    refused("a call of a string", dict([text("x"), b")R".to_vec()].concat()), "called that is no function");
+    refused("a call with no tuple", dict([global("torch.Size"), b"NR".to_vec()].concat()), "no arguments");
+    refused(
+        "a call of a storage's type",
+        dict([global("torch.FloatStorage"), b")R".to_vec()].concat()),
+        "is called with",
+    );
+    refused(
+        "attributes of a tensor",
+        dict([tensor(six(), 0, &[1], &[1]), b"}b".to_vec()].concat()),
+        "set on what has none",
+    );
+    refused("a stack that is empty", b"\x80\x02\x85.".to_vec(), "empty stack");
+    refused("a stack below a mark", b"\x80\x02N(0.".to_vec(), "empty stack");
+    refused("a mark that is none", b"\x80\x02t.".to_vec(), "no mark");
+    refused("a memo that is none", b"\x80\x02h\x07.".to_vec(), "never written");
+    refused("no end", b"\x80\x02}".to_vec(), "cut short");
+    refused("a string beyond the end", b"\x80\x02X\xff\xff\xff\x7fabc".to_vec(), "ends too early");
+    refused("a string of 2^63 bytes", b"\x80\x02\x8d\0\0\0\0\0\0\0\x80abc".to_vec(), "ends too early");
+    refused("a number of 255 bytes", [b"\x80\x02\x8a\xff".to_vec(), vec![0; 255]].concat(), "a number of 255 bytes");
+    refused("a reference to a module", dict([tuple(&[1]), b"Q".to_vec()].concat()), "a reference of 1 parts");
+    refused("half an item", b"\x80\x02}(Nu.".to_vec(), "a key without a value");
+}
+
+#[test]
+fn hostile_shapes_are_refused() {
+    let refused = |what: &str, value: Vec<u8>, why: &str| {
+        let said = said(&archive(dict(value)));
+        assert!(said.contains(why), "{what}: {said}");
+    };
+    refused("more than there is", tensor(six(), 0, &[7], &[1]), "beyond its storage of 6");
+    refused("an offset behind the end", tensor(six(), 5, &[2], &[1]), "beyond its storage of 6");
+    refused("an offset before the start", tensor(six(), -1, &[2], &[1]), "starts before its storage");
+    refused("a stride beyond the end", tensor(six(), 0, &[2, 2], &[5, 1]), "beyond its storage of 6");
+    refused("a negative stride", tensor(six(), 5, &[2], &[-1]), "negative");
+    refused("a negative size", tensor(six(), 0, &[-2], &[1]), "negative");
+    refused("one number a million times", tensor(six(), 0, &[1_000_000], &[0]), "beyond its storage of 6");
+    refused("sizes whose product overflows", tensor(six(), 0, &[1 << 62, 4], &[0, 0]), "beyond its storage of 6");
+    refused("strides whose sum overflows", tensor(six(), 0, &[3, 2], &[i64::MAX, i64::MAX]), "beyond its storage of 6");
+    refused("an offset that overflows", tensor(six(), i64::MAX, &[1], &[1]), "beyond its storage of 6");
+    refused("strides for other dimensions", tensor(six(), 0, &[2, 3], &[1]), "has 1 strides");
+    refused("seventeen dimensions", tensor(six(), 0, &[1; 17], &[1; 17]), "of 17 dimensions");
+    refused("a storage larger than its file", tensor(storage("FloatStorage", "0", 7), 0, &[7], &[1]), "28 are wanted");
+    refused("a storage of another type", tensor(storage("DoubleStorage", "0", 6), 0, &[6], &[1]), "48 are wanted");
+    refused(
+        "a storage of 2^63 numbers",
+        tensor(storage("FloatStorage", "0", i64::MAX), 0, &[1], &[1]),
+        "than memory holds",
+    );
+    refused(
+        "a storage that is not there",
+        tensor(storage("FloatStorage", "../../1", 6), 0, &[6], &[1]),
+        "it is missing",
+    );
+    refused("a type that is none", storage("ComplexFloatStorage", "0", 6), "it names 'torch.ComplexFloatStorage'");
+}
+
+#[test]
+fn bombs_are_refused() {
+    // Each dict holds the last one ten times: 10^9 items in 500 bytes.
+    let mut laughs = b"\x80\x02}".to_vec();
+    for memo in 0..9u8 {
+        laughs.extend([b'q', memo, b'}', b'(']);
+        (0..10).for_each(|i| laughs.extend([text(&i.to_string()), vec![b'h', memo]].concat()));
+        laughs.extend(b"u");
+    }
+    laughs.push(b'.');
+    assert!(said(&archive(laughs)).contains("more than"));
+    let deep = [b"\x80\x02}".to_vec(), [text("k"), b"}".to_vec()].concat().repeat(40), b"s".repeat(40), b".".to_vec()];
+    assert!(said(&archive(deep.concat())).contains("nested more than"));
+    // A dict that holds itself.
+    let knot = [b"\x80\x02}q\0".to_vec(), text("k"), b"h\0s.".to_vec()].concat();
+    assert!(said(&archive(knot)).contains("nested more than"));
+    // Lists in lists, a million deep: nothing here may recurse.
+    let nest = [b"\x80\x02".to_vec(), b"]".to_vec(), b"\x85".repeat(1_000_000), b".".to_vec()].concat();
+    assert_eq!(said(&archive(nest)), "it was read");
+    let long = [b"\x80\x02N".to_vec(), b"0N".repeat(3 << 20), b".".to_vec()].concat();
+    assert!(said(&archive(long)).contains("are read at most"));
+    // One list, made into dicts again and again.
+    let mut copies = b"\x80\x02".to_vec();
+    copies.extend(
+        [global("collections.OrderedDict"), b"q\0](".to_vec(), b"NN\x86".repeat(300_000), b"e\x85q\x01".to_vec()]
+            .concat(),
+    );
+    copies.extend(b"h\0h\x01R".repeat(1000));
+    assert!(said(&archive([copies, b".".to_vec()].concat())).contains("out of lists"));
+    let name = text(&"k".repeat(1000));
+    let names = [b"\x80\x02}".to_vec(), name, tensor(six(), 0, &[6], &[1]), b"s.".to_vec()].concat();
+    assert!(said(&archive(names)).contains("names of more than"));
+}
+
+#[test]
+fn damaged_archives_are_refused() {
+    let good = || vec![("a/data.pkl", dict(tensor(six(), 0, &[6], &[1]))), ("a/data/0", vec![0; 24])];
+    let twisted = |twist: &dyn Fn(&mut Vec<u8>, &mut Vec<u8>)| {
+        let only = |name: &str, own: &mut Vec<u8>, entry: &mut Vec<u8>| {
+            if name == "a/data/0" {
+                twist(own, entry);
+            }
+        };
+        said(&zip_of(&good(), only))
+    };
+    assert_eq!(twisted(&|_, _| ()), "it was read");
+    // A bomb is a small entry that unpacks to a large one.
+    assert!(twisted(&|_, entry| entry[10] = 8).contains("it is compressed"));
+    assert!(twisted(&|_, entry| entry[8] = 1).contains("it is encrypted"));
+    assert!(twisted(&|_, entry| entry[24..28].copy_from_slice(&u32::MAX.to_le_bytes())).contains("in one breath"));
+    assert!(twisted(&|_, entry| entry[20..28].copy_from_slice(&[0xfe; 8])).contains("longer than the file"));
+    assert!(twisted(&|_, entry| entry[42..46].copy_from_slice(&[0xfe; 4])).contains("outside the file"));
+    assert!(
+        twisted(&|_, entry| entry[42..46].copy_from_slice(&7u32.to_le_bytes())).contains("does not begin as an entry")
+    );
+    assert!(twisted(&|_, entry| entry[42..46].copy_from_slice(&0u32.to_le_bytes())).contains("overlap"));
+    assert!(twisted(&|_, entry| entry.truncate(30)).contains("damaged"));
+    let whole = zip_of(&good(), |_, _, _| ());
+    for length in 0..whole.len() {
+        assert_ne!(said(&whole[..length]), "it was read", "cut to {length} bytes");
+    }
+    let twice = zip_of(&[good(), good()].concat(), |_, _, _| ());
+    assert!(said(&twice).contains("two entries 'a/data.pkl'"));
+    let two = [good(), vec![("b/data.pkl", vec![])]].concat();
+    assert!(said(&zip_of(&two, |_, _, _| ())).contains("more than one data.pkl"));
+    let big = [good(), vec![("a/byteorder", b"big".to_vec())]].concat();
+    assert!(said(&zip_of(&big, |_, _, _| ())).contains("big-endian"));
+    assert!(said(&zip_of(&good()[1..], |_, _, _| ())).contains("no data.pkl"));
+    assert!(said(b"text").contains("none of PyTorch's files"));
+    let older = fs::read(fixture("older.pth.tar")).unwrap();
+    for length in (0..older.len()).step_by(97) {
+        assert_ne!(said(&older[..length]), "it was read", "cut to {length} bytes");
+    }
+}

@@ -1,0 +1,204 @@
+//! How fast a step is, and where its time goes. The step is measured on noise that lies on the device; the loader beside it,
+//! on drawn images.
+
+use super::{
+    caco::{Constants, Part, Rates, State},
+    contrast::Contrast,
+};
+use crate::{
+    bridge::Lars,
+    device,
+    model::{Bank, Shape, normalise},
+};
+use anyhow::{Context as _, Result, ensure};
+use caco_data::{
+    Loader, Reading, Transform,
+    batch::{Pixels, Source as _},
+    format, index, synth,
+};
+use caco_kinds::{Activations, Format, Model, Objective, Precision, View, Views};
+use caco_measure::rng::Rng;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tch::{Cuda, Device, Kind, Tensor};
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// The network.
+    pub model: Model,
+    /// The views that a step compares.
+    pub views: Views,
+    /// Images a step.
+    pub batch: usize,
+    /// Columns of the bank.
+    pub bank: i64,
+    /// Arithmetic of the encoders.
+    pub precision: Precision,
+    /// What is kept of a forward pass for the gradient.
+    pub activations: Activations,
+    /// Where: `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads of one operation, and of the loader.
+    pub threads: usize,
+    /// Steps measured; as many again are measured part by part.
+    pub steps: u32,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Under what it was measured, as results record it.
+    pub class: serde_json::Value,
+    /// Images trained on in a second, over whole steps on images that lie on the device.
+    pub images_per_second: f64,
+    /// CPU seconds, of all threads together, of the cheapest step: what a busy machine does not change much.
+    pub cpu_seconds: f64,
+    /// The most memory that the process has held, bytes. A GPU's own is not part of it.
+    pub peak_memory: u64,
+    /// Milliseconds a step spends in each part. On a GPU the device is waited for between parts, which costs a little.
+    /// `load` is what its batch costs the loader's threads alone; in a training they work beside the step.
+    pub milliseconds: BTreeMap<&'static str, f64>,
+}
+
+/// Measures steps of the paper's method.
+pub fn step(setup: &Setup) -> Result<Report> {
+    ensure!(setup.steps > 0 && setup.batch > 1, "give at least one step, and a batch of at least two");
+    let device = device::open(&setup.device, setup.threads)?;
+    let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
+    let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
+    let mut state = State::start(query, bank);
+    let pixels = noise(setup);
+    let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
+    for _ in 0..2 {
+        state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
+    }
+    settle(device);
+    let (start, mut best) = (Instant::now(), Duration::MAX);
+    for _ in 0..setup.steps {
+        let step = cpu_time();
+        state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
+        best = best.min(cpu_time() - step);
+    }
+    settle(device);
+    let seconds = start.elapsed().as_secs_f64();
+    let peak_memory = peak_memory();
+    let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
+    milliseconds.insert("load", load(setup)? * 1e3);
+    Ok(Report {
+        class: device::class(),
+        images_per_second: (setup.batch as f64 * f64::from(setup.steps)) / seconds,
+        cpu_seconds: best.as_secs_f64(),
+        peak_memory,
+        milliseconds,
+    })
+}
+
+/// The rates of every step that is timed.
+pub(super) const RATES: Rates = Rates { encoder: 0.1, bank: 3.0, key_momentum: 0.99 };
+
+/// The paper's constants.
+pub(super) fn constants(precision: Precision, activations: Activations) -> Constants {
+    Constants {
+        contrast: Contrast { objective: Objective::CaCo, temperature: 0.08, bank_temperature: 0.08 },
+        bank_momentum: 0.9,
+        lars: Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 },
+        precision,
+        activations,
+        accumulate: 1,
+    }
+}
+
+/// A batch of every view.
+fn noise(setup: &Setup) -> Vec<Pixels> {
+    let view = |(number, view): (u64, View)| {
+        let mut rng = Rng::new(0, "bench", 0, number);
+        let size = view.size as usize;
+        let data = (0..setup.batch * size * size * 3).map(|_| rng.next_u64() as u8).collect();
+        Pixels { count: setup.batch, size: (size, size), data }
+    };
+    (0..).zip(setup.views.list()).map(view).collect()
+}
+
+/// CPU time that this process has used, all threads together.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on Linux and macOS, and the result has its type.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The most memory that this process has held, bytes.
+fn peak_memory() -> u64 {
+    // SAFETY: plain data, for which zeros are a value; the call fills it in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    // Linux counts in KiB, macOS in bytes.
+    usage.ru_maxrss as u64 * if cfg!(target_os = "macos") { 1 } else { 1024 }
+}
+
+/// Waits for the device.
+pub(super) fn settle(device: Device) {
+    if let Device::Cuda(number) = device {
+        Cuda::synchronize(number as i64);
+    }
+}
+
+/// Seconds that the loader's threads take for a batch of all views, from JPEG files of the large views' size. Files are read from
+/// the system's cache.
+fn load(setup: &Setup) -> Result<f64> {
+    let folder = std::env::temp_dir().join(format!("caco-bench-{}", std::process::id()));
+    let measure = || -> Result<f64> {
+        let drawn = serde_json::json!({"domain": "Shapes", "classes": 2, "train": setup.batch.next_multiple_of(2), "test": 2,
+            "size": setup.views.list()[0].size});
+        synth::draw(&serde_json::from_value(drawn)?, &folder, |_, _| ())?;
+        let train = folder.join("train");
+        let (set, _) = index::build(&train, format::list(Format::ImageFolder, None, &train)?, |_, _| ());
+        let transform = Transform::Views(setup.views.list());
+        let (batch, threads) = (setup.batch, setup.threads);
+        let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
+        let mut seconds = Vec::new();
+        for epoch in 0..3 {
+            let start = Instant::now();
+            loader.epoch(epoch, 0)?.try_for_each(|batch| batch.map(drop))?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[1])
+    };
+    let measured = measure();
+    let _ = std::fs::remove_dir_all(&folder);
+    measured.context("cannot measure the loader")
+}
+
+fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) -> Result<BTreeMap<&'static str, f64>> {
+    let mut times = BTreeMap::new();
+    let each = 1e3 / f64::from(setup.steps);
+    for _ in 0..setup.steps {
+        let mut last = Instant::now();
+        let mut lap = |name: &'static str| {
+            settle(device);
+            *times.entry(name).or_insert(0.0) += last.elapsed().as_secs_f64() * each;
+            last = Instant::now();
+        };
+        let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
+        lap("copy");
+        state.timed_step(&views, &constants(setup.precision, setup.activations), RATES, 0, &mut |part| {
+            lap(match part {
+                Part::Forward => "forward",
+                Part::Keys => "keys",
+                Part::Bank => "bank",
+                Part::Backward => "backward",
+                Part::Optimizer => "optimizer",
+            })
+        })?;
+    }
+    Ok(times)
+}

@@ -1,0 +1,318 @@
+//! The contrastive loss of a step, and what it asks of queries and bank. No autograd in here: the gradients are short,
+//! and written out they share one softmax over the bank.
+
+use caco_kinds::Objective;
+use tch::{Kind, Tensor};
+
+/// What one view's query is compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Number of the view whose query it is.
+    pub query: usize,
+    /// The views whose keys say what its positive is, one pair each.
+    pub keys: Vec<usize>,
+    /// Share of each of its pairs in the loss.
+    pub share: f64,
+}
+
+/// The pairs of a step on `views` views, of which the first two have keys. Two views: loss 1 + loss 2. More: the mean
+/// over the two pairs among the first two, plus the mean over all pairs of the others with those.
+pub fn targets(views: usize) -> Vec<Target> {
+    let large = if views == 2 { 1.0 } else { 0.5 };
+    let mut targets =
+        vec![Target { query: 0, keys: vec![1], share: large }, Target { query: 1, keys: vec![0], share: large }];
+    let small = 0.5 / (views.max(3) - 2) as f64;
+    targets.extend((2..views).map(|query| Target { query, keys: vec![0, 1], share: small }));
+    targets
+}
+
+/// How a loss is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contrast {
+    /// How the bank takes part.
+    pub objective: Objective,
+    /// τ of the loss.
+    pub temperature: f64,
+    /// τ_b of the bank's update.
+    pub bank_temperature: f64,
+}
+
+/// What a loss asks for. Figures are scalars on the device.
+#[derive(Debug)]
+pub struct Answer {
+    /// The loss.
+    pub loss: Tensor,
+    /// Probability of the positive under the loss's softmax, averaged over all pairs with their shares.
+    pub positive: Tensor,
+    /// Gradient of the loss with respect to each target's query [N, C].
+    pub query_gradients: Vec<Tensor>,
+    /// What the queries ask of the bank, see [`crate::model::Bank::update`]; `None` where the bank does not learn.
+    pub push: Option<Tensor>,
+}
+
+/// What a step compares.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared<'a> {
+    /// Who is compared with whom.
+    pub targets: &'a [Target],
+    /// Unit-length queries [N, C], by view.
+    pub queries: &'a [Tensor],
+    /// Unit-length keys [N, C], by view.
+    pub keys: &'a [Tensor],
+    /// The column [N] that each key likes best, by view.
+    pub positives: &'a [Tensor],
+    /// The bank's directions D [C, K].
+    pub directions: &'a Tensor,
+}
+
+/// The softmax of every target's query over the bank's columns, [R, K] with R = N × targets, and its pairs.
+struct Softmax {
+    p: Tensor,
+    pairs: Vec<Pair>,
+}
+
+/// One query with one key. Its softmax over the bank's columns is `Softmax::p`, times `negative` where it has one.
+struct Pair {
+    /// Number of its target.
+    target: usize,
+    /// Number of the view whose key it is.
+    key: usize,
+    /// Log of the positive's probability [N, 1].
+    log_chance: Tensor,
+    /// Where the positive is a key and not a column: the probability of all columns together [N, 1].
+    negative: Option<Tensor>,
+}
+
+impl Contrast {
+    /// The loss, and what it asks for.
+    pub fn answer(&self, compared: &Compared) -> Answer {
+        let softmax = self.softmax(compared, self.temperature);
+        let (mut loss, mut positive) = (Vec::new(), Vec::new());
+        let whole: f64 = compared.targets.iter().map(|t| t.share * t.keys.len() as f64).sum();
+        for pair in &softmax.pairs {
+            let share = compared.targets[pair.target].share;
+            loss.push(pair.log_chance.mean(None) * -share);
+            positive.push(pair.log_chance.exp().mean(None) * (share / whole));
+        }
+        Answer {
+            loss: Tensor::stack(&loss, 0).sum(None),
+            positive: Tensor::stack(&positive, 0).sum(None),
+            query_gradients: self.query_gradients(compared, &softmax),
+            push: self.push(compared, softmax),
+        }
+    }
+
+    /// Whether a query's positive is a key, and not the column that the key likes best.
+    pub fn keys_are_positives(&self) -> bool {
+        matches!(self.objective, Objective::KeyPositive | Objective::Queue)
+    }
+
+    fn softmax(&self, compared: &Compared, temperature: f64) -> Softmax {
+        let own: Vec<&Tensor> = compared.targets.iter().map(|t| &compared.queries[t.query]).collect();
+        let logits = (Tensor::cat(&own, 0) * (1.0 / temperature)).matmul(compared.directions);
+        let mut log_p = logits.log_softmax(1, None::<Kind>);
+        let mut pairs = Vec::new();
+        for (number, target) in compared.targets.iter().enumerate() {
+            for &key in &target.keys {
+                let (log_chance, negative) = if self.keys_are_positives() {
+                    let to_key = dot(own[number], &compared.keys[key]) * (1.0 / temperature);
+                    // The log of the sum over all columns is what log-softmax took away, here seen at the first.
+                    let first = |of: &Tensor| compared.rows(of, number).narrow(1, 0, 1);
+                    let to_columns = first(&logits) - first(&log_p);
+                    let all = to_key.logaddexp(&to_columns);
+                    (to_key - &all, Some((to_columns - all).exp()))
+                } else {
+                    let column = compared.positives[key].unsqueeze(1);
+                    (compared.rows(&log_p, number).gather(1, &column, false), None)
+                };
+                pairs.push(Pair { target: number, key, log_chance, negative });
+            }
+        }
+        Softmax { p: log_p.exp_(), pairs }
+    }
+
+    /// Per pair (p·Dᵀ − D_j)/τN, or with a key k for positive (1 − p₀)(p·Dᵀ − k)/τN.
+    fn query_gradients(&self, compared: &Compared, softmax: &Softmax) -> Vec<Tensor> {
+        let expected = softmax.p.matmul(&compared.directions.tr());
+        let mut gradients: Vec<Option<Tensor>> = compared.targets.iter().map(|_| None).collect();
+        for pair in &softmax.pairs {
+            let expected = compared.rows(&expected, pair.target);
+            let scale = compared.targets[pair.target].share / (self.temperature * compared.batch() as f64);
+            let gradient = match &pair.negative {
+                Some(negative) => (expected - &compared.keys[pair.key]) * (negative * scale),
+                None => (expected - compared.directions.index_select(1, &compared.positives[pair.key]).tr()) * scale,
+            };
+            add(&mut gradients[pair.target], gradient);
+        }
+        gradients.into_iter().map(|g| g.expect("every target has a pair")).collect()
+    }
+
+    /// Σ over pairs of qᵀw/N. With a column j for positive, w = p but 1 − p_j at j: the positive descends the loss, all
+    /// others ascend it. With a key for positive, w = p · (1 − p₀): all ascend it.
+    fn push(&self, compared: &Compared, mut softmax: Softmax) -> Option<Tensor> {
+        // What is added to p at j, given p_j.
+        let at_positive = |chance: Tensor| match self.objective {
+            Objective::CaCo => chance * -2.0 + 1.0,
+            Objective::AdversarialOnly => -chance,
+            _ => 1.0 - chance,
+        };
+        if matches!(self.objective, Objective::FixedBank | Objective::Queue) {
+            return None;
+        }
+        if self.bank_temperature != self.temperature {
+            softmax = self.softmax(compared, self.bank_temperature);
+        }
+        let mut w = softmax.p;
+        if self.objective == Objective::CooperativeOnly {
+            let _ = w.zero_();
+        }
+        let mut weights: Vec<Option<Tensor>> = compared.targets.iter().map(|_| None).collect();
+        for pair in softmax.pairs {
+            let target = &compared.targets[pair.target];
+            let scale = target.share / compared.batch() as f64;
+            match pair.negative {
+                Some(negative) => add(&mut weights[pair.target], negative * scale),
+                None => {
+                    let pairs = target.keys.len() as f64;
+                    let column = compared.positives[pair.key].unsqueeze(1);
+                    let value = at_positive(pair.log_chance.exp()) * (1.0 / pairs);
+                    let _ = compared.rows(&w, pair.target).scatter_add_(1, &column, &value);
+                    add(&mut weights[pair.target], value.full_like(scale));
+                }
+            }
+        }
+        let weighted = compared
+            .targets
+            .iter()
+            .zip(weights)
+            .map(|(target, weight)| &compared.queries[target.query] * weight.expect("every target has a pair"));
+        Some(Tensor::cat(&weighted.collect::<Vec<_>>(), 0).tr().matmul(&w))
+    }
+}
+
+impl Compared<'_> {
+    /// N.
+    fn batch(&self) -> i64 {
+        self.queries[0].size()[0]
+    }
+
+    /// The rows of target number `target` in a tensor of all targets' rows.
+    fn rows(&self, of: &Tensor, target: usize) -> Tensor {
+        of.narrow(0, target as i64 * self.batch(), self.batch())
+    }
+}
+
+fn dot(a: &Tensor, b: &Tensor) -> Tensor {
+    (a * b).sum_dim_intlist([1i64].as_slice(), true, None::<Kind>)
+}
+
+fn add(sum: &mut Option<Tensor>, term: Tensor) {
+    *sum = Some(match sum.take() {
+        Some(sum) => sum + term,
+        None => term,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Bank, unit};
+    use tch::Device;
+
+    fn random(rows: i64, columns: i64, seed: u64) -> Tensor {
+        unit(&Bank::draw(rows, columns, seed, Kind::Double, Device::Cpu).columns, 1)
+    }
+
+    fn distance(a: &Tensor, b: &Tensor) -> f64 {
+        f64::try_from((a - b).abs().max()).unwrap()
+    }
+
+    /// In f64; `cross_entropy_for_logits` computes in f32.
+    fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
+        logits.log_softmax(1, None::<Kind>).nll_loss(labels)
+    }
+
+    /// Loss and w of one pair as the paper writes them, N × K at full length.
+    fn pair(contrast: &Contrast, q: &Tensor, k: &Tensor, j: &Tensor, d: &Tensor) -> (Tensor, Tensor) {
+        let n = q.size()[0];
+        let s = q.matmul(d);
+        let one = s.zeros_like().scatter_value(1, &j.unsqueeze(1), 1.0);
+        if matches!(contrast.objective, Objective::KeyPositive | Objective::Queue) {
+            let logits = Tensor::cat(&[dot(q, k), s.shallow_clone()], 1);
+            let label = Tensor::zeros([n], (Kind::Int64, Device::Cpu));
+            let loss = cross_entropy(&(&logits / contrast.temperature), &label);
+            return (loss, (logits / contrast.bank_temperature).softmax(1, None::<Kind>).narrow(1, 1, d.size()[1]));
+        }
+        let p = (&s / contrast.bank_temperature).softmax(1, None::<Kind>);
+        let at_positive = match contrast.objective {
+            Objective::AdversarialOnly => p.zeros_like(),
+            _ => 1.0 - &p,
+        };
+        let elsewhere = if contrast.objective == Objective::CooperativeOnly { p.zeros_like() } else { p };
+        let w: Tensor = &one * at_positive + (1.0 - &one) * elsewhere;
+        (cross_entropy(&(s / contrast.temperature), j), w)
+    }
+
+    fn check(objective: Objective, temperatures: (f64, f64), views: usize) {
+        let (n, c, k) = (5, 4, 7);
+        let contrast = Contrast { objective, temperature: temperatures.0, bank_temperature: temperatures.1 };
+        let directions = unit(&random(c, k, 1), 0);
+        let queries: Vec<Tensor> = (0..views).map(|i| random(n, c, 10 + i as u64).set_requires_grad(true)).collect();
+        let keys: Vec<Tensor> = (0..2).map(|i| random(n, c, 20 + i)).collect();
+        let positives: Vec<Tensor> = keys.iter().map(|key| key.matmul(&directions).argmax(1, false)).collect();
+        let targets = targets(views);
+        let detached: Vec<Tensor> = queries.iter().map(Tensor::detach).collect();
+        let answer = contrast.answer(&Compared {
+            targets: &targets,
+            queries: &detached,
+            keys: &keys,
+            positives: &positives,
+            directions: &directions,
+        });
+        let mut loss = Tensor::from(0.0f64);
+        let mut push = directions.zeros_like();
+        for target in &targets {
+            for &key in &target.keys {
+                let q = &queries[target.query];
+                let (one, w) = pair(&contrast, q, &keys[key], &positives[key], &directions);
+                loss += one * target.share;
+                push += q.detach().tr().matmul(&w.detach()) * (target.share / n as f64);
+            }
+        }
+        let gradients = Tensor::run_backward(&[&loss], &queries, false, false);
+        assert!(distance(&answer.loss, &loss.detach()) < 1e-12, "{objective:?} loss");
+        for (target, gradient) in targets.iter().zip(answer.query_gradients) {
+            assert!(distance(&gradient, &gradients[target.query]) < 1e-12, "{objective:?} gradient");
+        }
+        match answer.push {
+            Some(ours) => assert!(distance(&ours, &push) < 1e-12, "{objective:?} push"),
+            None => assert!(matches!(objective, Objective::FixedBank | Objective::Queue)),
+        }
+    }
+
+    #[test]
+    fn every_objective_is_what_autograd_and_the_papers_formulas_say() {
+        for objective in [
+            Objective::CaCo,
+            Objective::FixedBank,
+            Objective::AdversarialOnly,
+            Objective::CooperativeOnly,
+            Objective::KeyPositive,
+            Objective::Queue,
+        ] {
+            for temperatures in [(0.08, 0.08), (0.2, 0.05)] {
+                check(objective, temperatures, 2);
+                check(objective, temperatures, 5);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_means_over_large_and_small_pairs() {
+        assert_eq!(targets(2).iter().map(|t| t.share).collect::<Vec<_>>(), [1.0, 1.0]);
+        let eight = targets(8);
+        assert_eq!(eight.len(), 8);
+        assert_eq!((eight[0].share, eight[1].share, eight[7].share), (0.5, 0.5, 1.0 / 12.0));
+        assert_eq!(eight[7].keys, [0, 1]);
+    }
+}

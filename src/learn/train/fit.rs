@@ -1,0 +1,473 @@
+//! The loop around the steps: epochs, checkpoints, the curve, and a stop when asked for. It knows no stage: what it is to
+//! do comes as a [`Procedure`], whom it tells as a [`Watch`].
+
+use super::{
+    caco::{Rates, State, Told},
+    checkpoint::{Checkpoint, Checkpoints, Position},
+    curve::{Curve, Pending, Row},
+    pace::{Pace, Speed},
+};
+use crate::model::{self, Encoder};
+use anyhow::{Context as _, Result, ensure};
+use caco_data::batch::{Batch, Source};
+use caco_kinds::{Collapse, Model};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tch::{Device, Tensor};
+
+/// What is done at each step.
+pub trait Procedure {
+    /// Epochs in all.
+    fn epochs(&self) -> u64;
+    /// Steps of an epoch of `batches` batches, where not every batch is wanted.
+    fn steps(&self, batches: u64) -> u64;
+    /// Whether training goes on after a collapse.
+    fn collapse(&self) -> Collapse;
+    /// How many views a batch must have.
+    fn views(&self) -> usize;
+    /// Rates of an epoch.
+    fn rates(&self, epoch: u64) -> Rates;
+    /// Takes step number `done` (from 0, over all epochs) on normalised views.
+    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<Told>;
+}
+
+/// Whom the loop tells, and who may stop it.
+pub trait Watch {
+    /// Whether to write a checkpoint and end.
+    fn stopping(&self) -> bool;
+    /// Step `number` (from 1, over all epochs) begins, if there is one; else what follows is no step.
+    fn working(&self, step: Option<u64>);
+    /// How many steps there are in all, and what those since the last call told and how fast they were: at least one.
+    fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()>;
+    /// Looks at the encoder after an epoch (counted from 0); may give a kNN accuracy for the curve. Decides nothing.
+    fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>>;
+}
+
+/// Where and how often.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Checkpoints and the curve are written here; it survives a crash.
+    pub work: PathBuf,
+    /// Rates and waiting times are written here.
+    pub byproducts: PathBuf,
+    /// Time between checkpoints. The clock decides when one is written, never what is computed.
+    pub every: Duration,
+    /// Where the tensors live.
+    pub device: Device,
+}
+
+/// How a loop ended.
+#[derive(Debug)]
+pub enum End {
+    /// All steps are done.
+    Finished {
+        /// The final state.
+        state: Box<State>,
+        /// The whole curve.
+        curve: Curve,
+    },
+    /// It was asked to stop, and its checkpoint is on disk.
+    Stopped,
+}
+
+/// Steps whose figures are read from the device together.
+const READ_EVERY: usize = 16;
+
+/// Runs `procedure` over `source`, from the newest checkpoint in `place.work` if there is one, else from `start`. However
+/// often it is stopped or killed and run again, it ends in the same bytes.
+///
+/// An error where a figure is not finite or the encoder has collapsed and may not (it names the step and the last good checkpoint),
+/// and where source, checkpoint and procedure do not fit each other.
+pub fn fit(
+    model: &Model,
+    procedure: &dyn Procedure,
+    source: &dyn Source,
+    place: &Place,
+    start: impl FnOnce() -> Result<State>,
+    watch: &mut dyn Watch,
+) -> Result<End> {
+    let checkpoints = Checkpoints::of(&place.work);
+    let (position, state) = match checkpoints.newest(place.device)? {
+        Some(Checkpoint { model: theirs, position, state }) => {
+            ensure!(theirs == *model, "the checkpoint in {} is of another model", place.work.display());
+            tracing::info!("resuming at epoch {}, step {}", position.epoch, position.done);
+            (position, state)
+        }
+        None => (Position::default(), start()?),
+    };
+    let steps = procedure.steps(source.batches());
+    ensure!(steps > 0, "there are fewer images than one batch takes: give a smaller `batch`");
+    let curve = Curve::open(&place.work.join("curve.jsonl"), position.curve)?;
+    let pace = Pace::open(&place.byproducts.join("pace.jsonl"))?;
+    let run = Run {
+        model,
+        procedure,
+        source,
+        place,
+        checkpoints,
+        steps,
+        position,
+        state,
+        curve,
+        pace,
+        saved: Instant::now(),
+    };
+    run.all(watch)
+}
+
+struct Run<'a> {
+    model: &'a Model,
+    procedure: &'a dyn Procedure,
+    source: &'a dyn Source,
+    place: &'a Place,
+    checkpoints: Checkpoints,
+    /// Of each epoch.
+    steps: u64,
+    position: Position,
+    state: State,
+    curve: Curve,
+    pace: Pace,
+    saved: Instant,
+}
+
+impl Run<'_> {
+    fn all(mut self, watch: &mut dyn Watch) -> Result<End> {
+        while self.position.epoch < self.procedure.epochs() {
+            if !self.epoch(watch)? {
+                return Ok(End::Stopped);
+            }
+        }
+        Ok(End::Finished { state: Box::new(self.state), curve: self.curve })
+    }
+
+    /// The rest of the epoch; false where it was stopped.
+    #[tracing::instrument(skip_all, fields(epoch = self.position.epoch))]
+    fn epoch(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        let Position { epoch, step: first, .. } = self.position;
+        let rates = self.procedure.rates(epoch);
+        let source = self.source;
+        let mut batches = source.epoch(epoch, first)?;
+        let mut pending = Pending::default();
+        for step in first..self.steps {
+            watch.working(Some(self.position.done + 1));
+            let waiting = Instant::now();
+            let batch = batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))??;
+            self.pace.waited(waiting.elapsed());
+            let told = self.step(&batch, rates)?;
+            pending.push(&told, self.position, rates);
+            self.pace.trained(batch.samples.len());
+            self.position.step += 1;
+            self.position.done += 1;
+            let last = step + 1 == self.steps;
+            let halt = watch.stopping();
+            let due = halt || self.saved.elapsed() >= self.place.every;
+            if last || due || pending.len() >= READ_EVERY {
+                self.read(&mut pending, last, watch)?;
+            }
+            if due {
+                watch.working(None);
+                self.save()?;
+            }
+            if halt {
+                return Ok(false);
+            }
+        }
+        watch.working(None);
+        Ok(true)
+    }
+
+    fn step(&mut self, batch: &Batch, rates: Rates) -> Result<Told> {
+        let wanted = self.procedure.views();
+        ensure!(batch.views.len() >= wanted, "a batch has {} views, {wanted} are wanted", batch.views.len());
+        let views: Vec<Tensor> =
+            batch.views[..wanted].iter().map(|view| model::normalise(view, self.place.device)).collect();
+        self.procedure
+            .step(&mut self.state, &views, rates, self.position.done)
+            .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
+    }
+
+    /// Waits for the device, and tells what it did. After the last step of an epoch, the position moves to the next.
+    fn read(&mut self, pending: &mut Pending, last: bool, watch: &mut dyn Watch) -> Result<()> {
+        let mut rows = pending.read()?;
+        for row in &rows {
+            row.check(self.procedure.collapse())
+                .with_context(|| format!("last good checkpoint: {}", self.checkpoints.last_good()))?;
+        }
+        let newest = rows.last_mut().context("a step was just taken")?;
+        if last {
+            let encoder = Encoder { model: self.model.clone(), network: self.state.query.share() };
+            watch.working(None);
+            newest.knn = watch.epoch(self.position.epoch, &encoder)?;
+            self.position.epoch += 1;
+            self.position.step = 0;
+        }
+        self.curve.append(&rows)?;
+        let speed = self.pace.write(self.position.done)?;
+        watch.progress(self.steps * self.procedure.epochs(), &rows, speed)
+    }
+
+    #[tracing::instrument(name = "checkpoint", skip_all, fields(step = self.position.done))]
+    fn save(&mut self) -> Result<()> {
+        self.position.curve = self.curve.sync()?;
+        self.checkpoints.save(self.model, self.position, &self.state)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        device,
+        model::{Bank, Shape},
+        train::{bench, checkpoint},
+    };
+    use anyhow::anyhow;
+    use caco_data::batch::{Batches, Pixels};
+    use caco_kinds::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views};
+    use caco_measure::rng::Rng;
+    use std::{cell::Cell, fs, path::Path};
+    use tch::Kind;
+
+    /// Noise, drawn by epoch and sample. Fails at batch number `fails_at` of all that it ever gives.
+    struct Noise {
+        views: usize,
+        given: Cell<u64>,
+        fails_at: u64,
+    }
+
+    impl Source for Noise {
+        fn batches(&self) -> u64 {
+            5
+        }
+
+        fn epoch(&self, epoch: u64, first: u64) -> Result<Batches<'_>> {
+            let batch = move |number: u64| {
+                self.given.set(self.given.get() + 1);
+                if self.given.get() == self.fails_at {
+                    return Err(anyhow!("killed"));
+                }
+                let view = |view| {
+                    let mut rng = Rng::new(view, "noise", epoch, number);
+                    let size = if view < 2 { 16 } else { 8 };
+                    let data = (0..4 * size * size * 3).map(|_| rng.next_u64() as u8).collect();
+                    Pixels { count: 4, size: (size, size), data }
+                };
+                let views = (0..self.views as u64).map(view).collect();
+                Ok(Batch { views, labels: vec![0; 4], samples: vec![0; 4] })
+            };
+            Ok(Box::new((first..5).map(batch)))
+        }
+    }
+
+    /// Stops after step `stops_at`, and gives a kNN accuracy made from the encoder.
+    struct Teller {
+        stops_at: u64,
+        asked: Cell<u64>,
+    }
+
+    impl Watch for Teller {
+        fn stopping(&self) -> bool {
+            self.asked.set(self.asked.get() + 1);
+            self.asked.get() == self.stops_at
+        }
+        fn working(&self, _step: Option<u64>) {}
+        fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> Result<()> {
+            Ok(())
+        }
+        fn epoch(&mut self, _epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {
+            let images = Tensor::linspace(-1.0, 1.0, 3 * 16 * 16, (Kind::Float, Device::Cpu)).view([1, 3, 16, 16]);
+            Ok(Some(encoder.features(&images, Precision::F32).mean(None).double_value(&[])))
+        }
+    }
+
+    fn tiny() -> Model {
+        Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 8, dim: 8 }
+    }
+
+    fn pretrain(views: Views, precision: Precision, objective: Objective) -> Pretrain {
+        let json = serde_json::json!({"index": "", "init": "", "model": tiny(), "views": views, "epochs": 3, "batch": 4,
+            "warmup": 1, "precision": precision, "objective": objective});
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn start() -> Result<State> {
+        let query = Shape::from(&tiny()).draw(1, Kind::Float, Device::Cpu);
+        Ok(State::start(query, Bank::draw(8, 24, 1, Kind::Float, Device::Cpu)))
+    }
+
+    /// Runs in `folder` until the end, interrupted every `stride` steps (0: never). Gives all bytes that it ends with.
+    fn run(procedure: &dyn Procedure, folder: &Path, stride: u64, kill: bool, every: Duration) -> (Vec<u8>, Vec<u8>) {
+        let place = Place { work: folder.into(), byproducts: folder.join("byproducts"), every, device: Device::Cpu };
+        for _ in 0..100 {
+            let source =
+                Noise { views: procedure.views(), given: Cell::new(0), fails_at: if kill { stride } else { 0 } };
+            let mut teller = Teller { stops_at: if kill { 0 } else { stride }, asked: Cell::new(0) };
+            match fit(&tiny(), procedure, &source, &place, start, &mut teller) {
+                Ok(End::Finished { state, curve }) => {
+                    let (end, rows) = (folder.join("end.safetensors"), folder.join("end.jsonl"));
+                    checkpoint::save(&end, &tiny(), Position::default(), &state).unwrap();
+                    curve.copy(&rows).unwrap();
+                    return (fs::read(end).unwrap(), fs::read(rows).unwrap());
+                }
+                Ok(End::Stopped) => assert!(!kill),
+                Err(error) => assert_eq!(error.to_string(), "killed"),
+            }
+        }
+        panic!("it makes no progress");
+    }
+
+    fn same_however_interrupted(procedure: &dyn Procedure) {
+        device::open("cpu", 1).unwrap();
+        let (never, always) = (Duration::MAX, Duration::ZERO);
+        let once = tempfile::tempdir().unwrap();
+        let whole = run(procedure, once.path(), 0, false, never);
+        for stride in [1, 4, 7] {
+            let stopped = tempfile::tempdir().unwrap();
+            assert!(run(procedure, stopped.path(), stride, false, never) == whole, "stopped every {stride}");
+        }
+        for stride in [2, 3, 6] {
+            let killed = tempfile::tempdir().unwrap();
+            assert!(run(procedure, killed.path(), stride, true, always) == whole, "killed every {stride}");
+        }
+        let late = tempfile::tempdir().unwrap();
+        let names = |folder: &Path| fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+        run(procedure, late.path(), 0, false, always);
+        let kept = names(late.path()).iter().filter(|p| p.to_string_lossy().contains("checkpoint-")).count();
+        assert_eq!(kept, 2, "the newest two are kept");
+    }
+
+    #[test]
+    fn an_interrupted_training_ends_in_the_same_bytes() {
+        let single = Views::SingleCrop { size: 16 };
+        same_however_interrupted(&pretrain(single, Precision::F32, Objective::CaCo));
+    }
+
+    #[test]
+    fn an_interrupted_multi_crop_training_ends_in_the_same_bytes() {
+        let multi = Views::MultiCrop { size: 16, small: 8, count: 2 };
+        same_however_interrupted(&pretrain(multi, Precision::Bf16, Objective::Queue));
+    }
+
+    #[test]
+    fn an_interrupted_bank_initialisation_ends_in_the_same_bytes() {
+        let json = serde_json::json!({"index": "", "model": tiny(), "views": Views::SingleCrop { size: 16 }, "batch": 4,
+            "bank_size": 18});
+        let init: InitBank = serde_json::from_value(json).unwrap();
+        assert_eq!((init.steps(5), init.steps(3)), (5, 3));
+        same_however_interrupted(&init);
+    }
+
+    #[test]
+    fn computing_activations_again_changes_no_bit() {
+        device::open("cpu", 1).unwrap();
+        let whole =
+            |procedure: &dyn Procedure| run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
+        let (single, multi) = (Views::SingleCrop { size: 16 }, Views::MultiCrop { size: 16, small: 8, count: 2 });
+        for (views, precision, accumulate) in [
+            (single.clone(), Precision::F32, 1),
+            (single.clone(), Precision::Bf16, 2),
+            (multi.clone(), Precision::F32, 1),
+            (multi, Precision::Bf16, 1),
+        ] {
+            let mut procedure = pretrain(views, precision, Objective::CaCo);
+            procedure.accumulate = accumulate;
+            let kept = whole(&procedure);
+            procedure.activations = Activations::Recompute;
+            assert!(whole(&procedure) == kept, "{precision:?}, {accumulate} parts, {:?}", procedure.views);
+        }
+        let json = serde_json::json!({"index": "", "model": tiny(), "views": single, "batch": 4, "bank_size": 18});
+        let mut init: InitBank = serde_json::from_value(json).unwrap();
+        let kept = whole(&init);
+        init.activations = Activations::Recompute;
+        assert!(whole(&init) == kept, "bank initialisation");
+    }
+
+    #[test]
+    fn computing_activations_again_changes_no_bit_of_bottlenecks_behind_a_pool_with_two_threads() {
+        device::open("cpu", 2).unwrap();
+        // Channels that fill whole vectors take the norm's own kernels.
+        let model = Model { arch: Arch::ResNet50, width: 16, stem: Stem::Imagenet, hidden: 16, dim: 8 };
+        let noise = |view| {
+            let mut rng = Rng::new(view, "noise", 0, 0);
+            let values: Vec<f64> = (0..4 * 3 * 64 * 64).map(|_| rng.normal()).collect();
+            Tensor::from_slice(&values).view([4, 3, 64, 64]).to_kind(Kind::Float)
+        };
+        let views = [noise(0), noise(1)];
+        for precision in [Precision::F32, Precision::Bf16] {
+            let end = |activations| {
+                let query = Shape::from(&model).draw(1, Kind::Float, Device::Cpu);
+                let mut state = State::start(query, Bank::draw(8, 24, 1, Kind::Float, Device::Cpu));
+                for number in 0..2 {
+                    state.step(&views, &bench::constants(precision, activations), bench::RATES, number).unwrap();
+                }
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("end.safetensors");
+                checkpoint::save(&path, &model, Position::default(), &state).unwrap();
+                fs::read(path).unwrap()
+            };
+            assert!(end(Activations::Recompute) == end(Activations::Keep), "{precision:?}");
+        }
+    }
+
+    #[test]
+    fn a_curve_has_a_row_a_step_and_the_monitors_accuracy() {
+        let folder = tempfile::tempdir().unwrap();
+        let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
+        device::open("cpu", 1).unwrap();
+        let (_, curve) = run(&procedure, folder.path(), 0, false, Duration::MAX);
+        let rows: Vec<Row> = curve
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect();
+        assert_eq!(rows.iter().map(|r| r.step).collect::<Vec<_>>(), (1..=15).collect::<Vec<_>>());
+        assert_eq!(rows.iter().map(|r| r.epoch).collect::<Vec<_>>(), [[0; 5], [1; 5], [2; 5]].concat());
+        assert_eq!(rows.iter().filter(|r| r.knn.is_some()).map(|r| r.step).collect::<Vec<_>>(), [5, 10, 15]);
+        assert!(rows.iter().all(|r| r.loss > 0.0 && r.positive > 0.0 && r.positive < 1.0 && r.gradient_norm > 0.0));
+    }
+
+    #[test]
+    fn a_nan_names_step_and_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
+        procedure.rate = 1e30;
+        let place = Place {
+            work: folder.path().into(),
+            byproducts: folder.path().into(),
+            every: Duration::ZERO,
+            device: Device::Cpu,
+        };
+        let source = Noise { views: 2, given: Cell::new(0), fails_at: 0 };
+        let mut teller = Teller { stops_at: 0, asked: Cell::new(0) };
+        let error = fit(&tiny(), &procedure, &source, &place, start, &mut teller).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("NaN at step") || error.contains("inf at step"), "{error}");
+        assert!(error.contains("last good checkpoint"), "{error}");
+    }
+
+    #[test]
+    fn a_collapse_stops() {
+        let row = Row {
+            epoch: 2,
+            step: 7,
+            loss: 1.0,
+            positive: 0.5,
+            bank_norm: 1.0,
+            gradient_norm: 1.0,
+            spread: 1e-5,
+            rate: 0.1,
+            bank_rate: 3.0,
+            key_momentum: 0.99,
+            knn: None,
+        };
+        let error = row.check(Collapse::Stop).unwrap_err().to_string();
+        assert!(error.contains("collapsed: at step 7 (epoch 2)"), "{error}");
+        assert!(row.check(Collapse::Continue).is_ok());
+        assert!(Row { loss: f64::NAN, ..row.clone() }.check(Collapse::Continue).is_err());
+        assert!(Row { spread: 0.9, ..row }.check(Collapse::Stop).is_ok());
+    }
+}

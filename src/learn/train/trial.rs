@@ -1,0 +1,139 @@
+//! A training on real images for some seconds: how fast it goes, reading and computing together.
+
+use super::{
+    bench::{RATES, constants, settle},
+    caco::State,
+};
+use crate::{
+    device,
+    model::{Bank, Shape, normalise},
+};
+use anyhow::{Result, ensure};
+use caco_data::{Loader, Reading, Transform, batch::Source as _, format, index};
+use caco_kinds::{Activations, Format, Model, Precision, Views};
+use serde::{Deserialize, Serialize};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tch::Kind;
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// A folder in the ImageFolder layout.
+    pub folder: PathBuf,
+    /// The network.
+    pub model: Model,
+    /// The views of each image.
+    pub views: Views,
+    /// Images a step.
+    pub batch: usize,
+    /// Columns of the bank.
+    pub bank: i64,
+    /// Arithmetic of the encoders.
+    pub precision: Precision,
+    /// What is kept of a forward pass for the gradient.
+    pub activations: Activations,
+    /// Where: `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads of one operation, and of the loader.
+    pub threads: usize,
+    /// Seconds that count, after a quarter as many to warm up.
+    pub seconds: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Under what it was measured, as results record it.
+    pub class: serde_json::Value,
+    /// Images trained on in a second.
+    pub images_per_second: f64,
+    /// Steps counted for that.
+    pub steps: u64,
+    /// Share of the time in which the training waited for the loader.
+    pub waiting: f64,
+    /// Loss of the last step.
+    pub loss: f64,
+}
+
+/// Trains by the paper's method, epoch after epoch.
+pub fn train(setup: &Setup) -> Result<Report> {
+    let listing = format::list(Format::ImageFolder, None, &setup.folder)?;
+    let (set, unreadable) = index::build(&setup.folder, listing, |_, _| ());
+    index::refuse(&unreadable)?;
+    let device = device::open(&setup.device, setup.threads)?;
+    let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
+    let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
+    let mut state = State::start(query, bank);
+    let transform = Transform::Views(setup.views.list());
+    let (batch, threads) = (setup.batch, setup.threads);
+    let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
+    let span = Duration::from_secs_f64(setup.seconds);
+    let began = Instant::now();
+    let (mut counted, mut waited, mut steps) = (None, Duration::ZERO, 0);
+    for epoch in 0.. {
+        let mut batches = loader.epoch(epoch, 0)?;
+        loop {
+            let asked = Instant::now();
+            let Some(batch) = batches.next().transpose()? else { break };
+            waited += asked.elapsed();
+            let views: Vec<_> = batch.views.iter().map(|view| normalise(view, device)).collect();
+            let loss =
+                state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?.loss.double_value(&[]);
+            ensure!(loss.is_finite(), "the loss is {loss} at step {}", steps + 1);
+            steps += 1;
+            settle(device);
+            match counted {
+                // At least two steps warm up: the first ones claim memory.
+                None if began.elapsed() >= span / 4 && steps >= 2 => {
+                    (counted, waited, steps) = (Some(Instant::now()), Duration::ZERO, 0);
+                }
+                Some(start) if start.elapsed() >= span => {
+                    let seconds = start.elapsed().as_secs_f64();
+                    return Ok(Report {
+                        class: device::class(),
+                        images_per_second: (steps * setup.batch as u64) as f64 / seconds,
+                        steps,
+                        waiting: waited.as_secs_f64() / seconds,
+                        loss,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+    unreachable!("epochs do not end")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caco_data::synth;
+    use caco_kinds::{Arch, Stem};
+
+    #[test]
+    fn a_training_is_timed() {
+        let folder = tempfile::tempdir().unwrap();
+        let drawn = r#"{"classes": 3, "train": 9, "test": 3, "size": 40}"#;
+        synth::draw(&serde_json::from_str(drawn).unwrap(), folder.path(), |_, _| ()).unwrap();
+        let model = Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 8, dim: 8 };
+        let setup = Setup {
+            folder: folder.path().join("train"),
+            model,
+            views: Views::MultiCrop { size: 16, small: 8, count: 2 },
+            batch: 4,
+            bank: 16,
+            precision: Precision::F32,
+            activations: Activations::Recompute,
+            device: "cpu".into(),
+            threads: 2,
+            seconds: 0.2,
+        };
+        let report = train(&setup).unwrap();
+        assert!(report.images_per_second > 0.0 && report.steps > 0 && report.loss > 0.0, "{report:?}");
+        assert!((0.0..1.0).contains(&report.waiting), "{report:?}");
+    }
+}

@@ -1,0 +1,55 @@
+//! What a runner hands to the process that executes one stage, and how that process answers: files and exit codes. The
+//! engine writes and the worker reads; neither knows the other.
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// Exit code of a stage that was asked to stop and wrote a checkpoint (EX_TEMPFAIL of sysexits.h).
+pub const STOPPED: i32 = 75;
+
+/// Exit code of a stage that its watchdog ended (EX_SOFTWARE of sysexits.h).
+pub const STALLED: i32 = 70;
+
+/// The file in a stage's folder that a worker renews while it responds.
+pub const ALIVE: &str = "alive";
+/// Names the seconds before which no step counts as stalled; a minute without it.
+const STALL_VARIABLE: &str = "CACO_STALL_SECONDS";
+
+/// No step counts as stalled before this. An error where [`STALL_VARIABLE`] is no number of seconds.
+pub fn least_stall() -> Result<Duration> {
+    let seconds = match std::env::var(STALL_VARIABLE) {
+        Ok(text) => text.parse().with_context(|| format!("{STALL_VARIABLE} is '{text}'; give seconds"))?,
+        Err(_) => 60.0,
+    };
+    ensure!(seconds > 0.0, "{STALL_VARIABLE} is {seconds}; give more than 0 seconds");
+    Duration::try_from_secs_f64(seconds).with_context(|| format!("{STALL_VARIABLE} is {seconds}; give seconds"))
+}
+
+/// The file in a stage's folder that holds its [`Progress`] as JSON.
+pub const PROGRESS: &str = "progress.json";
+/// The environment variable that names it to a command.
+pub const PROGRESS_VARIABLE: &str = "CACO_PROGRESS";
+
+/// One stage to execute. All paths are absolute.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The stage's name in the pipeline, for messages.
+    pub stage: String,
+    /// The stage kind.
+    pub kind: String,
+    /// The resolved parameters.
+    pub parameters: serde_json::Value,
+    /// Where each input lies, by slot.
+    pub inputs: BTreeMap<String, PathBuf>,
+    /// Outputs are written here, each under its declared path. Empty at the start of every attempt.
+    pub out: PathBuf,
+    /// The stage's own folder. It survives a crash; checkpoints belong here.
+    pub work: PathBuf,
+    /// By-products are written here: rates, times, anything that may differ between two equal runs.
+    pub byproducts: PathBuf,
+    /// Threads the stage may use.
+    pub threads: usize,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+}

@@ -1,0 +1,148 @@
+//! The table of stage kinds.
+
+use super::{Command, Complaint, Input, Kind, Output, Tolerance};
+use crate::code::Codebase;
+use schemars::schema_for;
+use std::sync::{LazyLock, OnceLock};
+
+/// One stage kind, without its type.
+#[derive(Debug)]
+pub struct Entry {
+    /// The word in pipeline files.
+    pub name: &'static str,
+    /// The version of its code, as declared.
+    pub version: u32,
+    /// What it writes besides its metrics, where that is the same for all its stages.
+    pub outputs: &'static [Output],
+    /// Whether its stages are any program, and not the worker's.
+    pub command: bool,
+    /// Whether its stages join the metrics of others into a table.
+    pub comparison: bool,
+    /// How far two results under different determinism classes may be apart.
+    pub tolerance: Tolerance,
+    /// Its fields as a JSON schema: types, defaults, meanings.
+    pub schema: fn() -> schemars::Schema,
+    /// Reads a stage's body.
+    pub read: fn(&str) -> Result<Read, ReadError>,
+    fields: OnceLock<Vec<String>>,
+}
+
+/// A stage's body, read.
+pub struct Read {
+    /// The parameters that decide the result, as canonical JSON.
+    pub key_parameters: Box<str>,
+    /// All parameters, defaults filled in, as JSON. Empty where they are the same text.
+    pub parameters: Box<str>,
+    /// What the stage reads.
+    pub inputs: Vec<Input>,
+    /// What the stage writes.
+    pub outputs: Vec<Output>,
+}
+
+/// Why a stage's body could not be read.
+pub enum ReadError {
+    /// It does not fit the kind's type.
+    Ron(Box<ron::error::SpannedError>),
+    /// A value is out of range.
+    Range(Complaint),
+}
+
+impl Entry {
+    /// The entry of a kind.
+    pub const fn of<K: Kind>() -> Entry {
+        Entry {
+            name: K::NAME,
+            version: K::VERSION,
+            outputs: K::OUTPUTS,
+            command: K::COMMAND,
+            comparison: K::COMPARISON,
+            tolerance: K::TOLERANCE,
+            schema: || schema_for!(K),
+            read: read::<K>,
+            fields: OnceLock::new(),
+        }
+    }
+
+    /// The names of its fields.
+    pub fn fields(&self) -> &[String] {
+        self.fields.get_or_init(|| {
+            let schema = (self.schema)();
+            let properties = schema.get("properties").and_then(|p| p.as_object());
+            properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
+        })
+    }
+}
+
+/// The stage kinds that a program knows, and the code behind each. The engine learns them from its caller.
+#[derive(Debug)]
+pub struct Registry {
+    entries: Vec<Entry>,
+    /// The code behind each kind.
+    pub code: Codebase,
+}
+
+impl Registry {
+    /// A registry of these kinds, in the order data flows.
+    pub const fn new(entries: Vec<Entry>, code: Codebase) -> Self {
+        Registry { entries, code }
+    }
+
+    /// A registry that knows commands alone, whose code is not looked at.
+    pub fn commands() -> &'static Registry {
+        static COMMANDS: LazyLock<Registry> =
+            LazyLock::new(|| Registry::new(vec![Entry::of::<Command>()], Codebase::default()));
+        &COMMANDS
+    }
+
+    /// Every kind.
+    pub fn kinds(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The kind of that name.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+/// RON as pipeline files have it: `Some(…)` may be left out.
+pub fn options() -> ron::Options {
+    ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
+}
+
+fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
+    let kind: K = options().from_str(text).map_err(|e| ReadError::Ron(Box::new(e)))?;
+    kind.check().map_err(ReadError::Range)?;
+    let all = canonical(&serde_json::to_value(&kind).expect("parameters are plain data"));
+    let deciding = canonical(&without_neutral::<K>(kind.parameters()));
+    let parameters = if all == deciding { "".into() } else { all };
+    Ok(Read { key_parameters: deciding, parameters, inputs: kind.inputs(), outputs: kind.outputs() })
+}
+
+fn without_neutral<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
+    let Some(fields) = value.as_object_mut() else { return value };
+    for (name, neutral) in K::DEFAULT_NOT_HASHED {
+        let neutral: serde_json::Value = serde_json::from_str(neutral).expect("neutral values are JSON");
+        if fields.get(*name) == Some(&neutral) {
+            fields.remove(*name);
+        }
+    }
+    value
+}
+
+/// JSON with sorted names and no spaces.
+fn canonical(value: &serde_json::Value) -> Box<str> {
+    // serde_json's map is sorted as long as no crate turns on `preserve_order`; a test holds that.
+    value.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_canonical() {
+        let value: serde_json::Value = serde_json::from_str(r#"{"b": 0.08, "a": [1, 1e-6]}"#).unwrap();
+        assert_eq!(&*canonical(&value), r#"{"a":[1,1e-6],"b":0.08}"#);
+    }
+}

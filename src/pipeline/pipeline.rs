@@ -1,0 +1,530 @@
+//! A pipeline: every stage with its parameters resolved, its inputs and outputs named. What the engine is given.
+
+use super::{
+    diagnostic::Diagnostic,
+    kind::{Complaint, Input, Output, ReadError, Registry, Source, options},
+    layers::{File, Layered, Override},
+    policy::Policy,
+    sweep::{self, Sweep},
+    tree::{self, Body, Node, Rendered, Span},
+};
+use rayon::prelude::*;
+use ron::error::SpannedError;
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+/// What the caller lays over a pipeline file.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    /// One of the file's profiles.
+    pub profile: Option<String>,
+    /// `path=value`, in order.
+    pub set: Vec<String>,
+}
+
+/// A pipeline file, resolved.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Its name; the file's, without ending, where it gives none.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its stages, in the order of the file.
+    pub stages: Vec<Stage>,
+    /// What is built where the caller names nothing; none: everything.
+    pub targets: Option<Vec<String>>,
+    /// The names of the file's profiles.
+    pub profiles: Vec<String>,
+    /// Its sweeps with their points.
+    pub sweeps: Vec<Sweep>,
+    /// The texts it was read from, for messages.
+    pub sources: Vec<tree::Source>,
+    /// What the caller laid over it.
+    pub overlay: Overlay,
+    /// The kinds that its stages may be of.
+    pub registry: &'static Registry,
+}
+
+/// A stage: what it computes, from what.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// The stage kind.
+    pub kind: &'static str,
+    /// Whether it is any program, and no stage of the experiment.
+    pub is_command: bool,
+    /// Whether it joins the metrics of others into a table.
+    pub is_comparison: bool,
+    /// The version of the kind's code.
+    pub version: u32,
+    /// The parameters that decide the result, as canonical JSON.
+    pub key_parameters: Box<str>,
+    /// All parameters, as JSON; empty where they are the same.
+    pub parameters: Box<str>,
+    /// What it reads.
+    pub inputs: Vec<Input>,
+    /// What it writes.
+    pub outputs: Vec<Output>,
+    /// How it is run.
+    pub policy: Policy,
+    /// What joins the key beyond the usual: determinism class values by name.
+    pub pin: BTreeMap<String, String>,
+    /// Where it is written.
+    pub at: Span,
+}
+
+impl Stage {
+    /// All parameters, as JSON.
+    pub fn parameters(&self) -> &str {
+        if self.parameters.is_empty() { &self.key_parameters } else { &self.parameters }
+    }
+}
+
+/// A pipeline file that could not be read.
+#[derive(Debug)]
+pub struct Invalid {
+    /// Every error found, in the order of the file.
+    pub errors: Vec<Diagnostic>,
+    /// The texts they point into.
+    pub sources: Vec<tree::Source>,
+}
+
+impl Invalid {
+    /// One error that points nowhere.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Invalid { errors: vec![Diagnostic::new(message)], sources: vec![] }
+    }
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let text: Vec<String> = self.errors.iter().map(|e| e.render(&self.sources, false)).collect();
+        f.write_str(&text.join("\n\n"))
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Pipeline {
+    /// Reads a pipeline file.
+    pub fn load(path: &Path, overlay: &Overlay, registry: &'static Registry) -> Result<Pipeline, Invalid> {
+        let text = std::fs::read(path).map_err(|e| Invalid::plain(format!("cannot read {}: {e}", path.display())))?;
+        let text = String::from_utf8(text).map_err(|e| {
+            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            Invalid::plain(format!("{}: line {line} is not UTF-8", path.display()))
+        })?;
+        Self::parse(path, text, overlay, registry)
+    }
+
+    /// Reads the text of a pipeline file.
+    pub fn parse(
+        path: &Path,
+        text: String,
+        overlay: &Overlay,
+        registry: &'static Registry,
+    ) -> Result<Pipeline, Invalid> {
+        let mut sources = vec![tree::Source { name: path.display().to_string(), text }];
+        for set in &overlay.set {
+            let (name, text) = set
+                .split_once('=')
+                .ok_or_else(|| Invalid::plain(format!("--set {set}: '=' is missing; write --set STAGE.FIELD=VALUE")))?;
+            sources.push(tree::Source { name: format!("--set {}", name.trim()), text: text.trim().into() });
+        }
+        match sweep_numbers(&sources, overlay) {
+            Ok(numbers) => sources.extend(numbers),
+            Err(error) => return Err(Invalid { errors: vec![error], sources }),
+        }
+        match resolve(&sources, path, overlay, registry) {
+            Ok(pipeline) => Ok(Pipeline { sources, overlay: overlay.clone(), ..pipeline }),
+            Err(mut errors) => {
+                errors.sort_by_key(|e| e.span.map(|s| (s.source, s.start)));
+                Err(Invalid { errors, sources })
+            }
+        }
+    }
+
+    /// The line on which a stage is written, counted from 1.
+    pub fn line(&self, span: Span) -> usize {
+        let text = self.sources.get(span.source as usize).map_or("", |s| s.text.as_str());
+        text.as_bytes()[..(span.start as usize).min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
+    }
+
+    /// Where a stage is written, as `file:line`.
+    pub fn place(&self, stage: &Stage) -> String {
+        let name = self.sources.get(stage.at.source as usize).map_or("", |s| s.name.as_str());
+        format!("{name}:{}", self.line(stage.at))
+    }
+
+    /// Where the field at a dotted path of a stage gets its value, as `file:line`. None: it is a default.
+    pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
+        let root = Node::parse(0, &self.sources[0].text).ok()?;
+        let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
+        let profile = self.overlay.profile.as_deref();
+        let (layered, _) = File::read(root).ok()?.layer(profile, &overrides, &numbers, self.registry).ok()?;
+        let mut node = &layered.iter().find(|l| l.name == stage.name)?.node;
+        let mut found = None;
+        for part in field.split('.') {
+            let name = part.split('[').next().unwrap_or(part);
+            match node.field(name) {
+                Some(inner) => {
+                    node = inner;
+                    found = Some(inner.at);
+                }
+                None => break,
+            }
+        }
+        let at = found?;
+        let source = &self.sources[at.source as usize];
+        Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
+    }
+
+    /// An error with the place in the file where `reference` stands inside a stage.
+    pub fn at_reference(&self, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {
+        let text = &self.sources[0].text;
+        let quoted = format!("\"{reference}\"");
+        let within = Node::parse(0, text).ok().and_then(|root| {
+            let inside = |span: &Span| span.start >= stage.at.start && span.end <= stage.at.end;
+            let in_stage = find_in(&root, stage.at).and_then(|node| node.find_scalar(&|t| t == quoted)).filter(inside);
+            in_stage.or_else(|| root.find_scalar(&|t| t == quoted))
+        });
+        Invalid { errors: vec![error.at(within.unwrap_or(stage.at))], sources: self.sources.clone() }
+    }
+}
+
+/// The node that covers exactly this span.
+fn find_in<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<&'n Node<'a>> {
+    use tree::Body::*;
+    if node.at == at {
+        return Some(node);
+    }
+    match &node.body {
+        Scalar(_) => None,
+        Struct(fields) => fields.iter().find_map(|f| find_in(&f.value, at)),
+        Tuple(items) | List(items) => items.iter().find_map(|n| find_in(n, at)),
+        Map(entries) => entries.iter().find_map(|(_, v)| find_in(v, at)),
+    }
+}
+
+fn resolve(
+    sources: &[tree::Source],
+    path: &Path,
+    overlay: &Overlay,
+    registry: &'static Registry,
+) -> Result<Pipeline, Vec<Diagnostic>> {
+    let one = |e: Diagnostic| vec![e];
+    let root = Node::parse(0, &sources[0].text).map_err(one)?;
+    let mut file = File::read(root).map_err(one)?;
+    let overrides = overrides(sources).map_err(one)?;
+    let numbers = numbers_of(sources).map_err(one)?;
+    let (layered, sweeps) = file.layer(overlay.profile.as_deref(), &overrides, &numbers, registry).map_err(one)?;
+    let name = file.name.clone().unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into());
+    let variants = file.each_variant.iter().map(|(name, _)| name);
+    let templates: HashSet<String> = variants.chain(sweeps.iter().flat_map(|sweep| &sweep.stages)).cloned().collect();
+    let names: HashSet<&str> = layered.iter().map(|l| l.name.as_str()).collect();
+    if names.len() < layered.len() {
+        let mut seen = HashSet::new();
+        let twice = layered.iter().find(|l| !seen.insert(&l.name)).expect("one name stands twice");
+        return Err(one(Diagnostic::new(format!("two stages are called '{}'", twice.name)).at(twice.node.at)));
+    }
+    let read = |layered: &Layered| stage(layered, sources, &templates, &names, registry);
+    let (stages, errors): (Vec<_>, Vec<_>) = layered.par_iter().map(read).partition_map(|result| match result {
+        Ok(stage) => rayon::iter::Either::Left(stage),
+        Err(error) => rayon::iter::Either::Right(error),
+    });
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let targets = file.targets.map(|targets| targets.into_iter().map(|(name, _)| name).collect());
+    let profiles = file.profiles.iter().map(|(name, _)| name.clone()).collect();
+    let path = path.into();
+    Ok(Pipeline {
+        name,
+        path,
+        stages,
+        targets,
+        profiles,
+        sweeps,
+        sources: vec![],
+        overlay: Overlay::default(),
+        registry,
+    })
+}
+
+/// The sources of the numbers that sweeps do not write out. An error in the file itself is told where it is read.
+fn sweep_numbers(sources: &[tree::Source], overlay: &Overlay) -> Result<Vec<tree::Source>, Diagnostic> {
+    if !sources[0].text.contains("sweeps") {
+        return Ok(vec![]);
+    }
+    let Ok(file) = Node::parse(0, &sources[0].text).and_then(File::read) else { return Ok(vec![]) };
+    sweep::numbers(&file.sweeps_under(overlay.profile.as_deref())?, sources)
+}
+
+/// These numbers as lists, by the name of their source.
+fn numbers_of(sources: &[tree::Source]) -> Result<std::collections::HashMap<&str, Node<'_>>, Diagnostic> {
+    let numbers = sources.iter().enumerate().skip(1).filter(|(_, source)| !source.name.starts_with(SET));
+    numbers.map(|(i, source)| Ok((source.name.as_str(), Node::parse(i as u32, &source.text)?))).collect()
+}
+
+/// How a source is called that is the value of a `--set`.
+const SET: &str = "--set ";
+
+/// The `--set` options. A value that is no RON is taken as a string, so that a path needs no second pair of quotes.
+fn overrides(sources: &[tree::Source]) -> Result<Vec<Override<'_>>, Diagnostic> {
+    let mut overrides = vec![];
+    for (i, source) in sources.iter().enumerate().skip(1).filter(|(_, source)| source.name.starts_with(SET)) {
+        let help = "a string needs quotes: --set 'stage.field=\"text\"'; a folder: --set 'stage.root=Path(\"/data\")'";
+        let value = Node::parse(i as u32, &source.text).map_err(|e| e.help(help))?;
+        overrides.push(Override { path: &source.name[SET.len()..], value });
+    }
+    Ok(overrides)
+}
+
+fn stage(
+    layered: &Layered,
+    sources: &[tree::Source],
+    templates: &HashSet<String>,
+    names: &HashSet<&str>,
+    registry: &'static Registry,
+) -> Result<Stage, Diagnostic> {
+    let entry = registry.find(layered.node.name.unwrap_or_default()).expect("kinds were looked up while layering");
+    let policy = extra::<Policy>(layered, "run", sources)?.unwrap_or_default();
+    let pin = extra::<BTreeMap<String, String>>(layered, "pin", sources)?.unwrap_or_default();
+    let has_extra = layered.node.field("run").is_some() || layered.node.field("pin").is_some();
+    let body =
+        if has_extra { layered.node.clone().retain(|key| key != "run" && key != "pin") } else { layered.node.clone() };
+    if entry.command
+        && let Some(parameters) = body.field("parameters")
+    {
+        plain_values(parameters).map_err(|error| in_stage(layered, error))?;
+    }
+    let rendered = body.named(None).render(sources);
+    let read = (entry.read)(&rendered.text).map_err(|error| {
+        let error = match error {
+            ReadError::Ron(error) => ron_error(&error, &rendered, layered),
+            ReadError::Range(complaint) => range_error(complaint, layered),
+        };
+        in_stage(layered, error)
+    })?;
+    let inputs =
+        read.inputs.into_iter().map(|input| scoped(input, layered.variant.as_deref(), templates, names)).collect();
+    Ok(Stage {
+        name: layered.name.clone(),
+        kind: entry.name,
+        is_command: entry.command,
+        is_comparison: entry.comparison,
+        version: entry.version,
+        key_parameters: read.key_parameters,
+        parameters: read.parameters,
+        inputs,
+        outputs: read.outputs,
+        policy,
+        pin,
+        at: layered.node.at,
+    })
+}
+
+fn in_stage(layered: &Layered, error: Diagnostic) -> Diagnostic {
+    Diagnostic { message: format!("stage '{}': {}", layered.name, error.message), ..error }
+}
+
+/// The parameters of a command are of any type, so a word without quotes would be taken for a value without content.
+fn plain_values(node: &Node) -> Result<(), Diagnostic> {
+    let wrong = |message: String| Err(Diagnostic::new(message).at(node.at));
+    if let Some(name) = node.name {
+        return wrong(format!("`{name}(…)` is no parameter; numbers, strings, booleans, lists and maps are"));
+    }
+    match &node.body {
+        Body::Scalar("true" | "false") => Ok(()),
+        Body::Scalar("None") => wrong("a parameter cannot be None; leave it out, or give it a value of its own".into()),
+        Body::Tuple(items) if items.is_empty() => wrong("() is no value; leave the parameter out".into()),
+        Body::Scalar(text) if text.ends_with(['"', '#', '\'']) => Ok(()),
+        Body::Scalar(text) if text.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
+            let known = if text.parse::<f64>().is_ok() {
+                "a number is finite".into()
+            } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+                format!("write {}", text.to_lowercase())
+            } else {
+                format!("a string needs quotes: \"{text}\"")
+            };
+            wrong(format!("{text} is no value; {known}"))
+        }
+        Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(|number: f64| !number.is_finite()) => {
+            wrong(format!("{text} is no finite number"))
+        }
+        Body::Scalar(_) => Ok(()),
+        Body::Struct(fields) => fields.iter().try_for_each(|field| plain_values(&field.value)),
+        Body::Tuple(items) | Body::List(items) => items.iter().try_for_each(plain_values),
+        Body::Map(entries) => entries.iter().try_for_each(|(_, value)| plain_values(value)),
+    }
+}
+
+fn extra<T: serde::de::DeserializeOwned>(
+    layered: &Layered,
+    field: &str,
+    sources: &[tree::Source],
+) -> Result<Option<T>, Diagnostic> {
+    let Some(node) = layered.node.field(field) else { return Ok(None) };
+    let rendered = node.render(sources);
+    options().from_str(&rendered.text).map(Some).map_err(|e| ron_error(&e, &rendered, layered))
+}
+
+/// Inside a variant, the name of a stage that each variant has means this variant's own.
+fn scoped(input: Input, variant: Option<&str>, templates: &HashSet<String>, names: &HashSet<&str>) -> Input {
+    let (Some(variant), Source::Stage(reference)) = (variant, &input.source) else { return input };
+    let mut end = reference.len();
+    loop {
+        let (head, tail) = reference.split_at(end);
+        let own = format!("{head}/{variant}");
+        if templates.contains(head) && names.contains(own.as_str()) {
+            return Input { source: Source::Stage(format!("{own}{tail}")), ..input };
+        }
+        if names.contains(head) {
+            return input;
+        }
+        match head.rfind('/') {
+            Some(slash) => end = slash,
+            None => return input,
+        }
+    }
+}
+
+fn range_error(complaint: Complaint, layered: &Layered) -> Diagnostic {
+    let mut at = layered.node.at;
+    let mut node = Some(&layered.node);
+    for part in complaint.field.split(['.', ' ', '[']).map(|p| p.trim_end_matches(':')) {
+        node = node.and_then(|n| n.field(part));
+        match node {
+            Some(found) => at = found.at,
+            None => break,
+        }
+    }
+    Diagnostic::new(format!("{} {}", complaint.field, complaint.message)).at(at)
+}
+
+fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Diagnostic {
+    use ron::Error as E;
+    let place = |line: usize, column: usize| {
+        let start: usize = rendered.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let line_text = &rendered.text[start..];
+        start + line_text.char_indices().nth(column.saturating_sub(1)).map_or(line_text.len(), |(i, _)| i)
+    };
+    let start = place(error.span.start.line, error.span.start.col);
+    let end = place(error.span.end.line, error.span.end.col);
+    let named = |name: &str| {
+        // ron points behind the name that it does not know.
+        let before = rendered.text[..end.min(rendered.text.len())].rfind(name);
+        before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.start + name.len() as u32, ..s })
+    };
+    let here = rendered
+        .origin(start)
+        .map(|s| Span { end: (s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1)), ..s });
+    match &error.code {
+        E::NoSuchStructField { expected, found, outer } => {
+            let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
+            let extra = if of.is_empty() || layered.node.field(found).is_some() { &["run", "pin"][..] } else { &[] };
+            let error = Diagnostic::new(format!("unknown field '{found}'{of}"))
+                .at(named(found).or(here).unwrap_or(layered.node.at));
+            error.nearest(found, expected.iter().chain(extra).copied())
+        }
+        E::NoSuchEnumVariant { expected, found, outer } => {
+            let of = outer.as_deref().map_or(String::new(), |o| format!(" for {}", lower(o)));
+            let error = Diagnostic::new(format!("unknown value '{found}'{of}"))
+                .at(named(found).or(here).unwrap_or(layered.node.at));
+            error.nearest(found, expected.iter().copied())
+        }
+        E::MissingStructField { field, outer } => {
+            let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
+            let kind = layered.node.name.unwrap_or_default();
+            let part = outer.as_deref().filter(|outer| lower(outer) != kind).and(here);
+            match part.and_then(|at| Some((at, field_at(&layered.node, at)?.0))) {
+                // A part of the stage.
+                Some((at, within)) => Diagnostic::new(format!("field '{field}'{of} is missing"))
+                    .at(at)
+                    .help(format!("add `{field}: …` to '{within}'")),
+                None => Diagnostic::new(format!("field '{field}'{of} is missing"))
+                    .at(layered.node.at)
+                    .help(format!("add `{field}: …`, here or in `common`")),
+            }
+        }
+        other => {
+            let message = other.to_string();
+            let message = message.strip_suffix('.').unwrap_or(&message).to_string();
+            let at = here.unwrap_or(layered.node.at);
+            let Some((field, value)) = field_at(&layered.node, at) else { return Diagnostic::new(message).at(at) };
+            let kind = layered.node.name.unwrap_or_default();
+            let (message, help) = other_shape(value, &message, &field, kind);
+            Diagnostic::new(message).at(at).help(help)
+        }
+    }
+}
+
+/// The innermost field at a place, with its dotted path.
+fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a>)> {
+    let holds = |of: Span| of.source == at.source && of.start <= at.start && at.start < of.end.max(of.start + 1);
+    let inside = |name: &str, value: &'n Node<'a>| match field_at(value, at) {
+        Some((path, value)) => Some((format!("{name}.{path}"), value)),
+        None => holds(value.at).then(|| (name.to_string(), value)),
+    };
+    match &node.body {
+        Body::Struct(fields) => fields.iter().find_map(|field| inside(field.key, &field.value)),
+        Body::Map(entries) => {
+            entries.iter().find_map(|(key, value)| inside(&key.string().unwrap_or_else(|| "…".into()), value))
+        }
+        Body::Tuple(items) | Body::List(items) => items.iter().find_map(|item| field_at(item, at)),
+        Body::Scalar(_) => None,
+    }
+}
+
+/// What is wrong, and a way out, where a value has another shape than its field.
+fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String, String) {
+    let explained = format!("`caco explain {kind}` tells what '{field}' may be");
+    let said = format!("field '{field}': {message}");
+    let fraction = |text: &str| text.contains('.') && text.parse::<f64>().is_ok();
+    match (message, value.string(), &value.body) {
+        ("Expected identifier", Some(text), _) => {
+            let word = text.chars().all(char::is_alphanumeric).then(|| format!("{text} as a word has no quotes; "));
+            let word = word.unwrap_or_default();
+            (said, format!("{word}a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
+        }
+        ("Expected opening `[`", Some(text), _) => (said, format!("a list has brackets: [{text:?}]; {explained}")),
+        ("Expected comma", _, Body::Scalar(text)) if fraction(text) => {
+            (format!("field '{field}' is {text}, and a whole number stands there"), explained)
+        }
+        _ => (said, explained),
+    }
+}
+
+/// A Rust type's name as a pipeline file has it: `LinearEval` → `linear_eval`.
+fn lower(name: &str) -> String {
+    let mut out = String::new();
+    for (i, c) in name.chars().enumerate() {
+        if c.is_uppercase() && i > 0 {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
+
+/// Replaces `${VAR}` and `${VAR:-default}` from the environment. Err: the name of a variable that is not set.
+pub fn expand(path: &str) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = path;
+    while let Some(open) = rest.find("${") {
+        out.push_str(&rest[..open]);
+        let Some(close) = rest[open..].find('}') else { break };
+        let inside = &rest[open + 2..open + close];
+        let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
+        match (std::env::var(name).ok().filter(|v| !v.is_empty()), default) {
+            (Some(value), _) => out.push_str(&value),
+            (None, Some(default)) => out.push_str(default),
+            (None, None) => return Err(name.into()),
+        }
+        rest = &rest[open + close + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}

@@ -1,0 +1,136 @@
+//! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step
+//! instead, `--bench-loader` the loader, `--bench-train` both together; `--data-survey` looks at a data set, `--data-sheet` draws it.
+
+use caco_data::{
+    bench as loader, sheet,
+    survey::{self, Report, Setup},
+};
+use caco_learn::{
+    device,
+    model::convolution,
+    train::{bench, trial},
+};
+use caco_pipeline::{
+    job::{self, Job, PROGRESS, STOPPED},
+    progress::Progress,
+};
+use caco_worker::{
+    pulse::Pulse,
+    stages,
+    task::{Stopped, Task},
+    watchdog,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    fs::File,
+    io,
+    process::ExitCode,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+use tracing_subscriber::{
+    filter::LevelFilter,
+    fmt::{self, format::FmtSpan},
+    prelude::*,
+};
+
+fn main() -> ExitCode {
+    let Some(argument) = std::env::args().nth(1) else {
+        eprintln!("usage: caco-worker JOB.json (the runner starts it; see `caco run`)");
+        return ExitCode::from(2);
+    };
+    if argument == "--doctor" {
+        println!("{}", stages::describe_libtorch());
+        return ExitCode::SUCCESS;
+    }
+    let done = match argument.as_str() {
+        "--self-test" => self_test(),
+        "--bench-step" => answer(bench::step),
+        "--bench-loader" => answer(loader::measure),
+        "--bench-train" => answer(trial::train),
+        "--data-survey" => answer(look),
+        "--data-sheet" => answer(sheet::draw),
+        _ => execute(&argument),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Stopped>() => ExitCode::from(STOPPED as u8),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Compares convolutions with float64, on as many threads as a stage takes.
+fn self_test() -> anyhow::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    device::open("cpu", threads)?;
+    let distance = convolution::self_test();
+    anyhow::ensure!(
+        distance < convolution::TOLERANCE,
+        "convolutions differ from float64 by {distance:.0e} of the largest number, with {threads} threads"
+    );
+    println!("convolutions agree with float64 to {distance:.0e} of the largest number");
+    Ok(())
+}
+
+/// Does what stdin describes, and tells the outcome.
+fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow::Result<Report>) -> anyhow::Result<()> {
+    trace(None);
+    let setup = serde_json::from_reader(std::io::stdin())?;
+    println!("{}", serde_json::to_string(&act(&setup)?)?);
+    Ok(())
+}
+
+/// Surveys a data set. How far it is goes to stdout, a line of JSON each time, before the answer.
+fn look(setup: &Setup) -> anyhow::Result<Report> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let told = Mutex::new(Instant::now());
+    let progress = |done, total| {
+        let Ok(mut told) = told.try_lock() else { return };
+        if told.elapsed() >= PAUSE {
+            *told = Instant::now();
+            let progress = Progress { done, total, ..Progress::default() };
+            println!("{}", serde_json::to_string(&progress).expect("plain data is JSON"));
+        }
+    };
+    survey::survey(setup, progress)
+}
+
+/// Text to stderr, which is the stage's log; spans to `spans` as JSON, a line each when it closes, with its duration.
+fn trace(spans: Option<File>) {
+    let text = fmt::layer().with_writer(io::stderr).with_ansi(false).without_time();
+    let spans = spans.map(|file| {
+        let layer = fmt::layer().json().with_span_events(FmtSpan::CLOSE);
+        layer.with_writer(Mutex::new(file))
+    });
+    tracing_subscriber::registry().with(LevelFilter::INFO).with(text).with(spans).init();
+}
+
+fn execute(path: &str) -> anyhow::Result<()> {
+    let job: Job = serde_json::from_slice(&std::fs::read(path)?)?;
+    // A stage computes the same without its spans.
+    trace(File::create(job.byproducts.join("trace.jsonl")).ok());
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
+    let least = job::least_stall()?;
+    let pulse = Arc::new(Pulse::new(least));
+    watchdog::start(pulse.clone(), job.work.join(job::ALIVE), least)?;
+    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device } = job;
+    let progress = work.join(PROGRESS);
+    stages::execute(&Task {
+        stage,
+        kind,
+        parameters,
+        inputs,
+        out,
+        work,
+        byproducts,
+        threads,
+        device,
+        progress,
+        stop,
+        pulse,
+    })
+}

@@ -1,0 +1,60 @@
+//! Kind `features`: features of a frozen encoder on every image of an index.
+
+use super::{
+    progress::counted,
+    reading::{dataset, images_digest},
+};
+use crate::task::{Stopped, Task};
+use anyhow::Result;
+use caco_data::{Dataset, Loader, Reading, Transform};
+use caco_kinds::Features;
+use caco_learn::{
+    device,
+    eval::features::{Extraction, Labels, Set, extract},
+    model::Encoder,
+};
+
+/// Writes `features.safetensors`.
+pub fn run(task: &Task) -> Result<()> {
+    features_of(task, &dataset(task, "index")?, images_digest(task, "index")?)
+}
+
+/// Writes `features.safetensors` of the images of `set`, of which `digest` says what they are.
+#[tracing::instrument(name = "extract", skip_all)]
+pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
+    let parameters: Features = task.parameters()?;
+    let device = device::open(&task.device, task.threads)?;
+    let encoder = Encoder::load(task.input("encoder")?, device)?;
+    let transform = Transform::Centre {
+        resize: parameters.resize as usize,
+        crop: parameters.crop as usize,
+        filter: parameters.filter,
+    };
+    let reading = Reading {
+        transform,
+        batch: parameters.batch as usize,
+        shuffle: false,
+        drop_last: false,
+        seed: 0,
+        threads: task.threads,
+    };
+    let labels = set.labels();
+    let extraction = Extraction {
+        encoder: &encoder,
+        source: &Loader::new(set, reading)?,
+        batch: parameters.batch.into(),
+        labels: &labels,
+        kept: &set.shown().map_or_else(|| Labels::One(labels.clone()), Labels::Several),
+        set: &Set { classes: set.classes.clone(), images: digest },
+        device,
+        precision: parameters.precision,
+    };
+    let told = counted(task, "images");
+    let total = set.images.len() as u64;
+    let partial = task.work.join("features.partial");
+    let finished = extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
+        told(done, total);
+        !task.stopping()
+    })?;
+    if finished { Ok(()) } else { Err(Stopped.into()) }
+}

@@ -1,0 +1,42 @@
+//! Kind `init_bank`: fills the bank with keys, training the encoders on the way.
+
+use super::{
+    reading::{dataset, training_views},
+    training::train,
+};
+use crate::task::Task;
+use anyhow::{Context as _, Result};
+use caco_kinds::InitBank;
+use caco_learn::{
+    device,
+    model::{Bank, Shape},
+    train::{
+        caco::State,
+        checkpoint::{self, Position},
+        curve,
+    },
+};
+use caco_measure::metric::Metric;
+use tch::Kind;
+
+/// Writes `state.safetensors`: everything that pre-training starts from.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: InitBank = task.parameters()?;
+    let device = device::open(&task.device, task.threads)?;
+    let set = dataset(task, "index")?;
+    let mut views = parameters.views.list();
+    views.truncate(2);
+    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?;
+    let start = || {
+        let InitBank { ref model, bank_size, seed, .. } = parameters;
+        let query = Shape::from(model).draw(seed, Kind::Float, device);
+        Ok(State::start(query, Bank::draw(model.dim.into(), bank_size.into(), seed, Kind::Float, device)))
+    };
+    let (mut state, curve) = train(task, &parameters.model, &parameters, source, device, start, &mut |_, _| Ok(None))?;
+    state.settle();
+    checkpoint::save(&task.output("state.safetensors"), &parameters.model, Position::default(), &state)?;
+    let kept = task.byproducts.join("curve.jsonl");
+    curve.copy(&kept)?;
+    let last = curve::read(&kept)?.pop().context("the bank initialisation took no step")?;
+    task.metrics(&[Metric::new("loss", "train", last.loss)])
+}

@@ -1,0 +1,72 @@
+//! One file a stage kind: resolved parameters and input paths → output files and metrics. The only place that sees both
+//! the engine's words ([`Task`]) and the experiment half.
+//!
+//! What stages share lies in files of its own, not here: this file names every kind, so whatever reached it would count
+//! as reaching the code of all of them (see `build/source.rs`).
+
+mod compare;
+mod embed;
+mod export_weights;
+mod features;
+mod import_weights;
+mod index;
+mod init_bank;
+mod init_encoder;
+mod knn;
+mod linear_eval;
+mod monitor;
+mod pack;
+mod pool;
+mod pretrain;
+mod progress;
+mod reading;
+mod synthesize;
+mod tensorboard;
+mod training;
+mod transfer_eval;
+mod transfer_several;
+
+use crate::task::Task;
+use anyhow::{Context as _, Result, bail};
+use caco_kinds::{
+    Compare, ExportWeights, Features, ImportWeights, Index, InitBank, InitEncoder, Knn, LinearEval, Pack, Pretrain,
+    Synthesize, TransferEval,
+};
+use caco_pipeline::kind::Kind as _;
+
+/// Executes one stage, and leaves the determinism class under which it ran among its by-products.
+#[tracing::instrument(name = "stage", skip_all, fields(stage = task.stage, kind = task.kind))]
+pub fn execute(task: &Task) -> Result<()> {
+    dispatch(task)?;
+    let path = task.byproducts.join("class.json");
+    let class = serde_json::to_vec(&caco_learn::device::class())?;
+    std::fs::write(&path, class).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn dispatch(task: &Task) -> Result<()> {
+    match task.kind.as_str() {
+        Synthesize::NAME => synthesize::run(task),
+        Index::NAME => index::run(task),
+        Pack::NAME => pack::run(task),
+        InitEncoder::NAME => init_encoder::run(task),
+        ImportWeights::NAME => import_weights::run(task),
+        InitBank::NAME => init_bank::run(task),
+        Pretrain::NAME => pretrain::run(task),
+        Features::NAME => features::run(task),
+        Knn::NAME => knn::run(task),
+        LinearEval::NAME => linear_eval::run(task),
+        TransferEval::NAME => transfer_eval::run(task),
+        ExportWeights::NAME => export_weights::run(task),
+        Compare::NAME => compare::run(task),
+        embed::NAME => embed::run(task),
+        other => bail!("kind '{other}' is not built in"),
+    }
+}
+
+/// The libtorch in use, in one line, for `caco doctor`.
+pub fn describe_libtorch() -> String {
+    let class = caco_learn::device::class();
+    let fields = class.as_object().into_iter().flatten();
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+    fields.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+}

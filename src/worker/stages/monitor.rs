@@ -1,0 +1,88 @@
+//! The kNN accuracy that a pre-training watches (Wu et al. 2018): a fixed share of the training images votes on the images
+//! of another index. It decides nothing.
+
+use super::reading::dataset;
+use crate::{pulse::Pulse, task::Task};
+use anyhow::{Context as _, Result, ensure};
+use caco_data::{Dataset, Loader, Reading, Transform, batch::Source as _};
+use caco_kinds::{Filter, Pretrain, Stem};
+use caco_learn::{
+    eval::knn::{Vote, sample, top1},
+    model::{Encoder, normalise},
+};
+use std::sync::Arc;
+use tch::{Device, Tensor};
+
+/// What is looked at, and when.
+pub struct Monitor {
+    voters: Loader,
+    guessed: Loader,
+    vote: Vote,
+    every: u64,
+    epochs: u64,
+    device: Device,
+    pulse: Arc<Pulse>,
+}
+
+impl Monitor {
+    /// The monitor that `parameters` ask for, if any. An error where both indices have not the same classes.
+    pub fn open(task: &Task, parameters: &Pretrain, train: &Dataset, device: Device) -> Result<Option<Self>> {
+        let Some(wanted) = &parameters.monitor else { return Ok(None) };
+        let guessed = dataset(task, "monitor")?;
+        ensure!(
+            guessed.classes == train.classes,
+            "the monitor's images are of other classes than the training's:\n  {:?}\n  {:?}",
+            guessed.classes,
+            train.classes
+        );
+        let drawn = sample(train.images.len(), wanted.share, parameters.seed);
+        let voters = train.subset(&drawn.iter().map(|&image| image as u32).collect::<Vec<_>>());
+        let loader = |set: &Dataset| {
+            let transform = centre(parameters);
+            Loader::new(
+                set,
+                Reading { transform, batch: 256, shuffle: false, drop_last: false, seed: 0, threads: task.threads },
+            )
+        };
+        Ok(Some(Monitor {
+            voters: loader(&voters)?,
+            guessed: loader(&guessed)?,
+            vote: Vote { k: wanted.k, temperature: wanted.temperature },
+            every: wanted.every.into(),
+            epochs: parameters.epochs.into(),
+            device,
+            pulse: task.pulse.clone(),
+        }))
+    }
+
+    /// The accuracy after `epoch` (from 0), where it is one of those looked at: every so many, and the last.
+    pub fn look(&self, epoch: u64, encoder: &Encoder, parameters: &Pretrain) -> Result<Option<f64>> {
+        let (done, last) = (epoch + 1, epoch + 1 == self.epochs);
+        if !last && !done.is_multiple_of(self.every) {
+            return Ok(None);
+        }
+        let features = |loader: &Loader| -> Result<(Tensor, Vec<i64>)> {
+            let (mut features, mut labels) = (Vec::new(), Vec::new());
+            for (number, batch) in (1..).zip(loader.epoch(0, 0)?) {
+                self.pulse.begin("batch of the monitor", number);
+                let batch = batch?;
+                let images = normalise(batch.views.first().context("a batch has no view")?, self.device);
+                features.push(encoder.features(&images, parameters.precision));
+                labels.extend(batch.labels);
+            }
+            self.pulse.rest();
+            Ok((Tensor::cat(&features, 0), labels))
+        };
+        let (voters, votes) = features(&self.voters)?;
+        let (guessed, right) = features(&self.guessed)?;
+        Ok(Some(top1(&voters, &votes, &guessed, &right, self.vote)?))
+    }
+}
+
+/// The centre of the image at the size of the large views: 7/8 of the short side as on ImageNet (224 of 256), or all of it
+/// for the small images that the Cifar stem is for.
+fn centre(parameters: &Pretrain) -> Transform {
+    let crop = parameters.views.list()[0].size as usize;
+    let resize = if parameters.model.stem == Stem::Cifar { crop } else { crop * 8 / 7 };
+    Transform::Centre { resize, crop, filter: Filter::Bilinear }
+}

@@ -1,0 +1,20 @@
+//! Kind `pack`: the images of an index in one file.
+
+use super::{pool::pool, progress::counted, reading::dataset};
+use crate::task::Task;
+use anyhow::Result;
+use caco_data::pack;
+use caco_kinds::Pack;
+use caco_measure::metric::Metric;
+
+/// Writes `index.jsonl`, and `images/images.bin` of which it speaks.
+pub fn run(task: &Task) -> Result<()> {
+    let parameters: Pack = task.parameters()?;
+    let set = dataset(task, "index")?;
+    let told = counted(task, "images");
+    let packed = pool(task.threads)?.install(|| pack::pack(&set, &parameters, &task.output("images"), told))?;
+    packed.save(&task.output("index.jsonl"), &[])?;
+    let bytes: u64 = packed.images.iter().map(|image| image.bytes).sum();
+    let count = |name: &str, n: f64| Metric::new(name, "all", n);
+    task.metrics(&[count("images", packed.images.len() as f64), count("bytes", bytes as f64)])
+}

@@ -1,0 +1,83 @@
+//! What both trainings share as stages: where they write, whom they tell, and how they stop.
+
+use super::tensorboard::Events;
+use crate::task::{Stopped, Task};
+use anyhow::{Context as _, Result};
+use caco_data::batch::Source;
+use caco_kinds::Model;
+use caco_learn::{
+    model::Encoder,
+    train::{
+        caco::State,
+        curve::{Curve, Row},
+        fit::{self, End, Place, Procedure, Watch},
+        pace::Speed,
+    },
+};
+use caco_pipeline::progress::Progress;
+use std::time::Duration;
+use tch::Device;
+
+/// Looks at an encoder after an epoch; may give a kNN accuracy.
+pub type Look<'a> = dyn FnMut(u64, &Encoder) -> Result<Option<f64>> + 'a;
+
+/// Names the seconds between checkpoints; ten minutes without it.
+const EVERY: &str = "CACO_CHECKPOINT_SECONDS";
+
+/// Trains to the end, or to a checkpoint and [`Stopped`].
+#[tracing::instrument(skip_all)]
+pub fn train(
+    task: &Task,
+    model: &Model,
+    procedure: &dyn Procedure,
+    source: &dyn Source,
+    device: Device,
+    start: impl FnOnce() -> Result<State>,
+    look: &mut Look,
+) -> Result<(State, Curve)> {
+    let every = match std::env::var(EVERY) {
+        Ok(text) => text.parse().with_context(|| format!("{EVERY} is '{text}'; give seconds"))?,
+        Err(_) => 600.0,
+    };
+    let place = Place {
+        work: task.work.clone(),
+        byproducts: task.byproducts.clone(),
+        every: Duration::try_from_secs_f64(every).with_context(|| format!("{EVERY} is {every}; give seconds"))?,
+        device,
+    };
+    let mut telling = Telling { task, look, events: Events::into_folder(&task.byproducts.join("tensorboard")) };
+    match fit::fit(model, procedure, source, &place, start, &mut telling)? {
+        End::Finished { state, curve } => Ok((*state, curve)),
+        End::Stopped => Err(Stopped.into()),
+    }
+}
+
+struct Telling<'a, 'b> {
+    task: &'a Task,
+    look: &'a mut Look<'b>,
+    events: Events,
+}
+
+impl Watch for Telling<'_, '_> {
+    fn stopping(&self) -> bool {
+        self.task.stopping()
+    }
+
+    fn working(&self, step: Option<u64>) {
+        match step {
+            Some(number) => self.task.pulse.begin("step", number),
+            None => self.task.pulse.rest(),
+        }
+    }
+
+    fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()> {
+        let note = rows.last().map(|row| format!("loss {:.4}", row.loss)).unwrap_or_default();
+        self.task.report(&Progress { done: speed.step, total, unit: "steps".into(), note });
+        self.events.write(rows, speed)
+    }
+
+    #[tracing::instrument(name = "monitor", skip(self, encoder))]
+    fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {
+        (self.look)(epoch, encoder)
+    }
+}

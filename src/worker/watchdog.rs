@@ -1,0 +1,37 @@
+//! A thread that ends a worker whose work has stalled, and shows the runner that the worker responds.
+
+use crate::{pulse::Pulse, stacks};
+use anyhow::{Context as _, Result};
+use caco_pipeline::job;
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Watches `pulse` for as long as the process lives, and renews the file `alive`. A stall ends the process: the stacks of
+/// all threads and the error go to stderr, and the checkpoints stay.
+pub fn start(pulse: Arc<Pulse>, alive: PathBuf, least: Duration) -> Result<()> {
+    stacks::prepare();
+    let tick = (least / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    let watch = move || {
+        let mut looked = Instant::now();
+        loop {
+            // A runner that sees no new file thinks the worker dead, so failures show by themselves.
+            let _ = fs::write(&alive, "");
+            std::thread::sleep(tick);
+            if let Some(stall) = pulse.look(looked.elapsed()) {
+                let mut stderr = io::stderr().lock();
+                stacks::write(&mut stderr);
+                let _ = writeln!(stderr, "error: {stall}; the stacks of all threads are in the log");
+                // SAFETY: ends the process at once: exit handlers would wait for the threads that hang.
+                unsafe { libc::_exit(job::STALLED) };
+            }
+            looked = Instant::now();
+        }
+    };
+    std::thread::Builder::new().name("watchdog".into()).spawn(watch).context("cannot start the watchdog")?;
+    Ok(())
+}

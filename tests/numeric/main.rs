@@ -1,0 +1,7 @@
+//! Numbers: recorded trajectories, references in other languages, pixels, and stages called as functions.
+
+mod evaluation;
+mod parity;
+mod pixels;
+mod reference;
+mod training;

@@ -1,0 +1,21 @@
+//! The method against float64 trajectories of independent implementations; see tests/reference/README.md.
+
+use caco_learn::train::replay::replay;
+use std::{fs, path::Path};
+
+#[test]
+fn every_case_agrees_to_a_billionth() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut replayed = 0;
+    for folder in ["parity", "reference/cases"] {
+        for entry in fs::read_dir(tests.join(folder)).unwrap() {
+            let case = entry.unwrap().path();
+            if case.join("case.json").exists() {
+                let worst = replay(&case).unwrap();
+                assert!(worst.distance <= 1e-9, "{}: {} at {}", case.display(), worst.distance, worst.place);
+                replayed += 1;
+            }
+        }
+    }
+    assert!(replayed >= 19, "{replayed} cases: every mode, both block types, every objective");
+}
