@@ -4,7 +4,7 @@ PIPELINE ?= pipelines/tiny.ron
 CARGO ?= cargo
 CACO := target/release/caco
 
-.PHONY: reproduce test build libtorch prerequisites lint clean-cache help
+.PHONY: reproduce test check build libtorch prerequisites clean-cache help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -14,7 +14,7 @@ reproduce: build ## run the embedded pipeline and print its table (PIPELINE=… 
 	@$(CACO) run $(PIPELINE) $(ARGS)
 
 test: build ## run all tests
-	@scripts/test.sh
+	@scripts/test.sh --workspace
 
 build: libtorch ## fetch libtorch if need be, and build caco
 	@$(CARGO) build --release --quiet --bins
@@ -26,11 +26,10 @@ libtorch: prerequisites ## fetch libtorch 2.11 from PyPI into ./libtorch
 prerequisites: ## is everything there that no package registry can give?
 	@scripts/prerequisites.sh
 
-lint: libtorch ## what CI holds: formatting and clippy
-	$(CARGO) fmt --check
-	$(CARGO) clippy --release --all-targets -- -D warnings
-	$(CARGO) clippy --release --all-targets --no-default-features -- -D warnings
-	$(CARGO) clippy --release --lib --no-default-features --features data -- -D warnings
+check: libtorch ## the fast checks: formatting, lints, the tests that need no tensors
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
+	@scripts/test.sh --workspace --lib --exclude caco-learn --exclude caco-worker --exclude caco-numeric
 
 clean-cache: ## remove every result
 	rm -rf cache/objects cache/results cache/work cache/lock cache/locks cache/uses cache/trees cache/hosts cache/names cache/runs cache/listings cache/quarantine cache/collected cache/divergences cache/verdicts cache/VERSION cache/last.json

@@ -7,7 +7,7 @@ use super::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs::File,
     io::Read,
     os::unix::fs::FileExt,
@@ -22,7 +22,7 @@ const OPEN_MAX: usize = 32;
 pub struct Reader {
     decoder: Decoder,
     bytes: Vec<u8>,
-    open: HashMap<PathBuf, File>,
+    open: BTreeMap<PathBuf, File>,
 }
 
 impl Reader {
@@ -68,8 +68,8 @@ impl Reader {
             self.open.clear();
         }
         let file = match self.open.entry(path) {
-            std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-            std::collections::hash_map::Entry::Vacant(vacant) => {
+            std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
                 let file = File::open(vacant.key())?;
                 vacant.insert(file)
             }

@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn every_class_and_domain_draws_something_of_its_own() {
         for domain in [Domain::Shapes, Domain::Glyphs] {
-            let drawn: std::collections::HashSet<Vec<u8>> =
+            let drawn: std::collections::BTreeSet<Vec<u8>> =
                 (0..16).map(|class| image(domain, class, 48, &mut Rng::new(0, "test", 0, 0)).take()).collect();
             assert_eq!(drawn.len(), 16, "{domain:?}");
         }

@@ -65,7 +65,10 @@ fn load_cuda() -> Result<()> {
     // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
     if std::env::var_os("CUBLAS_WORKSPACE_CONFIG").is_none() {
         // SAFETY: the stage's process has started no other thread that reads the environment.
-        unsafe { std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8") };
+        #[expect(clippy::disallowed_methods, reason = "cuBLAS can be told no other way")]
+        unsafe {
+            std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        };
     }
     const NAME: &str = "libtorch_cuda.so";
     let named = std::env::var_os(CUDA_FOLDER).map(|folder| PathBuf::from(folder).join(NAME));

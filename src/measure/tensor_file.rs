@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// A header is no longer than this, as in the format's own library.
 const LONGEST_HEADER: usize = 100_000_000;
@@ -14,7 +14,7 @@ pub struct TensorFile<'a> {
     /// The tensors.
     pub tensors: BTreeMap<String, TensorView<'a>>,
     /// Free text by key.
-    pub metadata: HashMap<String, String>,
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// One tensor in the bytes of its file.
@@ -39,7 +39,7 @@ struct Header {
 #[derive(Deserialize)]
 struct Headers {
     #[serde(rename = "__metadata__", default)]
-    metadata: HashMap<String, String>,
+    metadata: BTreeMap<String, String>,
     #[serde(flatten)]
     tensors: BTreeMap<String, Header>,
 }

@@ -6,7 +6,7 @@ use super::{
     figures,
     keyring::Trust,
     rerun,
-    statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement},
+    statement::{BUILD_TYPE, BUILDER, Descriptor, Provenance, Statement, is_identifier},
 };
 use anyhow::Result;
 use caco_engine::{
@@ -140,10 +140,10 @@ fn signature(case: &Case, evidence: &Evidence) -> Check {
 fn statement_fits(case: &Case, evidence: &Evidence, statement: &Statement<Provenance>) -> Check {
     let (place, mut faults) = (evidence.place(caco_engine::store::ATTESTATION), vec![]);
     let Provenance { build_definition: definition, run_details: details } = &statement.predicate;
-    if definition.build_type != BUILD_TYPE {
+    if !is_identifier(&definition.build_type, BUILD_TYPE) {
         faults.push(format!("{}: build type '{}' is not '{BUILD_TYPE}'", place.display(), definition.build_type));
     }
-    if details.builder.id != BUILDER {
+    if !is_identifier(&details.builder.id, BUILDER) {
         faults.push(format!("{}: builder '{}' is not '{BUILDER}'", place.display(), details.builder.id));
     }
     let external = &definition.external_parameters;

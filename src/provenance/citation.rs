@@ -6,7 +6,7 @@ use super::{
     envelope::{Envelope, Verdict},
     evidence::{Evidence, provenance},
     keyring::{Signer, Trust},
-    statement::{Descriptor, Provenance, Statement},
+    statement::{Descriptor, Provenance, Statement, identifier},
 };
 use anyhow::{Context, Result, ensure};
 use caco_engine::{key::Key, store::Store};
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// The predicate that says where a figure stands. The page that this module's parent opens with.
-pub const CITATION: &str = "https://docs.rs/caco/latest/caco/provenance/index.html#citation-v1";
+pub const CITATION: &str = identifier!("citation-v1");
 
 /// What is said of a figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

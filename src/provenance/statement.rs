@@ -14,10 +14,28 @@ use std::{collections::BTreeMap, io, path::Path};
 pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 /// The predicate that tells how something was made.
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+/// The identifier of a thing that this module's documentation defines. A UUID belongs to nobody else, which the name of a
+/// crate or of a domain may.
+macro_rules! identifier {
+    ($name:literal) => {
+        concat!("urn:uuid:6fb3470a-f763-402e-81ae-3658dc381f04#", $name)
+    };
+}
+pub(super) use identifier;
+
+/// What identifiers began with before version 0.1.0: pages of a crate that is somebody else's.
+const FORMER: &str = "https://docs.rs/caco/latest/caco/provenance/index.html#";
+
+/// Whether an identifier in a statement is the one that is written now, or the one that was written in its place before.
+pub fn is_identifier(found: &str, now: &str) -> bool {
+    let name = |text: &str| text.split_once('#').map(|(_, name)| name.to_string());
+    found == now || (found.starts_with(FORMER) && name(found) == name(now))
+}
+
 /// How a stage becomes a result. The page that this module opens with.
-pub const BUILD_TYPE: &str = "https://docs.rs/caco/latest/caco/provenance/index.html#build-type-stage-v1";
+pub const BUILD_TYPE: &str = identifier!("build-type-stage-v1");
 /// Who made it: this program, on a machine of the signer's.
-pub const BUILDER: &str = "https://docs.rs/caco/latest/caco/provenance/index.html#builder-caco-run-v1";
+pub const BUILDER: &str = identifier!("builder-caco-run-v1");
 /// The form of a folder's listing, over which its digests are taken.
 pub const LISTING: &str = "application/vnd.caco.listing";
 
@@ -177,7 +195,7 @@ impl<P: Serialize + DeserializeOwned> Statement<P> {
         let outer: Statement<Value> = serde_json::from_slice(text).context("it is no in-toto statement")?;
         ensure!(outer.kind == STATEMENT, "it is a statement of type '{}', not '{STATEMENT}'", outer.kind);
         let found = &outer.predicate_type;
-        ensure!(found == predicate_type, "its predicate is of type '{found}', not '{predicate_type}'");
+        ensure!(is_identifier(found, predicate_type), "its predicate is of type '{found}', not '{predicate_type}'");
         let predicate = serde_json::from_value(outer.predicate).context("its predicate is not as its type has it")?;
         Ok(Statement { kind: outer.kind, subject: outer.subject, predicate_type: outer.predicate_type, predicate })
     }

@@ -51,6 +51,32 @@ fn a_module_reaches_what_it_names() {
 }
 
 #[test]
+fn a_member_reaches_what_it_names_in_another() {
+    let members = [
+        ("src/work/lib.rs", "pub mod stages;"),
+        ("src/work/stages.rs", "use caco_words::Word; pub fn run() { Word::new(); crate::help::help() }"),
+        ("src/work/help.rs", "pub fn help() {}"),
+        ("src/words/lib.rs", "mod word; mod other; pub use word::Word; pub use other::Other;"),
+        ("src/words/word.rs", "pub struct Word;"),
+        ("src/words/other.rs", "pub struct Other;"),
+    ];
+    let found = reach(&members, &["work", "stages"]);
+    assert_eq!(names(&found), ["src/words/word.rs", "src/work/help.rs", "src/work/stages.rs"]);
+    assert!(found.crates.is_empty(), "{:?}", found.crates);
+}
+
+#[test]
+fn a_field_called_like_a_module_reaches_nothing() {
+    let files = [
+        ("src/kinds/lib.rs", "mod knn; mod index; pub use knn::Knn; pub use index::Index;"),
+        ("src/kinds/knn.rs", "use super::*; pub struct Knn { index: u32 } impl Knn { fn go(&self) { self.index; } }"),
+        ("src/kinds/index.rs", "use super::*; pub struct Index { of: Knn }"),
+    ];
+    assert_eq!(names(&reach(&files, &["kinds", "knn"])), ["src/kinds/knn.rs"]);
+    assert_eq!(names(&reach(&files, &["kinds", "index"])), ["src/kinds/index.rs", "src/kinds/knn.rs"]);
+}
+
+#[test]
 fn layout_comments_tests_and_imports_do_not_count() {
     let before = reach(&[], &["stages", "pretrain"]);
     let fit = r##"
@@ -114,17 +140,16 @@ fn rustfmt_moves_no_digest() {
         let source = Crate::read(folder.path(), &[]).unwrap();
         let kinds = ["command", "index", "knn", "linear_eval", "pretrain", "compare", "transfer_eval"];
         kinds.map(|kind| {
-            source.reach(&[vec!["spec".into(), "kind".into(), kind.into()], vec!["stages".into(), kind.into()]])
+            source.reach(&[vec!["kinds".into(), kind.into()], vec!["worker".into(), "stages".into(), kind.into()]])
         })
     };
     let before = digests();
     let narrow = ["--edition", "2024", "--config", "max_width=60,use_small_heuristics=Off"];
-    let entry = folder.path().join("src/lib.rs");
-    match Command::new("rustfmt").args(narrow).arg(&entry).status() {
+    let members = glob::glob(folder.path().join("src/*/lib.rs").to_str().unwrap()).unwrap().map(Result::unwrap);
+    match Command::new("rustfmt").args(narrow).args(members).status() {
         Ok(status) => assert!(status.success()),
         Err(e) => return eprintln!("skipped: rustfmt cannot be started: {e}"),
     }
-    assert_ne!(fs::read(entry).unwrap().len(), 0);
     for (before, after) in before.iter().zip(digests()) {
         let moved: Vec<_> =
             before.files.iter().filter(|(name, digest)| after.files.get(*name) != Some(digest)).collect();
@@ -158,7 +183,7 @@ fn code_is_acknowledged_with_a_reason_in_its_source_folder() {
     project.ok(&["code", "accept", "knn", "--because", "a refactoring"]);
     project.ok(&["code", "accept", "index", "--because", "another"]);
     let lock = fs::read_to_string(project.path().join("code.lock")).unwrap();
-    for part in ["\"knn\": (", "because: \"a refactoring\"", "\"index\": (", "\"src/stages/knn.rs\""] {
+    for part in ["\"knn\": (", "because: \"a refactoring\"", "\"index\": (", "\"src/worker/stages/knn.rs\""] {
         assert!(lock.contains(part), "no {part} in\n{lock}");
     }
     project.write("code.lock", "(kinds: {");
@@ -173,7 +198,7 @@ fn a_command_reaches_nothing_of_the_experiment() {
     assert!(text.contains("command"), "{text}");
     let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("code.lock")).unwrap();
     let command = lock.split("\"command\": (").nth(1).unwrap().split("\"compare\"").next().unwrap();
-    for part in ["src/data", "src/stages", "src/train", "src/engine/run.rs", "src/engine/store"] {
+    for part in ["src/data", "src/worker", "src/learn", "src/engine/run.rs", "src/engine/store"] {
         assert!(!command.contains(part), "the code of kind 'command' reaches {part}");
     }
 }

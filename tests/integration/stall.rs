@@ -5,7 +5,7 @@ use crate::{
     experiment::{SMALL, tiny},
     process::{signal, wait_for},
     project::Project,
-    training::{curves, digests, under_way},
+    training::{curves, digests},
 };
 use std::{
     fs,
@@ -31,8 +31,7 @@ fn worker(project: &Project) -> Option<u32> {
         line.contains("caco-worker") && line.contains(project.path().to_str().unwrap())
     };
     let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let found = processes.filter(|path| of_ours(path)).find_map(|path| path.file_name()?.to_str()?.parse().ok());
-    found
+    processes.filter(|path| of_ours(path)).find_map(|path| path.file_name()?.to_str()?.parse().ok())
 }
 
 /// Hangs a training by `hang`, and gives what the run said and the log of its stage. Its result must be that of a training
@@ -50,8 +49,10 @@ fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
         command.env("LD_PRELOAD", library);
     }
     let mut child = command.spawn().unwrap();
-    wait_for("a training", || !curves(&broken).is_empty() || child.try_wait().unwrap().is_some());
-    under_way(&broken, &mut child);
+    // Enough steps for the watchdog to know how long one takes.
+    let steps =
+        || curves(&broken).iter().map(|path| fs::read_to_string(path).unwrap_or_default().lines().count()).sum();
+    wait_for("ten steps", || { let steps: usize = steps(); steps >= 10 } || child.try_wait().unwrap().is_some());
     hang(&broken);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

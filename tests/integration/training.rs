@@ -40,7 +40,7 @@ pub fn curves(project: &Project) -> Vec<PathBuf> {
 }
 
 /// Waits until the training `project` runs has taken a step more, or its run is over.
-pub fn under_way(project: &Project, run: &mut Child) {
+fn under_way(project: &Project, run: &mut Child) {
     let length = || curves(project).iter().map(|path| path.metadata().map_or(0, |m| m.len())).sum::<u64>();
     let before = length();
     wait_for("a step", || run.try_wait().unwrap().is_some() || length() > before);

@@ -7,13 +7,7 @@ mod zip;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use pickle::{Id, Storage, Tree, Value, View};
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap},
-    fs::File,
-    ops::Range,
-    path::Path,
-};
+use std::{borrow::Cow, collections::BTreeMap, fs::File, ops::Range, path::Path};
 use tch::Tensor;
 
 /// Longest pickle that is read: about 20,000 tensors' descriptions.
@@ -33,7 +27,7 @@ pub struct Pth {
     file: File,
     tree: Tree,
     /// Where each storage lies, by its key.
-    places: HashMap<String, Range<u64>>,
+    places: BTreeMap<String, Range<u64>>,
     tensors: BTreeMap<String, Id>,
 }
 
@@ -103,8 +97,8 @@ impl Pth {
         let tree = Tree::read(&mut rest)?;
         let keys = Tree::read(&mut rest)?;
         let Value::Sequence(order) = keys.get(keys.root) else { bail!("its list of storages is no list") };
-        let known: HashMap<&str, &Storage> = tree.storages().map(|s| (s.key.as_str(), s)).collect();
-        let mut places = HashMap::new();
+        let known: BTreeMap<&str, &Storage> = tree.storages().map(|s| (s.key.as_str(), s)).collect();
+        let mut places = BTreeMap::new();
         let mut at = (bytes.len() - rest.len()) as u64;
         for key in order {
             let Value::Text(key) = keys.get(*key) else { bail!("the key of a storage is no string") };
@@ -123,7 +117,7 @@ impl Pth {
         Self::new(file, tree, places)
     }
 
-    fn new(file: File, tree: Tree, places: HashMap<String, Range<u64>>) -> Result<Self> {
+    fn new(file: File, tree: Tree, places: BTreeMap<String, Range<u64>>) -> Result<Self> {
         let tensors = named(&tree)?;
         Ok(Pth { file, tree, places, tensors })
     }

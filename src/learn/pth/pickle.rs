@@ -6,7 +6,7 @@
 //! a pickle of n bytes makes at most n values.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use tch::Kind;
 
 /// Number of a value in its tree.
@@ -117,7 +117,7 @@ impl Tree {
     pub fn read(bytes: &mut &[u8]) -> Result<Self> {
         let length = bytes.len();
         let mut machine =
-            Machine { bytes, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new(), copied: 0 };
+            Machine { bytes, values: vec![], stack: vec![], marks: vec![], memo: BTreeMap::new(), copied: 0 };
         let root = loop {
             let at = length - machine.bytes.len();
             let code = machine.byte().context("the pickle is cut short")?;
@@ -151,7 +151,7 @@ struct Machine<'a> {
     stack: Vec<Id>,
     /// Heights of the stack that are marked.
     marks: Vec<usize>,
-    memo: HashMap<u64, Id>,
+    memo: BTreeMap<u64, Id>,
     /// Items copied out of lists so far. A short pickle could copy a long list again and again.
     copied: usize,
 }
