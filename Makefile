@@ -29,7 +29,7 @@ prerequisites: ## is everything there that no package registry can give?
 check: libtorch ## the fast checks: formatting, lints, the tests that need no tensors
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
-	@scripts/test.sh --workspace --lib --exclude caco-learn --exclude caco-worker --exclude caco-numeric
+	@scripts/test.sh --workspace --lib --bins --exclude caco-learn --exclude caco-worker --exclude caco-numeric
 
 clean-cache: ## remove every result
 	rm -rf cache/objects cache/results cache/work cache/lock cache/locks cache/uses cache/trees cache/hosts cache/names cache/runs cache/listings cache/quarantine cache/collected cache/divergences cache/verdicts cache/VERSION cache/last.json

@@ -209,6 +209,7 @@ impl Crate {
             "crate" => self.root_of(from),
             "self" => from.clone(),
             "super" => from[..from.len().saturating_sub(1)].to_vec(),
+            name if self.member(name).is_some() => self.member(name)?,
             name => [from.clone(), vec![name.into()]].concat(),
         };
         for name in &path[1..] {

@@ -88,8 +88,8 @@ fn worker() -> Finding {
 /// Has the worker compute convolutions of small networks, in a process that may crash or hang.
 fn kernels() -> Finding {
     const PATIENCE: Duration = Duration::from_secs(20);
-    let help = Some("this CPU and this libtorch do not fit: train on another machine, or try ONEDNN_MAX_CPU_ISA=AVX");
-    let finding = |ok, found| Finding { what: "kernels", ok, found, help };
+    let wrong = "this CPU and this libtorch do not fit: train on another machine, or try ONEDNN_MAX_CPU_ISA=AVX";
+    let finding = |ok, found, help| Finding { what: "kernels", ok, found, help: Some(help) };
     let run = || -> Result<Finding> {
         let mut command = Command::new(super::programs::worker()?);
         let mut child = command.arg("--self-test").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -98,7 +98,12 @@ fn kernels() -> Finding {
             if begun.elapsed() > PATIENCE {
                 child.kill()?;
                 child.wait()?;
-                return Ok(finding(false, format!("the self-test did not end in {} s", PATIENCE.as_secs())));
+                let found = format!("the self-test did not end in {} s", PATIENCE.as_secs());
+                return Ok(finding(
+                    false,
+                    found,
+                    "try again on an idle machine; if it hangs again, set ONEDNN_MAX_CPU_ISA=AVX",
+                ));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -106,9 +111,9 @@ fn kernels() -> Finding {
         let said = if output.status.success() { &output.stdout } else { &output.stderr };
         let said = String::from_utf8_lossy(said).trim().to_string();
         let found = if said.is_empty() { format!("the self-test ended by {}", output.status) } else { said };
-        Ok(finding(output.status.success(), found))
+        Ok(finding(output.status.success(), found, wrong))
     };
-    run().unwrap_or_else(|error| finding(false, format!("{error:#}")))
+    run().unwrap_or_else(|error| finding(false, format!("{error:#}"), "build it with `make build`"))
 }
 
 fn gpu() -> Finding {

@@ -131,6 +131,10 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
 pub fn environment(threads: u64) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !name.starts_with("OMP_")).collect();
     env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
+    // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
+    if !env.iter().any(|(name, _)| name == "CUBLAS_WORKSPACE_CONFIG") {
+        env.push(("CUBLAS_WORKSPACE_CONFIG".into(), ":4096:8".into()));
+    }
     // OpenMP's threads spin for milliseconds at every barrier unless told otherwise. The loader's threads, and
     // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
     // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).

@@ -11,7 +11,7 @@ use caco_engine::{
     forecast::{self, Left, Open},
     graph::{Graph, Id},
 };
-use caco_pipeline::{job::PROGRESS, progress::Progress};
+use caco_pipeline::progress::{PROGRESS, Progress};
 use std::{
     collections::{HashMap, HashSet},
     fs,

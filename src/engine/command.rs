@@ -5,8 +5,8 @@ use super::{confine::Confinement, exec::Launch, listing, which};
 use anyhow::{Context, Result, bail};
 use caco_measure::metric::{self, Metric};
 use caco_pipeline::{
-    job,
     kind::{Command, Delivery, Isolation},
+    progress,
 };
 use serde_json::Value;
 use std::{
@@ -109,7 +109,7 @@ fn environment(command: &Command, prepared: &Place) -> Result<Vec<(String, Strin
     let temporary = prepared.work.join("tmp");
     fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
     let mut env: Vec<(String, String)> = vec![("TMPDIR".into(), text(&temporary)?)];
-    env.push((job::PROGRESS_VARIABLE.into(), text(&prepared.work.join(job::PROGRESS))?));
+    env.push((progress::PROGRESS_VARIABLE.into(), text(&prepared.work.join(progress::PROGRESS))?));
     // Numpy, PyTorch and most else compute with as many threads as one of these says.
     let threads = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"].map(|name| (name.into(), prepared.cpus.to_string()));
     env.extend(threads);

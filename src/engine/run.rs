@@ -7,11 +7,11 @@ use super::{
     attest::Attest,
     confine::Confinement,
     event::{Before, Event, Failed, Failure, How, Outcome},
-    exec::{Ended, Launch, Process},
+    exec::{Executor, Handle, Launch, Local, Outcome as Ended},
     graph::{Graph, Id},
     guard::Guard,
     key::Key,
-    liveness::{self, Liveness},
+    liveness::Liveness,
     plan::{Ask, Outside, Plan, Step, ask},
     pool::{Pool, Room, Wanted},
     publish::{News, Publisher},
@@ -21,9 +21,7 @@ use super::{
 use caco_pipeline::pipeline::Stage;
 use std::{
     collections::{BTreeSet, HashMap},
-    io,
     path::{Path, PathBuf},
-    process::ExitStatus,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant, SystemTime},
 };
@@ -101,14 +99,8 @@ pub trait Programs {
 }
 
 enum Message {
-    Ended(u32, io::Result<ExitStatus>),
+    Ended(Id, Ended),
     News(News),
-}
-
-impl From<Ended> for Message {
-    fn from((tag, status): Ended) -> Self {
-        Message::Ended(tag, status)
-    }
 }
 
 impl From<News> for Message {
@@ -118,8 +110,7 @@ impl From<News> for Message {
 }
 
 struct Running {
-    process: Process,
-    log: PathBuf,
+    process: Box<dyn Handle>,
     confinement: Option<Confinement>,
     lock: Lock,
     preimage: String,
@@ -140,6 +131,7 @@ pub struct Runner<'r> {
     graph: &'r Graph,
     store: &'r Store,
     programs: &'r dyn Programs,
+    executor: &'r dyn Executor,
     options: Options,
     signals: &'r Signals,
     attest: Option<&'r dyn Attest>,
@@ -204,6 +196,7 @@ impl<'r> Runner<'r> {
             graph,
             store,
             programs,
+            executor: &Local,
             options,
             signals,
             attest: None,
@@ -227,6 +220,12 @@ impl<'r> Runner<'r> {
             sender,
             receiver,
         }
+    }
+
+    /// Runs programs by another executor than this machine's own.
+    pub fn executed_by(mut self, executor: &'r dyn Executor) -> Self {
+        self.executor = executor;
+        self
     }
 
     /// Asks for a signed statement about each result.
@@ -444,7 +443,7 @@ impl<'r> Runner<'r> {
 
     fn handle(&mut self, message: Message, publisher: &Publisher, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         match message {
-            Message::Ended(id, status) => self.ended(id, status, publisher, watch),
+            Message::Ended(id, how) => self.ended(id, how, publisher, watch),
             Message::News(News { id, key, took, result }) => match result {
                 Ok(committed) => {
                     if committed.diverges.is_some() {
@@ -452,19 +451,20 @@ impl<'r> Runner<'r> {
                     }
                     self.finish(id, committed.published, How::Ran, took, watch)
                 }
-                Err(why) => self.fail(self.failure(id, key, why), watch),
+                Err(why) => self.fail(self.failure(id, key, why), 0, watch),
             },
         }
     }
 
-    fn fail(&mut self, mut failure: Failure, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+    /// The attempt failed. It is tried again as often as its file says, and `retries` times at least.
+    fn fail(&mut self, mut failure: Failure, retries: u32, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         let Failure { stage: id, key, .. } = failure;
         // A stage's own program seldom says so where anybody looks.
         if self.store.is_full() && !failure.why.contains(store::MAKE_ROOM) {
             failure.why += &format!("; the disk of {} is full{}", self.store.root().display(), store::MAKE_ROOM);
         }
         let tries = self.attempts[&id];
-        if tries <= self.graph.stage(id).policy.retries && !self.stopping {
+        if tries <= self.graph.stage(id).policy.retries.max(retries) && !self.stopping {
             let pause = Duration::from_secs(1 << (tries - 1).min(6));
             self.states.insert(id, State::Pausing(key));
             self.pausing.push((Instant::now() + pause, id));
@@ -528,7 +528,7 @@ impl<'r> Runner<'r> {
             }
             if let (None, Some(silent)) = (running.silent, running.liveness.look(now)) {
                 running.silent = Some(silent);
-                liveness::report(running.process.group(), &running.log);
+                running.process.report();
                 running.process.kill();
             }
             if running.killed_at.is_some_and(|at| now >= at) {

@@ -119,6 +119,7 @@ impl Kind for InitBank {
         large.truncate(2);
         let mut value = hashed(self);
         value["views"] = serde_json::to_value(large).expect("views are plain data");
+        self.model.rekey(&mut value);
         value
     }
 }

@@ -1,6 +1,7 @@
 //! The stage kinds of the experiment as a pipeline file writes them: one plain struct a kind, one file each. What a kind
 //! computes is in the worker's stage of the same name; nothing here touches a tensor or a file.
 
+mod all;
 mod compare;
 mod export_weights;
 mod features;
@@ -18,12 +19,11 @@ mod synthesize;
 mod transfer_eval;
 mod views;
 
-use caco_pipeline::kind::{
-    Command, Complaint, Entry, Input, Kind, Output, Role, Source, Tolerance, ensure, hashed, output,
-};
+use caco_pipeline::kind::{Complaint, Input, Kind, Output, Role, Source, Tolerance, ensure, hashed, output};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use all::all;
 pub use compare::{Claim, Compare, Row, Standing};
 pub use export_weights::ExportWeights;
 pub use features::Features;
@@ -40,23 +40,3 @@ pub use pretrain::{Collapse, Monitor, Objective, Pretrain};
 pub use synthesize::{Domain, Synthesize};
 pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
 pub use views::{Decode, Jitter, View, Views};
-
-/// Every kind, in the order data flows.
-pub fn all() -> Vec<Entry> {
-    vec![
-        Entry::of::<Command>(),
-        Entry::of::<Synthesize>(),
-        Entry::of::<Index>(),
-        Entry::of::<Pack>(),
-        Entry::of::<InitEncoder>(),
-        Entry::of::<ImportWeights>(),
-        Entry::of::<InitBank>(),
-        Entry::of::<Pretrain>(),
-        Entry::of::<Features>(),
-        Entry::of::<Knn>(),
-        Entry::of::<LinearEval>(),
-        Entry::of::<TransferEval>(),
-        Entry::of::<ExportWeights>(),
-        Entry::of::<Compare>(),
-    ]
-}

@@ -207,6 +207,7 @@ impl Kind for Pretrain {
     fn parameters(&self) -> serde_json::Value {
         let mut value = hashed(self);
         value["views"] = serde_json::to_value(self.views.list()).expect("views are plain data");
+        self.model.rekey(&mut value);
         value
     }
 }

@@ -62,14 +62,6 @@ fn load_cuda() -> Result<()> {
     if *loaded || tch::utils::has_cuda() {
         return Ok(());
     }
-    // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
-    if std::env::var_os("CUBLAS_WORKSPACE_CONFIG").is_none() {
-        // SAFETY: the stage's process has started no other thread that reads the environment.
-        #[expect(clippy::disallowed_methods, reason = "cuBLAS can be told no other way")]
-        unsafe {
-            std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        };
-    }
     const NAME: &str = "libtorch_cuda.so";
     let named = std::env::var_os(CUDA_FOLDER).map(|folder| PathBuf::from(folder).join(NAME));
     let beside = mapped("libtorch_cpu.so").map(|cpu| cpu.with_file_name(NAME)).filter(|path| path.exists());

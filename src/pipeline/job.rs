@@ -18,18 +18,15 @@ const STALL_VARIABLE: &str = "CACO_STALL_SECONDS";
 
 /// No step counts as stalled before this. An error where [`STALL_VARIABLE`] is no number of seconds.
 pub fn least_stall() -> Result<Duration> {
-    let seconds = match std::env::var(STALL_VARIABLE) {
+    let seconds: f64 = match std::env::var(STALL_VARIABLE) {
         Ok(text) => text.parse().with_context(|| format!("{STALL_VARIABLE} is '{text}'; give seconds"))?,
         Err(_) => 60.0,
     };
     ensure!(seconds > 0.0, "{STALL_VARIABLE} is {seconds}; give more than 0 seconds");
-    Duration::try_from_secs_f64(seconds).with_context(|| format!("{STALL_VARIABLE} is {seconds}; give seconds"))
+    // A year is for ever, and can be multiplied.
+    Duration::try_from_secs_f64(seconds.min(3e7))
+        .with_context(|| format!("{STALL_VARIABLE} is {seconds}; give seconds"))
 }
-
-/// The file in a stage's folder that holds its [`Progress`] as JSON.
-pub const PROGRESS: &str = "progress.json";
-/// The environment variable that names it to a command.
-pub const PROGRESS_VARIABLE: &str = "CACO_PROGRESS";
 
 /// One stage to execute. All paths are absolute.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The file in a stage's folder that holds its [`Progress`] as JSON.
+pub const PROGRESS: &str = "progress.json";
+/// The environment variable that names it to a command.
+pub const PROGRESS_VARIABLE: &str = "CACO_PROGRESS";
+
 /// How far a stage is. Written beside its checkpoints for whoever watches; a command leaves out what it does not know.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,7 +6,7 @@ use super::{
     verdict::Verdict,
 };
 use anyhow::{Context as _, Result, ensure};
-use caco_kinds::{self as kind, Compare, Row, Standing};
+use caco_kinds::{Claim as Claimed, Compare, Row, Standing};
 use caco_measure::{
     metric::{self, Metric},
     predictions::{self, Predictions},
@@ -53,7 +53,7 @@ impl Reader<'_> {
 
     fn line(&self, name: &str, baseline: &[Vec<Figure>]) -> Result<Line> {
         let rows = self.runs(name);
-        let claims: Vec<&kind::Claim> = rows.iter().flat_map(|(_, row)| &row.claims).collect();
+        let claims: Vec<&Claimed> = rows.iter().flat_map(|(_, row)| &row.claims).collect();
         if let Some(why) = rows.iter().find_map(|(_, row)| row.not_run.as_ref()) {
             let cells = claims.into_iter().map(|c| not_run(c, why)).collect();
             return Ok(Line { name: name.into(), cells, not_run: Some(why.clone()) });
@@ -61,8 +61,8 @@ impl Reader<'_> {
         let is_baseline = self.parameters.baseline.as_deref() == Some(name);
         let mut cells = vec![];
         for (j, figures) in self.columns(name)?.iter().enumerate() {
-            let of = |claim: &kind::Claim| rows.iter().any(|(_, row)| row.results[j] == claim.of);
-            let claims: Vec<&kind::Claim> = claims.iter().copied().filter(|claim| of(claim)).collect();
+            let of = |claim: &Claimed| rows.iter().any(|(_, row)| row.results[j] == claim.of);
+            let claims: Vec<&Claimed> = claims.iter().copied().filter(|claim| of(claim)).collect();
             check(&claims, figures)?;
             for figure in figures {
                 let base = baseline.get(j).filter(|_| !is_baseline);
@@ -75,7 +75,7 @@ impl Reader<'_> {
     }
 
     /// The claim, its verdict still open unless there can be none.
-    fn claim(&self, claim: &kind::Claim) -> Claim {
+    fn claim(&self, claim: &Claimed) -> Claim {
         match &self.parameters.stand_in {
             Some(why) => shown(claim, Verdict::NotRun, why),
             None => shown(claim, Verdict::Undecided, ""),
@@ -112,7 +112,7 @@ impl Reader<'_> {
 }
 
 /// Whether each claim is about one of the figures.
-fn check(claims: &[&kind::Claim], figures: &[Figure]) -> Result<()> {
+fn check(claims: &[&Claimed], figures: &[Figure]) -> Result<()> {
     for claim in claims {
         let names: Vec<&str> = figures.iter().map(Figure::name).collect();
         let known = names.contains(&claim.metric.as_str());
@@ -142,7 +142,7 @@ fn figure(evaluation: &str, found: &[Found], of: predictions::Figure) -> Result<
     Ok(Figure { evaluation: evaluation.into(), metrics, runs: found.iter().map(run).collect(), mean })
 }
 
-fn shown(claim: &kind::Claim, verdict: Verdict, note: &str) -> Claim {
+fn shown(claim: &Claimed, verdict: Verdict, note: &str) -> Claim {
     Claim {
         per_cent: claim.value,
         margin: claim.margin,
@@ -153,7 +153,7 @@ fn shown(claim: &kind::Claim, verdict: Verdict, note: &str) -> Claim {
     }
 }
 
-fn not_run(claim: &kind::Claim, why: &str) -> Cell {
+fn not_run(claim: &Claimed, why: &str) -> Cell {
     Cell {
         evaluation: claim.of.clone(),
         metric: claim.metric.clone(),

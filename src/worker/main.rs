@@ -11,8 +11,8 @@ use caco_learn::{
     train::{bench, trial},
 };
 use caco_pipeline::{
-    job::{self, Job, PROGRESS, STOPPED},
-    progress::Progress,
+    job::{self, Job, STOPPED},
+    progress::{PROGRESS, Progress},
 };
 use caco_worker::{
     pulse::Pulse,

@@ -9,8 +9,9 @@ use std::{
 
 /// Durations kept of each kind of work.
 const KEPT: usize = 64;
-/// Durations from which on they say what is usual.
-const ENOUGH: usize = 3;
+/// Durations from which on they say what is usual. A GPU works behind its queue: of the steps that a training reads together,
+/// all but the last seem short.
+const ENOUGH: usize = 32;
 /// A watchdog that looks later than this was itself not running, and so was the work: the time does not count.
 const LATEST: Duration = Duration::from_secs(2);
 
@@ -75,6 +76,11 @@ impl Pulse {
         took.push(last.since.elapsed());
     }
 
+    /// Other work follows: what is known of how long units take is of no use for it.
+    pub fn forget(&self) {
+        *self.state() = State::default();
+    }
+
     /// Looks at the current unit, `elapsed` after the last look.
     pub fn look(&self, elapsed: Duration) -> Option<Stall> {
         let state = &mut *self.state();
@@ -94,13 +100,13 @@ impl Pulse {
 }
 
 /// Ten times the median, and three times the longest: on a GPU the steps that wait for the device are few and long. Before
-/// anything is known, half an hour where the least is a minute.
+/// enough is known, two hours where the least is a minute.
 fn limit(took: &[Duration], least: Duration) -> Duration {
     if took.len() < ENOUGH {
-        return least * 30;
+        return least.saturating_mul(120);
     }
     let longest = took.iter().max().copied().unwrap_or_default();
-    least.max(median(took) * 10).max(longest * 3)
+    least.max(median(took).saturating_mul(10)).max(longest.saturating_mul(3))
 }
 
 fn median(took: &[Duration]) -> Duration {
@@ -133,35 +139,38 @@ mod tests {
     #[test]
     fn a_step_far_beyond_the_median_is_a_stall() {
         let pulse = Pulse::new(60 * SECOND);
-        (1..=5).for_each(|number| pulse.begin("step", number));
+        (1..=50).for_each(|number| pulse.begin("step", number));
         let (look, stall) = looks(&pulse, 100).unwrap();
         assert_eq!(look, 60);
-        assert_eq!(stall.to_string(), "step 5 has not ended after 60 s (median 0.000 s)");
+        assert_eq!(stall.to_string(), "step 50 has not ended after 60 s (median 0.000 s)");
     }
 
     #[test]
     fn the_limit_follows_the_work() {
-        assert_eq!(limit(&[9 * SECOND; 3], 60 * SECOND), 90 * SECOND);
-        assert_eq!(limit(&[SECOND, SECOND, SECOND, 40 * SECOND], 60 * SECOND), 120 * SECOND);
-        assert_eq!(limit(&[SECOND; 2], 60 * SECOND), 1800 * SECOND);
+        assert_eq!(limit(&[9 * SECOND; 32], 60 * SECOND), 90 * SECOND);
+        assert_eq!(limit(&[&[SECOND; 31][..], &[40 * SECOND]].concat(), 60 * SECOND), 120 * SECOND);
+        assert_eq!(limit(&[SECOND; 31], 60 * SECOND), 7200 * SECOND);
     }
 
     #[test]
     fn rest_and_other_work_do_not_count() {
         let pulse = Pulse::new(2 * SECOND);
-        (1..=5).for_each(|number| pulse.begin("step", number));
+        (1..=50).for_each(|number| pulse.begin("step", number));
         pulse.rest();
         assert_eq!(looks(&pulse, 1000), None);
         pulse.begin("batch", 1);
-        assert_eq!(looks(&pulse, 59), None, "nothing is known of batches");
-        pulse.begin("step", 6);
+        assert_eq!(looks(&pulse, 239), None, "nothing is known of batches");
+        pulse.begin("step", 51);
         assert_eq!(looks(&pulse, 5).unwrap().0, 2);
+        pulse.forget();
+        pulse.begin("step", 1);
+        assert_eq!(looks(&pulse, 239), None);
     }
 
     #[test]
     fn a_process_that_was_stopped_has_not_stalled() {
         let pulse = Pulse::new(60 * SECOND);
-        (1..=5).for_each(|number| pulse.begin("step", number));
+        (1..=50).for_each(|number| pulse.begin("step", number));
         assert_eq!(pulse.look(10_000 * SECOND), None);
     }
 }

@@ -38,7 +38,7 @@ fn signal() -> c_int {
 }
 
 extern "C" fn note(_: c_int) {
-    // SAFETY: no arguments; errno is put back below by nobody else's need: `backtrace` sets none.
+    // SAFETY: no arguments.
     let me = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
     if ASKED.load(Ordering::SeqCst) != me {
         return;
@@ -48,18 +48,20 @@ extern "C" fn note(_: c_int) {
     let count = unsafe { libc::backtrace(frames.as_mut_ptr(), DEPTH as c_int) } as usize;
     frames[..count].iter().zip(&FRAMES).for_each(|(frame, slot)| slot.store(*frame, Ordering::SeqCst));
     COUNT.store(count, Ordering::SeqCst);
-    ASKED.store(0, Ordering::SeqCst);
+    // Another may have been asked meanwhile, because this one took too long.
+    let _ = ASKED.compare_exchange(me, 0, Ordering::SeqCst, Ordering::SeqCst);
 }
 
 /// Writes the stack of every thread but the calling one, the innermost frame first. Code that was made at run time has no
-/// name, and the stack above it may be missing.
-pub fn write(into: &mut impl Write) {
+/// name, and the stack above it may be missing. `between` is called before each thread: a stack takes a moment.
+pub fn write(into: &mut impl Write, between: &mut dyn FnMut()) {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let mut numbers: Vec<i32> = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
     numbers.sort_unstable();
     // SAFETY: no arguments.
     let me = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
     for thread in numbers.into_iter().filter(|thread| *thread != me) {
+        between();
         let name = fs::read_to_string(format!("/proc/self/task/{thread}/comm")).unwrap_or_default();
         let _ = writeln!(into, "thread {thread} ({}):", name.trim());
         match frames(thread) {
@@ -122,7 +124,7 @@ mod tests {
         let spinning = named("spinning").spawn(move || spin(&theirs)).unwrap();
         let waits = named("waiting").spawn(move || _ = other.wait()).unwrap();
         let mut text = vec![];
-        write(&mut text);
+        write(&mut text, &mut || ());
         until.store(true, Ordering::Relaxed);
         waiting.wait();
         spinning.join().unwrap();

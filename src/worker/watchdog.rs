@@ -18,13 +18,18 @@ pub fn start(pulse: Arc<Pulse>, alive: PathBuf, least: Duration) -> Result<()> {
     let tick = (least / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let watch = move || {
         let mut looked = Instant::now();
+        let mut count = 0_u64;
+        // A runner that sees nothing new thinks the worker dead, so failures show by themselves.
+        let mut renew = || {
+            count += 1;
+            let _ = fs::write(&alive, count.to_string());
+        };
         loop {
-            // A runner that sees no new file thinks the worker dead, so failures show by themselves.
-            let _ = fs::write(&alive, "");
+            renew();
             std::thread::sleep(tick);
             if let Some(stall) = pulse.look(looked.elapsed()) {
                 let mut stderr = io::stderr().lock();
-                stacks::write(&mut stderr);
+                stacks::write(&mut stderr, &mut renew);
                 let _ = writeln!(stderr, "error: {stall}; the stacks of all threads are in the log");
                 // SAFETY: ends the process at once: exit handlers would wait for the threads that hang.
                 unsafe { libc::_exit(job::STALLED) };

@@ -60,6 +60,9 @@ fn a_member_reaches_what_it_names_in_another() {
         ("src/words/word.rs", "pub struct Word;"),
         ("src/words/other.rs", "pub struct Other;"),
     ];
+    let glob = ("src/work/glob.rs", "use caco_words::*; pub fn run() { Other }");
+    let found = reach(&[&members[..], &[glob]].concat(), &["work", "glob"]);
+    assert_eq!(names(&found), ["src/words/other.rs", "src/work/glob.rs"]);
     let found = reach(&members, &["work", "stages"]);
     assert_eq!(names(&found), ["src/words/word.rs", "src/work/help.rs", "src/work/stages.rs"]);
     assert!(found.crates.is_empty(), "{:?}", found.crates);
@@ -140,7 +143,12 @@ fn rustfmt_moves_no_digest() {
         let source = Crate::read(folder.path(), &[]).unwrap();
         let kinds = ["command", "index", "knn", "linear_eval", "pretrain", "compare", "transfer_eval"];
         kinds.map(|kind| {
-            source.reach(&[vec!["kinds".into(), kind.into()], vec!["worker".into(), "stages".into(), kind.into()]])
+            source.reach(&[
+                vec!["kinds".into(), kind.into()],
+                vec!["pipeline".into(), "kind".into(), kind.into()],
+                vec!["engine".into(), kind.into()],
+                vec!["worker".into(), "stages".into(), kind.into()],
+            ])
         })
     };
     let before = digests();
@@ -151,6 +159,7 @@ fn rustfmt_moves_no_digest() {
         Err(e) => return eprintln!("skipped: rustfmt cannot be started: {e}"),
     }
     for (before, after) in before.iter().zip(digests()) {
+        assert!(before.files.len() > 2, "{:?}", before.files);
         let moved: Vec<_> =
             before.files.iter().filter(|(name, digest)| after.files.get(*name) != Some(digest)).collect();
         assert!(moved.is_empty(), "{moved:?}");
@@ -200,5 +209,9 @@ fn a_command_reaches_nothing_of_the_experiment() {
     let command = lock.split("\"command\": (").nth(1).unwrap().split("\"compare\"").next().unwrap();
     for part in ["src/data", "src/worker", "src/learn", "src/engine/run.rs", "src/engine/store"] {
         assert!(!command.contains(part), "the code of kind 'command' reaches {part}");
+    }
+    let compare = lock.split("\"compare\": (").nth(1).unwrap().split("\"export_weights\"").next().unwrap();
+    for part in ["src/learn", "src/data/", "src/kinds/pretrain.rs", "src/pipeline/job.rs"] {
+        assert!(!compare.contains(part), "the code of kind 'compare' reaches {part}");
     }
 }

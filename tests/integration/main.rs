@@ -8,6 +8,7 @@ mod code;
 mod crash;
 mod data;
 mod disk;
+mod executor;
 mod experiment;
 mod explain;
 mod formats;

@@ -52,7 +52,7 @@ fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
     // Enough steps for the watchdog to know how long one takes.
     let steps =
         || curves(&broken).iter().map(|path| fs::read_to_string(path).unwrap_or_default().lines().count()).sum();
-    wait_for("ten steps", || { let steps: usize = steps(); steps >= 10 } || child.try_wait().unwrap().is_some());
+    wait_for("forty steps", || { let steps: usize = steps(); steps >= 40 } || child.try_wait().unwrap().is_some());
     hang(&broken);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -3,7 +3,7 @@
 use super::{
     super::{
         event::{Before, Event, Failed, Failure},
-        exec::{self, Executor, Launch, Process},
+        exec::{Handle, Launch, Outcome},
         graph::{Edge, From as Origin, Id},
         key::Key,
         liveness::Liveness,
@@ -13,18 +13,21 @@ use super::{
         store::{self, Lock},
         undeclared,
     },
-    Prepared, Runner, Running, State,
+    Message, Prepared, Runner, Running, State,
 };
 use anyhow::Context;
-use caco_pipeline::job;
+use caco_pipeline::{job, progress::PROGRESS};
 use std::{
     collections::BTreeMap,
     fs, io,
     os::fd::RawFd,
     path::{Path, PathBuf},
-    process::ExitStatus,
     time::{Duration, Instant, SystemTime},
 };
+
+/// How often a stage that hung is tried again at least, whatever its file says: what made it hang, such as a store on a network
+/// that was away, is often over, and it goes on from its checkpoint.
+const HUNG_RETRIES: u32 = 3;
 
 impl<'r> Runner<'r> {
     /// Starts a queued stage in room that it has been given.
@@ -48,11 +51,11 @@ impl<'r> Runner<'r> {
         match self.launch(id, &work, lock.fd(), &room) {
             Err(error) => {
                 self.states.insert(id, State::Running(key));
-                self.fail(self.failure(id, key, format!("{error:#}")), watch)
+                self.fail(self.failure(id, key, format!("{error:#}")), 0, watch)
             }
             Ok((process, launch)) => {
-                if let Some(guard) = &mut self.guard {
-                    guard.add(process.group());
+                if let (Some(guard), Some(group)) = (&mut self.guard, process.group()) {
+                    guard.add(group);
                 }
                 let timeout =
                     graph.stage(id).policy.timeout_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0));
@@ -60,7 +63,6 @@ impl<'r> Runner<'r> {
                 self.free.take(&room);
                 let running = Running {
                     process,
-                    log: launch.log.clone(),
                     liveness: Liveness::of(&work, self.options.silence),
                     silent: None,
                     confinement: launch.confinement,
@@ -83,7 +85,7 @@ impl<'r> Runner<'r> {
     }
 
     /// Empties its folder of what an earlier attempt wrote, collects its inputs, and starts its program.
-    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<(Process, Launch)> {
+    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<(Box<dyn Handle>, Launch)> {
         let out = work.join("out");
         for folder in [&out, &work.join("byproducts")] {
             match fs::remove_dir_all(folder) {
@@ -94,7 +96,7 @@ impl<'r> Runner<'r> {
             }
         }
         // What the last attempt told is not how far this one is.
-        let _ = fs::remove_file(work.join(job::PROGRESS));
+        let _ = fs::remove_file(work.join(PROGRESS));
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let mut inputs = vec![];
         for edge in self.graph.edges(id) {
@@ -116,26 +118,29 @@ impl<'r> Runner<'r> {
         }
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus() };
         let launch = self.programs.launch(&prepared)?;
-        Ok((exec::Local.start(&launch, keep, id, self.sender.clone())?, launch))
+        let sender = self.sender.clone();
+        let ended = Box::new(move |how| _ = sender.send(Message::Ended(id, how)));
+        Ok((self.executor.start(&launch, keep, ended)?, launch))
     }
 
     /// Hands what a stage's process left to the publisher, or says why there is nothing to hand on.
     pub(super) fn ended(
         &mut self,
         id: Id,
-        status: io::Result<ExitStatus>,
+        how: Outcome,
         publisher: &Publisher,
         watch: &mut dyn FnMut(Event),
     ) -> store::Result<()> {
         let Some(running) = self.running.remove(&id) else { return Ok(()) };
-        if let Some(guard) = &mut self.guard {
-            guard.remove(running.process.group());
+        if let (Some(guard), Some(group)) = (&mut self.guard, running.process.group()) {
+            guard.remove(group);
         }
         self.free.give_back(&running.room);
         let State::Running(key) = self.states[&id] else { unreachable!("its process was running") };
         let work = self.store.work(key);
-        let why = match status {
-            Ok(status) if status.success() => {
+        let stalled = how == Outcome::Stalled;
+        let why = match how {
+            Outcome::Done => {
                 self.states.insert(id, State::Publishing(key));
                 let attempt = self.attempts[&id];
                 publisher.send(Finished {
@@ -151,33 +156,38 @@ impl<'r> Runner<'r> {
                     cpus: running.room.cpus,
                     gpus: running.room.gpus(),
                     inputs: self.inputs_read(id),
-                    conditions: self.conditions(id, &running.process),
+                    conditions: self.conditions(id, running.process.as_ref()),
                 });
                 return Ok(());
             }
-            Ok(status) if self.stopping || status.code() == Some(job::STOPPED) => {
+            how if self.stopping || how == Outcome::Stopped => {
                 self.computing.remove(&key);
                 self.stop(id);
                 watch(Event::Stopped { id });
                 return Ok(());
             }
-            Ok(_) if running.timed_out => {
+            _ if running.timed_out => {
                 let minutes = self.graph.stage(id).policy.timeout_minutes.unwrap_or_default();
                 format!("took longer than its time limit of {minutes} minutes; raise `run: (timeout_minutes: …)`")
             }
-            Ok(_) if running.silent.is_some() => {
+            _ if running.silent.is_some() => {
                 let silent = running.silent.unwrap_or_default().as_secs();
                 format!("gave no sign of life for {silent} s and was killed; its log has the states of its threads")
             }
-            Ok(status) if status.code() == Some(job::STALLED) => {
+            // A command's exit codes are its own.
+            Outcome::Stalled if self.graph.stage(id).is_command => {
+                format!("exit code {}", job::STALLED) + &self.refused(id, &running, &work)
+            }
+            Outcome::Stalled => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
                 end.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
             }
-            Ok(status) => exec::describe(status) + &self.refused(id, &running, &work),
-            Err(error) => format!("cannot be waited for: {error}"),
+            Outcome::Failed(why) => why + &self.refused(id, &running, &work),
+            Outcome::Stopped => unreachable!("matched above"),
         };
         drop(running.lock);
-        self.fail(self.failure(id, key, why), watch)
+        let hung = running.silent.is_some() || (stalled && !self.graph.stage(id).is_command);
+        self.fail(self.failure(id, key, why), if hung { HUNG_RETRIES } else { 0 }, watch)
     }
 
     /// What is to be told of the attempt that just failed.
@@ -199,13 +209,13 @@ impl<'r> Runner<'r> {
         };
         let inputs: Vec<(&str, PathBuf)> = self.graph.edges(id).iter().filter_map(input).collect();
         let inputs: Vec<(&str, &Path)> = inputs.iter().map(|(slot, path)| (*slot, path.as_path())).collect();
-        let told = running.process.confined.then(|| running.process.refusals.list());
+        let told = running.process.refusals();
         let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
         undeclared::words(work, confinement, told, &inputs, log_start)
     }
 
     /// What beside its key a command ran under, for its record.
-    fn conditions(&self, id: Id, process: &Process) -> serde_json::Value {
+    fn conditions(&self, id: Id, process: &dyn Handle) -> serde_json::Value {
         if !self.graph.stage(id).is_command {
             return serde_json::Value::Null;
         }
@@ -214,8 +224,9 @@ impl<'r> Runner<'r> {
             _ => None,
         };
         let tools: BTreeMap<String, String> = self.graph.edges(id).iter().filter_map(tool).collect();
-        let isolation = if process.confined { "Landlock" } else { "None" };
-        serde_json::json!({ "isolation": isolation, "refused": process.refusals.list(), "tools": tools })
+        let refused = process.refusals();
+        let isolation = if refused.is_some() { "Landlock" } else { "None" };
+        serde_json::json!({ "isolation": isolation, "refused": refused.unwrap_or_default(), "tools": tools })
     }
 
     /// What the stage read, with the digests from before it started.

@@ -123,6 +123,7 @@ impl Watch for Telling<'_> {
     }
 
     fn keep(&mut self, state: &State) -> Result<()> {
+        self.task.pulse.rest();
         state.write(&self.place)
     }
 }

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A task whose pulse rests when its units are no longer counted.
+/// A task whose pulse forgets its units when they are no longer counted: the next ones may be larger.
 struct Watched<'t>(&'t Task);
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        self.0.pulse.rest();
+        self.0.pulse.forget();
     }
 }
 

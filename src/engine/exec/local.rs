@@ -1,10 +1,14 @@
-//! Starting, interrupting and awaiting the process of one stage. It knows no graph.
+//! Programs on this machine: a process group each.
 
 use super::{
-    confine::Confinement,
-    refusal::{self, Refusals},
-    spawn::{self, Cage},
+    super::{
+        liveness,
+        refusal::{self, Refusal, Refusals},
+        spawn::{self, Cage},
+    },
+    Ended, Executor, Handle, Launch, Outcome,
 };
+use caco_pipeline::job;
 use std::{
     fs::File,
     io,
@@ -14,47 +18,17 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
-    sync::mpsc::Sender,
 };
-
-/// A program to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Launch {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// Where it runs.
-    pub folder: PathBuf,
-    /// Its environment; nothing else is handed on.
-    pub env: Vec<(String, String)>,
-    /// Where its output goes, appended.
-    pub log: PathBuf,
-    /// What it may open. None: all that its user may.
-    pub confinement: Option<Confinement>,
-}
-
-/// A process that has ended: the number it was started under, and how.
-pub type Ended = (u32, io::Result<ExitStatus>);
 
 /// A process under way.
 #[derive(Debug)]
-pub struct Process {
+struct Process {
     group: i32,
+    log: PathBuf,
     /// Whether the kernel holds it to its confinement.
-    pub confined: bool,
+    confined: bool,
     /// What it was refused so far.
-    pub refusals: Refusals,
-}
-
-/// Starts processes.
-pub trait Executor {
-    /// Starts a program. When it has ended, `(tag, status)` is sent. `keep` stays open in it.
-    fn start<M: From<Ended> + Send + 'static>(
-        &self,
-        launch: &Launch,
-        keep: RawFd,
-        tag: u32,
-        done: Sender<M>,
-    ) -> io::Result<Process>;
+    refusals: Refusals,
 }
 
 /// Starts processes on this machine.
@@ -64,18 +38,12 @@ pub struct Local;
 impl Executor for Local {
     /// Must be called from a thread that lives as long as the run: the kernel kills the child when the thread that
     /// started it ends.
-    fn start<M: From<Ended> + Send + 'static>(
-        &self,
-        launch: &Launch,
-        keep: RawFd,
-        tag: u32,
-        done: Sender<M>,
-    ) -> io::Result<Process> {
+    fn start(&self, launch: &Launch, lock: RawFd, ended: Ended) -> io::Result<Box<dyn Handle>> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open {}: {e}", launch.log.display()));
         let log = File::options().create(true).append(true).open(&launch.log).map_err(named)?;
         let program = launch.argv.first().ok_or_else(|| io::Error::other("no program is named"))?;
         let cage = launch.confinement.as_ref().map(Cage::new).transpose()?.flatten();
-        let group = spawn::spawn(launch, log.as_raw_fd(), keep, cage.as_ref())
+        let group = spawn::spawn(launch, log.as_raw_fd(), lock, cage.as_ref())
             .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
         let refusals = Refusals::default();
         if let (Some(confinement), Some(listener)) = (&launch.confinement, cage.as_ref().and_then(Cage::listener)) {
@@ -89,26 +57,31 @@ impl Executor for Local {
             // What the stage left running in its group goes with it. The first process is not reaped yet, so the number
             // cannot have been given to somebody else.
             signal(group, libc::SIGKILL);
-            let _ = done.send(M::from((tag, reap(group))));
+            ended(outcome(reap(group)));
         })?;
-        Ok(Process { group, confined: cage.is_some(), refusals })
+        Ok(Box::new(Process { group, log: launch.log.clone(), confined: cage.is_some(), refusals }))
     }
 }
 
-impl Process {
-    /// The process group, which is also the first process's number.
-    pub fn group(&self) -> u32 {
-        self.group as u32
-    }
-
-    /// Asks it to write a checkpoint and end.
-    pub fn interrupt(&self) {
+impl Handle for Process {
+    fn interrupt(&self) {
         signal(self.group, libc::SIGTERM);
     }
 
-    /// Ends it at once.
-    pub fn kill(&self) {
+    fn kill(&self) {
         signal(self.group, libc::SIGKILL);
+    }
+
+    fn group(&self) -> Option<u32> {
+        Some(self.group as u32)
+    }
+
+    fn refusals(&self) -> Option<Vec<Refusal>> {
+        self.confined.then(|| self.refusals.list())
+    }
+
+    fn report(&self) {
+        liveness::report(self.group as u32, &self.log);
     }
 }
 
@@ -145,8 +118,18 @@ fn signal(group: i32, signal: i32) {
     unsafe { libc::kill(-group, signal) };
 }
 
+fn outcome(status: io::Result<ExitStatus>) -> Outcome {
+    match status {
+        Ok(status) if status.success() => Outcome::Done,
+        Ok(status) if status.code() == Some(job::STOPPED) => Outcome::Stopped,
+        Ok(status) if status.code() == Some(job::STALLED) => Outcome::Stalled,
+        Ok(status) => Outcome::Failed(describe(status)),
+        Err(error) => Outcome::Failed(format!("cannot be waited for: {error}")),
+    }
+}
+
 /// How a process ended, in words.
-pub fn describe(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(libc::SIGKILL)) => "killed (signal 9); if nobody did, the system may have run out of memory".into(),
