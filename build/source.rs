@@ -507,6 +507,11 @@ fn scan(tokens: TokenStream, paths: &mut BTreeSet<Names>) {
     }
 }
 
+/// Whether the token closes a list of generic arguments, which is no group of tokens.
+fn closes(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == '>')
+}
+
 /// The tokens, one after the other; a comma before a closing bracket is layout.
 fn write(tokens: TokenStream, text: &mut String) {
     let mut tokens = tokens.into_iter().peekable();
@@ -523,7 +528,7 @@ fn write(tokens: TokenStream, text: &mut String) {
                 write(group.stream(), text);
                 text.push_str(close);
             }
-            TokenTree::Punct(punct) if punct.as_char() == ',' && tokens.peek().is_none() => {}
+            TokenTree::Punct(punct) if punct.as_char() == ',' && tokens.peek().is_none_or(closes) => {}
             TokenTree::Punct(punct) => text.push(punct.as_char()),
             other => {
                 text.push(' ');
