@@ -38,7 +38,7 @@ fn worker(project: &Project) -> Option<u32> {
 /// which nothing disturbed.
 fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
     let (straight, broken) = (tiny(), tiny());
-    // Even a machine on which every step takes long gets through: what is tried again goes on from its checkpoint.
+    // Even a machine on which every step takes long gets through: a retry resumes from its checkpoint.
     let set = ["pretrain/short.epochs=120", "pretrain.run=(retries: 20)"];
     assert!(run(&straight, STAGE, &set).output().unwrap().status.success());
     // What the training starts from is made in peace.

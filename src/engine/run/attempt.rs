@@ -26,7 +26,7 @@ use std::{
 };
 
 /// How often a stage that hung is tried again at least, whatever its file says: what made it hang, such as a store on a network
-/// that was away, is often over, and it goes on from its checkpoint.
+/// that was away, is often over, and it resumes from its checkpoint.
 const HUNG_RETRIES: u32 = 3;
 
 impl<'r> Runner<'r> {
