@@ -3,17 +3,18 @@
 use super::{
     display::{Display, Manner},
     programs::Here,
-    run::{attester, heed, memory_gib, project, signer, silence},
+    run::{attester, memory_gib, on_signals, project, signer, silence},
 };
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
 use caco_engine::{
     estimate::Costs,
+    exec::{Executor, Local},
     graph::{Graph, Id},
     names::Names,
     plan::Plan,
     pool::Pool,
-    run::{Options, Runner},
+    run::{Options, Runner, request},
     signals::Signals,
     store::{Published, Store},
 };
@@ -27,7 +28,7 @@ use std::{
 };
 
 /// A stage that was run again.
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 pub struct Again {
     stage: String,
     #[serde(flatten)]
@@ -68,7 +69,7 @@ impl Drop for Scratch {
 /// Runs each of these stages again on what the store holds of their inputs.
 pub fn stages(graph: &Graph, ids: &[Id], store: &Store, device: &str) -> Result<Vec<Again>> {
     let signals = Arc::new(Signals::default());
-    heed(&signals)?;
+    on_signals(&signals)?;
     ids.iter().map(|id| stage(graph, *id, store, device, &signals)).collect()
 }
 
@@ -115,19 +116,15 @@ fn run(
     let forced = HashSet::from([id]);
     let plan = Plan::checked(graph, ids, scratch, &forced)?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let options = Options {
-        keep_going: false,
-        pool: Pool { cpus: threads.unwrap_or(cores).clamp(1, cores), gpus: vec![], memory_gib: memory_gib() },
-        max_time: None,
-        silence: silence()?,
-    };
+    let cpus = threads.unwrap_or(cores).clamp(1, cores);
+    let executor = Local::new(Pool { cpus, gpus: vec![], memory_gib: memory_gib() });
+    let options = Options { keep_going: false, max_time: None, silence: silence()? };
     let programs = Here::new(device, project(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
-    let (share, shown) = (options.clone(), programs.clone());
-    let share = move |id| share.share(graph.stage(id), &shown);
+    let share = |id| executor.pool().share(request(graph.stage(id), &programs, &executor));
     let mut display = Display::new(graph, costs, share, Manner { quiet: false, keep_going: false });
     let attester = attester(graph)?;
-    let runner = Runner::new(graph, scratch, plan, forced, &programs, options, signals).attested(&attester);
+    let runner = Runner::new(graph, scratch, plan, forced, &programs, &executor, options, signals).attested(&attester);
     let outcome = runner.run(&mut |event| display.event(&event))?;
     drop(display);
     match (outcome.results.get(&id), outcome.failed.first()) {

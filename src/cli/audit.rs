@@ -8,12 +8,12 @@ use super::{
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
 use caco_engine::{
-    digest,
     graph::{Graph, Id},
     key::Key,
     stat,
     store::Store,
 };
+use caco_inspect::name;
 use caco_provenance::{
     audit::{Auditor, Report},
     citation,
@@ -21,6 +21,8 @@ use caco_provenance::{
     tree,
 };
 use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{fs, path::Path, process::ExitCode, time::Instant};
 
 #[derive(Args)]
@@ -39,6 +41,19 @@ pub struct AuditArgs {
     /// Tell it as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What `caco audit --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Audited {
+    /// Whether everything holds.
+    passes: bool,
+    /// The same in a sentence.
+    summary: String,
+    /// Every result with its checks.
+    report: Report,
+    /// The stages that were run again.
+    rerun: Vec<Again>,
 }
 
 /// What is to be audited.
@@ -73,7 +88,8 @@ pub fn main(args: &AuditArgs, store: &StoreArgs) -> Result<ExitCode> {
         }
         (_, false) => vec![],
     };
-    tell(&report, &rerun, &summary, args.json)
+    let passes = report.passes() && rerun.iter().all(Again::passes);
+    show(&Audited { passes, summary, report, rerun }, args.json)
 }
 
 /// A file that `caco cite` wrote: it is checked by itself.
@@ -97,15 +113,14 @@ fn bundle(path: &Path, json: bool) -> Result<ExitCode> {
     Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn tell(report: &Report, rerun: &[Again], summary: &str, json: bool) -> Result<ExitCode> {
-    let passes = report.passes() && rerun.iter().all(Again::passes);
+fn show(audited: &Audited, json: bool) -> Result<ExitCode> {
     if json {
-        print_json(&serde_json::json!({ "passes": passes, "summary": summary, "report": report, "rerun": rerun }))?;
+        print_json(audited)?;
     } else {
-        let again: String = rerun.iter().map(Again::text).collect();
-        print(&format!("{}{summary}\n{again}", tree::text(report)))?;
+        let again: String = audited.rerun.iter().map(Again::text).collect();
+        print(&format!("{}{}\n{again}", tree::text(&audited.report), audited.summary))?;
     }
-    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if audited.passes { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 fn target(args: &AuditArgs, store: &Store) -> Result<Target> {
@@ -119,42 +134,14 @@ fn target(args: &AuditArgs, store: &Store) -> Result<Target> {
         return Ok(Target::Stages(graph.into(), ids));
     }
     if path.is_file() {
-        return holders(path, store).map(Target::Keys);
+        return name::holders(path, store).map(Target::Keys);
     }
-    let digits = what.len() >= 6 && what.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if digits {
+    if name::is_start_of_key(what) {
         return Ok(Target::Keys(vec![open::result(what, &args.pipeline, store)?]));
     }
     let graph = open::graph_of(&args.pipeline, store).with_context(|| {
         format!("'{what}' is no file and no key, and no pipeline is known of which it could be a stage")
     })?;
-    let ids = open::select(&graph, std::slice::from_ref(what))?;
+    let ids = name::select(&graph, std::slice::from_ref(what))?;
     Ok(Target::Stages(graph.into(), ids))
-}
-
-/// The results that hold a file's bytes.
-fn holders(path: &Path, store: &Store) -> Result<Vec<Key>> {
-    let (blake3, ..) = digest::both_of_file(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut keys = vec![];
-    for key in store.keys()? {
-        for record in store.records(key)? {
-            let Ok(Some(manifest)) = store.read_manifest(key, &record) else { continue };
-            let within = |output: &caco_engine::store::Artifact| {
-                output.folder && store.listing(output).is_ok_and(|l| l.files.iter().any(|f| f.digest == blake3))
-            };
-            if manifest.outputs.iter().any(|output| output.blake3 == blake3 || within(output)) {
-                keys.push(key);
-            }
-        }
-    }
-    keys.dedup();
-    if keys.is_empty() {
-        bail!(
-            "no result in {} holds the bytes of {} (BLAKE3 {})",
-            store.root().display(),
-            path.display(),
-            blake3.short()
-        );
-    }
-    Ok(keys)
 }

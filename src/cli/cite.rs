@@ -2,23 +2,19 @@
 
 use super::{FAILED, OfPipelineArgs, StoreArgs, open, print, print_json, run::signer};
 use crate::registry::REGISTRY;
-use anyhow::{Context, Result, bail, ensure};
-use caco_engine::{
-    graph::{Graph, Id, METRICS},
-    key::Key,
-    stat,
-    store::Store,
-};
-use caco_measure::metric::{self, Metric};
+use anyhow::{Context, Result};
+use caco_engine::{key::Key, stat, store::Store};
+use caco_inspect::metrics::{self, Found};
 use caco_provenance::{
     audit::{Auditor, Report, State},
     citation::{self, Cited},
     evidence::{Evidence, provenance},
-    figure,
     keyring::Keyring,
     statement::Descriptor,
 };
 use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{
     fmt::Write,
     fs,
@@ -41,19 +37,21 @@ pub struct CiteArgs {
     json: bool,
 }
 
-/// A figure that could be meant.
-struct Candidate {
-    name: String,
-    measured: Metric,
-    results: Vec<Key>,
-    /// The comparison that shows it.
-    table: Option<Key>,
+/// What `caco cite --json` prints.
+#[derive(Serialize, JsonSchema)]
+pub struct Citation<'c> {
+    /// The metric and its chain of results.
+    cited: &'c Cited,
+    /// The audit of that chain.
+    report: &'c Report,
 }
 
 pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::existing(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let found = choose(&args.what, candidates(&graph, &store)?)?;
+    let (candidates, notes) = metrics::all(&graph, &store)?;
+    open::note(&notes);
+    let found = metrics::choose(&args.what, candidates)?;
     let trust = Keyring::locate()?.trust_in()?;
     let nothing = stat::Cache::load(Path::new(""));
     let mut auditor = Auditor::new(&store, &trust, &nothing, &REGISTRY);
@@ -72,7 +70,7 @@ pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
         fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;
     }
     if args.json {
-        print_json(&serde_json::json!({ "cited": cited, "report": report }))?;
+        print_json(&Citation { cited: &cited, report: &report })?;
     } else {
         print(&text(&store, &found, &report)?)?;
     }
@@ -88,7 +86,7 @@ pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// Of a report, the table and what this figure was made from: the table's other figures are left out.
-fn chain_of(report: Report, found: &Candidate) -> Report {
+fn chain_of(report: Report, found: &Found) -> Report {
     let Some(table) = found.table else { return report };
     let place = |key: Key| report.nodes.iter().position(|node| node.key == Some(key));
     let mut wanted = vec![false; report.nodes.len()];
@@ -105,71 +103,7 @@ fn chain_of(report: Report, found: &Candidate) -> Report {
     report.only(&wanted)
 }
 
-/// Every figure of the pipeline's comparisons, and every metric of its stages, that it asks for as it stands.
-fn candidates(graph: &Graph, store: &Store) -> Result<Vec<Candidate>> {
-    let results = open::results(graph, graph.order(), store)?;
-    let mut found = vec![];
-    for &id in graph.order() {
-        let stage = graph.stage(id);
-        let Some(key) = results.get(&id).map(|published| published.key) else { continue };
-        if stage.is_comparison {
-            let table = figure::table(store, key).with_context(|| format!("stage '{}'", stage.name))?;
-            found.extend(table.figures.into_iter().map(|figure| Candidate {
-                name: figure.name(),
-                measured: figure.measured,
-                results: figure.results,
-                table: Some(key),
-            }));
-        }
-        found.extend(metrics(store, graph, id, key)?);
-    }
-    Ok(found)
-}
-
-fn metrics(store: &Store, graph: &Graph, id: Id, key: Key) -> Result<Vec<Candidate>> {
-    let Some(output) = store.lookup(key)?.and_then(|p| p.output(METRICS).cloned()) else { return Ok(vec![]) };
-    let path = store.object(output.blake3);
-    let metrics = metric::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let stage = &graph.stage(id).name;
-    let candidate = |measured: Metric| Candidate {
-        name: format!("{stage}/{}", measured.name),
-        measured,
-        results: vec![key],
-        table: None,
-    };
-    Ok(metrics.into_iter().map(candidate).collect())
-}
-
-/// The one that is meant. A figure of a table goes before a stage's metric of the same number.
-fn choose(what: &str, candidates: Vec<Candidate>) -> Result<Candidate> {
-    let number = what.trim().trim_end_matches('%').trim();
-    let digits = number.split_once('.').map_or(0, |(_, digits)| digits.len());
-    let is_number = number.parse::<f64>().is_ok();
-    let fits = |candidate: &Candidate| {
-        let value = candidate.measured.value;
-        let shown = [format!("{:.digits$}", 100.0 * value), format!("{value:.digits$}")];
-        if is_number { shown.iter().any(|shown| shown == number) } else { candidate.name == what }
-    };
-    let all: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
-    ensure!(!all.is_empty(), "nothing that the pipeline asks for has a result here; `caco plan` tells what is to run");
-    let (tables, metrics): (Vec<_>, Vec<_>) = candidates.into_iter().filter(fits).partition(|c| c.table.is_some());
-    let mut found = if tables.is_empty() { metrics } else { tables };
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => {
-            let near = caco_pipeline::diagnostic::nearest(what, all.iter().map(String::as_str));
-            let near =
-                near.map_or_else(|| format!("there are {}", all.join(", ")), |near| format!("did you mean '{near}'?"));
-            bail!("no figure is '{what}'; {near}")
-        }
-        _ => {
-            let names: Vec<&str> = found.iter().map(|candidate| candidate.name.as_str()).collect();
-            bail!("'{what}' is several figures: {}; name one of them", names.join(", "))
-        }
-    }
-}
-
-fn text(store: &Store, found: &Candidate, report: &Report) -> Result<String> {
+fn text(store: &Store, found: &Found, report: &Report) -> Result<String> {
     let measured = &found.measured;
     let share = measured.interval.is_some();
     let value = if share { format!("{:.1} %", 100.0 * measured.value) } else { measured.value.to_string() };
@@ -215,7 +149,7 @@ fn signed(node: &caco_provenance::audit::Node) -> String {
 }
 
 /// The code that made the first of the results.
-fn code(store: &Store, found: &Candidate) -> Result<String> {
+fn code(store: &Store, found: &Found) -> Result<String> {
     let Some(key) = found.results.first() else { return Ok(String::new()) };
     let Some(envelope) = Evidence::of(store, *key)?.map(|e| e.envelope()).transpose()?.flatten() else {
         return Ok(String::new());

@@ -3,9 +3,12 @@
 use super::{FAILED, print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
+use caco_inspect::name;
 use caco_pipeline::code::{self, Code, Lock};
 use caco_pipeline::diagnostic::Diagnostic;
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{fmt::Write, fs, path::Path, process::ExitCode};
 
 /// The lock's name, in the folder of the crate.
@@ -56,7 +59,7 @@ pub fn main(args: &CodeArgs) -> Result<ExitCode> {
 fn find(kind: &str) -> Result<&'static Code> {
     let found = REGISTRY.code.kinds().iter().find(|code| code.kind == kind);
     let error = || Diagnostic::new(format!("no stage kind is called '{kind}'"));
-    found.ok_or_else(|| super::open::plain(error().nearest(kind, REGISTRY.code.kinds().iter().map(|c| c.kind))))
+    found.ok_or_else(|| name::plain(error().nearest(kind, REGISTRY.code.kinds().iter().map(|c| c.kind))))
 }
 
 fn version(code: &Code) -> u32 {
@@ -79,6 +82,34 @@ fn parts(code: &Code, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The code behind a stage kind, as `--json` prints it.
+#[derive(Serialize, JsonSchema)]
+pub struct Status<'s> {
+    /// The kind.
+    kind: &'s str,
+    /// Its version.
+    version: u32,
+    /// The digest of its code.
+    digest: &'s str,
+    /// `acknowledged`, `differs` or `not acknowledged`.
+    state: &'s str,
+    /// The files and libraries that differ from those acknowledged.
+    changes: Vec<String>,
+    /// What code.lock holds of it.
+    acknowledged: Option<Accepted<'s>>,
+}
+
+/// The acknowledged code of a kind.
+#[derive(Serialize, JsonSchema)]
+struct Accepted<'s> {
+    /// The kind's version.
+    version: u32,
+    /// The digest of the code.
+    digest: &'s str,
+    /// Why this code gives the results of its version.
+    because: &'s str,
+}
+
 fn status(check: bool, json: bool) -> Result<ExitCode> {
     let lock = REGISTRY.code.lock().context("code.lock, as this program was built with it")?;
     let mut differing = 0;
@@ -99,10 +130,18 @@ fn status(check: bool, json: bool) -> Result<ExitCode> {
             writeln!(text, "{:16} {name} {what}", "")?;
         }
         let changes: Vec<_> = changes.iter().map(|(name, what)| format!("{name} {what}")).collect();
-        rows.push(serde_json::json!({
-            "kind": code.kind, "version": version(code), "digest": code.digest, "state": state, "changes": changes,
-            "acknowledged": known.map(|k| serde_json::json!({ "version": k.version, "digest": k.digest, "because": k.because })),
-        }));
+        rows.push(Status {
+            kind: code.kind,
+            version: version(code),
+            digest: code.digest,
+            state,
+            changes: changes.iter().map(|(name, what)| format!("{name} {what}")).collect(),
+            acknowledged: known.map(|known| Accepted {
+                version: known.version,
+                digest: &known.digest,
+                because: &known.because,
+            }),
+        });
     }
     if json {
         print_json(&rows)?;

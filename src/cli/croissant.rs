@@ -60,6 +60,6 @@ pub fn main(args: &CroissantArgs, store: &StoreArgs) -> Result<ExitCode> {
 fn of_stage(args: &CroissantArgs, store: &StoreArgs) -> Result<PathBuf> {
     let store = open::existing(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let (_, artifact) = open::output_named("index", &args.index, &graph, &store)?;
+    let artifact = open::output_called("index", &args.index, &graph, &store)?.artifact;
     Ok(store.object(artifact.blake3))
 }

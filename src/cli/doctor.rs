@@ -18,8 +18,8 @@ pub struct DoctorArgs {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Finding {
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Finding {
     what: &'static str,
     ok: bool,
     found: String,

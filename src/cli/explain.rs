@@ -3,6 +3,7 @@
 use super::{open, print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::Result;
+use caco_inspect::name;
 use caco_pipeline::{diagnostic::Diagnostic, kind::Entry, policy::Policy};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let Some(entry) = REGISTRY.find(kind) else {
         let error = Diagnostic::new(format!("no stage kind is called '{kind}'"));
-        return Err(open::plain(error.nearest(kind, REGISTRY.kinds().iter().map(|e| e.name))));
+        return Err(name::plain(error.nearest(kind, REGISTRY.kinds().iter().map(|e| e.name))));
     };
     let schema = (entry.schema)().to_value();
     if args.json {
@@ -84,16 +85,16 @@ fn choices(text: &mut String, schema: &Value) {
     }
 }
 
-fn members<'v>(schema: &'v Value, name: &str) -> Option<&'v Map<String, Value>> {
+pub(super) fn members<'v>(schema: &'v Value, name: &str) -> Option<&'v Map<String, Value>> {
     schema.get(name)?.as_object()
 }
 
-fn description(schema: &Value) -> String {
+pub(super) fn description(schema: &Value) -> String {
     schema["description"].as_str().unwrap_or_default().replace('\n', " ")
 }
 
 /// A type in words.
-fn type_of(schema: &Value) -> String {
+pub(super) fn type_of(schema: &Value) -> String {
     if let Some(reference) = schema["$ref"].as_str() {
         return reference.rsplit('/').next().unwrap_or(reference).into();
     }
@@ -131,4 +132,35 @@ fn ron_like(value: &Value) -> String {
         Value::String(name) => name.clone(),
         other => other.to_string(),
     }
+}
+
+/// The definition that a schema refers to, in the schema that holds it.
+#[cfg(test)]
+pub(super) fn resolve<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
+    let name = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/"));
+    name.and_then(|name| whole["$defs"].get(name)).unwrap_or(schema)
+}
+
+/// The fields of a schema, or its choices, as a table in Markdown.
+#[cfg(test)]
+pub(super) fn table(schema: &Value) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, of: &Value| {
+        let meaning = description(of).replace('|', "\\|");
+        writeln!(text, "| `{name}` | {} | {meaning} |", type_of(of)).expect("a string takes all text");
+    };
+    members(schema, "properties").into_iter().flatten().for_each(|(name, field)| row(name, field));
+    for choice in ["oneOf", "anyOf", "enum"].iter().filter_map(|name| schema[*name].as_array()).flatten() {
+        match choice["properties"].as_object() {
+            // A variant with fields: its tag is the constant among them.
+            Some(fields) => {
+                let tag = fields.values().find_map(|field| field["const"].as_str());
+                let rest = fields.iter().filter(|(_, field)| field.get("const").is_none());
+                let names: Vec<String> = rest.map(|(name, field)| format!("{name}: {}", type_of(field))).collect();
+                row(&format!("{} ({})", tag.unwrap_or("one of"), names.join(", ")), choice);
+            }
+            None => row(choice["const"].as_str().or(choice.as_str()).unwrap_or("value"), choice),
+        }
+    }
+    if text.is_empty() { text } else { format!("| field | type | meaning |\n|---|---|---|\n{text}") }
 }

@@ -1,46 +1,14 @@
-//! A comparison as it is shown: each figure with the key of its result, and a mark that says whether that result and all it
-//! was made from hold. The mark is not in the comparison's bytes.
+//! A comparison for a terminal, each metric with the key of its result and the mark of an audit.
 
 use crate::registry::REGISTRY;
-use anyhow::Result;
 use caco_engine::{key::Key, store::Store};
-use caco_provenance::{
-    audit::{Auditor, State},
-    figure::{self, Traced},
-    keyring::{Keyring, Trust},
-};
-use serde::Serialize;
-
-/// A figure with its mark.
-#[derive(Serialize)]
-pub struct Marked {
-    #[serde(flatten)]
-    pub figure: Traced,
-    /// The worst that was found of its results and of all they were made from.
-    pub audit: State,
-}
-
-/// Every figure of the comparison under a key. Files that the store knows unchanged are not read again.
-pub fn marked(store: &Store, key: Key, trust: &Trust) -> Result<Vec<Marked>> {
-    let table = figure::table(store, key)?;
-    let mut auditor = Auditor::new(store, trust, &store.stat, &REGISTRY);
-    auditor.key(key)?;
-    let report = auditor.report()?;
-    // What was read is remembered, so that the next look is quick; failing costs time only.
-    let _ = store.stat.save();
-    let of = |key: &Key| report.verdict(*key).unwrap_or(State::Fail);
-    let own = report.nodes.iter().find(|node| node.key == Some(key)).map_or(State::Fail, |node| node.state());
-    let mark = |figure: Traced| {
-        let audit = figure.results.iter().map(of).max().unwrap_or(State::Fail).max(own);
-        Marked { figure, audit }
-    };
-    Ok(table.figures.into_iter().map(mark).collect())
-}
+use caco_inspect::comparison::{Marked, marked};
+use caco_provenance::{audit::State, keyring::Keyring};
 
 /// The table for a terminal. Where nothing can be traced, without marks and with the reason.
 pub fn terminal(store: &Store, key: Key, comparison: &caco_report::comparison::Comparison) -> String {
     let trust = Keyring::locate().and_then(|ring| ring.trust_in());
-    match trust.and_then(|trust| marked(store, key, &trust)) {
+    match trust.and_then(|trust| marked(store, key, &trust, &REGISTRY)) {
         Err(error) => format!("{}\n△ its figures cannot be traced: {error:#}", comparison.terminal()),
         Ok(figures) => {
             let cell = |figure: &Marked| {
@@ -56,7 +24,7 @@ pub fn terminal(store: &Store, key: Key, comparison: &caco_report::comparison::C
             });
             match fails {
                 0 => table,
-                n => format!("{table}\n✗ {n} figures do not hold: `caco audit` tells why"),
+                n => format!("{table}\n✗ {n} figures do not hold: `caco audit` says why"),
             }
         }
     }

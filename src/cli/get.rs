@@ -3,6 +3,7 @@
 use super::{OfPipelineArgs, StoreArgs, open};
 use anyhow::{Context, Result};
 use caco_engine::store::Artifact;
+use caco_inspect::name::Output;
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,10 +20,10 @@ pub struct GetArgs {
 pub fn main(args: &GetArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let (id, artifact) = open::output(&args.output, &graph, &store)?;
+    let Output { stage, artifact, .. } = open::output(&args.output, &graph, &store)?;
     let mut to = args.destination.clone();
     if to.is_dir() && !artifact.folder {
-        to = to.join(file_name(graph.stage(id), &artifact));
+        to = to.join(file_name(graph.stage(stage), &artifact));
     }
     store.export(&artifact, &to).with_context(|| format!("cannot copy '{}' to {}", args.output, to.display()))?;
     eprintln!("{} ({} bytes, BLAKE3 {}) is in {}", args.output, artifact.size, artifact.blake3.short(), to.display());

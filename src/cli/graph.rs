@@ -2,9 +2,9 @@
 
 use super::{PipelineArgs, open, print, print_json};
 use anyhow::Result;
-use caco_engine::graph::{From, Graph, Id};
+use caco_inspect::{graph::graph, name};
 use clap::{Args, ValueEnum};
-use std::{collections::BTreeSet, fmt::Write, process::ExitCode};
+use std::{collections::HashMap, fmt::Write, process::ExitCode};
 
 #[derive(Args)]
 pub struct GraphArgs {
@@ -30,49 +30,34 @@ enum Format {
 }
 
 pub fn main(args: &GraphArgs) -> Result<ExitCode> {
-    let graph = open::graph(&args.pipeline)?;
-    let ids = graph.with_sources(&open::select(&graph, &args.stages)?);
-    let edges = edges(&graph, &ids);
+    let pipeline = open::graph(&args.pipeline)?;
+    let ids = pipeline.with_sources(&name::select(&pipeline, &args.stages)?);
+    let graph = graph(&pipeline, &ids);
     if args.json {
-        let name = |id: &Id| &graph.stage(*id).name;
-        let stages: Vec<_> =
-            ids.iter().map(|id| serde_json::json!({ "stage": name(id), "kind": graph.stage(*id).kind })).collect();
-        let edges: Vec<_> = edges.iter().map(|(from, to)| [name(from), name(to)]).collect();
-        print_json(&serde_json::json!({ "stages": stages, "edges": edges }))?;
+        print_json(&graph)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let numbers: HashMap<&str, usize> = graph.stages.iter().zip(&ids).map(|(s, id)| (&*s.stage, *id)).collect();
+    let edges = graph.edges.iter().map(|(from, to)| (numbers[&**from], numbers[&**to]));
+    let stages = graph.stages.iter().map(|stage| (numbers[&*stage.stage], stage));
     let mut text = String::new();
     match args.format {
         Format::Dot => {
-            writeln!(text, "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box];", graph.pipeline.name)?;
-            for id in &ids {
-                let stage = graph.stage(*id);
-                writeln!(text, "  s{id} [label=\"{}\\n{}\"];", stage.name, stage.kind)?;
+            writeln!(text, "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box];", pipeline.pipeline.name)?;
+            for (number, stage) in stages {
+                writeln!(text, "  s{number} [label=\"{}\\n{}\"];", stage.stage, stage.kind)?;
             }
-            edges.iter().try_for_each(|(from, to)| writeln!(text, "  s{from} -> s{to};"))?;
+            edges.into_iter().try_for_each(|(from, to)| writeln!(text, "  s{from} -> s{to};"))?;
             writeln!(text, "}}")?;
         }
         Format::Mermaid => {
             writeln!(text, "graph LR")?;
-            for id in &ids {
-                writeln!(text, "  s{id}[\"{}\"]", graph.stage(*id).name)?;
+            for (number, stage) in stages {
+                writeln!(text, "  s{number}[\"{}\"]", stage.stage)?;
             }
-            edges.iter().try_for_each(|(from, to)| writeln!(text, "  s{from} --> s{to}"))?;
+            edges.into_iter().try_for_each(|(from, to)| writeln!(text, "  s{from} --> s{to}"))?;
         }
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What reads from what by content; inputs that are only located would clutter the picture.
-fn edges(graph: &Graph, ids: &[Id]) -> BTreeSet<(Id, Id)> {
-    let mut edges = BTreeSet::new();
-    for id in ids {
-        for edge in graph.edges(*id).iter().filter(|edge| edge.hashed) {
-            if let From::Output(of, _) = edge.from {
-                edges.insert((of, *id));
-            }
-        }
-    }
-    edges
 }

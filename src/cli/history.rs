@@ -6,13 +6,10 @@ use super::{
     open, print, print_json,
 };
 use anyhow::{Result, bail};
-use caco_engine::{
-    history::{self, Attempt, Ended, Ending, Request, Run, Saved},
-    key::Key,
-    store::Store,
-};
+use caco_engine::history::{self, Attempt, Ending, Request, Saved};
+use caco_inspect::history::{Past, newest, run};
 use clap::Args;
-use std::{collections::HashMap, fmt::Write, process::ExitCode, time::Duration};
+use std::{fmt::Write, process::ExitCode, time::Duration};
 
 #[derive(Args)]
 pub struct HistoryArgs {
@@ -27,117 +24,53 @@ pub struct HistoryArgs {
     json: bool,
 }
 
-/// A run with the time that its hits saved.
-#[derive(serde::Serialize)]
-struct Told {
-    #[serde(flatten)]
-    run: Run,
-    outcome: String,
-    saved: Saved,
-}
-
 pub fn main(args: &HistoryArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
-    let ids = history::runs(&store)?;
-    if let Some(id) = args.of.as_deref().map(|of| one(&ids, of)).transpose()?.flatten() {
-        let Some(run) = Run::read(&store, id)? else { bail!("the record of run '{id}' cannot be read") };
-        let told = tell(run, &store, &mut HashMap::new());
+    let of = args.of.as_deref();
+    if let Some(past) = of.map(|start| run(&store, start)).transpose()?.flatten() {
         if args.json {
-            print_json(&told)?
+            print_json(&past)?
         } else {
-            print(&details(&told))?
+            print(&details(&past))?
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let told = newest(args, &store, &ids)?;
+    let runs = newest(&store, of, args.n)?;
+    if let Some(of) = of.filter(|_| runs.is_empty() && args.n > 0)
+        && !history::runs(&store)?.is_empty()
+    {
+        bail!("no run is of a pipeline '{of}', and no run's name starts so; `caco history` lists them");
+    }
     if args.json {
-        print_json(&told)?
+        print_json(&runs)?
     } else {
-        print(&table(&told))?
+        print(&table(&runs))?
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The run whose name starts so. None: it is no name of a run.
-fn one<'i>(ids: &'i [String], text: &str) -> Result<Option<&'i str>> {
-    let found: Vec<&String> = ids.iter().filter(|id| id.starts_with(text)).collect();
-    match found.as_slice() {
-        [] => Ok(None),
-        [id] => Ok(Some(id)),
-        [last, .., first] => bail!("{} runs start with '{text}', from {first} to {last}; give more of it", found.len()),
-    }
-}
-
-fn newest(args: &HistoryArgs, store: &Store, ids: &[String]) -> Result<Vec<Told>> {
-    let mut known = HashMap::new();
-    let mut told = vec![];
-    for id in ids {
-        if told.len() == args.n {
-            break;
-        }
-        let Some(run) = Run::read(store, id)? else { continue };
-        if args.of.as_ref().is_none_or(|of| *of == run.began.request.pipeline) {
-            told.push(tell(run, store, &mut known));
-        }
-    }
-    match &args.of {
-        Some(of) if told.is_empty() && !ids.is_empty() => {
-            bail!("no run of a pipeline '{of}', and none whose name starts so; `caco history` lists them")
-        }
-        _ => Ok(told),
-    }
-}
-
-fn tell(run: Run, store: &Store, known: &mut HashMap<Key, Option<f64>>) -> Told {
-    Told { saved: run.saved(store, known), outcome: outcome(&run), run }
-}
-
-/// How a run ended, in a few words.
-fn outcome(run: &Run) -> String {
-    let Some(ended) = &run.ended else {
-        return if run.goes_on { "goes on".into() } else { "killed".into() };
-    };
-    match ended {
-        Ended { error: Some(error), .. } => format!("broke off: {error}"),
-        Ended { interrupted: Some(0), .. } => "stopped by its time limit".into(),
-        Ended { interrupted: Some(signal), .. } => format!("stopped by signal {signal}"),
-        Ended { failed: 0, skipped: 0, .. } => "done".into(),
-        Ended { failed: 0, skipped, .. } => format!("{skipped} not run"),
-        Ended { failed, .. } => format!("{failed} failed"),
-    }
-}
-
-fn table(runs: &[Told]) -> String {
+fn table(runs: &[Past]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(["run", "pipeline", "took", "ran", "hits", "time saved", "outcome"]);
     for column in [2, 3, 4, 5] {
         table.column_mut(column).expect("there are seven").set_cell_alignment(comfy_table::CellAlignment::Right);
     }
-    for told in runs {
-        let ended = told.run.ended.as_ref();
-        let ran = told.run.attempts.iter().filter(|attempt| attempt.outcome == Ending::Ran).count();
+    for past in runs {
+        let ended = past.run.ended.as_ref();
+        let ran = past.run.attempts.iter().filter(|attempt| attempt.outcome == Ending::Ran).count();
         table.add_row([
-            told.run.id.clone(),
-            asked(&told.run.began.request),
-            took(&told.run).map_or_else(|| "?".into(), duration),
+            past.run.id.clone(),
+            asked(&past.run.began.request),
+            past.took().map_or_else(|| "?".into(), duration),
             ran.to_string(),
             ended.map_or_else(|| "?".into(), |ended| ended.hits.to_string()),
-            saved(told.saved),
-            told.outcome.clone(),
+            saved(past.saved),
+            past.outcome.clone(),
         ]);
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_string()).collect();
     if runs.is_empty() { String::new() } else { lines.join("\n") + "\n" }
-}
-
-/// How long a run took, or has taken so far. None: nobody knows when it was killed.
-fn took(run: &Run) -> Option<Duration> {
-    match &run.ended {
-        Some(ended) => Duration::try_from_secs_f64(ended.seconds).ok(),
-        None if run.goes_on => humantime::parse_rfc3339(&run.began.started).ok()?.elapsed().ok(),
-        None => None,
-    }
 }
 
 fn asked(request: &Request) -> String {
@@ -155,8 +88,8 @@ fn saved(saved: Saved) -> String {
     }
 }
 
-fn details(told: &Told) -> String {
-    let Told { run, outcome, .. } = told;
+fn details(past: &Past) -> String {
+    let Past { run, outcome, .. } = past;
     let mut text = String::new();
     let mut line = |name: &str, value: &str| writeln!(text, "{name:10} {value}").expect("a string takes all text");
     let began = &run.began;
@@ -167,11 +100,11 @@ fn details(told: &Told) -> String {
     }
     line("started", &format!("{} on {}, process {}, caco {}", began.started, began.host, began.pid, began.caco));
     line("outcome", outcome);
-    if let Some(took) = took(run) {
+    if let Some(took) = past.took() {
         line("took", &duration(took));
     }
     if let Some(ended) = &run.ended {
-        line("hits", &format!("{}, which saved {}", ended.hits, saved(told.saved)));
+        line("hits", &format!("{}, which saved {}", ended.hits, saved(past.saved)));
         let rest = [(ended.stopped, "stopped"), (ended.skipped, "not run")];
         let rest: Vec<String> = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         if !rest.is_empty() {

@@ -8,7 +8,13 @@ use caco_provenance::{
 };
 use clap::{Args, Subcommand};
 use ed25519_dalek::VerifyingKey;
-use std::{fs, path::Path, process::ExitCode};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 #[derive(Args)]
 pub struct KeysArgs {
@@ -90,14 +96,30 @@ fn new(ring: &Keyring, args: &NewArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A key that results are signed with, as `--json` prints it.
+#[derive(Serialize, JsonSchema)]
+pub struct Listed {
+    /// Its id: the SHA-256 of the public key.
+    id: String,
+    /// Its name here.
+    name: String,
+    /// Whether it signs what this machine makes.
+    signs: bool,
+    /// The file of the public key.
+    file: PathBuf,
+    /// The public key, PEM.
+    public: String,
+}
+
 fn list(ring: &Keyring, args: &ListArgs) -> Result<ExitCode> {
     let trust = ring.trust_in()?;
     if args.json {
-        let row = |known: &keyring::Known| {
-            serde_json::json!({
-                "id": keyring::id(&known.key), "name": known.name, "signs": known.name == "own", "file": known.file,
-                "public": keyring::pem(&known.key),
-            })
+        let row = |known: &keyring::Known| Listed {
+            id: keyring::id(&known.key),
+            name: known.name.clone(),
+            signs: known.name == "own",
+            file: known.file.clone(),
+            public: keyring::pem(&known.key),
         };
         print_json(&trust.keys.iter().map(row).collect::<Vec<_>>())?;
         return Ok(ExitCode::SUCCESS);

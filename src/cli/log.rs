@@ -6,10 +6,10 @@ use caco_engine::{
     graph::{Graph, Id},
     history::{self, Attempt, Ending, Run},
     key::Key,
-    names::Names,
     plan::{Plan, Step},
-    store::{Published, Store},
+    store::Store,
 };
+use caco_inspect::name;
 use clap::Args;
 use std::{
     collections::HashSet,
@@ -45,13 +45,11 @@ pub struct LogArgs {
 pub fn main(args: &LogArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let id = open::stage(&graph, &args.stage)?;
+    let id = name::stage(&graph, &args.stage)?;
     if args.follow {
         return Follow { graph: &graph, store: &store, id }.main();
     }
-    let Some(folder) = find(&graph, &store, id)?.or_else(|| last(&graph, &store, id)) else {
-        bail!("stage '{}' was never started here", args.stage)
-    };
+    let Some(folder) = find(&graph, &store, id)? else { bail!("stage '{}' was never started here", args.stage) };
     if args.json {
         let path = folder.join(TRACE);
         let spans = fs::read_to_string(&path);
@@ -64,25 +62,21 @@ pub fn main(args: &LogArgs, store: &StoreArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder of a stage as the pipeline now is: where it works, or worked last without a result; else its record.
+/// The folder with a stage's log: where it works, or worked last without a result; else the record of the result that
+/// its name means.
 fn find(graph: &Graph, store: &Store, id: Id) -> Result<Option<PathBuf>> {
     let work = |key: Key| Some(store.work(key)).filter(|work| work.join("log").exists());
-    Ok(match step(graph, store, id)? {
+    let at_work = match step(graph, store, id)? {
         Step::Run(key) => work(key),
-        // Its result may be there and be made again.
-        Step::Hit(published) => {
-            let again = work(published.key).filter(|_| store.is_locked(published.key));
-            Some(again.unwrap_or_else(|| store.record_folder(&published)))
-        }
+        // A run may be making a result again that is there.
+        Step::Hit(published) => work(published.key).filter(|_| store.is_locked(published.key)),
         _ => None,
+    };
+    let shown = || name::shown(graph, id, store);
+    Ok(match at_work {
+        Some(folder) => Some(folder),
+        None => shown()?.map(|shown| store.record_folder(&shown.published)),
     })
-}
-
-/// The record of its last result, whatever it was asked for then.
-fn last(graph: &Graph, store: &Store, id: Id) -> Option<PathBuf> {
-    let key = Names::load(store, &graph.pipeline.name).get(&graph.stage(id).name)?;
-    let published: Published = store.lookup(key).ok()??;
-    Some(store.record_folder(&published))
 }
 
 fn step(graph: &Graph, store: &Store, id: Id) -> Result<Step> {

@@ -14,6 +14,7 @@ mod diff;
 mod divergences;
 mod doctor;
 mod embed;
+mod exec_stage;
 mod explain;
 mod figures;
 mod get;
@@ -27,6 +28,8 @@ mod plan;
 mod programs;
 mod ro_crate;
 mod run;
+#[cfg(test)]
+mod schemas;
 mod show;
 mod sweep;
 mod watch;
@@ -148,6 +151,9 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Look at the toolchain, libtorch, the GPU, the disk
     Doctor(doctor::DoctorArgs),
+    /// Execute the launch file of one stage, confined as it says; executors start this on other machines
+    #[command(hide = true)]
+    ExecStage(exec_stage::ExecStageArgs),
 }
 
 /// Runs the program.
@@ -186,6 +192,7 @@ pub fn main() -> ExitCode {
         Command::Man(args) => man::main(&args),
         Command::Embed(args) => embed::main(&args, &cli.store),
         Command::Doctor(args) => doctor::main(&args, &cli.store),
+        Command::ExecStage(args) => exec_stage::main(&args),
     };
     done.unwrap_or_else(|error| report(&error))
 }

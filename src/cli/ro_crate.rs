@@ -7,6 +7,7 @@ use caco_engine::{
     plan::{Plan, Step},
     store::Published,
 };
+use caco_inspect::name;
 use caco_provenance::ro_crate::{self, Packing};
 use clap::Args;
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
@@ -38,7 +39,7 @@ pub fn main(args: &CrateArgs, store: &StoreArgs) -> Result<ExitCode> {
     if !empty {
         bail!("{} is not empty; name a new folder", args.dir.display());
     }
-    let ids = graph.with_sources(&open::select(&graph, &args.stages)?);
+    let ids = graph.with_sources(&name::select(&graph, &args.stages)?);
     let plan = Plan::new(&graph, &ids, &store, &HashSet::new())?;
     if let Some((id, _)) = plan.steps.iter().find(|(_, step)| !matches!(step, Step::Hit(_))) {
         let file = graph.pipeline.path.display();

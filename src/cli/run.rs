@@ -11,6 +11,7 @@ use caco_engine::{
     disk::Space,
     estimate::{Costs, Estimate},
     event::{Failure, Outcome},
+    exec::{Executor, Local},
     gpu,
     graph::{Graph, Id},
     history::{Journal, Request},
@@ -18,10 +19,11 @@ use caco_engine::{
     names::Names,
     plan::{Plan, Step},
     pool::Pool,
-    run::{Options, Runner},
+    run::{Options, Runner, request as request_of},
     signals::Signals,
     store::Store,
 };
+use caco_inspect::{name, outcome};
 use caco_pipeline::job;
 use caco_provenance::{
     attester::Attester,
@@ -84,11 +86,11 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let (graph, store) = open::both(&args.pipeline, store)?;
     let ids = wanted(args, &graph)?;
     let forced: HashSet<Id> =
-        if args.force.is_empty() { HashSet::new() } else { open::select(&graph, &args.force)?.into_iter().collect() };
+        if args.force.is_empty() { HashSet::new() } else { name::select(&graph, &args.force)?.into_iter().collect() };
     if args.dry_run {
         let plan = Plan::new(&graph, &ids, &store, &forced)?;
         let names = Names::load(&store, &graph.pipeline.name);
-        return plan::tell(&graph, &store, &names, &plan, &forced, args.json);
+        return plan::show(&graph, &store, &names, &plan, &forced, args.json);
     }
     let (plan, names) =
         rayon::join(|| Plan::checked(&graph, &ids, &store, &forced), || Names::load(&store, &graph.pipeline.name));
@@ -99,7 +101,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     }
     let options = options(args)?;
     let signals = Arc::new(Signals::default());
-    heed(&signals)?;
+    on_signals(&signals)?;
     let mut journal = Journal::begin(&store, request(args, &graph));
     let mut results: Vec<_> = plan.hits().map(|(id, published)| (id, published.key)).collect();
     let outcome = if plan.is_done() {
@@ -111,10 +113,11 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         let programs = Here::new(&args.device, project(&graph, &store));
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             tell_estimate(&store, &costs.estimate(&graph), args.quiet);
-            let share = |id| options.share(graph.stage(id), &programs);
+            let executor = Local::new(pool(args));
+            let share = |id| executor.pool().share(request_of(graph.stage(id), &programs, &executor));
             let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
             let mut display = Display::new(&graph, costs, share, manner);
-            let runner = Runner::new(&graph, &store, plan, forced, &programs, options.clone(), &signals);
+            let runner = Runner::new(&graph, &store, plan, forced, &programs, &executor, options, &signals);
             runner.attested(&attester).run(&mut |event| {
                 journal.event(&graph, &event);
                 display.event(&event);
@@ -201,7 +204,7 @@ fn hits(outcome: &Outcome, results: &[(Id, Key)]) -> Vec<Key> {
 }
 
 fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
-    let mut ids = open::select(graph, &args.stages)?;
+    let mut ids = name::select(graph, &args.stages)?;
     if args.downstream {
         ids = graph.with_readers(&ids);
     }
@@ -214,17 +217,21 @@ fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
 }
 
 fn options(args: &RunArgs) -> Result<Options> {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     Ok(Options {
         keep_going: args.keep_going,
-        pool: Pool {
-            cpus: args.jobs.unwrap_or(cores).max(1),
-            gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
-            memory_gib: memory_gib(),
-        },
         max_time: args.max_time.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
         silence: silence()?,
     })
+}
+
+/// What this machine has for the stages, as far as the caller leaves it to them.
+fn pool(args: &RunArgs) -> Pool {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    Pool {
+        cpus: args.jobs.unwrap_or(cores).max(1),
+        gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
+        memory_gib: memory_gib(),
+    }
 }
 
 /// How long a worker may be without a sign of life: longer than a stalled step takes to be noticed, and than a store on a
@@ -248,12 +255,12 @@ pub(super) fn memory_gib() -> f64 {
     kib.map_or(f64::MAX, |kib| kib / (1024.0 * 1024.0))
 }
 
-pub(super) fn heed(signals: &Arc<Signals>) -> Result<()> {
+pub(super) fn on_signals(signals: &Arc<Signals>) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let signals = signals.clone();
         // SAFETY: the handler stores two atomics.
         unsafe { signal_hook::low_level::register(signal, move || signals.note(signal)) }
-            .context("cannot heed signals")?;
+            .context("cannot catch signals")?;
     }
     Ok(())
 }
@@ -298,7 +305,7 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
     let took = super::display::duration(took);
     let (ran, hits) = (outcome.ran.len(), outcome.hits);
     if args.json {
-        print_json(&summary(graph, outcome))?;
+        print_json(&outcome::Outcome::of(graph, outcome))?;
     }
     if ran == 0 && outcome.failed.is_empty() && outcome.interrupted.is_none() && outcome.skipped.is_empty() {
         eprintln!("nothing to do: all {hits} results are there ({took}), 0 stages run");
@@ -324,7 +331,7 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
 /// The tables of the comparisons among what was asked for.
 fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
     let names = Names::load(store, &graph.pipeline.name);
-    for id in open::select(graph, &args.stages)? {
+    for id in name::select(graph, &args.stages)? {
         let stage = graph.stage(id);
         let Some(key) = names.get(&stage.name).filter(|_| stage.is_comparison) else { continue };
         if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
@@ -354,26 +361,4 @@ fn tell_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
 fn last_lines(text: &str, lines: usize) -> Vec<String> {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].iter().map(ToString::to_string).collect()
-}
-
-fn summary(graph: &Graph, outcome: &Outcome) -> serde_json::Value {
-    let name = |id: &Id| graph.stage(*id).name.clone();
-    let ran: Vec<_> = outcome
-        .ran
-        .iter()
-        .map(|(id, key, took)| serde_json::json!({ "stage": name(id), "key": key, "seconds": took.as_secs_f64() }))
-        .collect();
-    let failed: Vec<_> = outcome
-        .failed
-        .iter()
-        .map(|f| serde_json::json!({ "stage": name(&f.stage), "why": f.why, "work": f.work, "log": f.log }))
-        .collect();
-    serde_json::json!({
-        "ran": ran,
-        "hits": outcome.hits,
-        "failed": failed,
-        "stopped": outcome.stopped.iter().map(name).collect::<Vec<_>>(),
-        "skipped": outcome.skipped.iter().map(name).collect::<Vec<_>>(),
-        "interrupted": outcome.interrupted,
-    })
 }

@@ -1,18 +1,16 @@
 //! `caco show`
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
-use anyhow::{Context, Result};
-use caco_engine::{
-    graph::{From, Graph, Id, METRICS},
-    names::Names,
-    plan::{Plan, Step},
-    store::{Published, Store},
+use crate::registry::REGISTRY;
+use anyhow::Result;
+use caco_inspect::{
+    comparison::Marked,
+    plan::State,
+    stage::{self, Stage, StageResult},
 };
-use caco_measure::metric;
-use caco_provenance::keyring::Keyring;
+use caco_measure::metric::Metric;
 use clap::Args;
-use serde_json::{Value, json};
-use std::{collections::HashSet, fmt::Write, process::ExitCode};
+use std::{fmt::Write, process::ExitCode};
 
 #[derive(Args)]
 pub struct ShowArgs {
@@ -28,155 +26,74 @@ pub struct ShowArgs {
 pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let id = open::stage(&graph, &args.stage)?;
-    let plan = Plan::new(&graph, &graph.with_sources(&[id]), &store, &HashSet::new())?;
-    let step = plan.steps.iter().find(|(other, _)| *other == id).map(|(_, step)| step).expect("the stage was planned");
-    let (state, published) = match step {
-        Step::Hit(published) => ("done", Some(published.clone())),
-        Step::Blocked(_) | Step::Behind(_) => ("inputs missing", None),
-        Step::Run(_) | Step::MayRun => ("to run", None),
-    };
-    // What is to run has an earlier result perhaps; it is shown as such.
-    let earlier =
-        || Names::load(&store, &graph.pipeline.name).get(&args.stage).and_then(|key| store.lookup(key).ok().flatten());
-    let outdated = published.is_none();
-    let published = published.or_else(earlier);
-    let shown = describe(&graph, &store, id, state, outdated, published.as_ref())?;
+    let stage = stage::stage(&graph, &store, &args.stage, &REGISTRY)?;
     if args.json {
-        print_json(&shown)?
+        print_json(&stage)?;
     } else {
-        print(&text(&shown))?
+        print(&text(&stage))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(
-    graph: &Graph,
-    store: &Store,
-    id: Id,
-    state: &str,
-    outdated: bool,
-    published: Option<&Published>,
-) -> Result<Value> {
-    let stage = graph.stage(id);
-    let parameters: Value = serde_json::from_str(stage.parameters()).context("parameters are JSON")?;
-    let from = |from: &From| match from {
-        From::Output(of, output) => format!("{}/{output}", graph.stage(*of).name),
-        From::Path(Ok(path)) => path.display().to_string(),
-        From::Tool(name) => format!("{name} on PATH"),
-        From::Path(Err((path, variable))) => format!("{path} ({variable} is not set)"),
+fn text(stage: &Stage) -> String {
+    let mut sheet = Sheet::default();
+    let state = match stage.state {
+        State::Hit => "done",
+        State::Run | State::MayRun => "to run",
+        State::Missing => "inputs missing",
     };
-    let inputs: Vec<Value> =
-        graph.edges(id).iter().map(|e| json!({ "slot": e.slot, "from": from(&e.from), "hashed": e.hashed })).collect();
-    let mut shown = json!({
-        "stage": stage.name,
-        "kind": stage.kind,
-        "version": stage.version,
-        "written_at": graph.pipeline.place(stage),
-        "state": state,
-        "parameters": parameters,
-        "inputs": inputs,
-    });
-    let Some(published) = published else { return Ok(shown) };
-    let output = |a: &caco_engine::store::Artifact| json!({ "name": a.name, "bytes": a.size, "blake3": a.blake3, "sha256": a.sha256, "object": store.object(a.blake3) });
-    let metrics = published
-        .output(METRICS)
-        .map(|a| metric::read(&store.object(a.blake3)))
-        .transpose()
-        .context("cannot read the metrics")?;
-    shown["result"] = json!({
-        "of_earlier_parameters": outdated,
-        "key": published.key,
-        "record": published.record,
-        "folder": store.record_folder(published),
-        "outputs": published.outputs.iter().map(output).collect::<Vec<_>>(),
-        "metrics": metrics.unwrap_or_default(),
-        "made": store.record(published)?,
-    });
-    if stage.is_comparison {
-        let trust = Keyring::locate()?.trust_in()?;
-        // A comparison of an older caco is unsigned: its figures cannot be traced.
-        let figures = super::figures::marked(store, published.key, &trust).unwrap_or_default();
-        shown["result"]["figures"] = serde_json::to_value(figures)?;
+    sheet.line("stage", &format!("{} ({}, version {})", stage.stage, stage.kind, stage.version));
+    sheet.line("written at", &stage.written_at);
+    sheet.line("state", state);
+    let parameters = stage.parameters.as_object().into_iter().flatten();
+    sheet.list("parameters", parameters.map(|(name, value)| format!("{name}: {value}")));
+    let located = |hashed: bool| if hashed { "" } else { " (located, not hashed)" };
+    sheet.list("inputs", stage.inputs.iter().map(|i| format!("{} ← {}{}", i.slot, i.from, located(i.hashed))));
+    if let Some(result) = &stage.result {
+        describe(&mut sheet, result);
     }
-    Ok(shown)
+    sheet.0
 }
 
-fn text(shown: &Value) -> String {
-    let mut text = String::new();
-    let word = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
-    let mut line = |name: &str, value: String| writeln!(text, "{name:12} {value}").expect("a string takes all text");
-    line("stage", format!("{} ({}, version {})", word(&shown["stage"]), word(&shown["kind"]), shown["version"]));
-    line("written at", word(&shown["written_at"]));
-    line("state", word(&shown["state"]));
-    for (i, (name, value)) in shown["parameters"].as_object().into_iter().flatten().enumerate() {
-        line(if i == 0 { "parameters" } else { "" }, format!("{name}: {value}"));
+fn describe(sheet: &mut Sheet, result: &StageResult) {
+    let earlier = if result.outdated { " (of earlier parameters or inputs)" } else { "" };
+    sheet.line("key", &format!("{}{earlier}", result.key));
+    let outputs = result.outputs.iter();
+    sheet.list("outputs", outputs.map(|o| format!("{}  {} bytes  {}", o.name, o.bytes, o.blake3.short())));
+    sheet.list("metrics", result.metrics.iter().map(metric));
+    sheet.list("figures", result.figures.iter().map(figure));
+    if let Some(made) = result.made.as_ref().filter(|made| made.is_object()) {
+        let text = |field: &str| made[field].as_str().unwrap_or("?").to_string();
+        let (seconds, threads) = (made["seconds"].as_f64().unwrap_or_default(), &made["threads"]);
+        sheet.line("made", &format!("{} on {}, {seconds:.1} s, {threads} threads", text("started"), text("host")));
     }
-    for (i, input) in shown["inputs"].as_array().into_iter().flatten().enumerate() {
-        let located = if input["hashed"] == json!(false) { " (located, not hashed)" } else { "" };
-        line(
-            if i == 0 { "inputs" } else { "" },
-            format!("{} ← {}{located}", word(&input["slot"]), word(&input["from"])),
-        );
+    sheet.line("folder", &result.folder.display().to_string());
+}
+
+fn metric(metric: &Metric) -> String {
+    let interval =
+        metric.interval.map_or(String::new(), |(low, high)| format!("  95 % interval {low:.4} to {high:.4}"));
+    // A command need not say which split it measured on.
+    let split = if metric.split.is_empty() { String::new() } else { format!(" ({})", metric.split) };
+    format!("{}{split}  {:.6}{interval}", metric.name, metric.value)
+}
+
+fn figure(Marked { figure, audit }: &Marked) -> String {
+    let keys: Vec<String> = figure.results.iter().map(|key| key.0.short()).collect();
+    format!("{}  {} %  {}  audit: {}", figure.name(), figure.per_cent(), keys.join(" "), audit.word())
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Sheet(String);
+
+impl Sheet {
+    fn line(&mut self, name: &str, value: &str) {
+        writeln!(self.0, "{name:12} {value}").expect("a string takes all text");
     }
-    let Some(result) = shown.get("result") else { return text };
-    let earlier =
-        if result["of_earlier_parameters"] == json!(true) { " (of earlier parameters or inputs)" } else { "" };
-    line("key", format!("{}{earlier}", word(&result["key"])));
-    for (i, output) in result["outputs"].as_array().into_iter().flatten().enumerate() {
-        let digest = word(&output["blake3"]);
-        line(
-            if i == 0 { "outputs" } else { "" },
-            format!("{}  {} bytes  {}", word(&output["name"]), output["bytes"], &digest[..12]),
-        );
+
+    /// Several values, the name before the first.
+    fn list(&mut self, name: &str, values: impl Iterator<Item = String>) {
+        values.enumerate().for_each(|(i, value)| self.line(if i == 0 { name } else { "" }, &value));
     }
-    for (i, m) in result["metrics"].as_array().into_iter().flatten().enumerate() {
-        let interval = m["interval"].as_array().map_or(String::new(), |i| {
-            format!(
-                "  95 % interval {:.4} to {:.4}",
-                i[0].as_f64().unwrap_or_default(),
-                i[1].as_f64().unwrap_or_default()
-            )
-        });
-        line(
-            if i == 0 { "metrics" } else { "" },
-            format!(
-                "{}{}  {:.6}{interval}",
-                word(&m["name"]),
-                // What a command measured may belong to no split.
-                m["split"].as_str().filter(|s| !s.is_empty()).map_or(String::new(), |s| format!(" ({s})")),
-                m["value"].as_f64().unwrap_or(f64::NAN)
-            ),
-        );
-    }
-    for (i, figure) in result["figures"].as_array().into_iter().flatten().enumerate() {
-        let keys = figure["results"].as_array().into_iter().flatten();
-        let keys: Vec<String> = keys.map(|key| word(key)[..12].to_string()).collect();
-        line(
-            if i == 0 { "figures" } else { "" },
-            format!(
-                "{}/{}/{}  {:.1} %  {}  audit: {}",
-                word(&figure["line"]),
-                word(&figure["evaluation"]),
-                word(&figure["measured"]["name"]),
-                100.0 * figure["measured"]["value"].as_f64().unwrap_or(f64::NAN),
-                keys.join(" "),
-                word(&figure["audit"])
-            ),
-        );
-    }
-    if let Some(made) = result.get("made").filter(|m| m.is_object()) {
-        line(
-            "made",
-            format!(
-                "{} on {}, {:.1} s, {} threads",
-                word(&made["started"]),
-                word(&made["host"]),
-                made["seconds"].as_f64().unwrap_or_default(),
-                made["threads"]
-            ),
-        );
-    }
-    line("folder", word(&result["folder"]));
-    text
 }

@@ -2,16 +2,12 @@
 
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::Result;
-use caco_engine::{
-    graph::{From, Graph, Id},
-    listing::Content,
-    names::Names,
-    plan::{Outside, Plan, Step},
-    store::Store,
-    why::Change,
+use caco_inspect::{
+    plan::State,
+    why::{self, Reason, Why},
 };
 use clap::Args;
-use std::{collections::HashSet, fmt::Write, process::ExitCode};
+use std::{fmt::Write, process::ExitCode};
 
 #[derive(Args)]
 pub struct WhyArgs {
@@ -27,78 +23,45 @@ pub struct WhyArgs {
 pub fn main(args: &WhyArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let id = open::stage(&graph, &args.stage)?;
-    let plan = Plan::new(&graph, &graph.with_sources(&[id]), &store, &HashSet::new())?;
-    let names = Names::load(&store, &graph.pipeline.name);
-    let (_, step) = plan.steps.iter().find(|(other, _)| *other == id).expect("the stage was planned");
-    let why = match step {
-        Step::Run(_) => super::plan::reasons(&graph, &store, &names, &plan, id, false)?,
-        _ => vec![],
-    };
+    let why = why::why(&graph, &store, &args.stage)?;
     if args.json {
-        let state = match step {
-            Step::Hit(_) => "hit",
-            Step::Run(_) => "run",
-            Step::MayRun => "may_run",
-            Step::Blocked(_) | Step::Behind(_) => "missing",
-        };
-        print_json(&serde_json::json!({ "stage": args.stage, "state": state, "why": why }))?;
-        return Ok(ExitCode::SUCCESS);
+        print_json(&why)?;
+    } else {
+        print(&text(&why)?)?;
     }
-    let place = graph.pipeline.place(graph.stage(id));
-    let mut text = String::new();
-    match step {
-        Step::Hit(published) => writeln!(
-            text,
-            "'{}' ({place}) will not run: its result is there, key {}",
-            args.stage,
-            published.key.0.short()
-        )?,
-        Step::Run(_) => {
-            writeln!(text, "'{}' ({place}) will run:", args.stage)?;
-            for change in &why {
-                writeln!(text, "  {change}{}", written_at(&graph, id, change))?;
-            }
-        }
-        Step::MayRun => {
-            writeln!(
-                text,
-                "'{}' ({place}) may run, when these have run and yield other bytes than before:",
-                args.stage
-            )?;
-            for (of, _) in plan.steps.iter().filter(|(of, step)| *of != id && matches!(step, Step::Run(_))) {
-                let reasons = super::plan::reasons(&graph, &store, &names, &plan, *of, false)?;
-                let first = reasons
-                    .first()
-                    .map_or(String::new(), |change| format!("{change}{}", written_at(&graph, *of, change)));
-                writeln!(text, "  '{}': {first}", graph.stage(*of).name)?;
-            }
-        }
-        Step::Blocked(missing) => missing
-            .iter()
-            .try_for_each(|m| writeln!(text, "'{}' cannot run: input {}: {}", args.stage, m.slot, m.why))?,
-        Step::Behind(of) => writeln!(text, "'{}' cannot run: '{}' cannot", args.stage, graph.stage(*of).name)?,
-    }
-    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where in the pipeline file a changed parameter stands.
-fn written_at(graph: &Graph, id: Id, change: &Change) -> String {
-    let Change::Parameter { field, .. } = change else { return String::new() };
-    graph.pipeline.field_place(graph.stage(id), field).map_or(String::new(), |place| format!("  ({place})"))
+fn text(why: &Why) -> Result<String> {
+    let mut text = String::new();
+    let (stage, place) = (&why.stage, &why.written_at);
+    match why.state {
+        State::Hit => {
+            let key = why.key.map_or_else(String::new, |key| key.0.short());
+            writeln!(text, "'{stage}' ({place}) will not run: its result is there, key {key}")?;
+        }
+        State::Run => {
+            writeln!(text, "'{stage}' ({place}) will run:")?;
+            why.why.iter().try_for_each(|reason| writeln!(text, "  {}", line(reason)))?;
+        }
+        State::MayRun => {
+            writeln!(text, "'{stage}' ({place}) may run, when these have run and yield other bytes than before:")?;
+            for upstream in &why.upstream {
+                let first = upstream.why.first().map_or(String::new(), line);
+                writeln!(text, "  '{}': {first}", upstream.stage)?;
+            }
+        }
+        State::Missing => {
+            for missing in &why.missing {
+                writeln!(text, "'{stage}' cannot run: input {}: {}", missing.slot, missing.why)?;
+            }
+            why.behind.iter().try_for_each(|of| writeln!(text, "'{stage}' cannot run: '{of}' cannot"))?;
+        }
+    }
+    Ok(text)
 }
 
-/// Adds, to inputs that are folders, which files of them differ.
-pub fn name_files(graph: &Graph, store: &Store, outside: &Outside, id: Id, changes: &mut [Change]) -> Result<()> {
-    for change in changes {
-        let Change::Input { slot, old: Some(old), new: Some(_), files } = change else { continue };
-        let edge = graph.edges(id).iter().find(|edge| *edge.slot == **slot);
-        let Some(From::Path(Ok(path))) = edge.map(|edge| &edge.from) else { continue };
-        let (Some(Content::Folder(now)), Some(before)) = (outside.content(path), store.kept_listing(*old)?) else {
-            continue;
-        };
-        *files = before.changes(now).into_iter().map(|(path, what)| (path, what.to_string())).collect();
-    }
-    Ok(())
+fn line(Reason { change, written_at }: &Reason) -> String {
+    let place = written_at.as_ref().map_or(String::new(), |place| format!("  ({place})"));
+    format!("{change}{place}")
 }

@@ -27,7 +27,7 @@ pub struct Catalogue {
 }
 
 /// What is known of a data set.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSet {
     /// What it is called here.
@@ -57,7 +57,7 @@ pub struct DataSet {
 }
 
 /// A file that a data set, or part of it, is published as.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     /// Its name.
@@ -88,7 +88,7 @@ pub struct Archive {
 }
 
 /// How an archive is unpacked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 pub enum Unpack {
     /// It is used as it is.
     No,

@@ -33,7 +33,7 @@ pub struct Stamp {
 }
 
 /// How much of a data set is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// All of it, unpacked.

@@ -42,7 +42,7 @@ const DEVICES: &str = "/dev";
 const RIGHTS: ABI = ABI::V3;
 
 /// What a process may open. All paths are real: absolute, without links in them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Confinement {
     read: BTreeSet<PathBuf>,
     write: BTreeSet<PathBuf>,

@@ -23,7 +23,7 @@ const KEPT: usize = 1000;
 const SAMPLE: usize = 256;
 
 /// What a run was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Request {
     /// The pipeline's name.
     pub pipeline: String,
@@ -38,7 +38,7 @@ pub struct Request {
 }
 
 /// The first line of a record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Began {
     /// What was asked for.
     #[serde(flatten)]
@@ -54,7 +54,7 @@ pub struct Began {
 }
 
 /// How an attempt at a stage ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Its result is there.
@@ -66,7 +66,7 @@ pub enum Ending {
 }
 
 /// An attempt at a stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Attempt {
     /// The stage's name.
     pub stage: String,
@@ -91,7 +91,7 @@ pub struct Attempt {
 }
 
 /// The last line of a record.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Ended {
     /// How long the run took.
     pub seconds: f64,
@@ -253,7 +253,7 @@ impl Journal {
 }
 
 /// A run, as its record tells.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Run {
     /// When it began, and its process: the record's name.
     pub id: String,
@@ -268,7 +268,7 @@ pub struct Run {
 }
 
 /// Time that hits saved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Saved {
     /// Seconds.
     pub seconds: f64,

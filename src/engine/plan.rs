@@ -61,7 +61,7 @@ impl Outside {
 }
 
 /// An input that is not there: the slot, and what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Missing {
     /// The stage's name for the input.
     pub slot: String,

@@ -7,13 +7,13 @@ use super::{
     attest::Attest,
     confine::Confinement,
     event::{Before, Event, Failed, Failure, How, Outcome},
-    exec::{Executor, Handle, Launch, Local, Outcome as Ended},
+    exec::{Executor, Handle, Launch, Report},
     graph::{Graph, Id},
     guard::Guard,
     key::Key,
     liveness::Liveness,
     plan::{Ask, Outside, Plan, Step, ask},
-    pool::{Pool, Room, Wanted},
+    pool::{Allocation, Request},
     publish::{News, Publisher},
     signals::Signals,
     store::{self, Lock, Published, Store},
@@ -56,23 +56,16 @@ enum State {
 pub struct Options {
     /// Go on with what does not hang on a failed stage.
     pub keep_going: bool,
-    /// What to hand out.
-    pub pool: Pool,
     /// Stop cleanly after this long.
     pub max_time: Option<Duration>,
     /// How long a worker may be without a sign of life.
     pub silence: Duration,
 }
 
-impl Options {
-    fn wanted(&self, stage: &Stage, programs: &dyn Programs) -> Wanted {
-        self.pool.wanted(&stage.policy, programs.cpus(stage, self.pool.cpus))
-    }
-
-    /// The part of the machine that a stage keeps from others.
-    pub fn share(&self, stage: &Stage, programs: &dyn Programs) -> f64 {
-        self.pool.share(self.wanted(stage, programs))
-    }
+/// The resources that a stage asks of an executor.
+pub fn request(stage: &Stage, programs: &dyn Programs, executor: &dyn Executor) -> Request {
+    let pool = executor.pool();
+    pool.request(&stage.policy, programs.cpus(stage, pool.cpus))
 }
 
 /// What one attempt at a stage is given.
@@ -99,7 +92,7 @@ pub trait Programs {
 }
 
 enum Message {
-    Ended(Id, Ended),
+    Ended(Id, Report),
     News(News),
 }
 
@@ -118,7 +111,7 @@ struct Running {
     began: SystemTime,
     deadline: Option<Instant>,
     before: Before,
-    room: Room,
+    allocation: Allocation,
     liveness: Liveness,
     /// How long it was silent before it was killed for that.
     silent: Option<Duration>,
@@ -147,7 +140,6 @@ pub struct Runner<'r> {
     log_starts: HashMap<Id, u64>,
     computing: HashMap<Key, Id>,
     running: HashMap<Id, Running>,
-    free: Pool,
     guard: Option<Guard>,
     forced: std::collections::HashSet<Id>,
     outcome: Outcome,
@@ -170,13 +162,13 @@ impl<'r> Runner<'r> {
         plan: Plan,
         forced: std::collections::HashSet<Id>,
         programs: &'r dyn Programs,
+        executor: &'r dyn Executor,
         options: Options,
         signals: &'r Signals,
     ) -> Self {
         let (sender, receiver) = mpsc::channel();
         let order: Vec<Id> = plan.steps.iter().map(|(id, _)| *id).collect();
         let place = order.iter().enumerate().map(|(i, id)| (*id, i)).collect();
-        let free = options.pool.clone();
         let mut outcome = Outcome::default();
         let mut states = HashMap::with_capacity(order.len());
         for (id, step) in plan.steps {
@@ -196,7 +188,7 @@ impl<'r> Runner<'r> {
             graph,
             store,
             programs,
-            executor: &Local,
+            executor,
             options,
             signals,
             attest: None,
@@ -211,7 +203,6 @@ impl<'r> Runner<'r> {
             log_starts: HashMap::new(),
             computing: HashMap::new(),
             running: HashMap::new(),
-            free,
             guard: None,
             forced,
             outcome,
@@ -220,12 +211,6 @@ impl<'r> Runner<'r> {
             sender,
             receiver,
         }
-    }
-
-    /// Runs programs by another executor than this machine's own.
-    pub fn executed_by(mut self, executor: &'r dyn Executor) -> Self {
-        self.executor = executor;
-        self
     }
 
     /// Asks for a signed statement about each result.
@@ -385,14 +370,16 @@ impl<'r> Runner<'r> {
             return self.drain_queue(watch);
         }
         let mut from = 0;
-        while self.free.cpus > 0 {
+        while self.executor.has_room() {
             let Some(place) = self.queue.range(from..).next().copied() else { break };
             from = place + 1;
             let id = self.order[place];
             let State::Queued(key) = self.states[&id] else { continue };
-            let Some(room) = self.free.room(self.options.wanted(self.graph.stage(id), self.programs)) else { continue };
+            let request = request(self.graph.stage(id), self.programs, self.executor);
+            let Some(allocation) = self.executor.allocate(request) else { continue };
             self.queue.remove(&place);
             let Some(lock) = self.store.try_lock(key)? else {
+                self.executor.release(allocation);
                 self.states.insert(id, State::Elsewhere(key));
                 self.elsewhere.push(id);
                 watch(Event::Elsewhere { id });
@@ -403,10 +390,11 @@ impl<'r> Runner<'r> {
                 && let Some(found) = self.find(key)?
             {
                 drop(lock);
+                self.executor.release(allocation);
                 self.finish(id, found, How::Shared, Duration::ZERO, watch)?;
                 continue;
             }
-            self.start(id, key, lock, room, watch)?;
+            self.start(id, key, lock, allocation, watch)?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ struct Child {
     folder: *const c_char,
     input: RawFd,
     output: RawFd,
+    /// -1: none.
     keep: RawFd,
     parent: libc::pid_t,
     /// The rules that confine it, and the channel that it hands its listener over. -1: it is not confined.
@@ -61,7 +62,7 @@ impl Cage {
 
 /// Starts a program in a process group of its own, its output going to `output`. It dies with the thread that started it,
 /// and inherits `keep`. Returns its number.
-pub fn spawn(launch: &Launch, output: RawFd, keep: RawFd, cage: Option<&Cage>) -> io::Result<i32> {
+pub fn spawn(launch: &Launch, output: RawFd, keep: Option<RawFd>, cage: Option<&Cage>) -> io::Result<i32> {
     let nothing = File::open("/dev/null")?;
     let argv = launch.argv.iter().map(|a| text(a.as_bytes())).collect::<io::Result<Vec<_>>>()?;
     let env = launch.env.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()));
@@ -76,7 +77,7 @@ pub fn spawn(launch: &Launch, output: RawFd, keep: RawFd, cage: Option<&Cage>) -
         folder: folder.as_ptr(),
         input: nothing.as_raw_fd(),
         output,
-        keep,
+        keep: keep.unwrap_or(-1),
         parent: std::process::id() as libc::pid_t,
         ruleset: cage.map_or(-1, |cage| cage.ruleset.as_raw_fd()),
         channel: cage.map_or(-1, |cage| cage.channel.1.as_raw_fd()),
@@ -121,7 +122,7 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
             && libc::dup2(c.output, 1) >= 0
             && libc::dup2(c.output, 2) >= 0
             && libc::chdir(c.folder) == 0
-            && libc::fcntl(c.keep, libc::F_SETFD, 0) == 0
+            && (c.keep < 0 || libc::fcntl(c.keep, libc::F_SETFD, 0) == 0)
             && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
             // The runner may have died before the line above.
             && libc::getppid() == c.parent
@@ -220,7 +221,7 @@ mod tests {
         let launch =
             Launch { argv, folder: folder.path().into(), env: env.into(), log: log.clone(), confinement: None };
         let (output, keep) = (File::create(&log)?, File::open(folder.path())?);
-        let number = spawn(&launch, output.as_raw_fd(), keep.as_raw_fd(), None)?;
+        let number = spawn(&launch, output.as_raw_fd(), Some(keep.as_raw_fd()), None)?;
         let mut status = 0;
         // SAFETY: the status is valid for the length of the call.
         assert_eq!(unsafe { libc::waitpid(number, &mut status, 0) }, number);

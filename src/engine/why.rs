@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, fmt};
 
 /// One thing that is not as it was.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Change {
     /// The stage was never run, or nothing is remembered of it.

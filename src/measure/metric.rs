@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
 
 /// A measured number with its name and the split it was measured on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Metric {
     /// What was measured, such as `top1` (a share in 0 to 1) or `loss`.
     pub name: String,

@@ -31,7 +31,7 @@ use std::{
 };
 
 /// What a check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It holds.
@@ -45,7 +45,7 @@ pub enum State {
 }
 
 /// One thing that was checked of a result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Check {
     /// What was checked.
     pub check: &'static str,
@@ -56,7 +56,7 @@ pub struct Check {
 }
 
 /// A result, checked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Node {
     /// The stage.
     pub stage: String,
@@ -77,7 +77,7 @@ pub struct Node {
 }
 
 /// Where an input comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// A result that was checked too, by its place among the nodes.
@@ -89,7 +89,7 @@ pub enum Source {
 }
 
 /// What an audit found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Report {
     /// Every result that was looked at, each behind all it was made from.
     pub nodes: Vec<Node>,

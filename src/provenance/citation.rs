@@ -21,7 +21,7 @@ use std::{
 pub const CITATION: &str = identifier!("citation-v1");
 
 /// What is said of a figure.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Cited {
     /// What it is called: a line, an evaluation and a metric, or a stage and a metric.
     pub figure: String,
@@ -60,7 +60,7 @@ pub fn chain(report: &Report) -> Vec<Key> {
 }
 
 /// What a bundle shows to somebody who has nothing else.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Checked {
     /// What is cited.
     pub cited: Cited,

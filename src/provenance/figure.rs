@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::{fs, path::PathBuf};
 
 /// A figure, and where it came from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Traced {
     /// The line of the comparison.
     pub line: String,

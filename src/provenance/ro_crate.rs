@@ -35,7 +35,7 @@ pub struct Packing {
 }
 
 /// What was packed.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, schemars::JsonSchema)]
 pub struct Packed {
     /// Results.
     pub results: usize,

@@ -13,6 +13,16 @@ impl State {
             State::Fail => '✗',
         }
     }
+
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Pass => "pass",
+            State::Note => "note",
+            State::Collected => "collected",
+            State::Fail => "fail",
+        }
+    }
 }
 
 /// The tree below every result that was asked about. A result that several read stands in full once.

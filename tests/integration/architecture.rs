@@ -8,13 +8,14 @@ use std::{
 };
 
 /// Which other members each member may use. ARCHITECTURE.md says what each is for.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("caco-measure", &[]),
     ("caco-pipeline", &["caco-measure"]),
     ("caco-engine", &["caco-measure", "caco-pipeline"]),
     ("caco-kinds", &["caco-pipeline"]),
     ("caco-report", &["caco-kinds", "caco-measure", "caco-pipeline"]),
     ("caco-provenance", &["caco-engine", "caco-kinds", "caco-measure", "caco-pipeline", "caco-report"]),
+    ("caco-inspect", &["caco-engine", "caco-measure", "caco-pipeline", "caco-provenance", "caco-report"]),
     ("caco-data-sets", &["caco-kinds"]),
     ("caco-data", &["caco-kinds", "caco-measure"]),
     ("caco-learn", &["caco-data", "caco-kinds", "caco-measure"]),
@@ -25,6 +26,7 @@ const EDGES: [(&str, &[&str]); 12] = [
         &[
             "caco-data-sets",
             "caco-engine",
+            "caco-inspect",
             "caco-kinds",
             "caco-measure",
             "caco-pipeline",

@@ -1,14 +1,14 @@
 //! The seam between the runner and whatever runs programs: a second executor, with a queue of its own in another process.
 
+use crate::project::caco_path;
 use caco_engine::{
     command::{self, Place},
     confine::Confinement,
     event::Outcome,
-    exec::{self, Ended, Executor, Handle, Launch},
+    exec::{self, Ended, Executor, Handle, Launch, Report},
     graph::Graph,
     plan::Plan,
-    pool::Pool,
-    refusal::Refusal,
+    pool::{Allocation, Pool, Request},
     run::{Options, Prepared, Programs, Runner},
     signals::Signals,
     store::Store,
@@ -38,6 +38,7 @@ struct Queue {
     names: Mutex<Option<ChildStdin>>,
     server: Child,
     submitted: AtomicUsize,
+    pool: Pool,
 }
 
 const SERVER: &str = r#"while read -r job; do
@@ -51,7 +52,7 @@ impl Queue {
     fn start(spool: &Path) -> Queue {
         let mut server = Command::new("sh").args(["-c", SERVER]).stdin(Stdio::piped()).spawn().unwrap();
         let names = Mutex::new(server.stdin.take());
-        Queue { spool: spool.into(), names, server, submitted: AtomicUsize::new(0) }
+        Queue { spool: spool.into(), names, server, submitted: AtomicUsize::new(0), pool: pool() }
     }
 }
 
@@ -66,14 +67,22 @@ impl Drop for Queue {
 struct Job(PathBuf);
 
 impl Executor for Queue {
-    fn start(&self, launch: &Launch, _lock: RawFd, ended: Ended) -> io::Result<Box<dyn Handle>> {
+    fn pool(&self) -> &Pool {
+        &self.pool
+    }
+    fn has_room(&self) -> bool {
+        true
+    }
+    /// It has a queue: what cannot run yet waits there.
+    fn allocate(&self, _: Request) -> Option<Allocation> {
+        Some(Allocation::of_cpus(1))
+    }
+    fn release(&self, _: Allocation) {}
+    fn start(&self, launch: &Launch, _: &Allocation, _: RawFd, ended: Ended) -> io::Result<Box<dyn Handle>> {
         let number = self.submitted.fetch_add(1, Ordering::SeqCst);
-        let script = self.spool.join(format!("{number}.sh"));
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-        let env: Vec<String> = launch.env.iter().map(|(name, value)| quoted(&format!("{name}={value}"))).collect();
-        let argv: Vec<String> = launch.argv.iter().map(|word| quoted(word)).collect();
-        let [folder, log] = [&launch.folder, &launch.log].map(|path| quoted(path.to_str().unwrap()));
-        fs::write(&script, format!("cd {folder} && exec env -i {} {} >> {log} 2>&1\n", env.join(" "), argv.join(" ")))?;
+        let (script, file) = (self.spool.join(format!("{number}.sh")), self.spool.join(format!("{number}.json")));
+        launch.write(&file)?;
+        fs::write(&script, format!("exec '{}' exec-stage '{}'\n", caco_path().display(), file.display()))?;
         writeln!(self.names.lock().unwrap().as_mut().unwrap(), "{}", script.display())?;
         let status = script.with_extension("sh.status");
         std::thread::spawn(move || {
@@ -81,11 +90,8 @@ impl Executor for Queue {
                 std::thread::sleep(Duration::from_millis(2));
             }
             let code = fs::read_to_string(status).unwrap();
-            ended(if code.trim() == "0" {
-                exec::Outcome::Done
-            } else {
-                exec::Outcome::Failed(format!("the queue says {}", code.trim()))
-            });
+            let none = Report { outcome: exec::Outcome::Failed(format!("the queue says {code}")), refusals: None };
+            ended(Launch::report(&file).unwrap().unwrap_or(none));
         });
         Ok(Box::new(Job(script)))
     }
@@ -104,25 +110,26 @@ impl Handle for Job {
     fn group(&self) -> Option<u32> {
         None
     }
-    fn refusals(&self) -> Option<Vec<Refusal>> {
-        None
-    }
     fn report(&self) {}
 }
 
-/// Commands without confinement.
-struct Commands;
+/// Commands, which may open the machine's software and what they declare.
+struct Commands(Confinement);
 
 impl Programs for Commands {
     fn launch(&self, prepared: &Prepared) -> anyhow::Result<Launch> {
         let command = command::read(prepared.stage.parameters())?;
         let Prepared { inputs, work, cpus, gpus, .. } = prepared;
-        let machine = &Confinement::default();
+        let machine = &self.0;
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &[], machine })
     }
     fn cpus(&self, _stage: &Stage, _available: u32) -> u32 {
         1
     }
+}
+
+fn pool() -> Pool {
+    Pool { cpus: 2, gpus: vec![], memory_gib: 1.0 }
 }
 
 /// Runs a pipeline in a store of its own; the outcome, and the digests of all outputs by stage.
@@ -131,10 +138,11 @@ fn run(pipeline: &str, executor: &dyn Executor, store: &Path) -> (Outcome, Vec<S
     let pipeline = Pipeline::parse(Path::new("p.ron"), pipeline.into(), &Overlay::default(), registry).unwrap();
     let (graph, store, signals) = (Graph::new(pipeline).unwrap(), Store::open(store).unwrap(), Signals::default());
     let plan = Plan::checked(&graph, graph.order(), &store, &HashSet::new()).unwrap();
-    let pool = Pool { cpus: 2, gpus: vec![], memory_gib: 1.0 };
-    let options = Options { keep_going: true, pool, max_time: None, silence: Duration::from_secs(60) };
-    let runner = Runner::new(&graph, &store, plan, HashSet::new(), &Commands, options, &signals);
-    let outcome = runner.executed_by(executor).run(&mut |_| ()).unwrap();
+    let options = Options { keep_going: true, max_time: None, silence: Duration::from_secs(60) };
+    let path = std::env::var_os("PATH").unwrap();
+    let programs = Commands(Confinement::of_machine(&path, &[store.root().into()]));
+    let runner = Runner::new(&graph, &store, plan, HashSet::new(), &programs, executor, options, &signals);
+    let outcome = runner.run(&mut |_| ()).unwrap();
     let digests = graph.order().iter().filter_map(|id| {
         let published = outcome.results.get(id)?;
         let outputs: Vec<String> = published.outputs.iter().map(|o| format!("{} {}", o.name, o.blake3)).collect();
@@ -144,12 +152,14 @@ fn run(pipeline: &str, executor: &dyn Executor, store: &Path) -> (Outcome, Vec<S
     (outcome, digests)
 }
 
+/// `SECRET` is a file that no stage declares.
 const PIPELINE: &str = r#"(stages: {
-    "one": command(shell: "echo it\\'s one > out", outputs: ["out"], isolation: None),
-    "two": command(shell: "cat one one > out", inputs: {"one": Stage("one")}, outputs: ["out"], isolation: None),
+    "one": command(shell: "echo it\\'s one > out", outputs: ["out"]),
+    "two": command(shell: "cat one one > out", inputs: {"one": Stage("one")}, outputs: ["out"]),
     "three": command(argv: ["sh", "-c", "echo \"$0 $1\" > out", "a b", "$HOME"], outputs: ["out"], isolation: None),
-    "fails": command(shell: "echo no >&2; exit 3", outputs: ["out"], isolation: None),
-    "behind": command(shell: "cat fails > out", inputs: {"fails": Stage("fails")}, outputs: ["out"], isolation: None),
+    "fails": command(shell: "echo no >&2; exit 3", outputs: ["out"]),
+    "reads": command(shell: "cat SECRET > out", outputs: ["out"]),
+    "behind": command(shell: "cat fails > out", inputs: {"fails": Stage("fails")}, outputs: ["out"]),
 })"#;
 
 #[test]
@@ -157,14 +167,22 @@ fn another_executor_gives_the_same_results_and_failures() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("spool")).unwrap();
+    fs::write(at("secret"), "not declared").unwrap();
+    let pipeline = PIPELINE.replace("SECRET", at("secret").to_str().unwrap());
     let queue = Queue::start(&at("spool"));
-    let (local, digests) = run(PIPELINE, &exec::Local, &at("local"));
-    let (queued, same) = run(PIPELINE, &queue, &at("queued"));
+    let (local, digests) = run(&pipeline, &exec::Local::new(pool()), &at("local"));
+    let (queued, same) = run(&pipeline, &queue, &at("queued"));
     assert_eq!(digests.len(), 3);
     assert_eq!(digests, same);
-    assert_eq!(queue.submitted.load(Ordering::SeqCst), 4, "one attempt a stage, and none behind the failed one");
-    assert_eq!(local.failed[0].why, "exit code 3");
-    assert_eq!(queued.failed[0].why, "the queue says 3");
-    assert!(queued.failed[0].end_of_log(100).contains("no"));
+    assert_eq!(queue.submitted.load(Ordering::SeqCst), 5, "one attempt a stage, and none behind the failed one");
+    let whys = |outcome: &Outcome| {
+        let mut whys: Vec<String> = outcome.failed.iter().map(|failed| failed.why.clone()).collect();
+        whys.sort();
+        whys
+    };
+    assert_eq!(whys(&local), whys(&queued));
+    assert!(whys(&queued)[0].starts_with("exit code 1; it may not read") && whys(&queued)[0].contains("secret"));
+    assert_eq!(whys(&queued)[1], "exit code 3");
+    assert!(queued.failed.iter().any(|failed| failed.end_of_log(100) == "no\n"));
     assert_eq!((local.skipped.len(), queued.skipped.len()), (1, 1));
 }

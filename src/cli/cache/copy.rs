@@ -11,6 +11,7 @@ use caco_engine::{
     plan::Plan,
     store::{Copied, Store},
 };
+use caco_inspect::name;
 use clap::Args;
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
@@ -62,7 +63,7 @@ pub fn main(args: &CopyArgs, store: &StoreArgs) -> Result<ExitCode> {
 /// The keys of the chosen stages and of all they read. The pipeline may have been run in either store.
 fn keys(args: &CopyArgs, from: &Store, to: &Store) -> Result<Vec<Key>> {
     let graph = open::graph_of(&args.pipeline, from).or_else(|e| open::graph_of(&args.pipeline, to).map_err(|_| e))?;
-    let ids = graph.with_sources(&open::select(&graph, &args.stages)?);
+    let ids = graph.with_sources(&name::select(&graph, &args.stages)?);
     let plan = Plan::new(&graph, &ids, from, &HashSet::new())?;
     let lacking: Vec<&str> = plan
         .steps

@@ -2,6 +2,7 @@
 
 use super::super::{StoreArgs, display::bytes, open, print, print_json};
 use anyhow::Result;
+use caco_inspect::store::{Row, rows};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -18,20 +19,14 @@ pub struct LsArgs {
 pub fn main(args: &LsArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let pattern = args.pattern.as_deref().map(glob::Pattern::new).transpose()?;
-    let fits = |row: &super::Row| {
-        let key = row.published.key.to_string();
+    let fits = |row: &Row| {
+        let key = row.key.to_string();
         let words = [row.text("stage"), row.text("kind"), row.text("pipeline"), &key, &key[..12]];
         pattern.as_ref().is_none_or(|p| words.iter().any(|word| p.matches(word)))
     };
-    let rows: Vec<super::Row> = super::rows(&store)?.into_iter().filter(fits).collect();
+    let rows: Vec<Row> = rows(&store)?.into_iter().filter(fits).collect();
     if args.json {
-        let row = |r: &super::Row| {
-            serde_json::json!({
-                "key": r.published.key, "record": r.published.record, "records": r.records, "pinned": r.pinned,
-                "bytes": r.bytes(), "made": r.made,
-            })
-        };
-        print_json(&rows.iter().map(row).collect::<Vec<_>>())?;
+        print_json(&rows)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -45,9 +40,9 @@ pub fn main(args: &LsArgs, store: &StoreArgs) -> Result<ExitCode> {
         }
         text += &format!(
             "{}  {}  {:>9}  {:>8.1} s  {:14} {}{marks}\n",
-            row.published.key.0.short(),
+            row.key.0.short(),
             row.text("started").get(..19).unwrap_or("?").replace('T', " "),
-            bytes(row.bytes()),
+            bytes(row.bytes),
             row.made["seconds"].as_f64().unwrap_or_default(),
             row.text("kind"),
             row.text("stage"),

@@ -38,8 +38,8 @@ pub struct CheckArgs {
 }
 
 /// What was found of a split.
-#[derive(Serialize)]
-struct Found {
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Found {
     split: Split,
     /// Images and classes that there should be.
     expected: (u64, u64),
@@ -48,14 +48,14 @@ struct Found {
 }
 
 /// What the worker tells (`data/survey.rs`).
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, schemars::JsonSchema, Deserialize)]
 struct Report {
     images: u64,
     classes: u64,
     unreadable: Vec<Unreadable>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, schemars::JsonSchema, Deserialize)]
 struct Unreadable {
     path: String,
     unreadable: String,

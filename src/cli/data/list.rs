@@ -7,7 +7,9 @@ use super::{
 use anyhow::Result;
 use caco_data_sets::{DataSet, place::State};
 use clap::Args;
-use std::process::ExitCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
 pub struct ListArgs {
@@ -18,17 +20,24 @@ pub struct ListArgs {
     home: HomeArgs,
 }
 
+/// A data set, as `--json` prints it.
+#[derive(Serialize, JsonSchema)]
+pub struct Listed<'s> {
+    /// What is known of it.
+    #[serde(flatten)]
+    set: &'s DataSet,
+    /// How much of it is here.
+    state: State,
+    /// Its folder here.
+    folder: PathBuf,
+}
+
 pub fn main(args: &ListArgs) -> Result<ExitCode> {
     let catalogue = args.home.catalogue()?;
     let state = |set: &DataSet| args.home.place(set).state(set);
     if args.json {
-        let row = |set: &DataSet| -> Result<serde_json::Value> {
-            let mut row = serde_json::to_value(set)?;
-            row["state"] = serde_json::to_value(state(set))?;
-            row["folder"] = serde_json::to_value(args.home.place(set).folder())?;
-            Ok(row)
-        };
-        print_json(&catalogue.sets.iter().map(row).collect::<Result<Vec<_>>>()?)?;
+        let row = |set| Listed { set, state: state(set), folder: args.home.place(set).folder().into() };
+        print_json(&catalogue.sets.iter().map(row).collect::<Vec<_>>())?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<(&DataSet, State)> = catalogue.sets.iter().map(|set| (set, state(set))).collect();

@@ -1,9 +1,9 @@
 //! `caco data`: one file a subcommand.
 
-mod check;
+pub(super) mod check;
 mod fetch;
-mod list;
-mod show;
+pub(super) mod list;
+pub(super) mod show;
 
 use super::StoreArgs;
 use anyhow::{Result, bail};

@@ -3,6 +3,7 @@
 use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json, programs};
 use anyhow::{Context, Result, bail, ensure};
 use caco_engine::graph::From;
+use caco_inspect::name;
 use caco_kinds::{Format, Split, Views};
 use caco_pipeline::kind::options;
 use clap::Args;
@@ -46,8 +47,8 @@ pub struct ShowArgs {
 }
 
 /// A row of the sheet (`data/sheet.rs`).
-#[derive(Serialize, Deserialize)]
-struct Row {
+#[derive(Serialize, schemars::JsonSchema, Deserialize)]
+pub struct Row {
     path: String,
     classes: Vec<String>,
     size: (u32, u32),
@@ -105,16 +106,15 @@ fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
     let store =
         open::existing(store).with_context(|| format!("{} is no folder, and so taken for a stage", args.index))?;
     let graph = open::graph_of(&args.pipeline, &store)?;
-    let (id, index) = open::output_named("index", &args.index, &graph, &store)?;
-    let root = match graph.images(id).map_err(open::plain)? {
+    let index = open::output_called("index", &args.index, &graph, &store)?;
+    let root = match graph.images(index.stage).map_err(name::plain)? {
         From::Path(Ok(path)) => path,
         From::Path(Err((path, variable))) => bail!("{path}: the environment variable {variable} is not set"),
         From::Output(of, output) => {
             let reference = format!("{}/{output}", graph.stage(of).name);
-            let (_, images) = open::output(&reference, &graph, &store)?;
-            store.materialise(&images)?
+            store.materialise(&open::output(&reference, &graph, &store)?.artifact)?
         }
         From::Tool(name) => bail!("the images are those of the program {name}"),
     };
-    Ok(json!({"index": store.object(index.blake3), "root": root}))
+    Ok(json!({"index": store.object(index.artifact.blake3), "root": root}))
 }

@@ -3,10 +3,11 @@
 use super::{
     super::{
         liveness,
-        refusal::{self, Refusal, Refusals},
+        pool::{Allocation, Pool, Request},
+        refusal::{self, Refusals},
         spawn::{self, Cage},
     },
-    Ended, Executor, Handle, Launch, Outcome,
+    Ended, Executor, Handle, Launch, Outcome, Report,
 };
 use caco_pipeline::job;
 use std::{
@@ -18,35 +19,70 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// A process under way.
+/// This machine: a process for each program, on a pool of its resources.
 #[derive(Debug)]
-struct Process {
-    group: i32,
-    log: PathBuf,
-    /// Whether the kernel holds it to its confinement.
-    confined: bool,
-    /// What it was refused so far.
-    refusals: Refusals,
+pub struct Local {
+    pool: Pool,
+    free: Mutex<Pool>,
 }
 
-/// Starts processes on this machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Local;
+impl Local {
+    /// An executor that hands out this pool.
+    pub fn new(pool: Pool) -> Self {
+        Local { free: Mutex::new(pool.clone()), pool }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Pool> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Executor for Local {
+    fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    fn has_room(&self) -> bool {
+        self.free().cpus > 0
+    }
+
+    fn allocate(&self, request: Request) -> Option<Allocation> {
+        self.free().allocate(request)
+    }
+
+    fn release(&self, allocation: Allocation) {
+        self.free().release(&allocation);
+    }
+
     /// Must be called from a thread that lives as long as the run: the kernel kills the child when the thread that
     /// started it ends.
-    fn start(&self, launch: &Launch, lock: RawFd, ended: Ended) -> io::Result<Box<dyn Handle>> {
+    fn start(&self, launch: &Launch, _: &Allocation, lock: RawFd, ended: Ended) -> io::Result<Box<dyn Handle>> {
+        Ok(Box::new(Process::start(launch, Some(lock), ended)?))
+    }
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Process {
+    group: i32,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program, confined as its launch says. It inherits `lock`.
+    pub(super) fn start(launch: &Launch, lock: Option<RawFd>, ended: Ended) -> io::Result<Process> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open {}: {e}", launch.log.display()));
         let log = File::options().create(true).append(true).open(&launch.log).map_err(named)?;
         let program = launch.argv.first().ok_or_else(|| io::Error::other("no program is named"))?;
         let cage = launch.confinement.as_ref().map(Cage::new).transpose()?.flatten();
         let group = spawn::spawn(launch, log.as_raw_fd(), lock, cage.as_ref())
             .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
-        let refusals = Refusals::default();
-        if let (Some(confinement), Some(listener)) = (&launch.confinement, cage.as_ref().and_then(Cage::listener)) {
+        let refusals = cage.is_some().then(Refusals::default);
+        let listener = cage.as_ref().and_then(Cage::listener);
+        if let (Some(confinement), Some(listener), Some(refusals)) = (&launch.confinement, listener, &refusals) {
             let (confinement, refusals) = (confinement.clone(), refusals.clone());
             std::thread::Builder::new()
                 .stack_size(128 << 10)
@@ -54,12 +90,13 @@ impl Executor for Local {
         }
         std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
             await_end(group);
-            // What the stage left running in its group goes with it. The first process is not reaped yet, so the number
-            // cannot have been given to somebody else.
+            // What the stage left running in its group ends with it. The first process is not reaped yet, so the
+            // kernel cannot have given its number to another one.
             signal(group, libc::SIGKILL);
-            ended(outcome(reap(group)));
+            let outcome = outcome(reap(group));
+            ended(Report { outcome, refusals: refusals.map(|refusals| refusals.list()) });
         })?;
-        Ok(Box::new(Process { group, log: launch.log.clone(), confined: cage.is_some(), refusals }))
+        Ok(Process { group, log: launch.log.clone() })
     }
 }
 
@@ -74,10 +111,6 @@ impl Handle for Process {
 
     fn group(&self) -> Option<u32> {
         Some(self.group as u32)
-    }
-
-    fn refusals(&self) -> Option<Vec<Refusal>> {
-        self.confined.then(|| self.refusals.list())
     }
 
     fn report(&self) {

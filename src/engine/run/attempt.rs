@@ -2,14 +2,16 @@
 
 use super::{
     super::{
+        confine::Confinement,
         event::{Before, Event, Failed, Failure},
-        exec::{Handle, Launch, Outcome},
+        exec::{Handle, Launch, Outcome, Report},
         graph::{Edge, From as Origin, Id},
         key::Key,
         liveness::Liveness,
         plan::{Ask, ask},
-        pool::Room,
+        pool::Allocation,
         publish::{Finished, Publisher, Read, ReadFrom},
+        refusal::Refusal,
         store::{self, Lock},
         undeclared,
     },
@@ -30,13 +32,13 @@ use std::{
 const HUNG_RETRIES: u32 = 3;
 
 impl<'r> Runner<'r> {
-    /// Starts a queued stage in room that it has been given.
+    /// Starts a queued stage on the resources that it has been given.
     pub(super) fn start(
         &mut self,
         id: Id,
         key: Key,
         lock: Lock,
-        room: Room,
+        allocation: Allocation,
         watch: &mut dyn FnMut(Event),
     ) -> store::Result<()> {
         let graph = self.graph;
@@ -48,8 +50,9 @@ impl<'r> Runner<'r> {
         let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
             unreachable!("a queued stage knows its key");
         };
-        match self.launch(id, &work, lock.fd(), &room) {
+        match self.launch(id, &work, lock.fd(), &allocation) {
             Err(error) => {
+                self.executor.release(allocation);
                 self.states.insert(id, State::Running(key));
                 self.fail(self.failure(id, key, format!("{error:#}")), 0, watch)
             }
@@ -60,7 +63,6 @@ impl<'r> Runner<'r> {
                 let timeout =
                     graph.stage(id).policy.timeout_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0));
                 let started = Instant::now();
-                self.free.take(&room);
                 let running = Running {
                     process,
                     liveness: Liveness::of(&work, self.options.silence),
@@ -72,7 +74,7 @@ impl<'r> Runner<'r> {
                     began: SystemTime::now(),
                     deadline: timeout.map(|t| started + t),
                     before,
-                    room,
+                    allocation,
                     timed_out: false,
                     killed_at: None,
                 };
@@ -85,7 +87,13 @@ impl<'r> Runner<'r> {
     }
 
     /// Empties its folder of what an earlier attempt wrote, collects its inputs, and starts its program.
-    fn launch(&self, id: Id, work: &Path, keep: RawFd, room: &Room) -> anyhow::Result<(Box<dyn Handle>, Launch)> {
+    fn launch(
+        &self,
+        id: Id,
+        work: &Path,
+        lock: RawFd,
+        allocation: &Allocation,
+    ) -> anyhow::Result<(Box<dyn Handle>, Launch)> {
         let out = work.join("out");
         for folder in [&out, &work.join("byproducts")] {
             match fs::remove_dir_all(folder) {
@@ -116,18 +124,19 @@ impl<'r> Runner<'r> {
             };
             inputs.push((&*edge.slot, path));
         }
-        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus: room.cpus, gpus: room.gpus() };
+        let (cpus, gpus) = (allocation.cpus, allocation.gpus());
+        let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus, gpus };
         let launch = self.programs.launch(&prepared)?;
         let sender = self.sender.clone();
-        let ended = Box::new(move |how| _ = sender.send(Message::Ended(id, how)));
-        Ok((self.executor.start(&launch, keep, ended)?, launch))
+        let ended = Box::new(move |report| _ = sender.send(Message::Ended(id, report)));
+        Ok((self.executor.start(&launch, allocation, lock, ended)?, launch))
     }
 
     /// Hands what a stage's process left to the publisher, or says why there is nothing to hand on.
     pub(super) fn ended(
         &mut self,
         id: Id,
-        how: Outcome,
+        Report { outcome, refusals }: Report,
         publisher: &Publisher,
         watch: &mut dyn FnMut(Event),
     ) -> store::Result<()> {
@@ -135,11 +144,12 @@ impl<'r> Runner<'r> {
         if let (Some(guard), Some(group)) = (&mut self.guard, running.process.group()) {
             guard.remove(group);
         }
-        self.free.give_back(&running.room);
         let State::Running(key) = self.states[&id] else { unreachable!("its process was running") };
         let work = self.store.work(key);
-        let stalled = how == Outcome::Stalled;
-        let why = match how {
+        let stalled = outcome == Outcome::Stalled;
+        let (cpus, gpus) = (running.allocation.cpus, running.allocation.gpus());
+        self.executor.release(running.allocation);
+        let why = match outcome {
             Outcome::Done => {
                 self.states.insert(id, State::Publishing(key));
                 let attempt = self.attempts[&id];
@@ -153,14 +163,14 @@ impl<'r> Runner<'r> {
                     took: running.started.elapsed(),
                     attempt,
                     resumed: running.before != Before::Nothing,
-                    cpus: running.room.cpus,
-                    gpus: running.room.gpus(),
+                    cpus,
+                    gpus,
                     inputs: self.inputs_read(id),
-                    conditions: self.conditions(id, running.process.as_ref()),
+                    conditions: self.conditions(id, refusals),
                 });
                 return Ok(());
             }
-            how if self.stopping || how == Outcome::Stopped => {
+            outcome if self.stopping || outcome == Outcome::Stopped => {
                 self.computing.remove(&key);
                 self.stop(id);
                 watch(Event::Stopped { id });
@@ -176,13 +186,13 @@ impl<'r> Runner<'r> {
             }
             // A command's exit codes are its own.
             Outcome::Stalled if self.graph.stage(id).is_command => {
-                format!("exit code {}", job::STALLED) + &self.refused(id, &running, &work)
+                format!("exit code {}", job::STALLED) + &self.refused(id, running.confinement.as_ref(), refusals, &work)
             }
             Outcome::Stalled => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
                 end.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
             }
-            Outcome::Failed(why) => why + &self.refused(id, &running, &work),
+            Outcome::Failed(why) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
             Outcome::Stopped => unreachable!("matched above"),
         };
         drop(running.lock);
@@ -198,8 +208,14 @@ impl<'r> Runner<'r> {
     }
 
     /// What the stage was refused, for its error.
-    fn refused(&self, id: Id, running: &Running, work: &Path) -> String {
-        let Some(confinement) = &running.confinement else { return String::new() };
+    fn refused(
+        &self,
+        id: Id,
+        confinement: Option<&Confinement>,
+        refusals: Option<Vec<Refusal>>,
+        work: &Path,
+    ) -> String {
+        let Some(confinement) = confinement else { return String::new() };
         let input = |edge: &'r Edge| match &edge.from {
             Origin::Path(Ok(path)) => Some((&*edge.slot, path.clone())),
             Origin::Output(of, output) => {
@@ -209,13 +225,12 @@ impl<'r> Runner<'r> {
         };
         let inputs: Vec<(&str, PathBuf)> = self.graph.edges(id).iter().filter_map(input).collect();
         let inputs: Vec<(&str, &Path)> = inputs.iter().map(|(slot, path)| (*slot, path.as_path())).collect();
-        let told = running.process.refusals();
         let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
-        undeclared::words(work, confinement, told, &inputs, log_start)
+        undeclared::words(work, confinement, refusals, &inputs, log_start)
     }
 
     /// What beside its key a command ran under, for its record.
-    fn conditions(&self, id: Id, process: &dyn Handle) -> serde_json::Value {
+    fn conditions(&self, id: Id, refused: Option<Vec<Refusal>>) -> serde_json::Value {
         if !self.graph.stage(id).is_command {
             return serde_json::Value::Null;
         }
@@ -224,7 +239,6 @@ impl<'r> Runner<'r> {
             _ => None,
         };
         let tools: BTreeMap<String, String> = self.graph.edges(id).iter().filter_map(tool).collect();
-        let refused = process.refusals();
         let isolation = if refused.is_some() { "Landlock" } else { "None" };
         serde_json::json!({ "isolation": isolation, "refused": refused.unwrap_or_default(), "tools": tools })
     }

@@ -21,7 +21,7 @@ pub struct Limits {
 }
 
 /// What a collection removed, or would remove.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Collected {
     /// Results.
     pub results: Vec<Key>,

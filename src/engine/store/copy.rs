@@ -12,7 +12,7 @@ use std::{
 };
 
 /// What a copy did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Copied {
     /// Records that are new at the target.
     pub records: u64,

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// How a second record came about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The stage ran again here.
@@ -21,7 +21,7 @@ pub enum Cause {
 }
 
 /// One key that was seen with different bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Divergence {
     /// The key.
     pub key: Key,

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Something that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
@@ -21,7 +21,7 @@ pub struct Finding {
 }
 
 /// What `verify` saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Check {
     /// Records read.
     pub records: u64,

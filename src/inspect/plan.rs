@@ -1,0 +1,94 @@
+//! What a run would do, stage by stage.
+
+use super::why;
+use anyhow::Result;
+use caco_engine::{
+    graph::{Graph, Id},
+    key::Key,
+    names::Names,
+    plan::{self, Missing, Step},
+    store::Store,
+    why::Change,
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// What a run would do with a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing: its result is in the store.
+    Hit,
+    /// Run it.
+    Run,
+    /// Run it if a stage that it reads from, which runs first, yields other bytes than before.
+    MayRun,
+    /// Nothing: inputs are missing.
+    Missing,
+}
+
+impl State {
+    /// Of a step of a plan.
+    pub fn of(step: &Step) -> State {
+        match step {
+            Step::Hit(_) => State::Hit,
+            Step::Run(_) => State::Run,
+            Step::MayRun => State::MayRun,
+            Step::Blocked(_) | Step::Behind(_) => State::Missing,
+        }
+    }
+}
+
+/// A stage of a plan.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Planned {
+    /// The stage's name.
+    pub stage: String,
+    /// What a run would do with it.
+    pub state: State,
+    /// The key of its result. Absent where it is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+    /// Why it would run: what differs from its last result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<Change>,
+    /// The inputs that are missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+    /// The stage that it reads from and that cannot run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+}
+
+/// Every stage of a plan, in the order in which they would run. `forced` run although their results are there.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn plan(
+    graph: &Graph,
+    store: &Store,
+    names: &Names,
+    plan: &plan::Plan,
+    forced: &HashSet<Id>,
+) -> Result<Vec<Planned>> {
+    plan.steps
+        .iter()
+        .map(|(id, step)| {
+            let stage = graph.stage(*id).name.clone();
+            let mut planned =
+                Planned { stage, state: State::of(step), key: None, why: vec![], missing: vec![], behind: None };
+            match step {
+                Step::Hit(published) => planned.key = Some(published.key),
+                Step::Run(key) => {
+                    planned.key = Some(*key);
+                    planned.why = why::reasons(graph, store, names, plan, *id, forced.contains(id))?;
+                }
+                Step::MayRun => {}
+                Step::Blocked(missing) => planned.missing = missing.clone(),
+                Step::Behind(of) => planned.behind = Some(graph.stage(*of).name.clone()),
+            }
+            Ok(planned)
+        })
+        .collect()
+}
