@@ -45,7 +45,7 @@ impl Again {
 
     /// In words.
     pub fn text(&self) -> String {
-        let told = match &self.verdict {
+        let line = match &self.verdict {
             Verdict::Identical => "✓ {}: run again, identical bytes".to_string(),
             Verdict::Within { classes, outputs } => format!(
                 "△ {{}}: run again under another determinism class, {} within the declared tolerance\\n  {classes}",
@@ -53,7 +53,7 @@ impl Again {
             ),
             Verdict::Differs { faults } => format!("✗ {{}}: run again, {}", faults.join("; ")),
         };
-        format!("{}\n  signed test result: {}\n", told.replacen("{}", &self.stage, 1), self.attestation.display())
+        format!("{}\n  signed test result: {}\n", line.replacen("{}", &self.stage, 1), self.attestation.display())
     }
 }
 

@@ -26,19 +26,22 @@ use serde::Serialize;
 use std::{fs, path::Path, process::ExitCode, time::Instant};
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  caco audit pipelines/tiny.ron\n  caco audit linear/short --rerun\n  caco audit encoder.safetensors       # which result holds these bytes, and does it hold"
+)]
 pub struct AuditArgs {
-    /// A pipeline file, a stage or pattern, a key or the start of one, or a file that a result holds
+    /// A pipeline file, a stage or pattern, a key or its start, or a file
     #[arg(value_name = "PIPELINE|STAGE|KEY|FILE")]
     what: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Where everything holds, run the stage again in a store of its own, and compare the bytes
+    /// If everything holds, run the stage again in a temporary store and compare the bytes
     #[arg(long)]
     rerun: bool,
-    /// Where tensors live in that run: auto, cpu, cuda:N
+    /// The device for tensors in that run: auto, cpu, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco bench step --size 32\n  caco bench loader photos")]
 pub struct BenchArgs {
     #[command(subcommand)]
     what: What,
@@ -16,11 +17,11 @@ pub struct BenchArgs {
 
 #[derive(Subcommand)]
 enum What {
-    /// Time the training step, and tell where its time goes and how much memory it takes
+    /// Measure a training step: where its time goes, and its memory
     Step(StepArgs),
-    /// Time the loader on a folder of images, and tell where its time goes
+    /// Measure the loader on a folder of images: where its time goes
     Loader(LoaderArgs),
-    /// Time a training on a folder of images, from files to updated weights
+    /// Measure a training on a folder of images, from files to weights
     Train(TrainArgs),
 }
 
@@ -32,22 +33,22 @@ struct LoaderArgs {
     /// Side of the large views, pixels
     #[arg(long, default_value_t = 224, value_name = "N")]
     size: u32,
-    /// What is made of each image: two views, or two and six small ones
+    /// The views of each image: two, or two and six small ones
     #[arg(long, ignore_case = true, default_value = "single")]
     views: ViewsArg,
-    /// How JPEG files become pixels: in full, or scaled by a shorter DCT where crops allow
+    /// How to decode JPEG files: in full, or scaled by a shorter DCT where crops allow
     #[arg(long, ignore_case = true, default_value = "full")]
     decode: DecodeArg,
-    /// Images a batch
+    /// Images per batch
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: u32,
-    /// Seconds measured, after a quarter as many to warm up
+    /// Seconds to measure, after a quarter as many to warm up
     #[arg(long, default_value_t = 5, value_name = "N")]
     seconds: u32,
-    /// Threads; left out: one a core
+    /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }
@@ -68,10 +69,10 @@ enum ViewsArg {
 struct StepArgs {
     #[command(flatten)]
     network: NetworkArgs,
-    /// Steps measured
+    /// Steps to measure
     #[arg(long, default_value_t = 5, value_name = "N")]
     steps: u32,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }
@@ -83,10 +84,10 @@ struct TrainArgs {
     folder: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
-    /// Seconds measured, after a quarter as many to warm up
+    /// Seconds to measure, after a quarter as many to warm up
     #[arg(long, default_value_t = 20, value_name = "N")]
     seconds: u32,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }
@@ -100,7 +101,7 @@ struct NetworkArgs {
     /// Channels after the stem
     #[arg(long, default_value_t = 64, value_name = "N")]
     width: u32,
-    /// First layers; left out: cifar for images of at most 64 pixels
+    /// First layers [default: cifar for images of at most 64 pixels]
     #[arg(long, ignore_case = true)]
     stem: Option<StemArg>,
     /// Side of the large views, pixels
@@ -109,7 +110,7 @@ struct NetworkArgs {
     /// What a step compares: two views, or two and six small ones
     #[arg(long, ignore_case = true, default_value = "single")]
     views: ViewsArg,
-    /// Images a step
+    /// Images per step
     #[arg(long, default_value_t = 16, value_name = "N")]
     batch: u32,
     /// Columns of the bank
@@ -124,13 +125,13 @@ struct NetworkArgs {
     /// Arithmetic of the encoders
     #[arg(long, ignore_case = true, default_value = "f32")]
     precision: PrecisionArg,
-    /// What is kept of a forward pass for the gradient: everything, or what goes from block to block
+    /// What to keep of a forward pass: everything, or what passes between blocks
     #[arg(long, ignore_case = true, default_value = "keep")]
     activations: ActivationsArg,
-    /// Threads; left out: one a core
+    /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Where tensors live: auto, cpu, cuda:N
+    /// The device for tensors: auto, cpu, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
 }
@@ -166,7 +167,7 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode> {
             let mut setup = network(&step.network)?;
             setup["steps"] = at_least("steps", step.steps, 1)?.into();
             let report = programs::ask("--bench-step", &setup)?;
-            (report.clone(), tell(&report), step.json)
+            (report.clone(), step_text(&report), step.json)
         }
         What::Loader(loader) => {
             let report = programs::ask("--bench-loader", &loader_setup(loader)?)?;
@@ -262,8 +263,8 @@ fn network(args: &NetworkArgs) -> Result<Value> {
         "activations": activations, "device": args.device, "threads": threads}))
 }
 
-/// The report for people. Parts overlap in nothing but `load`, which runs beside the step.
-fn tell(report: &Value) -> String {
+/// The report of a step for people. Parts overlap in nothing but `load`, which runs beside the step.
+fn step_text(report: &Value) -> String {
     let memory = bytes(report["peak_memory"].as_u64().unwrap_or_default());
     let mut text = format!(
         "{:.1} images/s, {memory} of the host's memory\n",

@@ -6,10 +6,11 @@ use clap::Args;
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco check pipelines/tiny.ron")]
 pub struct CheckArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

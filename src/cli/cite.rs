@@ -23,16 +23,17 @@ use std::{
 };
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco cite 37.3\n  caco cite short/linear/top1 --out top1.intoto.jsonl")]
 pub struct CiteArgs {
-    /// A figure as the table shows it (42.0), LINE/EVALUATION/METRIC, or STAGE/METRIC
+    /// A number as the table prints it (42.0), LINE/EVALUATION/METRIC, or STAGE/METRIC
     #[arg(value_name = "NUMBER|METRIC")]
     what: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Write the signed statement of every step to this file; `caco audit FILE` checks it anywhere
+    /// Write the signed statement of every step to this file; `caco audit FILE` verifies it anywhere
     #[arg(short, long, value_name = "FILE.intoto.jsonl")]
     out: Option<PathBuf>,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

@@ -15,6 +15,7 @@ use std::{fmt::Write, fs, path::Path, process::ExitCode};
 const FILE: &str = "code.lock";
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco code status\n  caco code accept pretrain --because 'renamed a variable'")]
 pub struct CodeArgs {
     #[command(subcommand)]
     command: CodeCommand,
@@ -22,27 +23,27 @@ pub struct CodeArgs {
 
 #[derive(Subcommand)]
 enum CodeCommand {
-    /// Which stage kinds' code differs from what code.lock acknowledges, and in which files
+    /// List the stage kinds whose code differs from code.lock
     Status {
-        /// Exit with code 1 if any differs
+        /// Exit with code 1 if one differs
         #[arg(long)]
         check: bool,
         /// List every file and crate that a kind's code consists of
         #[arg(long, value_name = "KIND")]
         parts: Option<String>,
-        /// Tell it as JSON
+        /// Print it as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Acknowledge the code of a kind, as this program was built from it: results of its version stay valid
+    /// Acknowledge the code of a kind: results of its version stay valid
     Accept {
         /// The kinds
         #[arg(required_unless_present = "all")]
         kinds: Vec<String>,
-        /// Every kind whose code differs
+        /// Acknowledge every kind whose code differs
         #[arg(long, conflicts_with = "kinds")]
         all: bool,
-        /// Why the results are what they were, or that the version was raised
+        /// Why the results do not change, or that the version was raised
         #[arg(long, value_name = "TEXT")]
         because: String,
     },
@@ -159,11 +160,11 @@ fn status(check: bool, json: bool) -> Result<ExitCode> {
 
 fn accept(kinds: &[String], all: bool, because: &str) -> Result<ExitCode> {
     if because.trim().is_empty() {
-        bail!("--because is empty; say why the results are what they were, for whoever reads the history");
+        bail!("--because is empty; say why the results do not change, for readers of the history");
     }
     let manifest = fs::read_to_string("Cargo.toml").unwrap_or_default();
     if !manifest.contains("name = \"caco\"") {
-        bail!("there is no caco source here; call this in the folder of its Cargo.toml, where {FILE} lies");
+        bail!("there is no caco source here; run this in the folder of its Cargo.toml and {FILE}");
     }
     let path = Path::new(FILE);
     let text = if path.exists() { fs::read_to_string(path).context("cannot read code.lock")? } else { String::new() };

@@ -5,6 +5,7 @@ use clap::{Args, CommandFactory};
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco completions bash > ~/.local/share/bash-completion/completions/caco")]
 pub struct CompletionsArgs {
     /// The shell
     shell: clap_complete::Shell,

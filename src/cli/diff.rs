@@ -7,14 +7,15 @@ use clap::Args;
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco diff pretrain/short pretrain/long\n  caco diff 3f9a1c 77b0e2")]
 pub struct DiffArgs {
     /// A key, the start of one, or a stage of the pipeline
     old: String,
-    /// Another
+    /// Another one
     new: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

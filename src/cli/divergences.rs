@@ -11,11 +11,12 @@ use clap::Args;
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco divergences\n  caco divergences 'linear/*'")]
 pub struct DivergencesArgs {
-    /// Only keys that start so, or stages that fit (`linear/*`); left out: all
+    /// The start of a key, or a pattern of stages (`linear/*`) [default: all]
     #[arg(value_name = "KEY|STAGE")]
     what: Option<String>,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

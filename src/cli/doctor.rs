@@ -12,8 +12,9 @@ use std::{
 };
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco doctor")]
 pub struct DoctorArgs {
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

@@ -15,28 +15,29 @@ use std::{
 const EMBED: &str = "embed";
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco embed photos --encoder pretrain/short/encoder --out features.npy")]
 pub struct EmbedArgs {
-    /// The folder; images anywhere below it count, in the order of their paths
+    /// The folder; all images below it, in the order of their paths
     images: PathBuf,
-    /// The encoder: a file of weights, or STAGE/OUTPUT of a pipeline that was run
+    /// The encoder: a file of weights, or STAGE/OUTPUT of a pipeline that has run
     #[arg(long, value_name = "ENCODER")]
     encoder: String,
-    /// Where the features go: FILE.safetensors (its metadata hold the paths), or FILE.npy with the paths in FILE.txt
+    /// FILE.safetensors (paths in its metadata), or FILE.npy (paths in FILE.txt)
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
-    /// The short side of each image is resized to this many pixels
+    /// Resize the short side of each image to this many pixels
     #[arg(long, default_value_t = 256, value_name = "PIXELS")]
     resize: u32,
     /// Side of the centre crop, pixels
     #[arg(long, default_value_t = 224, value_name = "PIXELS")]
     crop: u32,
-    /// How images are resized: Bilinear or Bicubic
+    /// The filter for resizing: Bilinear or Bicubic
     #[arg(long, default_value = "Bilinear", value_parser = ["Bilinear", "Bicubic"])]
     filter: String,
     /// Images per forward pass
     #[arg(long, default_value_t = 256, value_name = "N")]
     batch: u32,
-    /// Where tensors live: auto, cpu, cuda:N
+    /// The device for tensors: auto, cpu, cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
     #[command(flatten)]

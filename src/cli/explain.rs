@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use std::{fmt::Write, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco explain\n  caco explain pretrain")]
 pub struct ExplainArgs {
-    /// The stage kind; left out: all of them, a line each
+    /// The stage kind [default: all of them, a line each]
     kind: Option<String>,
-    /// Tell it as a JSON schema
+    /// Print a JSON schema
     #[arg(long)]
     json: bool,
 }
@@ -68,8 +69,8 @@ fn fields(text: &mut String, schema: &Value) {
             Some(Value::Null) | None => "may be left out".into(),
             Some(default) => format!("default {}", ron_like(default)),
         };
-        let told = format!("  {name}: {} ({default})", type_of(field));
-        writeln!(text, "{told}\n      {}", description(field)).expect("a string takes all text");
+        let line = format!("  {name}: {} ({default})", type_of(field));
+        writeln!(text, "{line}\n      {}", description(field)).expect("a string takes all text");
     }
 }
 

@@ -8,10 +8,11 @@ use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco get pretrain/short/encoder encoder.safetensors")]
 pub struct GetArgs {
-    /// The output: STAGE/OUTPUT; STAGE alone means its first output
+    /// STAGE/OUTPUT, or STAGE for its first output
     output: String,
-    /// Where it goes: a new file or folder, or a folder that is there
+    /// A new file or folder, or an existing folder to copy into
     destination: PathBuf,
     #[command(flatten)]
     pipeline: OfPipelineArgs,

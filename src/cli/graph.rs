@@ -7,13 +7,14 @@ use clap::{Args, ValueEnum};
 use std::{collections::HashMap, fmt::Write, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco graph tiny --format dot | dot -Tsvg > tiny.svg")]
 pub struct GraphArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Stages or patterns, with all they need; left out: the pipeline's targets
+    /// Stages or patterns, with all that they need [default: the pipeline's targets]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
-    /// The language
+    /// The output language
     #[arg(long, value_enum, default_value = "mermaid")]
     format: Format,
     /// The stages and their edges as JSON

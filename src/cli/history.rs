@@ -12,14 +12,17 @@ use clap::Args;
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  caco history\n  caco history tiny -n 5\n  caco history 20261130T0412          # all about one run"
+)]
 pub struct HistoryArgs {
-    /// A pipeline's name, or the start of a run's: all that is known of that run
+    /// A pipeline, or the start of a run's name for the details of that run
     #[arg(value_name = "PIPELINE|RUN")]
     of: Option<String>,
-    /// No more runs than this, the newest
+    /// Print at most this many runs, the newest
     #[arg(short, default_value_t = 20, value_name = "N")]
     n: usize,
-    /// List them as JSON
+    /// Print them as JSON
     #[arg(long)]
     json: bool,
 }

@@ -29,15 +29,16 @@ const LOOK: Duration = Duration::from_millis(100);
 const SEARCHED: usize = 50;
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco log pretrain/short\n  caco log pretrain/short --follow")]
 pub struct LogArgs {
     /// The stage
     stage: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Go on with what the stage writes until it has ended; waits for it where a run is on its way there
+    /// Print new lines until the stage ends; wait for the stage if a run has not reached it
     #[arg(short, long)]
     follow: bool,
-    /// Print its spans, one JSON object a line: what it did when, and for how long
+    /// Print its spans, one JSON object a line: what it did, when, how long
     #[arg(long, conflicts_with = "follow")]
     json: bool,
 }
@@ -105,7 +106,7 @@ impl Follow<'_> {
         let mut log: Option<File> = None;
         let mut quiet = false;
         loop {
-            // Asked before reading, so that the last look sees the whole log; asked twice, because a run tells how a
+            // Asked before reading, so that the last look sees the whole log; asked twice, because a run notes how a
             // stage ended just after it has let go of it.
             let running = self.store.is_locked(key);
             let verdict = if running || !quiet { Verdict::NotYet } else { self.verdict(key)? };
@@ -139,7 +140,7 @@ impl Follow<'_> {
         }
     }
 
-    /// The run of this pipeline that goes on.
+    /// The run of this pipeline that is in progress.
     fn run(&self) -> Result<Option<Run>> {
         self.search(|run| run.goes_on && self.is_ours(run))
     }

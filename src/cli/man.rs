@@ -5,6 +5,7 @@ use clap::{Args, CommandFactory};
 use std::{fs, path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco man ~/.local/share/man/man1")]
 pub struct ManArgs {
     /// The folder for the pages: `caco man ~/.local/share/man/man1`
     dir: PathBuf,

@@ -1,4 +1,4 @@
-//! The command line: one file a command. Data goes to stdout, talk to stderr.
+//! The command line: one file a command. Data goes to stdout, messages to stderr.
 
 mod again;
 mod audit;
@@ -8,7 +8,6 @@ mod check;
 mod cite;
 mod code;
 mod completions;
-mod croissant;
 mod data;
 mod diff;
 mod divergences;
@@ -16,33 +15,36 @@ mod doctor;
 mod embed;
 mod exec_stage;
 mod explain;
+mod export;
 mod figures;
 mod get;
 mod graph;
 mod history;
-mod keys;
 mod log;
 mod man;
 mod open;
+#[cfg(test)]
+mod pages;
 mod plan;
 mod programs;
-mod ro_crate;
 mod run;
-#[cfg(test)]
-mod schemas;
 mod show;
+mod signer;
 mod sweep;
 mod watch;
 mod why;
 
 use crate::display;
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Exit code of a run in which a stage failed, and of every other error.
 const FAILED: u8 = 1;
 
-/// A reproducible experiment pipeline: a content-hashed DAG of stages, written in RON, executed with caching.
+/// Run experiments reproducibly: a content-hashed DAG of stages, written in RON, executed with caching.
 #[derive(Parser)]
 #[command(name = "caco", version, about, disable_help_subcommand = true, max_term_width = 100)]
 struct Cli {
@@ -50,23 +52,22 @@ struct Cli {
     command: Command,
     #[command(flatten)]
     store: StoreArgs,
-    /// Say more (-v, -vv); RUST_LOG is heeded too.
+    /// Print more of what happens (-v, -vv). The variable RUST_LOG sets it in detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
-/// Where results are kept.
 #[derive(Args, Clone)]
 struct StoreArgs {
-    /// The store.
+    /// The store that holds the results.
     #[arg(long, global = true, env = "CACO_CACHE", default_value = "cache", value_name = "DIR")]
     cache: PathBuf,
 }
 
-/// What is laid over a pipeline file.
+/// Changes to a pipeline file.
 #[derive(Args, Clone, Default)]
 struct OverlayArgs {
-    /// One of the file's profiles.
+    /// Apply a profile of the file.
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
     /// Override a value: STAGE.FIELD=VALUE or common.FIELD=VALUE.
@@ -87,7 +88,7 @@ struct PipelineArgs {
 /// A pipeline file, as an option: the one that was run last where it is left out.
 #[derive(Args, Clone)]
 struct OfPipelineArgs {
-    /// The pipeline file; left out: the one that was run last.
+    /// The pipeline file [default: the one that was run last].
     #[arg(short, long, env = "CACO_PIPELINE", value_name = "PIPELINE")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]
@@ -96,64 +97,102 @@ struct OfPipelineArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a pipeline, or some of its stages with all they need
+    /// Run a pipeline, or some of its stages with all that they need
     Run(run::RunArgs),
-    /// Tell what would run, and why
+    /// Print which stages would run, and why
     Plan(plan::PlanArgs),
-    /// Tell why a stage will run: which value changed, from what to what
-    Why(why::WhyArgs),
-    /// The points of a sweep: state, axes, metrics over seeds, and the best one
-    Sweep(sweep::SweepArgs),
-    /// Show a stage: parameters, inputs, outputs, metrics, time
-    Show(show::ShowArgs),
+    /// Check a pipeline file for errors
+    Check(check::CheckArgs),
     /// Print the log of a stage, or follow it
     Log(log::LogArgs),
-    /// List the runs: when, what ran, what was there, and the time that saved
+    /// Draw the curves of a training, while it runs or after
+    Watch(watch::WatchArgs),
+    /// Show a stage: parameters, inputs, outputs, metrics, time
+    Show(show::ShowArgs),
+    /// Explain why a stage will run: which value changed, from what to what
+    Why(why::WhyArgs),
+    /// Compare two results: what was asked for, and the bytes
+    Diff(diff::DiffArgs),
+    /// Show the points of a sweep: state, metrics over seeds, the best one
+    Sweep(sweep::SweepArgs),
+    /// List runs: when, how long, what ran, the time that hits saved
     History(history::HistoryArgs),
     /// Print the graph of stages for Graphviz or Mermaid
     Graph(graph::GraphArgs),
-    /// Is this pipeline file right?
-    Check(check::CheckArgs),
+    /// List, fetch, check and look at data sets
+    Data(data::DataArgs),
+    /// Compute features of the images in any folder
+    Embed(embed::EmbedArgs),
     /// Copy an output out of the store
     Get(get::GetArgs),
-    /// Show the curves of a training, while it goes on or after
-    Watch(watch::WatchArgs),
-    /// Time the training step
-    Bench(bench::BenchArgs),
-    /// Public data sets: list, fetch and check them; a contact sheet of any images
-    Data(data::DataArgs),
-    /// Is the code behind each stage kind the one that code.lock acknowledges?
-    Code(code::CodeArgs),
-    /// What two results differ in: what was asked for, and the bytes
-    Diff(diff::DiffArgs),
-    /// Can results be believed? Signatures, keys, inputs, bytes and figures of all they were made from
-    Audit(audit::AuditArgs),
-    /// Keys that were seen with different bytes: every record, and which one stands
-    Divergences(divergences::DivergencesArgs),
-    /// From a figure of the table to the results, code and data it came from, as text and as a file for a paper
-    Cite(cite::CiteArgs),
-    /// Pack a run as an RO-Crate: results, signed statements, logs, and what led to what
-    #[command(name = "crate")]
-    Crate(ro_crate::CrateArgs),
-    /// Describe a data set as Croissant 1.1 metadata, read off its index
-    Croissant(croissant::CroissantArgs),
-    /// Make, list and trust the keys that sign results
-    Keys(keys::KeysArgs),
-    /// Verify, collect, list, pin and copy results
+    /// List, verify, collect, pin and copy results
     Cache(cache::CacheArgs),
-    /// Explain a stage kind: every field with its type, default and meaning
+    /// List keys whose results differ in their bytes
+    Divergences(divergences::DivergencesArgs),
+    /// Verify results: signatures, keys, inputs, bytes and metrics
+    Audit(audit::AuditArgs),
+    /// Trace a number of a table to the results, code and data behind it
+    Cite(cite::CiteArgs),
+    /// Write a run as an RO-Crate, or a data set as Croissant metadata
+    Export(export::ExportArgs),
+    /// Make, list and trust the keys that sign results
+    Signer(signer::SignerArgs),
+    /// Compare the code behind each stage kind with code.lock
+    Code(code::CodeArgs),
+    /// Describe a stage kind: every field with its type and default
     Explain(explain::ExplainArgs),
+    /// Measure a training step, a training or the loader
+    Bench(bench::BenchArgs),
+    /// Check the toolchain, libtorch, the GPU and the disk
+    Doctor(doctor::DoctorArgs),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
     /// Write a manual page for each command
     Man(man::ManArgs),
-    /// Features of the images of any folder, as safetensors or npy
-    Embed(embed::EmbedArgs),
-    /// Look at the toolchain, libtorch, the GPU, the disk
-    Doctor(doctor::DoctorArgs),
-    /// Execute the launch file of one stage, confined as it says; executors start this on other machines
+    /// Execute the launch file of one stage, confined as it says
     #[command(hide = true)]
     ExecStage(exec_stage::ExecStageArgs),
+}
+
+/// The groups in which `--help` lists the commands.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Run", &["run", "plan", "check", "log", "watch"]),
+    ("Inspect", &["show", "why", "diff", "sweep", "history", "graph"]),
+    ("Data", &["data", "embed"]),
+    ("Store", &["get", "cache", "divergences"]),
+    ("Provenance", &["audit", "cite", "export", "signer", "code"]),
+    ("Tools", &["explain", "bench", "doctor", "completions", "man"]),
+];
+
+/// Commands of earlier versions, and what they are called now.
+const RENAMED: [(&str, &str); 3] =
+    [("keys", "signer"), ("crate", "export ro-crate"), ("croissant", "export croissant")];
+
+/// The command line, with its commands in groups.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let about = |name: &&str| {
+        let found = command.find_subcommand(name).and_then(clap::Command::get_about);
+        format!("  {name:13} {}\n", found.map(ToString::to_string).unwrap_or_default())
+    };
+    let groups = GROUPS.map(|(title, names)| format!("{title}:\n{}\n", names.iter().map(about).collect::<String>()));
+    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{}Options:\n{{options}}\n", groups.concat());
+    command.help_template(template)
+}
+
+/// Parses the command line. Ends the process where it is wrong, or asks for help.
+fn parse() -> Cli {
+    let wrong = |error: clap::Error| -> ! {
+        if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+            && let Some((old, new)) = RENAMED.iter().find(|(old, _)| old == name)
+        {
+            eprintln!("error: 'caco {old}' is now 'caco {new}'\nhelp: caco {new} --help");
+            std::process::exit(2);
+        }
+        error.exit()
+    };
+    let matches = command().try_get_matches().unwrap_or_else(|error| wrong(error));
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| wrong(error))
 }
 
 /// Runs the program.
@@ -162,42 +201,42 @@ pub fn main() -> ExitCode {
         caco_engine::guard::watch();
         return ExitCode::SUCCESS;
     }
-    let cli = Cli::parse();
+    let cli = parse();
     trace(cli.verbose);
+    let store = &cli.store;
     let done = match cli.command {
-        Command::Run(args) => run::main(&args, &cli.store),
-        Command::Plan(args) => plan::main(&args, &cli.store),
-        Command::Why(args) => why::main(&args, &cli.store),
-        Command::Sweep(args) => sweep::main(&args, &cli.store),
-        Command::Show(args) => show::main(&args, &cli.store),
-        Command::Log(args) => log::main(&args, &cli.store),
-        Command::History(args) => history::main(&args, &cli.store),
-        Command::Graph(args) => graph::main(&args),
+        Command::Run(args) => run::main(&args, store),
+        Command::Plan(args) => plan::main(&args, store),
         Command::Check(args) => check::main(&args),
-        Command::Get(args) => get::main(&args, &cli.store),
-        Command::Watch(args) => watch::main(&args, &cli.store),
-        Command::Bench(args) => bench::main(&args),
-        Command::Data(args) => data::main(&args, &cli.store),
+        Command::Log(args) => log::main(&args, store),
+        Command::Watch(args) => watch::main(&args, store),
+        Command::Show(args) => show::main(&args, store),
+        Command::Why(args) => why::main(&args, store),
+        Command::Diff(args) => diff::main(&args, store),
+        Command::Sweep(args) => sweep::main(&args, store),
+        Command::History(args) => history::main(&args, store),
+        Command::Graph(args) => graph::main(&args),
+        Command::Data(args) => data::main(&args, store),
+        Command::Embed(args) => embed::main(&args, store),
+        Command::Get(args) => get::main(&args, store),
+        Command::Cache(args) => cache::main(&args, store),
+        Command::Divergences(args) => divergences::main(&args, store),
+        Command::Audit(args) => audit::main(&args, store),
+        Command::Cite(args) => cite::main(&args, store),
+        Command::Export(args) => export::main(&args, store),
+        Command::Signer(args) => signer::main(&args, store),
         Command::Code(args) => code::main(&args),
-        Command::Diff(args) => diff::main(&args, &cli.store),
-        Command::Audit(args) => audit::main(&args, &cli.store),
-        Command::Keys(args) => keys::main(&args, &cli.store),
-        Command::Divergences(args) => divergences::main(&args, &cli.store),
-        Command::Cite(args) => cite::main(&args, &cli.store),
-        Command::Crate(args) => ro_crate::main(&args, &cli.store),
-        Command::Croissant(args) => croissant::main(&args, &cli.store),
-        Command::Cache(args) => cache::main(&args, &cli.store),
         Command::Explain(args) => explain::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Doctor(args) => doctor::main(&args, store),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
-        Command::Embed(args) => embed::main(&args, &cli.store),
-        Command::Doctor(args) => doctor::main(&args, &cli.store),
         Command::ExecStage(args) => exec_stage::main(&args),
     };
     done.unwrap_or_else(|error| report(&error))
 }
 
-/// Tells an error; a closed pipe is no error.
+/// Prints an error. A closed pipe is none.
 fn report(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     if error.chain().filter_map(|e| e.downcast_ref()).any(broken_pipe) {

@@ -16,13 +16,14 @@ use clap::Args;
 use std::{collections::HashSet, fmt::Write, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco plan tiny\n  caco plan tiny 'linear/*' --json")]
 pub struct PlanArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Stages or patterns (`linear/*`); left out: the pipeline's targets
+    /// Stages or patterns (`linear/*`) [default: the pipeline's targets]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

@@ -135,7 +135,7 @@ pub fn environment(threads: u64) -> Vec<(String, String)> {
     if !env.iter().any(|(name, _)| name == "CUBLAS_WORKSPACE_CONFIG") {
         env.push(("CUBLAS_WORKSPACE_CONFIG".into(), ":4096:8".into()));
     }
-    // OpenMP's threads spin for milliseconds at every barrier unless told otherwise. The loader's threads, and
+    // OpenMP's threads spin for milliseconds at every barrier by default. The loader's threads, and
     // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
     // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
     if !env.iter().any(|(name, _)| name == "GOMP_SPINCOUNT") {

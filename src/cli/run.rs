@@ -40,10 +40,13 @@ use std::{
 };
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  caco run tiny                       # pipelines/tiny.ron\n  caco run tiny 'linear/*'            # some stages, with all that they need\n  caco run tiny --set pretrain/short.seed=1\n  caco run tiny --keep-going --max-time 60"
+)]
 pub struct RunArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Stages or patterns (`linear/*`); left out: the pipeline's targets
+    /// Stages or patterns (`linear/*`) [default: the pipeline's targets]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
     /// Run what these stages need, not the stages themselves
@@ -52,31 +55,31 @@ pub struct RunArgs {
     /// Run what reads from these stages as well
     #[arg(long)]
     downstream: bool,
-    /// Run this stage even if its result is there
+    /// Run this stage although its result is in the store
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// Tell what would run, and run nothing
+    /// Print what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
-    /// Go on with what does not hang on a failed stage
+    /// Continue with stages that do not depend on a failed one
     #[arg(short, long)]
     keep_going: bool,
-    /// CPU cores to use; left out: all
+    /// CPU cores to use [default: all]
     #[arg(short, long, value_name = "N")]
     jobs: Option<u32>,
-    /// GPUs to hand out, by number; left out: all that CUDA_VISIBLE_DEVICES leaves
+    /// GPUs to use, by number [default: all that CUDA_VISIBLE_DEVICES allows]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     gpus: Option<Vec<u32>>,
-    /// Where tensors live: auto, cpu, cuda:N
+    /// The device for tensors: auto, cpu, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Stop at a checkpoint after so many minutes, with exit code 75
+    /// Stop at a checkpoint after this many minutes, with exit code 75
     #[arg(long, value_name = "MINUTES")]
     max_time: Option<f64>,
-    /// Show no progress: only what failed, and the outcome
+    /// Print only failures and the outcome
     #[arg(short, long)]
     quiet: bool,
-    /// Tell the outcome as JSON on stdout
+    /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
 }
@@ -112,7 +115,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         let attester = attester(&graph)?;
         let programs = Here::new(&args.device, project(&graph, &store));
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
-            tell_estimate(&store, &costs.estimate(&graph), args.quiet);
+            print_estimate(&store, &costs.estimate(&graph), args.quiet);
             let executor = Local::new(pool(args));
             let share = |id| executor.pool().share(request_of(graph.stage(id), &programs, &executor));
             let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
@@ -138,7 +141,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     note_names(&graph, &store, names, &results)?;
     store.save_accelerators();
     let done = conclude(args, &graph, &store, &outcome, begun.elapsed());
-    // The process ends here; taking a hundred thousand stages apart first is work for nothing.
+    // The process ends here; freeing a hundred thousand stages first would only take time.
     std::mem::forget(graph);
     done
 }
@@ -149,7 +152,7 @@ pub(super) fn attester(graph: &Graph) -> Result<Attester> {
     Ok(Attester::new(signer, Keyring::locate()?.trust_in()?, &graph.pipeline))
 }
 
-/// The key that signs for what is made; a first one is told of.
+/// The key that signs results. Prints a line where it had to make the first one.
 pub(super) fn signer() -> Result<Signer> {
     let ring = Keyring::locate()?;
     let (signer, made) = ring.signer_or_new()?;
@@ -160,7 +163,7 @@ pub(super) fn signer() -> Result<Signer> {
 }
 
 /// Before a run: how long by earlier runs, and whether the disk has room.
-fn tell_estimate(store: &Store, estimate: &Estimate, quiet: bool) {
+fn print_estimate(store: &Store, estimate: &Estimate, quiet: bool) {
     let Some(time) = estimate.time() else { return };
     let free = Space::of(store.root()).map(|left| left.bytes);
     if !quiet {
@@ -240,7 +243,7 @@ pub(super) fn silence() -> Result<Duration> {
     Ok(job::least_stall()? * 5)
 }
 
-/// The folders that hold the project: where caco was started, where the pipeline file lies, and the store.
+/// The folders that hold the project: the current one, the pipeline file's, and the store.
 pub(super) fn project(graph: &Graph, store: &Store) -> Vec<PathBuf> {
     let file = std::path::absolute(&graph.pipeline.path).unwrap_or_default();
     let beside = file.parent().map(Path::to_path_buf);
@@ -265,7 +268,7 @@ pub(super) fn on_signals(signals: &Arc<Signals>) -> Result<()> {
     Ok(())
 }
 
-/// Missing inputs stop a run before it starts, unless the caller wants what can be had.
+/// Missing inputs stop a run before it starts, unless the caller asked to keep going.
 fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCode> {
     let blocked: Vec<_> = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Blocked(_))).collect();
     for (id, step) in &blocked {
@@ -285,7 +288,7 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
         return None;
     }
     eprintln!(
-        "help: give the place with --set 'STAGE.FIELD=Path(\"…\")', or run what does not need it with --keep-going"
+        "help: name the path with --set 'STAGE.FIELD=Path(\"…\")', or run the stages that do not need it with --keep-going"
     );
     Some(ExitCode::from(FAILED))
 }
@@ -300,7 +303,7 @@ fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Ke
 
 fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, took: Duration) -> Result<ExitCode> {
     for failure in &outcome.failed {
-        tell_failure(args, graph, failure);
+        print_failure(args, graph, failure);
     }
     let took = super::display::duration(took);
     let (ran, hits) = (outcome.ran.len(), outcome.hits);
@@ -316,7 +319,7 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
         eprintln!("{ran} stage{} run, {hits} already there{rest} ({took})", if ran == 1 { "" } else { "s" });
     }
     if let Some(signal) = outcome.interrupted {
-        eprintln!("stopped; the same command goes on from the last checkpoints");
+        eprintln!("stopped; the same command resumes from the last checkpoints");
         return Ok(ExitCode::from(if signal == 0 { caco_pipeline::job::STOPPED as u8 } else { 128 + signal as u8 }));
     }
     if !outcome.failed.is_empty() || !outcome.skipped.is_empty() {
@@ -343,7 +346,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
     Ok(())
 }
 
-fn tell_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
+fn print_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     let stage = graph.stage(failure.stage);
     eprintln!("\nerror: stage '{}' failed: {}", stage.name, failure.why);
     let tail = last_lines(&failure.end_of_log(16 << 10), 15);
@@ -354,7 +357,7 @@ fn tell_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     eprintln!("  its folder:  {}", failure.work.display());
     let profile = args.pipeline.overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
     let set: String = args.pipeline.overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
-    eprintln!("  it alone:    caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
+    eprintln!("  run it:      caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
 }
 
 /// The last lines of a text.

@@ -13,12 +13,13 @@ use clap::Args;
 use std::{fmt::Write, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco show linear/short\n  caco show linear/short --json -p tiny")]
 pub struct ShowArgs {
     /// The stage
     stage: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Show it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

@@ -7,22 +7,23 @@ use clap::Args;
 use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco sweep sweep --sort top1\n  caco sweep sweep --filter 'tau < 0.1' --csv")]
 pub struct SweepArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The sweep; left out: all of the file
+    /// The sweep [default: every sweep of the file]
     #[arg(value_name = "SWEEP")]
     sweep: Option<String>,
-    /// Order by a metric, the best first; left out: the order of the file
+    /// Sort by a metric, the best first [default: the order of the file]
     #[arg(long, value_name = "METRIC")]
     sort: Option<String>,
-    /// The lowest is the best; so it is anyway for what is called a loss or an error
+    /// Take the lowest value as the best (implied for names that end in loss or error)
     #[arg(long)]
     lowest: bool,
-    /// Only points for which this holds, by axes and metrics: 'tau < 0.1 && top1 > 0.4'
+    /// Only points for which this holds: 'tau < 0.1 && top1 > 0.4'
     #[arg(long, value_name = "EXPRESSION")]
     filter: Option<String>,
-    /// A row for each seed, not one for all seeds of a point
+    /// Print a row for each seed, not one for all seeds of a point
     #[arg(long)]
     each: bool,
     /// Print it as CSV

@@ -11,15 +11,18 @@ use std::{io::IsTerminal, process::ExitCode, thread::sleep, time::Duration};
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  caco watch                          # the training in progress\n  caco watch pretrain/short --once"
+)]
 pub struct WatchArgs {
-    /// The stage; left out: the one that is in progress
+    /// The stage [default: the training in progress]
     stage: Option<String>,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Show it once, and end
+    /// Draw once, and exit
     #[arg(long)]
     once: bool,
-    /// Print the newest values as JSON, and end
+    /// Print the newest values as JSON, and exit
     #[arg(long)]
     json: bool,
 }

@@ -10,12 +10,13 @@ use clap::Args;
 use std::{fmt::Write, process::ExitCode};
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  caco why pretrain/short")]
 pub struct WhyArgs {
     /// The stage
     stage: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

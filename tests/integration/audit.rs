@@ -332,7 +332,7 @@ const TAMPERINGS: &[Tampering] = &[
                     caco_provenance::keyring::pem(&stranger(p).public()).into()
             })
         },
-        &["✗ train", "signed by the key", "which is not trusted here", "caco keys trust"],
+        &["✗ train", "signed by the key", "which is not trusted here", "caco signer trust"],
     ),
     (
         "a stranger's signature under another's name",
@@ -351,9 +351,9 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a key that is trusted no more",
         |p| {
-            p.ok(&["keys", "new", "--replace"]);
-            let retired = p.json(&["keys", "list", "--json"])[1]["name"].as_str().unwrap().to_string();
-            p.ok(&["keys", "distrust", &retired]);
+            p.ok(&["signer", "new", "--replace"]);
+            let retired = p.json(&["signer", "list", "--json"])[1]["name"].as_str().unwrap().to_string();
+            p.ok(&["signer", "distrust", &retired]);
         },
         &["✗ list", "✗ report", "which is not trusted here"],
     ),
@@ -556,11 +556,11 @@ fn results_of_another_machine_count_once_its_key_is_trusted() {
     project.ok(&["cache", "copy", "--from", "there", "--all", "-p", "p.ron"]);
     let audit = project.caco(&["audit", "p.ron"]);
     assert_eq!(audit.code, 1, "{}", audit.out);
-    let id = audit.out.split("caco keys trust ").nth(1).unwrap()[..16].to_string();
-    assert!(project.ok(&["keys", "trust", &id, "--name", "lab"]).out.contains("as 'lab'"));
+    let id = audit.out.split("caco signer trust ").nth(1).unwrap()[..16].to_string();
+    assert!(project.ok(&["signer", "trust", &id, "--name", "lab"]).out.contains("as 'lab'"));
     assert!(project.ok(&["audit", "p.ron"]).out.contains("signed by lab"));
-    project.ok(&["keys", "distrust", "lab"]);
+    project.ok(&["signer", "distrust", "lab"]);
     assert_eq!(project.caco(&["audit", "p.ron"]).code, 1);
-    project.ok(&["keys", "trust", theirs.join("signing.pub.pem").to_str().unwrap()]);
+    project.ok(&["signer", "trust", theirs.join("signing.pub.pem").to_str().unwrap()]);
     project.ok(&["audit", "p.ron"]);
 }

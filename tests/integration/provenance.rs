@@ -108,12 +108,12 @@ fn a_key_is_told_of_once_and_a_run_with_nothing_to_do_needs_none() {
     fs::remove_dir_all(project.path().join(".keys")).unwrap();
     project.ok(&["run", "p.ron"]);
     assert!(!project.path().join(".keys").exists());
-    assert!(project.ok(&["keys", "list"]).err.contains("no key in"));
-    assert!(project.ok(&["keys", "new"]).out.contains("signs from now on"));
-    assert!(project.caco(&["keys", "new"]).err.contains("--replace"));
-    assert!(project.ok(&["keys", "list"]).out.contains("signs here"));
-    assert!(project.caco(&["keys", "trust", "p.ron"]).err.contains("BEGIN PUBLIC KEY"));
-    assert!(project.caco(&["keys", "trust", "0123456789"]).err.contains("is signed by a key whose id starts"));
+    assert!(project.ok(&["signer", "list"]).err.contains("no key in"));
+    assert!(project.ok(&["signer", "new"]).out.contains("signs from now on"));
+    assert!(project.caco(&["signer", "new"]).err.contains("--replace"));
+    assert!(project.ok(&["signer", "list"]).out.contains("signs here"));
+    assert!(project.caco(&["signer", "trust", "p.ron"]).err.contains("BEGIN PUBLIC KEY"));
+    assert!(project.caco(&["signer", "trust", "0123456789"]).err.contains("is signed by a key whose id starts"));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_metric_is_cited_with_its_chain_and_checked_without_the_store() {
     audit(&[lines[0]], "it holds no step");
     let spoilt = lines[1].replacen("\"sig\":\"", "\"sig\":\"A", 1);
     audit(&[lines[0], &spoilt, lines[2]], "it is not what the key 'own' signed");
-    project.ok(&["keys", "new", "--replace"]);
+    project.ok(&["signer", "new", "--replace"]);
     project.ok(&["audit", "figure.intoto.jsonl"]);
 }
 
@@ -180,7 +180,7 @@ fn a_metric_is_cited_with_its_chain_and_checked_without_the_store() {
 fn a_run_is_packed_and_a_data_set_described() {
     let project = Project::with(CLOCK);
     project.ok(&["run", "p.ron"]);
-    project.ok(&["crate", "packed", "--license", "https://example.org/licence"]);
+    project.ok(&["export", "ro-crate", "packed", "--license", "https://example.org/licence"]);
     let metadata: Value = serde_json::from_str(&project.read("packed/ro-crate-metadata.json")).unwrap();
     let graph = metadata["@graph"].as_array().unwrap();
     let ids: Vec<&str> = graph.iter().map(|e| e["@id"].as_str().unwrap()).collect();
@@ -191,10 +191,10 @@ fn a_run_is_packed_and_a_data_set_described() {
     }
     let actions = graph.iter().filter(|e| e["@type"] == "CreateAction").count();
     assert_eq!(actions, 3, "two stages and the run");
-    assert!(project.caco(&["crate", "packed"]).err.contains("is not empty"));
-    project.ok(&["crate", "described", "--largest", "0"]);
+    assert!(project.caco(&["export", "ro-crate", "packed"]).err.contains("is not empty"));
+    project.ok(&["export", "ro-crate", "described", "--largest", "0"]);
     assert!(!project.path().join("described/clock/o").exists());
     project.write("i.jsonl", "{\"format\":1,\"classes\":[\"a\"],\"images\":0}\n");
-    assert_eq!(project.json(&["croissant", "i.jsonl"])["conformsTo"], "http://mlcommons.org/croissant/1.1");
-    assert!(project.caco(&["croissant", "p.ron"]).err.contains("p.ron is no index"));
+    assert_eq!(project.json(&["export", "croissant", "i.jsonl"])["conformsTo"], "http://mlcommons.org/croissant/1.1");
+    assert!(project.caco(&["export", "croissant", "p.ron"]).err.contains("p.ron is no index"));
 }

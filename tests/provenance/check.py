@@ -69,7 +69,7 @@ def main() -> None:
         (folder / "pets.jsonl").write_text(INDEX)
         run("run", "p.ron")
         run("audit", "p.ron", "--rerun")
-        keys = json.loads(run("keys", "list", "--json"))
+        keys = json.loads(run("signer", "list", "--json"))
         results = sorted(folder.glob("cache/results/*/*/*/attestation.json"))
         reruns = sorted(folder.glob("cache/verdicts/*/*.json"))
         assert len(results) == 3 and len(reruns) == 1, (results, reruns)
@@ -81,9 +81,9 @@ def main() -> None:
             predicate = check_signed(path, keys[0], "https://in-toto.io/attestation/test-result/v0.1")
             found = json_format.ParseDict(predicate, test_result_pb2.TestResult())
             assert found.result == "PASSED", found
-        run("crate", "crate", "--license", "https://creativecommons.org/licenses/by/4.0/")
+        run("export", "ro-crate", "crate", "--license", "https://creativecommons.org/licenses/by/4.0/")
         check_crate(folder / "crate", folder / "contexts")
-        run("croissant", "pets.jsonl", "--out", "pets", "--license", "https://creativecommons.org/licenses/by/4.0/",
+        run("export", "croissant", "pets.jsonl", "--out", "pets", "--license", "https://creativecommons.org/licenses/by/4.0/",
             "--url", "https://example.org/pets")
         check_croissant(folder / "pets")
 

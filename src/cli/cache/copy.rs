@@ -23,15 +23,15 @@ pub struct CopyArgs {
     /// The store to copy from
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    /// Stages or patterns of the pipeline; all that they read goes along. Left out: the pipeline's targets
+    /// Stages or patterns, with all that they read [default: the pipeline's targets]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
-    /// Every result of the store
+    /// Copy every result of the store
     #[arg(long, conflicts_with = "stages")]
     all: bool,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 #[derive(Args)]
 pub struct DuArgs {
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }

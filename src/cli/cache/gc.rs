@@ -22,20 +22,20 @@ use std::{
 
 #[derive(Args)]
 pub struct GcArgs {
-    /// Results made longer ago than this may go, and checkpoints of unfinished stages: 30days, 12h
+    /// Results and checkpoints older than this: 30days, 12h
     #[arg(long, value_name = "AGE")]
     older_than: Option<humantime::Duration>,
-    /// The oldest results may go, until the rest takes no more than this: 50GB, 800MB
+    /// The oldest results, until the rest takes at most this: 50GB, 800MB
     #[arg(long, value_name = "SIZE")]
     keep_size: Option<String>,
     /// Results that none of these pipelines leads to may go, in none of its profiles; what was last made for any of
     /// them by name stays too
     #[arg(long, value_name = "PIPELINE")]
     keep: Vec<PathBuf>,
-    /// Remove them; without this they are only told
+    /// Remove them; without this they are only listed
     #[arg(long)]
     yes: bool,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }
@@ -58,9 +58,9 @@ pub fn main(args: &GcArgs, store: &StoreArgs) -> Result<ExitCode> {
     let mut text = String::new();
     for key in collected.results.iter().filter(|_| !args.yes) {
         let row = super::row(&store, *key)?;
-        let told = row
+        let line = row
             .map_or(String::new(), |r| format!("{}  {} of {}", r.text("started"), r.text("stage"), r.text("pipeline")));
-        text += &format!("{}  {told}\n", key.0.short());
+        text += &format!("{}  {line}\n", key.0.short());
     }
     let verb = if args.yes { "removed" } else { "can go" };
     text += &format!(

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 #[derive(Args)]
 pub struct LsArgs {
-    /// Only results whose stage, kind, pipeline or key fits (`linear/*`); left out: all
+    /// A pattern of the stage, kind, pipeline or key (`linear/*`) [default: all]
     #[arg(value_name = "PATTERN")]
     pattern: Option<String>,
-    /// List them as JSON
+    /// Print them as JSON
     #[arg(long)]
     json: bool,
 }

@@ -13,6 +13,9 @@ use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  caco cache du\n  caco cache gc --older-than 30days     # what could go\n  caco cache gc --older-than 30days --yes\n  caco cache copy --to /mnt/store tiny"
+)]
 pub struct CacheArgs {
     #[command(subcommand)]
     command: CacheCommand,
@@ -20,19 +23,19 @@ pub struct CacheArgs {
 
 #[derive(Subcommand)]
 enum CacheCommand {
-    /// Read every byte in the store; set aside what is not what its name says
+    /// Read every byte of the store; quarantine objects that do not match
     Verify(verify::VerifyArgs),
-    /// Tell which results can go, by age, size or reachability; with --yes remove them
+    /// List the results that can go; with --yes remove them
     Gc(gc::GcArgs),
-    /// How much the store takes, by stage kind
+    /// Print how much space the store takes, by stage kind
     Du(du::DuArgs),
     /// List the results
     Ls(ls::LsArgs),
-    /// Keep a result from being collected
+    /// Protect a result from collection
     Pin(pin::PinArgs),
-    /// Let go of a pinned result
+    /// Allow a pinned result to be collected
     Unpin(pin::UnpinArgs),
-    /// Copy results to another store, or from one, comparing every digest
+    /// Copy results to or from another store, verifying every digest
     Copy(copy::CopyArgs),
 }
 

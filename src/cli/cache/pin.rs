@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub struct PinArgs {
     /// A key, the start of one, or a stage of the pipeline
     result: String,
-    /// Why it must stay
+    /// Why it is kept
     #[arg(long, value_name = "TEXT", default_value = "")]
     because: String,
     #[command(flatten)]

@@ -22,15 +22,15 @@ const SHOWN: usize = 10;
 
 #[derive(Args)]
 pub struct CheckArgs {
-    /// The data set; `caco data list` names them
+    /// The data set; `caco data list` lists them
     name: String,
-    /// The folder that it is in; left out: one of its name where data sets are kept
+    /// Its folder [default: one of its name where data sets are kept]
     #[arg(long, value_name = "DIR")]
     at: Option<PathBuf>,
-    /// Decode every image; left out: only look whether it is there
+    /// Decode every image; without this only check that it exists
     #[arg(long)]
     decode: bool,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub struct Found {
     report: Report,
 }
 
-/// What the worker tells (`data/survey.rs`).
+/// The worker's answer (`data/survey.rs`).
 #[derive(Serialize, schemars::JsonSchema, Deserialize)]
 struct Report {
     images: u64,
@@ -66,7 +66,7 @@ impl Found {
         self.expected == (self.report.images, self.report.classes) && self.report.unreadable.is_empty()
     }
 
-    fn tell(&self) -> String {
+    fn text(&self) -> String {
         let Report { images, classes, unreadable } = &self.report;
         let verdict = if self.is_right() { "right".into() } else { self.fault() };
         let mut text = format!("{:8} {images} images of {classes} classes: {verdict}\n", self.split.name());
@@ -105,7 +105,7 @@ pub fn main(args: &CheckArgs) -> Result<ExitCode> {
         set.images.iter().map(|(split, images)| look(args, set, &root, *split, *images)).collect::<Result<Vec<_>>>()?;
     match args.json {
         true => print_json(&found)?,
-        false => print(&found.iter().map(Found::tell).collect::<String>())?,
+        false => print(&found.iter().map(Found::text).collect::<String>())?,
     }
     Ok(if found.iter().all(Found::is_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

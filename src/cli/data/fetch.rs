@@ -13,15 +13,15 @@ use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
 pub struct FetchArgs {
-    /// The data set; `caco data list` names them
+    /// The data set; `caco data list` lists them
     name: String,
-    /// The folder that it goes to; left out: one of its name where data sets are kept
+    /// The folder to unpack into [default: one of its name where data sets are kept]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Take the archives from a mirror or a folder, where they have the same names
+    /// Take the archives from this URL or folder, under the same names
     #[arg(long, value_name = "URL|DIR")]
     from: Option<Origin>,
-    /// Remove the archives when they are unpacked; left out: they stay
+    /// Remove the archives once they are unpacked
     #[arg(long)]
     remove_archives: bool,
     #[command(flatten)]

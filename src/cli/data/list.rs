@@ -13,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
 pub struct ListArgs {
-    /// List all that is known of them, as JSON
+    /// Print all that is known of them, as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

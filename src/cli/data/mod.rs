@@ -13,6 +13,9 @@ use clap::{Args, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  caco data list\n  caco data fetch pets\n  caco data check pets --decode\n  caco data show index/train --out sheet.png"
+)]
 pub struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,
@@ -20,23 +23,23 @@ pub struct DataArgs {
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// List the data sets that are known: images, size, layout, licence, and whether they are here
+    /// List the known data sets: images, size, layout, licence
     List(list::ListArgs),
-    /// Download a data set, compare it with its checksums and unpack it; goes on where it was broken off
+    /// Download a data set, verify its checksums and unpack it
     Fetch(fetch::FetchArgs),
-    /// Is a data set whole? Counts images and classes of each split, and finds files that cannot be read
+    /// Check a data set: count images and classes, find unreadable files
     Check(check::CheckArgs),
-    /// Draw a contact sheet: images of an index, and the views that a training makes of them
+    /// Draw a contact sheet of images and their augmented views
     Show(show::ShowArgs),
 }
 
 /// Which data sets there are, and where they are kept.
 #[derive(Args, Clone)]
 struct HomeArgs {
-    /// Where data sets are kept, each in a folder of its name
+    /// The folder that holds data sets, each in a folder of its name
     #[arg(long, env = "CACO_DATA", default_value = "data", value_name = "DIR")]
     data: PathBuf,
-    /// Take the data sets from this file, not from the ones that are known
+    /// Read the data sets from this file instead of the built-in list
     #[arg(long, hide = true, value_name = "FILE")]
     catalogue: Option<PathBuf>,
 }

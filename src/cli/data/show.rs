@@ -16,23 +16,23 @@ use std::{
 
 #[derive(Args)]
 pub struct ShowArgs {
-    /// A folder, or else a stage of kind `index` or `pack` that was run
+    /// A folder, or a stage of kind `index` or `pack` that has run
     index: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// The file that the sheet is written to, as PNG
+    /// The PNG file to write
     #[arg(short, long, default_value = "sheet.png", value_name = "FILE")]
     out: PathBuf,
-    /// How many images; as many classes as there are come first
+    /// How many images; one of each class first
     #[arg(short = 'n', long, default_value_t = 12, value_name = "N")]
     count: usize,
-    /// The views: RON as pipeline files have it, such as SingleCrop(size: 96)
+    /// The views, in RON: SingleCrop(size: 96)
     #[arg(long, default_value = "SingleCrop(size: 128)", value_name = "VIEWS")]
     views: String,
-    /// The seed of the choice and of the views: with the seed of a training that decodes in full, its views
+    /// The seed of the choice of images and of the views
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// The epoch whose views are shown
+    /// The epoch whose views to draw
     #[arg(long, default_value_t = 0, value_name = "N")]
     epoch: u64,
     /// The layout, of a folder
@@ -41,7 +41,7 @@ pub struct ShowArgs {
     /// The split, of a folder in a layout that has some
     #[arg(long, value_name = "SPLIT")]
     split: Option<String>,
-    /// Tell the rows as JSON
+    /// Print the rows as JSON
     #[arg(long)]
     json: bool,
 }
@@ -73,7 +73,7 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
         serde_json::from_value(programs::ask("--data-sheet", &setup)?).context("the worker's answer")?;
     match args.json {
         true => print_json(&rows)?,
-        false => print(&rows.iter().zip(1..).map(tell).collect::<String>())?,
+        false => print(&rows.iter().zip(1..).map(text).collect::<String>())?,
     }
     let of = if is_folder { "folder" } else { "stage" };
     eprintln!(
@@ -84,7 +84,7 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell((row, number): (&Row, usize)) -> String {
+fn text((row, number): (&Row, usize)) -> String {
     let (width, height) = row.size;
     format!("{number:3}  {width} x {height}  {}  {}\n", row.classes.join(", "), row.path)
 }

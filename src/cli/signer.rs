@@ -1,4 +1,4 @@
-//! `caco keys`
+//! `caco signer`
 
 use super::{StoreArgs, open, print, print_json};
 use anyhow::{Context, Result, bail};
@@ -17,42 +17,43 @@ use std::{
 };
 
 #[derive(Args)]
-pub struct KeysArgs {
+#[command(after_help = "Examples:\n  caco signer list\n  caco signer trust colleague.pub.pem --name colleague")]
+pub struct SignerArgs {
     #[command(subcommand)]
-    command: KeysCommand,
+    command: SignerCommand,
 }
 
 #[derive(Subcommand)]
-enum KeysCommand {
-    /// Make the key that signs results here
+enum SignerCommand {
+    /// Make the key that signs results on this machine
     New(NewArgs),
-    /// List the key that signs, and those that are trusted
+    /// List the key that signs and the trusted keys
     List(ListArgs),
-    /// Believe what a key signs
+    /// Trust what a key signs
     Trust(TrustArgs),
-    /// Believe a key no more
+    /// Stop trusting a key
     Distrust(DistrustArgs),
 }
 
 #[derive(Args)]
 struct NewArgs {
-    /// Where there is a key, make another one; what the old one signed stays trusted
+    /// Replace the key; what the old one signed stays trusted
     #[arg(long)]
     replace: bool,
 }
 
 #[derive(Args)]
 struct ListArgs {
-    /// List them as JSON
+    /// Print them as JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
 struct TrustArgs {
-    /// A file with a public key in PEM, or the start of the id of a key that signed a result of the store
+    /// A public key in PEM, or the start of the id of a key that signed a result here
     key: String,
-    /// What it is called here; left out: the file's name, or the machine where it signs
+    /// Its name here [default: the file's name, or the machine where it signs]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 }
@@ -63,13 +64,13 @@ struct DistrustArgs {
     key: String,
 }
 
-pub fn main(args: &KeysArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &SignerArgs, store: &StoreArgs) -> Result<ExitCode> {
     let ring = Keyring::locate()?;
     match &args.command {
-        KeysCommand::New(args) => new(&ring, args),
-        KeysCommand::List(args) => list(&ring, args),
-        KeysCommand::Trust(args) => trust(&ring, args, store),
-        KeysCommand::Distrust(args) => {
+        SignerCommand::New(args) => new(&ring, args),
+        SignerCommand::List(args) => list(&ring, args),
+        SignerCommand::Trust(args) => trust(&ring, args, store),
+        SignerCommand::Distrust(args) => {
             let name = ring.distrust(&args.key)?;
             print(&format!("what the key '{name}' signs is trusted no more\n"))?;
             Ok(ExitCode::SUCCESS)
@@ -125,7 +126,7 @@ fn list(ring: &Keyring, args: &ListArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if trust.keys.is_empty() {
-        eprintln!("no key in {} yet; `caco run` makes one, or `caco keys new`", ring.folder().display());
+        eprintln!("no key in {} yet; `caco run` makes one, or `caco signer new`", ring.folder().display());
     }
     let row = |known: &keyring::Known| {
         let signs = if known.name == "own" { "signs here" } else { "trusted" };

@@ -1,6 +1,6 @@
-//! `caco crate`
+//! `caco export ro-crate`
 
-use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::{Context, Result, bail};
 use caco_engine::{
     graph::Id,
@@ -13,26 +13,26 @@ use clap::Args;
 use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
-pub struct CrateArgs {
-    /// The folder to pack into; new, or empty
+pub struct RoCrateArgs {
+    /// A new or empty folder to pack into
     dir: PathBuf,
-    /// Stages or patterns; all that they read goes along. Left out: the pipeline's targets
+    /// Stages or patterns, with all that they read [default: the pipeline's targets]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Describe outputs of more megabytes than this by their digests, and do not copy them
+    /// Only describe outputs of more megabytes than this; do not copy them
     #[arg(long, default_value_t = 100, value_name = "MB")]
     largest: u64,
-    /// The licence of what is packed, as a URL; left out: the crate says that none was stated
+    /// The licence of what is packed, as a URL [default: none stated]
     #[arg(long, default_value = "no licence was stated", hide_default_value = true, value_name = "URL")]
     license: String,
-    /// Tell it as JSON
+    /// Print it as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub fn main(args: &CrateArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &RoCrateArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::existing(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
     let empty = std::fs::read_dir(&args.dir).map_or(true, |mut entries| entries.next().is_none());

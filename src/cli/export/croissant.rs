@@ -1,6 +1,6 @@
-//! `caco croissant`
+//! `caco export croissant`
 
-use super::{OfPipelineArgs, StoreArgs, open, print_json};
+use super::super::{OfPipelineArgs, StoreArgs, open, print_json};
 use anyhow::{Context, Result};
 use caco_provenance::croissant::{self, About};
 use clap::Args;
@@ -16,16 +16,16 @@ pub struct CroissantArgs {
     index: String,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
-    /// Write croissant.json, and images.jsonl of which it speaks, into this folder; left out: print the metadata
+    /// Write croissant.json and its images.jsonl into this folder [default: print]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The data set's name; left out: the stage's
+    /// The data set's name [default: the stage's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Its licence, as a URL; left out: the metadata say that none was stated
+    /// Its licence, as a URL [default: none stated]
     #[arg(long, default_value = "no licence was stated", hide_default_value = true, value_name = "URL")]
     license: String,
-    /// Where it is found
+    /// Its address
     #[arg(long, default_value = "file:images", value_name = "URL")]
     url: String,
 }

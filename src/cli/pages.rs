@@ -1,0 +1,209 @@
+//! Pages of the documentation that follow from the program: `docs/commands.md`, the help of every command, and
+//! `docs/json.md`, the schema of what each prints with `--json`. Run the tests with `UPDATE_DOCS=1` to write them.
+
+use super::{Cli, GROUPS, audit, cite, code, command, data, doctor, explain, signer};
+use caco_engine::store;
+use caco_inspect::{diff, graph, history, outcome, plan, stage, store as results, sweep, why};
+use caco_provenance::{citation, divergence, ro_crate};
+use clap::CommandFactory as _;
+use schemars::{Schema, schema_for};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+
+/// What each command prints.
+fn schemas() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("run", schema_for!(outcome::Outcome)),
+        ("plan", schema_for!(Vec<plan::Planned>)),
+        ("why", schema_for!(why::Why)),
+        ("show", schema_for!(stage::Stage)),
+        ("sweep", schema_for!(Vec<sweep::Table>)),
+        ("history", schema_for!(Vec<history::Past>)),
+        ("watch", schema_for!(BTreeMap<String, f64>)),
+        ("graph", schema_for!(graph::Graph)),
+        ("diff", schema_for!(diff::Diff)),
+        ("audit", schema_for!(audit::Audited)),
+        ("audit BUNDLE", schema_for!(citation::Checked)),
+        ("cite", schema_for!(cite::Citation)),
+        ("divergences", schema_for!(Vec<divergence::Diverging>)),
+        ("export ro-crate", schema_for!(ro_crate::Packed)),
+        ("signer list", schema_for!(Vec<signer::Listed>)),
+        ("code status", schema_for!(Vec<code::Status>)),
+        ("data list", schema_for!(Vec<data::list::Listed>)),
+        ("data check", schema_for!(Vec<data::check::Found>)),
+        ("data show", schema_for!(Vec<data::show::Row>)),
+        ("cache ls", schema_for!(Vec<results::Row>)),
+        ("cache du", schema_for!(results::Usage)),
+        ("cache gc", schema_for!(store::Collected)),
+        ("cache verify", schema_for!(store::Check)),
+        ("cache copy", schema_for!(store::Copied)),
+        ("doctor", schema_for!(Vec<doctor::Finding>)),
+    ]
+}
+
+const JSON: &str = "# What commands print with `--json`
+
+Each command prints one JSON value on stdout. A field may be added in a later version; a field that is removed or changes its type is
+noted in the changelog. Keys and digests are 64 hexadecimal digits; times are UTC in RFC 3339.
+
+Not in this list: `caco explain KIND --json` prints a JSON schema, `caco export croissant` prints Croissant 1.1 metadata, `caco log STAGE --json`
+prints the spans of a stage, one object a line, and `caco bench --json` prints the measurements of a benchmark.
+";
+
+fn json() -> String {
+    let mut page = JSON.to_string();
+    for (command, schema) in schemas() {
+        let schema = schema.to_value();
+        write!(page, "\n## `caco {command} --json`\n\n").expect("a string takes all text");
+        let root = match schema.get("items") {
+            Some(items) => {
+                page += "A list. Each item:\n\n";
+                explain::resolve(&schema, items)
+            }
+            None => &schema,
+        };
+        if root.get("properties").is_none() {
+            writeln!(page, "{}", explain::type_of(root)).expect("a string takes all text");
+        }
+        page += &explain::table(root);
+        for (name, definition) in explain::members(&schema, "$defs").into_iter().flatten() {
+            if !std::ptr::eq(definition, root) {
+                write!(page, "\n**{name}.** {}\n\n", explain::description(definition))
+                    .expect("a string takes all text");
+                page += &explain::table(definition);
+            }
+        }
+    }
+    page
+}
+
+const COMMANDS: &str = "# Commands
+
+What `caco COMMAND --help` prints. Every command takes `--cache DIR` (or the variable `CACO_CACHE`) and `-v`.
+";
+
+fn commands() -> String {
+    let mut all = command();
+    all.build();
+    let mut page = COMMANDS.to_string();
+    for (group, names) in GROUPS {
+        write!(page, "\n## {group}\n").expect("a string takes all text");
+        for name in names {
+            let command = all.find_subcommand_mut(name).expect("every command in a group exists");
+            page += &help_of(command, &format!("caco {name}"));
+        }
+    }
+    page
+}
+
+/// The help of a command and of those below it.
+fn help_of(command: &mut clap::Command, name: &str) -> String {
+    let help = command.clone().hide_global_options().render_help().to_string();
+    let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
+    let mut page = format!("\n### {name}\n\n```text\n{}\n```\n", lines.join("\n"));
+    for below in command.get_subcommands_mut() {
+        let name = format!("{name} {}", below.get_name());
+        page += &help_of(below, &name);
+    }
+    page
+}
+
+/// Compares a page with the file that holds it.
+fn hold(file: &str, page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, page).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == page, "{file} is out of date; run this test with UPDATE_DOCS=1");
+}
+
+#[test]
+fn the_page_on_json_is_what_the_types_say() {
+    hold("docs/json.md", &json());
+}
+
+#[test]
+fn the_page_on_commands_is_what_help_prints() {
+    hold("docs/commands.md", &commands());
+}
+
+/// Every command, and every one below another.
+fn all_commands(command: &clap::Command) -> Vec<&clap::Command> {
+    command.get_subcommands().flat_map(|below| [below].into_iter().chain(all_commands(below))).collect()
+}
+
+#[test]
+fn every_command_is_in_a_group_and_is_described_in_one_short_sentence() {
+    let command = Cli::command();
+    let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut names: Vec<&str> = visible.map(clap::Command::get_name).collect();
+    listed.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(listed, names);
+    for command in all_commands(&command) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        assert!((10..=72).contains(&about.chars().count()), "{}: {about}", command.get_name());
+        assert!(!about.contains(". ") && !about.ends_with(['.', '?']), "{}: {about}", command.get_name());
+    }
+}
+
+/// The commands in a page: lines of its code blocks, and what stands in backquotes, that begin with `caco `.
+fn commands_in(page: &str) -> Vec<String> {
+    let blocks = page.lines().map(|line| line.trim_start().trim_start_matches("$ "));
+    let quoted = page.split('`').skip(1).step_by(2);
+    let starts = |text: &&str| text.starts_with("caco ") && !text.contains('\n');
+    blocks.chain(quoted).filter(starts).map(String::from).collect()
+}
+
+/// The words of a command as a shell has them, without what follows it on the line. None: it is a pattern for people, with
+/// choices or an ellipsis in it.
+fn words(command: &str) -> Option<Vec<String>> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '#' | '|' | '>' | ';' | '&') => break,
+            (None, '[' | '…' | '<') => return None,
+            (None, ' ') => words.push(String::new()),
+            (_, c) => words.last_mut().expect("there is one").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    Some(words)
+}
+
+#[test]
+fn every_command_in_the_documents_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let above = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md"].map(|name| root.join(name));
+    let mut checked = 0;
+    for path in docs.chain(above).filter(|path| path.extension().is_some_and(|ending| ending == "md")) {
+        for text in commands_in(&fs::read_to_string(&path).unwrap()) {
+            let Some(words) = words(&text) else { continue };
+            // A page may name a command without its arguments.
+            let named =
+                words.len() <= 2 || (words.len() == 3 && words[2].chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+            let known = command().try_get_matches_from(&words);
+            let fine = match &known {
+                Ok(_) => true,
+                Err(error) => match error.kind() {
+                    clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => true,
+                    clap::error::ErrorKind::MissingRequiredArgument
+                    | clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => named,
+                    // A stand-in such as N, where a number belongs.
+                    clap::error::ErrorKind::ValueValidation => {
+                        words.iter().any(|word| word.len() < 8 && word.chars().all(char::is_uppercase))
+                    }
+                    _ => false,
+                },
+            };
+            assert!(fine, "{}: `{text}`: {}", path.display(), known.unwrap_err());
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked}");
+}
