@@ -1,7 +1,7 @@
 //! `caco audit --rerun`: a stage once more, in a store of its own.
 
 use super::{
-    display::{Display, Manner},
+    display::{Display, Style},
     programs::Here,
     run::{attester, heed, memory_gib, project, signer, silence},
 };
@@ -125,7 +125,7 @@ fn run(
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
     let (share, shown) = (options.clone(), programs.clone());
     let share = move |id| share.share(graph.stage(id), &shown);
-    let mut display = Display::new(graph, costs, share, Manner { quiet: false, keep_going: false });
+    let mut display = Display::new(graph, costs, share, Style { quiet: false, keep_going: false });
     let attester = attester(graph)?;
     let runner = Runner::new(graph, scratch, plan, forced, &programs, options, signals).attested(&attester);
     let outcome = runner.run(&mut |event| display.event(&event))?;

@@ -2,7 +2,7 @@
 
 use super::{
     FAILED, PipelineArgs, StoreArgs,
-    display::{Display, Manner, bytes},
+    display::{Display, Style, bytes},
     open, plan, print, print_json,
     programs::Here,
 };
@@ -112,8 +112,8 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             tell_estimate(&store, &costs.estimate(&graph), args.quiet);
             let share = |id| options.share(graph.stage(id), &programs);
-            let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
-            let mut display = Display::new(&graph, costs, share, manner);
+            let style = Style { quiet: args.quiet, keep_going: args.keep_going };
+            let mut display = Display::new(&graph, costs, share, style);
             let runner = Runner::new(&graph, &store, plan, forced, &programs, options.clone(), &signals);
             runner.attested(&attester).run(&mut |event| {
                 journal.event(&graph, &event);

@@ -66,7 +66,7 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
         let mut run = start(&broken);
         // The last one may have been killed when all was done but the saying so.
         let Some(told) = start_of(stage, &mut run) else { break };
-        assert!(told.contains(if kill == 0 { "started" } else { "goes on where it was stopped" }), "{told}");
+        assert!(told.contains(if kill == 0 { "started" } else { "resumes where it was stopped" }), "{told}");
         under_way(&broken, &mut run);
         // The first may come before the first checkpoint. On a busy machine all would, and nothing would be gone on from.
         wait_for("a checkpoint", || kill == 0 || checkpointed(&broken) || run.try_wait().unwrap().is_some());
