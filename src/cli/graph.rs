@@ -2,7 +2,7 @@
 
 use super::{PipelineArgs, open, print, print_json};
 use anyhow::Result;
-use caco_engine::graph::{From, Graph, Id};
+use caco_engine::graph::{Graph, Id, Origin};
 use clap::{Args, ValueEnum};
 use std::{collections::BTreeSet, fmt::Write, process::ExitCode};
 
@@ -69,7 +69,7 @@ fn edges(graph: &Graph, ids: &[Id]) -> BTreeSet<(Id, Id)> {
     let mut edges = BTreeSet::new();
     for id in ids {
         for edge in graph.edges(*id).iter().filter(|edge| edge.hashed) {
-            if let From::Output(of, _) = edge.from {
+            if let Origin::Output(of, _) = edge.from {
                 edges.insert((of, *id));
             }
         }

@@ -3,7 +3,7 @@
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::{Context, Result};
 use caco_engine::{
-    graph::{From, Graph, Id, METRICS},
+    graph::{Graph, Id, METRICS, Origin},
     names::Names,
     plan::{Plan, Step},
     store::{Published, Store},
@@ -60,11 +60,11 @@ fn describe(
 ) -> Result<Value> {
     let stage = graph.stage(id);
     let parameters: Value = serde_json::from_str(stage.parameters()).context("parameters are JSON")?;
-    let from = |from: &From| match from {
-        From::Output(of, output) => format!("{}/{output}", graph.stage(*of).name),
-        From::Path(Ok(path)) => path.display().to_string(),
-        From::Tool(name) => format!("{name} on PATH"),
-        From::Path(Err((path, variable))) => format!("{path} ({variable} is not set)"),
+    let from = |from: &Origin| match from {
+        Origin::Output(of, output) => format!("{}/{output}", graph.stage(*of).name),
+        Origin::Path(Ok(path)) => path.display().to_string(),
+        Origin::Tool(name) => format!("{name} on PATH"),
+        Origin::Path(Err((path, variable))) => format!("{path} ({variable} is not set)"),
     };
     let inputs: Vec<Value> =
         graph.edges(id).iter().map(|e| json!({ "slot": e.slot, "from": from(&e.from), "hashed": e.hashed })).collect();

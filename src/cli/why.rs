@@ -3,7 +3,7 @@
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::Result;
 use caco_engine::{
-    graph::{From, Graph, Id},
+    graph::{Graph, Id, Origin},
     listing::Content,
     names::Names,
     plan::{Outside, Plan, Step},
@@ -94,7 +94,7 @@ pub fn name_files(graph: &Graph, store: &Store, outside: &Outside, id: Id, chang
     for change in changes {
         let Change::Input { slot, old: Some(old), new: Some(_), files } = change else { continue };
         let edge = graph.edges(id).iter().find(|edge| *edge.slot == **slot);
-        let Some(From::Path(Ok(path))) = edge.map(|edge| &edge.from) else { continue };
+        let Some(Origin::Path(Ok(path))) = edge.map(|edge| &edge.from) else { continue };
         let (Some(Content::Folder(now)), Some(before)) = (outside.content(path), store.kept_listing(*old)?) else {
             continue;
         };

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use caco_engine::{
     digest::Digest,
     key::Key,
-    store::{ATTESTATION, Artifact, Manifest, Remains, Store},
+    store::{ATTESTATION, Artifact, Manifest, Store, Tombstone},
 };
 use std::{
     collections::BTreeMap,
@@ -50,9 +50,9 @@ impl Evidence {
             let (files, dangling) = (Files::Folder(folder.join(&*record)), named.filter(|_| place.is_none()));
             return Ok(Some(Evidence { key, record, others: records, collected: false, dangling, files }));
         }
-        let mut remains = store.remains(key)?.into_iter();
-        let Some(Remains { record, files }) = remains.next() else { return Ok(None) };
-        let others = remains.map(|remains| remains.record).collect();
+        let mut tombstones = store.tombstones(key)?.into_iter();
+        let Some(Tombstone { record, files }) = tombstones.next() else { return Ok(None) };
+        let others = tombstones.map(|tombstone| tombstone.record).collect();
         Ok(Some(Evidence { key, record, others, collected: true, dangling: None, files: Files::Kept(files) }))
     }
 

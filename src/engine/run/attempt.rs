@@ -4,7 +4,7 @@ use super::{
     super::{
         event::{Before, Event, Failed, Failure},
         exec::{Handle, Launch, Outcome},
-        graph::{Edge, From as Origin, Id},
+        graph::{Edge, Id, Origin},
         key::Key,
         liveness::Liveness,
         plan::{Ask, ask},
