@@ -158,7 +158,11 @@ fn results_are_copied_between_stores_with_their_digests_checked() {
     flip(Path::new(&object_of(&project, "c")));
     let third = project.path().join("third");
     let refused = project.caco(&["cache", "copy", "--to", third.to_str().unwrap(), "--all"]);
-    assert!(refused.code == 1 && refused.err.contains("its bytes do not match the digest in its name"), "{}", refused.err);
+    assert!(
+        refused.code == 1 && refused.err.contains("its bytes do not match the digest in its name"),
+        "{}",
+        refused.err
+    );
     assert!(project.ok(&["cache", "ls", "--cache", third.to_str().unwrap()]).out.is_empty());
     let nowhere = project.caco(&["cache", "copy", "--from", "nowhere", "--all"]);
     assert!(nowhere.err.contains("nowhere is no store"), "{}", nowhere.err);

@@ -116,7 +116,7 @@ fn a_sweep_that_is_wrong_is_told_where() {
         (format!("axes: {{\"r\": ({rate}, log_range: (from: 0, to: 1, count: 3))}}"), "two positive numbers"),
         (format!("axes: {{\"r\": ({rate}, random: Uniform(0.0, 1.0))}}"), "say how often"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"q > 1\""), "'q' is not known"),
-        (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"r > 5\""), "leaves no point of 2"),
+        (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"r > 5\""), "leaves none of 2 points"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, zip: [[\"r\", \"q\"]]"), "no axis 'q'"),
         (format!("axes: {{\"r\": ({rate}, values: [\"a b\", \"a-b\"])}}"), "two points of sweep 's' are called"),
         (format!("axes: {{\"r\": ({rate}, values: [(a: 1)])}}"), "needs a name"),
