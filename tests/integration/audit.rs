@@ -235,7 +235,7 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a byte in an input",
         |p| p.write("data/x", "pixelz\n"),
-        &["✗ list", "list  command", "was asked for with", "data"],
+        &["✗ list", "list  command", "was requested with", "data"],
     ),
     ("a file more in an input", |p| p.write("data/z", ""), &["✗ list", "data"]),
     ("a removed input", |p| fs::remove_dir_all(p.path().join("data")).unwrap(), &["✗ list", "data does not exist"]),
@@ -253,7 +253,7 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a by-product more",
         |p| write(&folder(p, "train").join("byproducts/curve"), b"1"),
-        &["✗ train", "byproducts/curve: nothing was signed about it"],
+        &["✗ train", "byproducts/curve: it is not covered by the signature"],
     ),
     (
         "a byte in a preimage",
@@ -275,12 +275,12 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a size in a manifest",
         |p| replace(&folder(p, "list").join("manifest.json"), "\"size\": ", "\"size\": 1"),
-        &["✗ list", "output list has another SHA-256, size or form"],
+        &["✗ list", "output list has another SHA-256, size or type"],
     ),
     (
         "an output that nobody made, in a manifest",
         |p| replace(&folder(p, "eval").join("manifest.json"), "\"name\": \"predictions\"", "\"name\": \"predicted\""),
-        &["✗ eval", "output predictions, which was signed, is not in it"],
+        &["✗ eval", "output predictions was signed, but is missing"],
     ),
     (
         "a metric, with object, manifest and record mended",
@@ -302,7 +302,7 @@ const TAMPERINGS: &[Tampering] = &[
             let folder = forge(p, "eval", "metrics", text.as_bytes());
             sign_for(&folder, "metrics", &own(p));
         },
-        &["✗ eval", "top1 on test is 0.95 there, the predictions give 0.75"],
+        &["✗ eval", "top1 on test is 0.95, but the predictions give 0.75"],
     ),
     (
         "what was read, signed with the stolen key",
@@ -312,7 +312,7 @@ const TAMPERINGS: &[Tampering] = &[
                 inputs[0]["digest"]["blake3"] = Digest::of(b"other").to_string().into();
             });
         },
-        &["✗ train", "input list: ", "was signed, the preimage says"],
+        &["✗ train", "input list: ", "was signed, but the preimage has"],
     ),
     (
         "when it was made",
@@ -322,7 +322,7 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a removed signature",
         |p| fs::remove_file(folder(p, "train").join("attestation.json")).unwrap(),
-        &["✗ train", "unsigned (made by an older caco"],
+        &["✗ train", "unsigned (written by an older caco"],
     ),
     (
         "a record signed by a stranger",
@@ -377,7 +377,7 @@ const TAMPERINGS: &[Tampering] = &[
             envelope["signatures"] = json!([]);
             write(&path, envelope.to_string().as_bytes());
         },
-        &["✗ train", "the envelope holds no signature"],
+        &["✗ train", "the envelope has no signature"],
     ),
     (
         "another type of text",
@@ -398,7 +398,7 @@ const TAMPERINGS: &[Tampering] = &[
         },
         &["✗ train", "build type 'https://example.org/make' is not"],
     ),
-    ("another record's statement", |p| swap(p, "attestation.json"), &["✗", "attestation.json: it speaks of key"]),
+    ("another record's statement", |p| swap(p, "attestation.json"), &["✗", "attestation.json: it is about key"]),
     (
         "a record moved to another key",
         |p| {
@@ -418,12 +418,12 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a pointer to a record that is not there",
         |p| write(&folder(p, "list").with_file_name("current"), b"0123456789abcdef"),
-        &["✗ list", "names the record 0123456789abcdef, which is not there"],
+        &["✗ list", "names the record 0123456789abcdef, which does not exist"],
     ),
     (
         "a changed pipeline",
         |p| p.edit("3 epochs", "30 epochs"),
-        &["✗ train", "what the pipeline asks for was never made", "30 epochs"],
+        &["✗ train", "the requested result was never computed", "30 epochs"],
     ),
 ];
 
@@ -487,7 +487,7 @@ fn a_removed_ancestor_is_missed_from_the_key_alone_even_where_others_hold_its_by
     fs::remove_dir_all(eval.parent().unwrap()).unwrap();
     let audit = project.caco(&["audit", &report]);
     assert!(audit.code == 1 && audit.out.contains("input p: metrics of"), "{}", audit.out);
-    assert!(audit.out.contains("is gone"), "{}", audit.out);
+    assert!(audit.out.contains("is missing"), "{}", audit.out);
 }
 
 #[test]
@@ -527,7 +527,7 @@ fn what_a_collection_removed_is_no_cross() {
     assert!(audit.code == 1 && audit.out.contains("preimage.json: its digest is"), "{}", audit.out);
     project.ok(&["run", "p.ron"]);
     let audit = project.ok(&["audit", "p.ron"]);
-    assert!(audit.out.contains("all hold") && !audit.out.contains('○'), "{}", audit.out);
+    assert!(audit.out.contains("all passed") && !audit.out.contains('○'), "{}", audit.out);
 }
 
 #[test]
@@ -535,7 +535,7 @@ fn a_record_of_an_older_caco_is_told_as_unsigned_and_signed_when_it_runs_again()
     let project = project();
     fs::remove_file(folder(&project, "list").join("attestation.json")).unwrap();
     let audit = project.caco(&["audit", "list", "-p", "p.ron"]);
-    assert!(audit.code == 1 && audit.out.contains("unsigned (made by an older caco"), "{}", audit.out);
+    assert!(audit.code == 1 && audit.out.contains("unsigned (written by an older caco"), "{}", audit.out);
     assert_eq!(project.run(&["--force", "list", "list"]), ["list"]);
     project.ok(&["audit", "p.ron"]);
     // So is one that was tampered with. One that holds stays.

@@ -71,7 +71,7 @@ fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_aga
     let project = tiny();
     run(&project, &[]);
     let audit = project.ok(&["audit", "comparison"]).out;
-    assert!(audit.contains("✓ 16 figures follow from the predictions") && audit.contains("all hold"), "{audit}");
+    assert!(audit.contains("✓ 16 figures follow from the predictions") && audit.contains("all passed"), "{audit}");
     let figures = project.json(&["show", "comparison", "--json"])["result"]["figures"].clone();
     let figures = figures.as_array().unwrap();
     assert!(figures.len() == 16 && figures.iter().all(|figure| figure["audit"] == "pass"), "{figures:?}");

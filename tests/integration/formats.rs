@@ -234,7 +234,7 @@ fn other_files_may_come_into_a_folder_of_images() {
     assert!(!project.ok(&["audit", "p.ron"]).out.contains('✗'));
     let packed = project.json(&["show", "packed", "--json"])["result"]["key"].as_str().unwrap().to_string();
     let grown = project.json(&["audit", &packed, "--json"]).to_string();
-    assert!(grown.contains("holds other files than then, but the same is read of it"), "{grown}");
+    assert!(grown.contains("has changed, but not the files that were read"), "{grown}");
     // An image more would have been read.
     write(&project, "pictures/cat/3.jpg", &jpeg(40, 20, 5));
     assert_eq!(project.caco(&["audit", &packed]).code, 1);

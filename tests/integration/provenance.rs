@@ -129,8 +129,8 @@ fn without_a_place_for_keys_the_way_out_is_named() {
     assert!(homeless.code == 1 && homeless.err.contains("set CACO_KEYS to a folder"), "{}", homeless.err);
     project.write("file", "");
     let closed = run(&|command| _ = command.env("HOME", project.path().join("file")));
-    assert!(closed.code == 1 && closed.err.contains("cannot make a signing key in"), "{}", closed.err);
-    assert!(closed.err.contains("set CACO_KEYS to a folder that can be written"), "{}", closed.err);
+    assert!(closed.code == 1 && closed.err.contains("cannot create a signing key in"), "{}", closed.err);
+    assert!(closed.err.contains("set CACO_KEYS to a writable folder"), "{}", closed.err);
     let home = project.path().join("home");
     assert_eq!(run(&|command| _ = command.env("HOME", &home)).code, 0);
     let key = home.join(".config/caco/keys/signing.pem");
@@ -167,9 +167,9 @@ fn a_metric_is_cited_with_its_chain_and_checked_without_the_store() {
         let found = project.caco(&["audit", "other.intoto.jsonl"]);
         assert!(found.code == 1 && (found.out + &found.err).contains(expected), "{expected}");
     };
-    audit(&[lines[0], lines[1]], "no step here made its input list");
-    audit(&[lines[0], lines[2]], "are not those that its step made");
-    audit(&[lines[0]], "it holds no step");
+    audit(&[lines[0], lines[1]], "no step here wrote its input list");
+    audit(&[lines[0], lines[2]], "are not those that its step wrote");
+    audit(&[lines[0]], "it has no steps");
     let spoilt = lines[1].replacen("\"sig\":\"", "\"sig\":\"A", 1);
     audit(&[lines[0], &spoilt, lines[2]], "it is not what the key 'own' signed");
     project.ok(&["keys", "new", "--replace"]);
