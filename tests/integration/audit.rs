@@ -1,4 +1,4 @@
-//! `caco audit`: what holds, and thirty ways in which it does not.
+//! `caco audit`: valid results, and thirty ways of tampering with them.
 
 use crate::project::{Printed, Project};
 use caco_engine::{
@@ -36,7 +36,7 @@ const PIPELINE: &str = r#"(stages: {
     "report": command(shell: "cat p > report", inputs: {"p": Stage("eval/metrics")}, outputs: ["report"]),
 })"#;
 
-/// What an evaluation of four images answered.
+/// The predictions of an evaluation of four images.
 fn predictions() -> Predictions {
     Predictions {
         evaluation: "knn".into(),
@@ -74,7 +74,7 @@ fn project() -> Project {
     project
 }
 
-/// A copy of it, to be spoilt.
+/// A copy of it, to tamper with.
 fn copy(of: &Project) -> Project {
     let project = Project::new();
     let from = format!("{}/.", of.path().display());
@@ -112,7 +112,7 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// One bit of the last byte but one, which is text in every file here.
+/// Flips one bit of the second-last byte, which is text in every file here.
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.len().saturating_sub(2);
@@ -130,17 +130,17 @@ fn own(project: &Project) -> Signer {
     Keyring::at(project.path().join(".keys")).signer().unwrap().unwrap()
 }
 
-/// Somebody's key that nobody here trusts.
+/// An untrusted key.
 fn stranger(project: &Project) -> Signer {
     Keyring::at(project.path().join(".strangers-keys")).signer_or_new().unwrap().0
 }
 
-/// Puts a file of the record of `list` into that of `train`.
+/// Replaces a file of the record of `train` by that of `list`.
 fn swap(project: &Project, name: &str) {
     fs::copy(folder(project, "list").join(name), folder(project, "train").join(name)).unwrap();
 }
 
-/// Changes what is said of a result, and signs it.
+/// Changes the statement about a result, and signs it.
 fn resign(folder: &Path, signer: &Signer, change: impl FnOnce(&mut Value)) {
     let path = folder.join("attestation.json");
     let envelope = Envelope::parse(&fs::read(&path).unwrap()).unwrap();
@@ -149,7 +149,7 @@ fn resign(folder: &Path, signer: &Signer, change: impl FnOnce(&mut Value)) {
     write(&path, Envelope::seal(statement.to_string().as_bytes(), signer).text().as_bytes());
 }
 
-/// Puts other bytes in an output's place, and mends everything that needs no key: object, manifest, record, `current`.
+/// Replaces the bytes of an output, and fixes everything that needs no key: object, manifest, record, `current`.
 /// Returns the record's new folder.
 fn forge(project: &Project, stage: &str, output: &str, bytes: &[u8]) -> PathBuf {
     let folder = folder(project, stage);
@@ -168,7 +168,7 @@ fn forge(project: &Project, stage: &str, output: &str, bytes: &[u8]) -> PathBuf 
     moved
 }
 
-/// Signs for a forged output as the owner of the key would.
+/// Signs a forged output as the owner of the key would.
 fn sign_for(folder: &Path, output: &str, signer: &Signer) {
     let text = fs::read(folder.join("manifest.json")).unwrap();
     let manifest: Manifest = serde_json::from_slice(&text).unwrap();
@@ -199,7 +199,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// A tampering: what it is, how it is done, and what the audit must say: where, and what is wrong.
+/// A case of tampering: its name, the change, and what the audit must report.
 type Tampering = (&'static str, fn(&Project), &'static [&'static str]);
 
 const TAMPERINGS: &[Tampering] = &[
@@ -455,8 +455,8 @@ fn ticks_and_crosses_are_shown_as_a_tree() {
     flip(&folder(&project, "train").join("log"));
     let audit = project.caco(&["audit", "p.ron"]).out;
     let (tree, rest) = audit.split_once(" read in ").unwrap();
-    let told = format!("{tree} read in SECONDS{}", &rest[rest.find(" s: ").unwrap()..]);
-    insta::assert_snapshot!(crate::project::without_keys(&told));
+    let text = format!("{tree} read in SECONDS{}", &rest[rest.find(" s: ").unwrap()..]);
+    insta::assert_snapshot!(crate::project::without_keys(&text));
 }
 
 #[test]
@@ -511,14 +511,14 @@ fn a_file_leads_to_the_result_that_holds_it() {
 }
 
 #[test]
-fn what_a_collection_removed_is_no_cross() {
+fn what_a_collection_removed_is_not_a_failure() {
     let project = project();
     project.ok(&["cache", "pin", "report", "--because", "the figure"]);
     project.ok(&["cache", "gc", "--older-than", "0s", "--yes"]);
     let audit = project.ok(&["audit", "p.ron"]);
     assert!(audit.out.contains("○ list") && audit.out.contains("✓ report"), "{}", audit.out);
     assert!(audit.out.contains("the bytes of 3 were collected"), "{}", audit.out);
-    // What was signed about them still counts.
+    // Their attestations still count.
     let spoilt = copy(&project);
     let shards = fs::read_dir(spoilt.path().join("cache/collected")).unwrap().flatten();
     let files = shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap().flatten());
@@ -531,14 +531,14 @@ fn what_a_collection_removed_is_no_cross() {
 }
 
 #[test]
-fn a_record_of_an_older_caco_is_told_as_unsigned_and_signed_when_it_runs_again() {
+fn a_record_of_an_older_caco_is_unsigned_and_signed_when_it_runs_again() {
     let project = project();
     fs::remove_file(folder(&project, "list").join("attestation.json")).unwrap();
     let audit = project.caco(&["audit", "list", "-p", "p.ron"]);
     assert!(audit.code == 1 && audit.out.contains("unsigned (written by an older caco"), "{}", audit.out);
     assert_eq!(project.run(&["--force", "list", "list"]), ["list"]);
     project.ok(&["audit", "p.ron"]);
-    // So is one that was tampered with. One that holds stays.
+    // The same for one that was tampered with. A valid one is kept.
     flip(&folder(&project, "train").join("log"));
     let before = fs::read(folder(&project, "list").join("attestation.json")).unwrap();
     project.run(&["--force", "list", "--force", "train", "train"]);
