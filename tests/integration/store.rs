@@ -170,7 +170,7 @@ fn links_inside_an_output_are_followed_and_dangling_ones_named() {
     project.ok(&["get", "a", "out"]);
     assert_eq!(["out/real/x", "out/folder/x", "out/file"].map(|file| project.read(file)), ["one"; 3]);
     let dangling = with_data("mkdir o; ln -s nowhere o/l").caco(&["run", "p.ron"]);
-    assert!(dangling.err.contains("o/l is a link to nowhere, which is not there"), "{}", dangling.err);
+    assert!(dangling.err.contains("o/l is a link to nowhere, which does not exist"), "{}", dangling.err);
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn an_invalid_sweep_is_reported_with_its_location() {
         ("axes: {\"r\": (set: [\"train.no\"], values: [1])}".into(), "unknown field 'no'"),
         (format!("axes: {{\"r\": ({rate}, range: (from: 1, to: 0, step: 1))}}"), "has no values, or too many"),
         (format!("axes: {{\"r\": ({rate}, log_range: (from: 0, to: 1, count: 3))}}"), "two positive numbers"),
-        (format!("axes: {{\"r\": ({rate}, random: Uniform(0.0, 1.0))}}"), "say how often"),
+        (format!("axes: {{\"r\": ({rate}, random: Uniform(0.0, 1.0))}}"), "does not set the number of draws"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"q > 1\""), "'q' is not known"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"r > 5\""), "leaves none of 2 points"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, zip: [[\"r\", \"q\"]]"), "no axis 'q'"),
