@@ -1,4 +1,4 @@
-# Two commands: `make reproduce` and `make test`. Each does all the set-up it needs; the rest is for convenience.
+# `make reproduce` and `make test` do all the setup they need. The other targets are for convenience.
 
 PIPELINE ?= pipelines/tiny.ron
 CARGO ?= cargo
@@ -16,17 +16,17 @@ reproduce: build ## run the embedded pipeline and print its table (PIPELINE=… 
 test: build ## run all tests
 	@scripts/test.sh --workspace
 
-build: libtorch ## fetch libtorch if need be, and build caco
+build: libtorch ## build caco, fetching libtorch if necessary
 	@$(CARGO) build --release --quiet --bins
 
-# An existing LIBTORCH or LIBTORCH_USE_PYTORCH is respected: nothing is fetched then.
+# If LIBTORCH or LIBTORCH_USE_PYTORCH is set, nothing is fetched.
 libtorch: prerequisites ## fetch libtorch 2.11 from PyPI into ./libtorch
 	@if [ -z "$$LIBTORCH" ] && [ -z "$$LIBTORCH_USE_PYTORCH" ]; then scripts/libtorch.sh; fi
 
-prerequisites: ## is everything there that no package registry can give?
+prerequisites: ## check for the tools that no package registry provides
 	@scripts/prerequisites.sh
 
-check: libtorch ## the fast checks: formatting, lints, the tests that need no tensors
+check: libtorch ## run the fast checks: formatting, lints, tests without tensors
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
 	@scripts/test.sh --workspace --lib --bins --exclude caco-learn --exclude caco-worker --exclude caco-numeric

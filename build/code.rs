@@ -8,13 +8,13 @@ use std::{
     path::Path,
 };
 
-/// What the compiled C and C++ hangs on beside its own source.
+/// What the compiled C and C++ depends on besides its own source.
 const NATIVE: [&str; 1] = ["build.rs"];
-/// Crates for errors, messages and help texts: they compute no result.
+/// Crates for errors, messages and help texts, which affect no result.
 const TALK: [&str; 4] = ["anyhow", "schemars", "thiserror", "tracing"];
-/// Where a module of a kind's name computes it.
+/// Folders in which the module named after a kind implements it.
 const PLACES: [&str; 4] = ["kinds", "pipeline/kind", "worker/stages", "engine"];
-/// Where kinds are declared.
+/// Folders in which kinds are declared.
 const FOLDERS: [&str; 2] = ["src/kinds", "src/pipeline/kind"];
 
 /// Writes `$OUT_DIR/code.rs`.
@@ -30,10 +30,10 @@ pub fn embed(root: &Path) -> Result<(), String> {
     fs::write(Path::new(&out).join("code.rs"), text).map_err(|e| format!("cannot write code.rs: {e}"))
 }
 
-/// Per kind: parts and their digests or versions.
+/// The parts of each kind, with their digests or versions.
 type Kinds = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Every stage kind of the crate at `root`, with the parts of its code.
+/// Finds every stage kind of the crate at `root`, with the parts of its code.
 pub fn kinds(root: &Path) -> Result<Kinds, String> {
     let source = Crate::read(root, &NATIVE)?;
     let locked = Locked::read(&root.join("Cargo.lock"))?;
@@ -59,7 +59,7 @@ fn parts(reach: &Reach, locked: &Locked) -> BTreeMap<String, String> {
     let short = |value: &String| value[..12].to_string();
     let mut parts: BTreeMap<String, String> =
         reach.files.iter().map(|(name, digest)| (name.clone(), short(digest))).collect();
-    // `src/learn/…` is of the package `caco-learn`.
+    // `src/learn/…` belongs to the package `caco-learn`.
     let member =
         |file: &String| Some(format!("caco-{}", file.strip_prefix("src/")?.split('/').next()?.replace('_', "-")));
     let members: BTreeSet<String> = parts.keys().filter_map(member).collect();
@@ -93,9 +93,9 @@ struct Package {
 
 impl Locked {
     fn read(path: &Path) -> Result<Locked, String> {
-        let told = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", path.display());
-        let text = fs::read_to_string(path).map_err(|e| told(&e))?;
-        let lock: toml::Table = text.parse().map_err(|e| told(&e))?;
+        let failed = |e: &dyn std::fmt::Display| format!("cannot read {}: {e}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| failed(&e))?;
+        let lock: toml::Table = text.parse().map_err(|e| failed(&e))?;
         let mut packages: BTreeMap<String, Vec<Package>> = BTreeMap::new();
         for package in lock.get("package").and_then(|p| p.as_array()).into_iter().flatten() {
             let field = |name: &str| package.get(name).and_then(|v| v.as_str()).unwrap_or_default().to_string();
@@ -106,8 +106,8 @@ impl Locked {
         Ok(Locked { packages })
     }
 
-    /// The crates of these names (as in paths) that these packages depend on: name → version, and a digest of the versions
-    /// of all that it depends on in turn. C and C++ is compiled against the `-sys` crates without naming them.
+    /// Maps each crate in `names` (as in paths) that the `members` depend on to its version and a digest of the
+    /// versions of its transitive dependencies. C and C++ is compiled against the `-sys` crates without naming them.
     fn computing(
         &self,
         members: &BTreeSet<String>,
@@ -137,7 +137,7 @@ impl Locked {
         }
     }
 
-    /// The package of `name` or, where there are several, `name version`.
+    /// Finds the package of `name` or, if there are several versions, of `name version`.
     fn find(&self, dependency: &str) -> Option<&Package> {
         let version = dependency.split(' ').nth(1);
         self.packages.get(name_of(dependency))?.iter().find(|p| version.is_none_or(|v| v == p.version))

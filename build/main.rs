@@ -1,5 +1,5 @@
-//! The build script: embeds for each stage kind the digest of the code that computes it (`code`, read off the source by
-//! `source`).
+//! The build script. For each stage kind it embeds the digest of the code that implements it: `code` writes it,
+//! `source` parses the source.
 
 mod code;
 mod source;

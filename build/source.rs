@@ -1,13 +1,13 @@
-//! Which source a module reaches inside its workspace, read off the parsed source.
+//! Finds the source files that a module depends on inside its workspace, by parsing them.
 //!
-//! A member is a folder of `src` with a `lib.rs`: `caco_engine::x` is the module `x` of the folder `engine`.
+//! A member is a folder in `src` with a `lib.rs`: `caco_engine::x` is the module `x` of the folder `engine`.
 //!
 //! The unit is the file. A file reaches another when it names something defined there: by a path in its code, by a
-//! private `use`, through a re-export (only the one that is named), or in the path of a serde attribute. A file that
-//! implements something on a type defined elsewhere is reached by whoever reaches the type. A file with an `extern "C"`
-//! block reaches all C and C++ beside it, and the script that compiles it.
+//! private `use`, through a re-export (only the one that is named), or in the path of a serde attribute. A file with an
+//! `impl` for a type defined elsewhere is reached by every file that reaches the type. A file with an `extern "C"`
+//! block reaches all C and C++ in its folder, and the script that compiles it.
 //!
-//! A file's digest is taken over its tokens: comments, layout, tests, imports and `mod` lines do not count.
+//! A file's digest covers its tokens, without comments, layout, tests, imports and `mod` lines.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -34,21 +34,21 @@ struct Module {
     file: String,
     digest: String,
     children: BTreeSet<String>,
-    /// Names that `use` brings in: where from, and whether others see them here.
+    /// Names that `use` brings into scope, with the paths they stand for.
     aliases: HashMap<String, Names>,
     /// `use a::*`.
     globs: Vec<Names>,
-    /// Paths of private `use` lines: imported to be used, perhaps only as a trait.
+    /// Paths of private `use` lines. An import may be used only as a trait, and so never be named.
     imports: Vec<Names>,
-    /// Paths in the code, single names among them.
+    /// Paths in the code, including single names.
     paths: BTreeSet<Names>,
-    /// Types that this file implements something on.
+    /// Types that this file has an `impl` for.
     implemented: Vec<Names>,
     items: BTreeSet<String>,
     beside: Vec<(String, String)>,
 }
 
-/// What a module reaches: files with their digests, and names of other crates.
+/// What a module reaches: files with their digests, and the names of other crates.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Reach {
     pub files: BTreeMap<String, String>,
@@ -56,7 +56,7 @@ pub struct Reach {
 }
 
 impl Crate {
-    /// Reads the crate below `root/src`. `native` are files that code with an `extern "C"` block hangs on as well.
+    /// Reads the crate below `root/src`. `native` are further files that code with an `extern "C"` block depends on.
     pub fn read(root: &Path, native: &[&str]) -> Result<Crate, String> {
         let mut modules = HashMap::new();
         read_folder(root, &root.join("src"), &mut vec![], native, &mut modules)?;
@@ -73,7 +73,7 @@ impl Crate {
         Ok(Crate { modules, members })
     }
 
-    /// Everything that these modules reach, themselves included.
+    /// Collects everything that these modules reach, including themselves.
     pub fn reach(&self, roots: &[Names]) -> Reach {
         let extensions = self.extensions();
         let mut reach = Reach::default();
@@ -95,7 +95,7 @@ impl Crate {
         reach
     }
 
-    /// Module of a type → the other modules that implement something on it.
+    /// Maps the module of a type to the other modules that have an `impl` for it.
     fn extensions(&self) -> HashMap<Names, BTreeSet<Names>> {
         let mut extensions: HashMap<Names, BTreeSet<Names>> = HashMap::new();
         for (name, module) in &self.modules {
@@ -111,7 +111,7 @@ impl Crate {
         extensions
     }
 
-    /// Finds the module that defines what `path` means inside module `from`.
+    /// Finds the module that defines what `path` refers to inside module `from`.
     fn resolve(
         &self,
         from: &Names,
@@ -121,12 +121,12 @@ impl Crate {
         depth: u32,
     ) {
         let Some((first, rest)) = path.split_first() else { return };
-        // Re-exports may name each other; no honest chain is this long.
+        // Re-exports may form a cycle; no real chain is this long.
         if depth > 16 {
             return;
         }
         match first.as_str() {
-            // `pub(super)` says who sees a thing, and reaches nothing.
+            // The path in `pub(super)` is a visibility, and reaches nothing.
             "crate" | "self" | "super" if rest.is_empty() => {}
             "crate" => self.walk(self.root_of(from), rest, found, crates, depth),
             "self" => self.walk(from.clone(), rest, found, crates, depth),
@@ -140,14 +140,14 @@ impl Crate {
                 } else if module.aliases.contains_key(first) || (module.children.contains(first) && !rest.is_empty()) {
                     self.walk(from.clone(), path, found, crates, depth);
                 } else if !self.through_globs(from, path, found, crates, depth) && !rest.is_empty() {
-                    // A single name is more likely a variable's than a crate's.
+                    // A single name is more likely a variable than a crate.
                     crates.insert(first.clone());
                 }
             }
         }
     }
 
-    /// Follows `path` from inside a module to the module that defines its end.
+    /// Follows `path` from inside a module to the module that defines its last segment.
     fn walk(&self, at: Names, path: &[String], found: &mut BTreeSet<Names>, crates: &mut BTreeSet<String>, depth: u32) {
         let Some(module) = self.modules.get(&at) else { return };
         let Some((first, rest)) = path.split_first() else {
@@ -169,7 +169,7 @@ impl Crate {
         }
     }
 
-    /// Whether a `use a::*` of the module brings the path's first name in; it is followed then.
+    /// Follows `path` if a `use a::*` of the module brings its first name into scope. Returns whether one does.
     fn through_globs(
         &self,
         at: &Names,
@@ -181,7 +181,7 @@ impl Crate {
         for glob in &self.modules[at].globs {
             let Some(target) = self.module_of(at, glob) else { continue };
             let module = &self.modules[&target];
-            // A module alone is no value: a field or a variable may be called like one.
+            // A module alone is not a value: a field or a variable may have the same name.
             let is_module = |name: &String| path.len() > 1 && module.children.contains(name);
             let here =
                 |name: &String| module.items.contains(name) || is_module(name) || module.aliases.contains_key(name);
@@ -193,12 +193,12 @@ impl Crate {
         false
     }
 
-    /// The crate that a module belongs to.
+    /// Returns the crate that a module belongs to.
     fn root_of(&self, module: &Names) -> Names {
         module.first().filter(|first| self.members.contains(*first)).cloned().into_iter().collect()
     }
 
-    /// The member that a path calls by this name.
+    /// Returns the member that a path calls by this name.
     fn member(&self, name: &str) -> Option<Names> {
         let member = name.strip_prefix("caco_")?;
         self.members.contains(member).then(|| vec![member.into()])
@@ -226,10 +226,10 @@ fn read_folder(
     native: &[&str],
     modules: &mut HashMap<Names, Module>,
 ) -> Result<(), String> {
-    let told = |path: &Path, e: &dyn std::fmt::Display| format!("cannot read {}: {e}", path.display());
+    let failed = |path: &Path, e: &dyn std::fmt::Display| format!("cannot read {}: {e}", path.display());
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)
         .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect::<io::Result<_>>())
-        .map_err(|e| told(folder, &e))?;
+        .map_err(|e| failed(folder, &e))?;
     paths.sort();
     let foreign: Vec<&PathBuf> = paths
         .iter()
@@ -242,10 +242,10 @@ fn read_folder(
             read_folder(root, path, name, native, modules)?;
             name.pop();
         } else if path.extension().is_some_and(|e| e == "rs") {
-            let mut module = read_file(path).map_err(|e| told(path, &e))?;
+            let mut module = read_file(path).map_err(|e| failed(path, &e))?;
             module.file = relative(root, path);
             if !module.beside.is_empty() {
-                // The script that compiles it is the member's own.
+                // The member's own build script compiles it.
                 let member = name.first().map_or(root.to_path_buf(), |member| root.join("src").join(member));
                 let extra = native.iter().map(|n| member.join(n)).filter(|path| path.exists());
                 module.beside = foreign
@@ -254,7 +254,7 @@ fn read_folder(
                     .chain(extra)
                     .map(|p| Ok((relative(root, &p), digest(&fs::read(&p)?))))
                     .collect::<io::Result<_>>()
-                    .map_err(|e| told(path, &e))?;
+                    .map_err(|e| failed(path, &e))?;
             }
             let root_file = stem == "mod" || (name.len() < 2 && stem == "lib");
             let own = if root_file { name.clone() } else { [name.as_slice(), &[stem]].concat() };
@@ -284,7 +284,7 @@ fn read_file(path: &Path) -> Result<Module, Box<dyn std::error::Error>> {
     paths.extend(code.quoted);
     let mut text = String::new();
     write(tokens, &mut text);
-    // Only a mark here; the folder knows what lies beside.
+    // Only a placeholder: `read_folder` fills it in.
     let beside = if code.foreign { vec![Default::default()] } else { vec![] };
     Ok(Module {
         file: String::new(),
@@ -316,7 +316,7 @@ fn name_of(item: &Item) -> Option<String> {
     Some(ident.to_string())
 }
 
-/// Takes out of a file what does not count, and notes what it imports.
+/// Removes from a file what does not count, and records its imports.
 #[derive(Default)]
 struct Code {
     aliases: HashMap<String, Names>,
@@ -356,7 +356,7 @@ impl Code {
         }
     }
 
-    /// Whether the item stays.
+    /// Records the imports of an item. Returns whether the item counts.
     fn keep(&mut self, item: &Item) -> bool {
         match item {
             Item::Use(item) => {
@@ -385,7 +385,7 @@ impl Code {
     }
 }
 
-/// A block that is nothing but one expression: rustfmt adds and removes its braces.
+/// Unwraps a block of a single expression: rustfmt adds and removes such braces.
 fn unwrap_block(expr: &mut Expr) {
     if let Expr::Block(block) = expr
         && block.label.is_none()
@@ -397,8 +397,8 @@ fn unwrap_block(expr: &mut Expr) {
     }
 }
 
-/// Whether a semicolon behind the expression is layout: rustfmt writes `else { return }` on one line, and `return;` on a
-/// line of its own.
+/// Whether a semicolon after the expression is layout: rustfmt writes `else { return }` on one line, and `return;` on
+/// its own line.
 fn leaves(expr: &Expr) -> bool {
     matches!(expr, Expr::Return(_) | Expr::Break(_) | Expr::Continue(_))
 }
@@ -444,7 +444,7 @@ impl VisitMut for Code {
     }
 
     fn visit_attributes_mut(&mut self, attributes: &mut Vec<Attribute>) {
-        // `expect` and `allow` silence a lint; they compute nothing.
+        // `expect` and `allow` only silence lints.
         let counts = |a: &Attribute| !["doc", "expect", "allow"].iter().any(|name| a.path().is_ident(name));
         attributes.retain(counts);
         for attribute in attributes.iter() {
@@ -460,7 +460,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Paths in the strings of an attribute: `#[serde(default = "super::rate")]`.
+/// Collects paths in the strings of an attribute: `#[serde(default = "super::rate")]`.
 fn quoted(tokens: TokenStream, paths: &mut Vec<Names>) {
     for token in tokens {
         match token {
@@ -477,7 +477,7 @@ fn quoted(tokens: TokenStream, paths: &mut Vec<Names>) {
     }
 }
 
-/// Every `a::b::c` in the tokens, single names among them.
+/// Collects every `a::b::c` in the tokens, including single names.
 fn scan(tokens: TokenStream, paths: &mut BTreeSet<Names>) {
     let mut path: Names = vec![];
     let mut colons = 0;
@@ -507,12 +507,12 @@ fn scan(tokens: TokenStream, paths: &mut BTreeSet<Names>) {
     }
 }
 
-/// Whether the token closes a list of generic arguments, which is no group of tokens.
+/// Whether the token closes a list of generic arguments, which is not a token group.
 fn closes(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == '>')
 }
 
-/// The tokens, one after the other; a comma before a closing bracket is layout.
+/// Writes the tokens one after the other. A comma before a closing bracket is layout, and is left out.
 fn write(tokens: TokenStream, text: &mut String) {
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Fuzzes every parser for a while: scripts/fuzz.sh [SECONDS] [TARGET…]. Needs a nightly toolchain and `cargo install cargo-fuzz`.
+# Fuzzes every parser: scripts/fuzz.sh [SECONDS] [TARGET…]. Needs a nightly toolchain and `cargo install cargo-fuzz`.
 #
-# Each starts from whole files: those in tests/formats and pipelines, and drawn ones. What crashes is kept in fuzz/artifacts.
+# Each target starts from valid files: those in tests/formats and pipelines, and generated ones. Crashing inputs are
+# kept in fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-120}; shift || true

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fetches libtorch 2.11.0 (CPU part) from PyPI into ./libtorch, in the layout that torch-sys expects.
+# Fetches the CPU part of libtorch 2.11.0 from PyPI into ./libtorch, in the layout that torch-sys expects.
 #
-# PyPI's torch wheel is built for CUDA. Its libtorch_cpu.so needs two small CUDA libraries (libcudart, libcupti) and
-# nothing else of CUDA, so we take those two wheels and leave out the 2 GiB of GPU code. The wheel's libtorch.so does
-# nothing but pull in libtorch_cuda.so; an empty one takes its place.
+# PyPI's torch wheel is built for CUDA. The only CUDA libraries that its libtorch_cpu.so needs are libcudart and
+# libcupti, so we take their two small wheels and leave out the 2 GiB of GPU code. The wheel's libtorch.so only pulls in
+# libtorch_cuda.so; an empty library replaces it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ stamp="$dest/.complete-$TORCH"
 case "$(uname -sm)" in
   "Linux x86_64") platforms=(--platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64) ;;
   "Linux aarch64") platforms=(--platform manylinux_2_28_aarch64 --platform manylinux_2_25_aarch64 --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64) ;;
-  *) echo "error: no libtorch recipe for $(uname -sm). Set LIBTORCH to a libtorch $TORCH of your own." >&2; exit 1 ;;
+  *) echo "error: no libtorch recipe for $(uname -sm). Set LIBTORCH to your own libtorch $TORCH." >&2; exit 1 ;;
 esac
 
 wheels=$(mktemp -d); trap 'rm -rf "$wheels" "$dest.partial"' EXIT

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws text as a terminal: scripts/picture.py < run.txt > docs/run.svg"""
+"""Draws text as a terminal screenshot: scripts/picture.py < run.txt > docs/run.svg"""
 import html
 import sys
 

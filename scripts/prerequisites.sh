@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what no package registry can give, and names the command that installs what is missing.
+# Checks for the tools that no package registry provides, and names the command that installs what is missing.
 set -u
 
 missing=0

@@ -1,7 +1,7 @@
 //! `caco audit --rerun`: a stage once more, in a store of its own.
 
 use super::{
-    display::{Display, Manner},
+    display::{Display, Style},
     programs::Here,
     run::{attester, memory_gib, on_signals, project, signer, silence},
 };
@@ -122,7 +122,7 @@ fn run(
     let programs = Here::new(device, project(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
     let share = |id| executor.pool().share(request(graph.stage(id), &programs, &executor));
-    let mut display = Display::new(graph, costs, share, Manner { quiet: false, keep_going: false });
+    let mut display = Display::new(graph, costs, share, Style { quiet: false, keep_going: false });
     let attester = attester(graph)?;
     let runner = Runner::new(graph, scratch, plan, forced, &programs, &executor, options, signals).attested(&attester);
     let outcome = runner.run(&mut |event| display.event(&event))?;

@@ -132,7 +132,7 @@ fn text(store: &Store, found: &Found, report: &Report) -> Result<String> {
             signed(node)
         )?;
         for check in node.checks.iter().filter(|check| check.state != State::Pass || check.check == "figures") {
-            writeln!(text, "    {} {}: {}", check.state.mark(), check.check, check.told)?;
+            writeln!(text, "    {} {}: {}", check.state.mark(), check.check, check.message)?;
         }
         if let Some(evidence) = Evidence::of(store, key)?
             && evidence.place("log").exists()

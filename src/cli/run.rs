@@ -2,7 +2,7 @@
 
 use super::{
     FAILED, PipelineArgs, StoreArgs,
-    display::{Display, Manner, bytes},
+    display::{Display, Style, bytes},
     open, plan, print, print_json,
     programs::Here,
 };
@@ -118,8 +118,8 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
             print_estimate(&store, &costs.estimate(&graph), args.quiet);
             let executor = Local::new(pool(args));
             let share = |id| executor.pool().share(request_of(graph.stage(id), &programs, &executor));
-            let manner = Manner { quiet: args.quiet, keep_going: args.keep_going };
-            let mut display = Display::new(&graph, costs, share, manner);
+            let style = Style { quiet: args.quiet, keep_going: args.keep_going };
+            let mut display = Display::new(&graph, costs, share, style);
             let runner = Runner::new(&graph, &store, plan, forced, &programs, &executor, options, &signals);
             runner.attested(&attester).run(&mut |event| {
                 journal.event(&graph, &event);

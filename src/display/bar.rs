@@ -1,4 +1,4 @@
-//! How far one thing is, a download or a survey: a bar on a terminal, now and then a line elsewhere.
+//! Progress of a single operation, such as a download or a survey: a bar on a terminal, occasional lines elsewhere.
 
 use super::{bytes, drawable};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two lines that say how far it is.
+/// Time between two progress lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What is counted.
+/// The unit of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.
@@ -19,40 +19,40 @@ pub enum Unit {
     Images,
 }
 
-/// One thing under way.
+/// The progress of one operation.
 pub struct Bar {
     what: String,
     unit: Unit,
     bar: Option<ProgressBar>,
-    told: Instant,
+    printed: Instant,
 }
 
 impl Bar {
-    /// Begins with `what`, said in a few words.
+    /// Starts the display of an operation, described by `what` in a few words.
     pub fn new(what: String, unit: Unit) -> Self {
         let bar = || ProgressBar::no_length().with_message(what.clone()).with_style(unit.style(false));
         let bar = drawable().then(bar);
         match &bar {
             Some(bar) => bar.tick(),
-            None => tell(&what),
+            None => print(&what),
         }
-        Bar { what, unit, bar, told: Instant::now() }
+        Bar { what, unit, bar, printed: Instant::now() }
     }
 
-    /// It has come so far, of so much where that is known.
+    /// Updates the progress to `done`, of `total` if that is known.
     pub fn at(&mut self, done: u64, total: Option<u64>) {
         if let Some(bar) = &self.bar {
             if bar.length() != total {
                 bar.set_style(self.unit.style(total.is_some()));
                 total.into_iter().for_each(|total| bar.set_length(total));
-                // What was there before is no speed.
+                // Progress made earlier must not count towards the speed.
                 bar.set_position(done);
                 bar.reset_eta();
             }
             bar.set_position(done);
-        } else if self.told.elapsed() >= PAUSE {
-            self.told = Instant::now();
-            tell(&format!("{}: {}", self.what, self.unit.share(done, total)));
+        } else if self.printed.elapsed() >= PAUSE {
+            self.printed = Instant::now();
+            print(&format!("{}: {}", self.what, self.unit.share(done, total)));
         }
     }
 }
@@ -61,13 +61,13 @@ impl Drop for Bar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
-            tell(&self.what);
+            print(&self.what);
         }
     }
 }
 
-/// Prints a line. Nobody may be listening any more; the work goes on.
-fn tell(line: &str) {
+/// Prints a line. Ignores errors: stderr may be closed, and the work continues.
+fn print(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -79,19 +79,19 @@ impl Unit {
             (Unit::Images, true) => "{msg}  {wide_bar} {human_pos} of {human_len}  {per_sec}  {eta} left",
             (Unit::Images, false) => "{msg}  {human_pos}  {per_sec}",
         };
-        ProgressStyle::with_template(template).expect("the template is one of these")
+        ProgressStyle::with_template(template).expect("the template is valid")
     }
 
     fn share(self, done: u64, total: Option<u64>) -> String {
-        let told = |n| match self {
+        let format = |n| match self {
             Unit::Bytes => bytes(n),
             Unit::Images => HumanCount(n).to_string(),
         };
         match total.filter(|total| *total > 0) {
             Some(total) => {
-                format!("{} of {} ({} %)", told(done), told(total), u128::from(done) * 100 / u128::from(total))
+                format!("{} of {} ({} %)", format(done), format(total), u128::from(done) * 100 / u128::from(total))
             }
-            None => told(done),
+            None => format(done),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The live part of a run as text: a line for each running stage and one for all of them. It knows no terminal and no
-//! clock; what does not fit is shortened or left out, the least telling first.
+//! Renders the live part of a run as text: a line for each running stage and one for the whole run. Uses neither the
+//! terminal nor the clock. What does not fit is shortened or left out, least important first.
 
 use caco_engine::forecast::Left;
 use caco_pipeline::progress::Progress;
@@ -7,10 +7,10 @@ use console::{measure_text_width, style, truncate_str};
 use indicatif::HumanCount;
 use std::time::Duration;
 
-/// What is shown of a run.
+/// The live part of a run.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// The running stages, the longest running first.
+    /// The running stages, longest running first.
     pub stages: Vec<Line>,
     /// All stages.
     pub total: Total,
@@ -23,54 +23,54 @@ pub struct Line {
     pub name: String,
     /// How long it has run.
     pub elapsed: Duration,
-    /// What it, or its kind, took before.
+    /// How long it, or other stages of its kind, took before.
     pub before: Option<Duration>,
-    /// How far it is, if it tells.
-    pub told: Option<Told>,
+    /// The progress that it reports, if any.
+    pub reported: Option<Reported>,
 }
 
-/// How far a stage says that it is.
+/// The progress that a stage reports.
 #[derive(Clone, Debug)]
-pub struct Told {
-    /// What it wrote.
+pub struct Reported {
+    /// What the stage wrote.
     pub progress: Progress,
-    /// Units a second.
+    /// Units per second.
     pub rate: Option<f64>,
     /// Time left at that rate.
     pub left: Option<Duration>,
 }
 
-/// The stages by number.
+/// The counts of all stages.
 #[derive(Clone, Debug)]
 pub struct Total {
     /// Done.
     pub done: usize,
-    /// In all.
+    /// All stages.
     pub all: usize,
-    /// Under way.
+    /// Running.
     pub running: usize,
     /// Failed for good.
     pub failed: usize,
-    /// Not run, because of those.
+    /// Not run because of those failures.
     pub skipped: usize,
     /// Being computed by another run.
     pub elsewhere: usize,
-    /// Since the run began.
+    /// Time since the run began.
     pub elapsed: Duration,
-    /// Until it ends.
+    /// Time until it ends.
     pub left: Left,
 }
 
-/// Lines of the terminal that the running stages leave to what scrolls above them, and to the total.
+/// Terminal lines kept free for the total and for the scrolling text above the live part.
 const RESERVED: usize = 4;
-/// Between two pieces of a line.
+/// The gap between two pieces of a line.
 const GAP: &str = "  ";
 
-/// A piece of a line, and how soon it goes where there is no room for all: the highest first.
+/// A piece of a line, and its rank: when space is short, the highest rank is left out first.
 type Piece = (u8, String);
 
 impl Frame {
-    /// The lines, none wider than the terminal.
+    /// Renders the lines, none wider than the terminal.
     pub fn render(&self, rows: usize, columns: usize) -> Vec<String> {
         let width = columns.saturating_sub(1);
         let room = rows.saturating_sub(RESERVED).max(1);
@@ -83,7 +83,7 @@ impl Frame {
             lines.push(format!("{GAP}… and {} more", self.stages.len() - shown));
         }
         lines.push(self.total.render(width));
-        // Of a terminal of two rows, what is above its edge could not be drawn over.
+        // Lines above the top edge of the terminal could not be redrawn.
         let hidden = lines.len().saturating_sub(rows.saturating_sub(1).max(1));
         lines[hidden..].iter().map(|line| truncate_str(line, width, "…").into_owned()).collect()
     }
@@ -105,27 +105,27 @@ impl Line {
 
     fn fraction(&self) -> Option<f64> {
         let part = |done: f64, all: f64| (all > 0.0).then(|| done / all);
-        match &self.told {
-            Some(told) => part(told.progress.done as f64, told.progress.total as f64),
-            // What took so long before is not done because that time is over.
+        match &self.reported {
+            Some(reported) => part(reported.progress.done as f64, reported.progress.total as f64),
+            // A stage is not done just because its earlier duration has passed.
             None => part(self.elapsed.as_secs_f64(), self.before?.as_secs_f64()).map(|f| f.min(0.99)),
         }
     }
 
     fn pieces(&self) -> Vec<Piece> {
         let elapsed = clock(self.elapsed);
-        let Some(told) = &self.told else {
+        let Some(reported) = &self.reported else {
             return match self.before {
                 None => vec![(0, elapsed)],
                 Some(before) if self.elapsed > before => vec![(0, format!("{elapsed}, {} before", clock(before)))],
                 Some(before) => vec![(0, format!("{elapsed} of about {}", clock(before)))],
             };
         };
-        let Progress { done, total, unit, note } = &told.progress;
+        let Progress { done, total, unit, note } = &reported.progress;
         let all = if *total > 0 { format!("/{}", HumanCount(*total)) } else { String::new() };
         let mut pieces = vec![(0, plain(&format!("{}{all} {unit}", HumanCount(*done))))];
-        pieces.extend(told.rate.map(|rate| (3, format!("{}/s", figure(rate)))));
-        pieces.extend(told.left.map(|left| (1, format!("{} left", clock(left)))));
+        pieces.extend(reported.rate.map(|rate| (3, format!("{}/s", figure(rate)))));
+        pieces.extend(reported.left.map(|left| (1, format!("{} left", clock(left)))));
         pieces.push((2, plain(note)));
         pieces
     }
@@ -135,7 +135,7 @@ impl Total {
     fn render(&self, width: usize) -> String {
         let left = match self.left {
             Left::Unknown => "time left unknown".into(),
-            // What is known is nearly over; what is not says nothing.
+            // The known part is nearly over, and the rest is unknown.
             Left::AtLeast(time) if time < Duration::from_secs(1) => "time left unknown".into(),
             Left::AtLeast(time) => format!("at least {} left", clock(time)),
             Left::About(time) => format!("about {} left", clock(time)),
@@ -158,7 +158,7 @@ impl Total {
     }
 }
 
-/// As many pieces as there is room for.
+/// Joins as many pieces as fit.
 fn join(mut pieces: Vec<Piece>, width: usize) -> String {
     pieces.retain(|(_, text)| !text.is_empty());
     loop {
@@ -171,7 +171,7 @@ fn join(mut pieces: Vec<Piece>, width: usize) -> String {
     }
 }
 
-/// The head and the tail of a name that is too long: sweeps differ at the end, kinds at the start.
+/// Shortens a name that is too long to its head and tail: variants differ at the end, stages at the start.
 fn shorten(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width {
@@ -182,13 +182,13 @@ fn shorten(name: &str, width: usize) -> String {
     name.chars().take(head).chain(['…']).chain(name.chars().skip(tail)).collect()
 }
 
-/// Text of a stage's own, without what would move the cursor.
+/// Text from a stage, without control characters, which could move the cursor.
 fn plain(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     text.trim().into()
 }
 
-/// Three digits.
+/// Formats a number with three significant digits.
 fn figure(value: f64) -> String {
     match value {
         v if v >= 100.0 => HumanCount(v as u64).to_string(),
@@ -214,22 +214,26 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    fn line(name: &str, before: Option<u64>, told: Option<Told>) -> Line {
-        Line { name: name.into(), elapsed: seconds(12), before: before.map(seconds), told }
+    fn line(name: &str, before: Option<u64>, reported: Option<Reported>) -> Line {
+        Line { name: name.into(), elapsed: seconds(12), before: before.map(seconds), reported }
     }
 
-    fn told(done: u64, total: u64, note: &str) -> Told {
+    fn reported(done: u64, total: u64, note: &str) -> Reported {
         let progress = Progress { done, total, unit: "steps".into(), note: note.into() };
-        Told { progress, rate: Some(12.34), left: Some(seconds(225)) }
+        Reported { progress, rate: Some(12.34), left: Some(seconds(225)) }
     }
 
     fn frame() -> Frame {
         let stages = vec![
-            line("pretrain/learning-rate=0.03,temperature=0.08,seed=1", Some(300), Some(told(1200, 4000, "loss 0.31"))),
+            line(
+                "pretrain/learning-rate=0.03,temperature=0.08,seed=1",
+                Some(300),
+                Some(reported(1200, 4000, "loss 0.31")),
+            ),
             line("index", Some(40), None),
             line("index of what took longer", Some(9), None),
             line("new", None, None),
-            line("counts", None, Some(Told { rate: None, left: None, ..told(7, 0, "ü\x1b[2J\n") })),
+            line("counts", None, Some(Reported { rate: None, left: None, ..reported(7, 0, "ü\x1b[2J\n") })),
         ];
         let total = Total {
             done: 12,
@@ -256,7 +260,7 @@ mod tests {
     fn every_width_shows_what_matters_most() {
         let widths = [120, 80, 40, 20].map(|columns| format!("{columns}:\n{}", text(&frame(), 24, columns)));
         insta::assert_snapshot!(widths.join("\n\n"));
-        // None panics and none is too wide.
+        // No width panics, and no line is too wide.
         (0..200).for_each(|columns| drop(text(&frame(), 24, columns.max(2))));
     }
 

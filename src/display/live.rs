@@ -1,7 +1,7 @@
-//! The live part of a run: which stages are under way, how far they are, and how long the rest takes.
+//! The live part of a run: which stages are running, their progress, and how long the rest takes.
 
 use super::{
-    frame::{Frame, Line, Told, Total},
+    frame::{Frame, Line, Reported, Total},
     meter::Meter,
     screen,
 };
@@ -19,31 +19,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two drawings. Lines that stages leave wait for the next one, so that a thousand small stages cost ten
-/// drawings a second.
+/// Time between two redraws. Lines to print wait for the next one, so that a thousand small stages cost only ten
+/// redraws per second.
 const DRAW: Duration = Duration::from_millis(100);
-/// Between two looks at what stages tell.
+/// Time between two reads of the stages' progress files.
 const LOOK: Duration = Duration::from_millis(250);
-/// Between two forecasts, each of which goes through all stages that are left.
+/// Time between two forecasts, each of which visits all remaining stages.
 const FORECAST: Duration = Duration::from_secs(1);
 
 /// The live part.
 pub struct Live<'g> {
     graph: &'g Graph,
     costs: Costs,
-    /// What part of the machine each stage takes that is to run.
+    /// The share of the machine that each stage to run takes.
     shares: HashMap<Id, f64>,
     /// Stages that are not done.
     open: HashSet<Id>,
     running: Vec<Running>,
     elsewhere: HashSet<Id>,
     keep_going: bool,
-    /// Whether nothing more is started.
+    /// Whether no further stages are started.
     closing: bool,
     failed: usize,
     skipped: usize,
     begun: Instant,
-    /// Lines for the next drawing.
+    /// Lines for the next redraw.
     above: String,
     left: Left,
     drawn: Option<Instant>,
@@ -59,7 +59,8 @@ struct Running {
 }
 
 impl<'g> Live<'g> {
-    /// The live part of a run of the stages that `costs` knows. `share` tells what part of the machine each takes.
+    /// Creates the live part for a run of the stages in `costs`. `share` returns the share of the machine that each
+    /// takes.
     pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64, keep_going: bool) -> Self {
         Live {
             graph,
@@ -81,13 +82,13 @@ impl<'g> Live<'g> {
         }
     }
 
-    /// A line that stays, above the live part.
+    /// Prints a permanent line above the live part.
     pub fn print(&mut self, line: &str) {
         self.above += line;
         self.above.push('\n');
     }
 
-    /// Takes in what happened.
+    /// Updates the state after an event.
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Started { id, work, .. } => {
@@ -151,7 +152,7 @@ impl<'g> Live<'g> {
             name: self.graph.stage(running.id).name.clone(),
             elapsed: running.since.elapsed(),
             before: self.costs.time(self.graph, running.id),
-            told: running.meter.as_ref().map(|meter| Told {
+            reported: running.meter.as_ref().map(|meter| Reported {
                 progress: meter.progress.clone(),
                 rate: meter.rate(now),
                 left: meter.left(now),
@@ -195,7 +196,7 @@ impl<'g> Live<'g> {
 
 impl Running {
     fn look(&mut self) {
-        // A command may be writing it just now; what it said before stands until it can be read.
+        // A command may be writing the file right now; keep the last progress until it can be read.
         let Ok(text) = fs::read(self.work.join(PROGRESS)) else { return };
         let Ok(progress) = serde_json::from_slice::<Progress>(&text) else { return };
         match &mut self.meter {
@@ -206,7 +207,7 @@ impl Running {
 }
 
 impl Drop for Live<'_> {
-    /// Whatever the run ended by, its last lines stand and nothing below them.
+    /// Prints the last lines and clears the live part, however the run ended.
     fn drop(&mut self) {
         screen::show(&self.above, &[]);
     }

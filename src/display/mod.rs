@@ -1,4 +1,5 @@
-//! What a run shows while it goes on: on a terminal a live part below what scrolls, plain lines elsewhere.
+//! What a run shows while it is in progress: on a terminal a live part below the scrolling lines, plain lines
+//! elsewhere.
 
 mod bar;
 mod frame;
@@ -26,12 +27,12 @@ pub struct Display<'g> {
     show: Show<'g>,
 }
 
-/// How a run is shown, and what its display must know of how it goes.
+/// How a run is displayed.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// Not at all while it goes on.
+pub struct Style {
+    /// Show nothing while it is in progress.
     pub quiet: bool,
-    /// Whether it goes on after a failure.
+    /// Whether the run continues after a failure.
     pub keep_going: bool,
 }
 
@@ -41,7 +42,7 @@ enum Show<'g> {
     Live(Box<Live<'g>>),
 }
 
-/// Whether stderr is a terminal that can be drawn on, and nobody asked for plain lines.
+/// Whether stderr is a terminal that supports drawing, and plain lines were not requested.
 fn drawable() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -49,21 +50,22 @@ fn drawable() -> bool {
 }
 
 impl<'g> Display<'g> {
-    /// The display of a run of the stages that `costs` knows. `share` tells what part of the machine each takes.
-    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64, manner: Manner) -> Self {
+    /// Creates the display for a run of the stages in `costs`. `share` returns the share of the machine that each
+    /// takes.
+    pub fn new(graph: &'g Graph, costs: Costs, share: impl Fn(Id) -> f64, style: Style) -> Self {
         let total = costs.runs().len();
-        let show = match (manner.quiet, drawable()) {
+        let show = match (style.quiet, drawable()) {
             (true, _) => Show::Nothing,
             (false, false) => Show::Plain,
-            (false, true) => Show::Live(Box::new(Live::new(graph, costs, share, manner.keep_going))),
+            (false, true) => Show::Live(Box::new(Live::new(graph, costs, share, style.keep_going))),
         };
         Display { graph, total, done: 0, show }
     }
 
-    /// Shows what happened.
+    /// Displays an event.
     pub fn event(&mut self, event: &Event) {
         self.done += usize::from(matches!(event, Event::Done { .. }));
-        if let Some(line) = self.tell(event) {
+        if let Some(line) = self.describe(event) {
             self.print(&line);
         }
         if let Show::Live(live) = &mut self.show {
@@ -76,41 +78,41 @@ impl<'g> Display<'g> {
         let line = format!("[{:>width$}/{}] {text}", self.done, self.total);
         match &mut self.show {
             Show::Nothing => {}
-            // Nobody may be listening any more; the run goes on.
+            // Ignore errors: stderr may be closed, and the run continues.
             Show::Plain => _ = writeln!(std::io::stderr(), "{line}"),
             Show::Live(live) => live.print(&line),
         }
     }
 
-    /// The line that stays of what happened.
-    fn tell(&self, event: &Event) -> Option<String> {
+    /// The permanent line for an event, if it has one.
+    fn describe(&self, event: &Event) -> Option<String> {
         let name = |id: &Id| &self.graph.stage(*id).name;
         let line = match event {
-            // A running stage has its line in the live part.
+            // A running stage has a line in the live part.
             Event::Started { .. } if matches!(self.show, Show::Live(_)) => return None,
             Event::Started { id, attempt, before, .. } => match (attempt, before) {
                 (1, Before::Nothing) => format!("{}  started", name(id)),
-                // A command keeps no checkpoints that it could go on from.
+                // A command has no checkpoints to resume from.
                 (1, Before::BrokenOff) if self.graph.stage(*id).is_command => {
                     format!("{}  started again after it was stopped", name(id))
                 }
-                (1, Before::BrokenOff) => format!("{}  goes on where it was stopped", name(id)),
+                (1, Before::BrokenOff) => format!("{}  resumes where it was stopped", name(id)),
                 (1, Before::Failed) => format!("{}  started again after it failed", name(id)),
                 (n, _) => format!("{}  started, try {n}", name(id)),
             },
             Event::Done { id, how: How::Ran, took } => format!("{}  done in {}", name(id), duration(*took)),
-            Event::Done { id, how: How::Hit, .. } => format!("{}  unchanged, its result is there", name(id)),
-            Event::Done { id, how: How::Shared, .. } => format!("{}  made elsewhere", name(id)),
+            Event::Done { id, how: How::Hit, .. } => format!("{}  unchanged, cached", name(id)),
+            Event::Done { id, how: How::Shared, .. } => format!("{}  computed elsewhere", name(id)),
             Event::Failed { id, failure, again } => {
                 let again = again.map_or(String::new(), |pause| format!("; tried again in {}", duration(pause)));
                 format!("{}  failed: {}{again}", name(id), failure.why)
             }
             Event::Elsewhere { id } => format!("{}  is being computed by another run; waiting", name(id)),
             Event::Stopping { running } => {
-                format!("stopping: {running} running stage(s) write a checkpoint; again to kill them")
+                format!("stopping: {running} running stage(s) are writing a checkpoint; interrupt again to kill them")
             }
             Event::Diverges { id, key } => format!(
-                "{}  gave other bytes than before under the same key {}; both are kept, the older one stands",
+                "{}  wrote different bytes than before under the same key {}; both results are kept, the older one stands",
                 name(id),
                 key.0.short()
             ),
@@ -120,18 +122,18 @@ impl<'g> Display<'g> {
     }
 }
 
-/// `1 record`, `2 records`.
+/// Counts a noun: `1 record`, `2 records`.
 pub fn count(n: impl Into<u64>, noun: &str) -> String {
     let n = n.into();
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Bytes for people: `1.20 GiB`.
+/// Formats a number of bytes: `1.20 GiB`.
 pub fn bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()
 }
 
-/// A duration for people: `0.03 s`, `42.0 s`, `3 min 5 s`, `2 h 10 min`.
+/// Formats a duration: `0.03 s`, `42.0 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(d: Duration) -> String {
     let seconds = d.as_secs_f64();
     match seconds {

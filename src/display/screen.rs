@@ -1,27 +1,28 @@
-//! The terminal under stderr: lines that stay and scroll, and below them a part that is drawn again and again.
+//! The terminal on stderr: permanent lines that scroll, and below them a part that is redrawn.
 //!
-//! indicatif fills every line up to the last column and lets it wrap, so that a terminal that is made narrower takes all
-//! that was printed for one long line. Here each line ends where its text does, and a drawing is one write: no flicker.
+//! indicatif pads every line to the last column and lets it wrap, so a terminal that is made narrower treats all of the
+//! output as one long line. Here each line ends where its text does, and a redraw is a single write, which avoids
+//! flicker.
 
 use std::{
     io::{self, Write},
     sync::Mutex,
 };
 
-/// Lines of the part that is drawn again. There is one stderr.
+/// The number of lines in the redrawn part. Global, because there is only one stderr.
 static DRAWN: Mutex<usize> = Mutex::new(0);
 
-/// Between these a terminal that knows them shows nothing half drawn; others pass them over.
+/// Between these, a terminal with synchronized output shows no partial redraw. Others ignore them.
 const HOLD: &str = "\x1b[?2026h";
 const SHOW: &str = "\x1b[?2026l";
 
-/// Rows and columns.
+/// The size of the terminal: rows and columns.
 pub fn size() -> (usize, usize) {
     let (rows, columns) = console::Term::stderr().size();
     (rows.into(), columns.into())
 }
 
-/// Prints lines that stay, and draws the part below them anew. A terminal that is gone is no error of the run's.
+/// Prints permanent lines, and redraws the part below them. A closed terminal is not an error.
 pub fn show(above: &str, below: &[String]) {
     let mut drawn = DRAWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut text = String::from(HOLD);
@@ -38,7 +39,7 @@ pub fn show(above: &str, below: &[String]) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Stderr for what is said besides: above the part that is drawn again, which comes back with the next drawing.
+/// A writer to stderr for other output: prints above the redrawn part, which reappears with the next redraw.
 pub struct Above;
 
 impl Write for Above {

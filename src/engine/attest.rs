@@ -1,5 +1,5 @@
-//! What a signed statement about a result is made from. Who signs, and in what form, the engine does not know: it asks
-//! once a result, and keeps the answer in the record.
+//! What a signed statement about a result is made from. The engine does not know who signs, or in what format: it asks
+//! once per result, and keeps the attestation in the record.
 
 use super::{listing::Content, publish::Finished, store::Pending};
 use caco_pipeline::pipeline::{Pipeline, Stage};
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 pub struct Made<'m> {
     /// The pipeline that asked for it.
     pub pipeline: &'m Pipeline,
-    /// The stage that made it.
+    /// The stage that produced it.
     pub stage: &'m Stage,
-    /// How it went.
+    /// How the stage ran.
     pub finished: &'m Finished,
-    /// What it left.
+    /// Its outputs.
     pub result: &'m Pending,
     /// What it read outside the store, as it was when the stage ended.
     pub outside: &'m [(PathBuf, Content)],
 }
 
-/// Answers for results.
+/// Attests results.
 pub trait Attest: Sync {
-    /// The text of `attestation.json`. Err: why there can be none; the result is not published then.
+    /// Returns the text of `attestation.json`. On an error, the result is not published.
     fn attest(&self, made: &Made) -> Result<String, String>;
-    /// Whether the record in this folder, of the same bytes as a result that was just made again, holds by itself. One that
-    /// does not makes room for the new one.
+    /// Whether the record in this folder is valid by itself. It has the same bytes as a result that was just computed
+    /// again, and is replaced by the new record if it is not.
     fn holds(&self, record: &Path) -> bool;
 }

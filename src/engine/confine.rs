@@ -1,10 +1,10 @@
 //! What the process of a command may open: what it declares, its own folder, and the software installed on the machine.
-//! Held by the kernel (Landlock, <https://docs.kernel.org/userspace-api/landlock.html>), for the process and all that it
-//! starts.
+//! The kernel enforces it (Landlock, <https://docs.kernel.org/userspace-api/landlock.html>) for the process and its
+//! descendants.
 //!
-//! Landlock only grants: a folder inside a granted one cannot be denied again, so a granted folder that holds the
-//! project is taken apart into its entries. It does not cover `stat`: whether an undeclared file exists, its size and
-//! its times can still be seen. The network is not confined.
+//! Landlock only grants: a folder inside a granted one cannot be denied, so the entries of a folder that contains the
+//! project are granted one by one. It does not cover `stat`: the existence, size and times of an undeclared file remain
+//! visible. The network is not confined.
 
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
 use std::{
@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where software is installed, with what it needs to run. May be read and executed, and is not hashed.
+/// Where software and its dependencies are installed. May be read and executed, and is not hashed.
 const SYSTEM: [&str; 15] = [
     "/usr",
     "/bin",
@@ -34,14 +34,14 @@ const SYSTEM: [&str; 15] = [
     "/var/cache",
 ];
 
-/// Devices, and the shared memory that Python's locks lie in.
+/// Devices, and the shared memory that holds Python's locks.
 const DEVICES: &str = "/dev";
 
-/// The rights that are asked for; what an older kernel does not know of them stays open. Later ones cover devices'
-/// controls and the network, which a stage may use.
+/// The requested access rights. An older kernel does not restrict those it does not know. Later ABIs add device ioctls
+/// and the network, which a stage may use.
 const RIGHTS: ABI = ABI::V3;
 
-/// What a process may open. All paths are real: absolute, without links in them.
+/// What a process may open. All paths are canonical: absolute and without links.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Confinement {
     read: BTreeSet<PathBuf>,
@@ -51,8 +51,8 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// Grants the machine's software, that on `path` (as PATH has it) among it, and never one of the folders in `keep_out`
-    /// as a whole.
+    /// Grants the machine's software, including what is on `path` (in the format of PATH), but never one of the folders
+    /// in `keep_out` as a whole.
     pub fn of_machine(path: &OsStr, keep_out: &[PathBuf]) -> Confinement {
         let keep_out: Vec<PathBuf> = keep_out.iter().map(|p| real(p)).collect();
         let mut confinement = Confinement { keep_out: keep_out.clone(), ..Confinement::default() };
@@ -69,12 +69,12 @@ impl Confinement {
         confinement
     }
 
-    /// Lets a file, or a folder with all in it, be read and executed.
+    /// Lets a file, or a folder and its contents, be read and executed.
     pub fn let_read(&mut self, path: &Path) {
         self.read.insert(real(path));
     }
 
-    /// Lets a program be executed, with what is installed beside it where it lies in a `bin`.
+    /// Lets a program be executed. If it is in a `bin` folder, grants the installation around it too.
     pub fn let_run(&mut self, program: &Path) {
         let program = real(program);
         let bin = program.parent().filter(|bin| bin.file_name() == Some(OsStr::new("bin")));
@@ -87,13 +87,13 @@ impl Confinement {
         self.write.insert(real(path));
     }
 
-    /// Whether a file at this real path may be opened.
+    /// Whether a file at this canonical path may be opened.
     pub fn allows(&self, path: &Path, write: bool) -> bool {
         let under = |granted: &BTreeSet<PathBuf>| path.ancestors().any(|above| granted.contains(above));
         under(&self.write) || (!write && under(&self.read))
     }
 
-    /// The rules as the kernel has them. None: this kernel has no Landlock, or it is turned off.
+    /// Creates the kernel's ruleset. `None` if this kernel has no Landlock, or it is turned off.
     pub fn ruleset(&self) -> io::Result<Option<OwnedFd>> {
         let failed = |e: landlock::RulesetError| io::Error::other(format!("cannot set up Landlock: {e}"));
         let ruleset = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS)).and_then(Ruleset::create);
@@ -104,7 +104,7 @@ impl Confinement {
     }
 }
 
-/// Grants `root`, or where one of `keep_out` lies in it, all of it that does not lead there.
+/// Grants `root`. If it contains one of `keep_out`, grants its entries instead, except those that lead there.
 fn grant_around(root: &Path, keep_out: &[PathBuf], granted: &mut BTreeSet<PathBuf>) {
     if !keep_out.iter().any(|kept| kept.starts_with(root)) {
         granted.insert(root.into());
@@ -114,29 +114,29 @@ fn grant_around(root: &Path, keep_out: &[PathBuf], granted: &mut BTreeSet<PathBu
     }
 }
 
-/// The folder that holds an installed program's `bin`, with its libraries beside. None where that would be a folder of
-/// the caller's own: one that is kept out, or their home.
+/// The folder that holds an installed program's `bin` and its libraries. `None` if that is the user's own folder: one
+/// that is kept out, or their home.
 fn prefix(bin: &Path, keep_out: &[PathBuf]) -> Option<PathBuf> {
     let prefix = if bin.file_name() == Some(OsStr::new("bin")) { bin.parent()? } else { bin };
     let home = std::env::var_os("HOME").map(|home| real(Path::new(&home)));
     let holds = |kept: &PathBuf| kept.starts_with(prefix);
     let own = keep_out.iter().chain(&home).any(holds) || prefix.parent().is_none();
     match own {
-        // `~/bin` itself is no more than programs.
+        // `~/bin` itself holds only programs.
         true if bin != prefix && !keep_out.iter().any(|kept| kept.starts_with(bin)) => Some(bin.into()),
         true => None,
         false => Some(prefix.into()),
     }
 }
 
-/// Where the interpreter of a virtual environment lies, by the file that Python leaves beside its `bin` (PEP 405).
+/// The folder of a virtual environment's interpreter, from the file that Python writes beside its `bin` (PEP 405).
 fn interpreter(bin: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(bin.parent()?.join("pyvenv.cfg")).ok()?;
     let home = text.lines().find_map(|line| line.strip_prefix("home")?.trim_start().strip_prefix('='))?;
     Some(home.trim().into())
 }
 
-/// A path without links in it, as far as it exists.
+/// Resolves the links in a path, as far as it exists.
 pub fn real(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;

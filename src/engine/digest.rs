@@ -1,4 +1,4 @@
-//! Content digests of bytes and files: BLAKE3, and SHA-256 beside it where a standard asks for one.
+//! Content digests of bytes and files: BLAKE3, and also SHA-256 where a standard requires it.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-/// A BLAKE3 digest (or, where said so, a SHA-256 one). Written as 64 hexadecimal digits.
+/// A BLAKE3 digest (or, where documented, a SHA-256 one). Written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Digest(pub [u8; 32]);
 
@@ -31,7 +31,7 @@ impl Digest {
         text
     }
 
-    /// The first twelve digits: enough for people.
+    /// The first twelve digits, for messages.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_string()
     }
@@ -63,7 +63,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is no digest.
+/// A text that is not a digest.
 #[derive(Debug, thiserror::Error)]
 #[error("'{0}' is not 64 hexadecimal digits")]
 pub struct NotADigest(String);
@@ -116,7 +116,7 @@ pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
     thread_local!(static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) });
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
-        // One byte more than expected, so that the read that meets the end needs no further call.
+        // One byte more than expected, so that one further read detects the end without growing the buffer.
         let mut file = File::open(path)?;
         buffer.resize(size as usize + 1, 0);
         let mut filled = 0;

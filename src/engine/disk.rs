@@ -1,20 +1,20 @@
-//! How much the file system of a folder still takes.
+//! The free space on a file system.
 
 use std::path::Path;
 
-/// What an ordinary user may still write.
+/// The free space available to unprivileged users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Bytes.
     pub bytes: u64,
-    /// Blocks, the smallest things that are given out.
+    /// Blocks, the smallest unit of allocation.
     pub blocks: u64,
-    /// Files. None: the file system keeps no such number.
+    /// Files. `None` if the file system has no such limit.
     pub files: Option<u64>,
 }
 
 impl Space {
-    /// The space left on the file system of a folder. None: the folder is not there, or the system does not say.
+    /// The free space on the file system of a folder. `None` if the folder does not exist or the system call fails.
     pub fn of(folder: &Path) -> Option<Space> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let path = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
@@ -23,7 +23,7 @@ impl Space {
             let mut left: libc::statvfs = std::mem::zeroed();
             (libc::statvfs(path.as_ptr(), &mut left) == 0).then_some(left)
         }?;
-        // A file system without a number of files to give says 0 of 0.
+        // A file system without a limit on files reports 0 of 0.
         let files = (left.f_files > 0).then_some(left.f_favail as u64);
         Some(Space { bytes: left.f_bavail as u64 * left.f_frsize as u64, blocks: left.f_bavail as u64, files })
     }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_has_space_and_what_is_not_there_has_none() {
+    fn only_an_existing_folder_has_space() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Space::of(folder.path()).is_some_and(|space| space.bytes >= space.blocks));
         assert_eq!(Space::of(&folder.path().join("none")), None);

@@ -1,4 +1,4 @@
-//! How long a run will take and how much it will write, by what the same stages took before.
+//! Estimates how long a run will take and how much it will write, from earlier runs of the same stages.
 
 use super::{
     graph::{Graph, Id},
@@ -8,20 +8,20 @@ use super::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// What the stages that run, or may run, took when they ran last. An upper bound where some of them may not run.
+/// The estimated cost of all stages that run or may run. An upper bound if some of them may not run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Estimate {
     /// Stages that run or may run.
     pub stages: usize,
-    /// Of these, stages of which nothing is known, not even of another of their kind.
+    /// Of these, stages without a record of themselves or of another stage of their kind.
     pub unknown: usize,
-    /// Time of all stages one after the other, seconds.
+    /// The time of all stages run one after the other, in seconds.
     pub seconds: f64,
-    /// Bytes of their outputs.
+    /// The size of their outputs, in bytes.
     pub bytes: u64,
 }
 
-/// What each stage that runs, or may run, took when it ran last.
+/// The last known cost of each stage that runs or may run.
 #[derive(Debug, Default)]
 pub struct Costs {
     runs: Vec<Id>,
@@ -29,7 +29,7 @@ pub struct Costs {
     kinds: HashMap<&'static str, Kind>,
 }
 
-/// Records are read of no more stages than this; the rest counts like their mean.
+/// The maximum number of stages whose records are read. The others count as the mean of these.
 const READ: usize = 1000;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +38,7 @@ struct Cost {
     bytes: f64,
 }
 
-/// All that is known of the stages of one kind, added up.
+/// The summed costs of the known stages of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct Kind {
     sum: Cost,
@@ -59,7 +59,7 @@ impl Kind {
 }
 
 impl Costs {
-    /// The costs of a plan's stages, by their records.
+    /// Reads the costs of a plan's stages from their records.
     pub fn of(graph: &Graph, store: &Store, names: &Names, plan: &Plan) -> store::Result<Costs> {
         let runs = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
         let mut costs = Costs { runs: runs.map(|(id, _)| *id).collect(), ..Costs::default() };
@@ -78,18 +78,18 @@ impl Costs {
         &self.runs
     }
 
-    /// What a stage took when it ran last, or what those of its kind take. None: nothing is known of either.
+    /// How long a stage took in its last run, or else the mean of its kind. `None` if neither is known.
     pub fn time(&self, graph: &Graph, id: Id) -> Option<Duration> {
         self.cost(graph, id).map(|cost| Duration::from_secs_f64(cost.seconds))
     }
 
-    /// Learns from a stage that has just run what others of its kind will take.
+    /// Adds the time of a stage that has just run to the mean of its kind.
     pub fn learn(&mut self, graph: &Graph, id: Id, took: Duration) {
         let cost = Cost { seconds: took.as_secs_f64(), bytes: 0.0 };
         self.kinds.entry(graph.stage(id).kind).or_default().add(cost);
     }
 
-    /// All of them added up.
+    /// The sum over all stages.
     pub fn estimate(&self, graph: &Graph) -> Estimate {
         let mut estimate = Estimate { stages: self.runs.len(), ..Estimate::default() };
         let mut bytes = 0.0;

@@ -1,4 +1,4 @@
-//! What a run tells: each thing as it happens, and in the end what became of every stage.
+//! What a run reports: events as they happen, and the outcome of every stage at the end.
 
 use super::{graph::Id, key::Key, store::Published};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// Something that happened, for whoever watches.
+/// Something that happened in a run.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// A stage was started.
@@ -23,14 +23,14 @@ pub enum Event<'a> {
         work: &'a Path,
         /// Which try this is, from 1.
         attempt: u32,
-        /// What an earlier run left of it.
+        /// How an earlier attempt at it ended.
         before: Before,
     },
-    /// A stage's result is there.
+    /// A stage's result is available.
     Done {
         /// The stage.
         id: Id,
-        /// How it came to be.
+        /// Where the result came from.
         how: How,
         /// How long it took.
         took: Duration,
@@ -44,17 +44,17 @@ pub enum Event<'a> {
         /// Whether it is tried again, and when.
         again: Option<Duration>,
     },
-    /// A stage ended at a checkpoint, as it was asked to.
+    /// A stage was asked to stop, and ended at a checkpoint.
     Stopped {
         /// The stage.
         id: Id,
     },
-    /// A stage will not run: one that it reads from failed, was stopped or is blocked.
+    /// A stage will not run because one that it reads from failed, was stopped or is blocked.
     Skipped {
         /// The stage.
         id: Id,
     },
-    /// Another run computes a stage's key.
+    /// Another run is computing a stage's key.
     Elsewhere {
         /// The stage.
         id: Id,
@@ -71,7 +71,7 @@ pub enum Event<'a> {
         /// Its key.
         key: Key,
     },
-    /// A moment passed.
+    /// Sent at regular intervals.
     Tick,
 }
 
@@ -82,7 +82,7 @@ pub enum How {
     Ran,
     /// Its result was found once its inputs were known.
     Hit,
-    /// Another run, or another stage of this one, made it.
+    /// Another run, or another stage of this run, computed it.
     Shared,
 }
 
@@ -99,12 +99,12 @@ pub struct Failure {
     pub work: PathBuf,
     /// Its log, of all attempts.
     pub log: PathBuf,
-    /// Where in the log this attempt begins, bytes.
+    /// The offset in the log at which this attempt begins, in bytes.
     pub log_start: u64,
 }
 
 impl Failure {
-    /// The end of what this attempt wrote to its log, no more than `most` bytes.
+    /// The end of this attempt's log, at most `most` bytes.
     pub fn end_of_log(&self, most: u64) -> String {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = fs::File::open(&self.log)?;
@@ -118,10 +118,11 @@ impl Failure {
     }
 }
 
-/// How an earlier attempt at a stage ended whose folder is still there. A stage that keeps checkpoints in it goes on from them.
+/// How an earlier attempt at a stage ended, if its folder still exists. A stage with checkpoints in it resumes from
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// There was none.
+    /// There was no earlier attempt.
     Nothing,
     /// It was stopped or killed.
     BrokenOff,
@@ -130,8 +131,8 @@ pub enum Before {
 }
 
 impl Before {
-    /// Of the stage with this folder. Unless a failure was written down, its log tells: every program that was started has
-    /// one, and no later attempt removes it.
+    /// Finds out for the stage with this folder. Unless a failure was recorded, the log decides: every program that was
+    /// started has one, and no later attempt removes it.
     pub fn of(work: &Path) -> Before {
         match Failed::read(work) {
             Some(_) => Before::Failed,
@@ -141,19 +142,19 @@ impl Before {
     }
 }
 
-/// What is kept of a failure in the stage's folder, until it runs again.
+/// A failure, as recorded in the stage's folder until it runs again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failed {
     /// What happened.
     pub why: String,
-    /// The line of its log that says most: the last one.
+    /// The most informative line of its log: the last one.
     pub error: String,
 }
 
 const FAILED: &str = "failed.json";
 
 impl Failed {
-    /// Of a failure.
+    /// Creates the record of a failure.
     pub fn of(failure: &Failure) -> Failed {
         let end = failure.end_of_log(4 << 10);
         let last = end.lines().rev().map(str::trim).find(|line| !line.is_empty());
@@ -162,17 +163,17 @@ impl Failed {
         Failed { why: failure.why.clone(), error }
     }
 
-    /// Keeps it. Not being able to is of no account.
+    /// Writes it to the stage's folder. Errors are ignored.
     pub fn write(&self, work: &Path) {
         let _ = fs::write(work.join(FAILED), serde_json::to_vec(self).expect("plain data is JSON"));
     }
 
-    /// The failure of the stage with this folder, if it failed when it ran last.
+    /// The failure of the stage with this folder, if its last run failed.
     pub fn read(work: &Path) -> Option<Failed> {
         serde_json::from_slice(&fs::read(work.join(FAILED)).ok()?).ok()
     }
 
-    /// Forgets it: the stage runs again.
+    /// Removes the record, because the stage runs again.
     pub fn forget(work: &Path) {
         let _ = fs::remove_file(work.join(FAILED));
     }
@@ -183,7 +184,7 @@ impl Failed {
 pub struct Outcome {
     /// Stages that ran.
     pub ran: Vec<(Id, Key, Duration)>,
-    /// Stages whose results were there.
+    /// Stages whose results were cached.
     pub hits: usize,
     /// Stages that failed.
     pub failed: Vec<Failure>,

@@ -1,5 +1,5 @@
-//! How much longer a run takes. A bound from below, which a run on a machine of its own comes close to: neither may the
-//! stages left take more of the machine than there is, nor may one start before all that it reads from is done.
+//! Forecasts the time left of a run. A lower bound that a run on an otherwise idle machine comes close to: the
+//! remaining stages cannot use more than the whole machine, and none starts before all that it reads from is done.
 
 use super::graph::{Graph, Id};
 use std::{collections::HashMap, time::Duration};
@@ -9,22 +9,22 @@ use std::{collections::HashMap, time::Duration};
 pub enum Left {
     /// Nothing is known of any stage that is left.
     Unknown,
-    /// As far as is known: nothing is known of some stages.
+    /// The time of the known stages, where others are unknown.
     AtLeast(Duration),
-    /// By what every stage that is left took before.
+    /// Based on earlier times of every remaining stage.
     About(Duration),
 }
 
 /// A stage that is not done.
 #[derive(Clone, Copy, Debug)]
 pub struct Open {
-    /// How much longer it takes. None: nobody knows.
+    /// How much longer it takes. `None` if unknown.
     pub left: Option<Duration>,
-    /// The part of the machine that it takes, 0 to 1.
+    /// The share of the machine that it takes, from 0 to 1.
     pub share: f64,
 }
 
-/// The time left until these stages are done. They come in order, each behind all it reads from.
+/// The time left until these stages are done. They must be in topological order.
 pub fn left(graph: &Graph, stages: &[(Id, Open)]) -> Left {
     let mut work = 0.0;
     let mut unknown = 0;
@@ -53,7 +53,7 @@ mod tests {
     use caco_pipeline::pipeline::{Overlay, Pipeline};
     use std::path::Path;
 
-    /// `a`, and `b` behind it; `c` and `d` by themselves.
+    /// `b` reads from `a`; `c` and `d` are independent.
     fn graph() -> Graph {
         let text = r#"(stages: {
             "a": command(shell: "a", outputs: ["o"]),

@@ -1,5 +1,5 @@
-//! The GPUs of this machine, by number. A stage claims the ones it was given, so that no other run on the machine gives
-//! them away too.
+//! The GPUs of this machine, by number. A stage claims the ones it was given, so that no other run on the machine
+//! allocates them too.
 
 use std::{
     fs::{self, File, Permissions},
@@ -7,21 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A GPU that nobody else may claim, as long as this lives.
+/// An exclusive claim on a GPU, held until dropped.
 #[derive(Debug)]
 pub struct Claim {
     /// Its number.
     pub gpu: u32,
-    /// Its lock is the kernel's: a runner that dies leaves none.
+    /// A lock held by the kernel, so a runner that dies leaves no stale claim.
     _lock: File,
 }
 
-/// Where the locks lie: one place for all users and stores of a machine.
+/// The folder of the locks, shared by all users and stores of a machine.
 pub fn locks() -> PathBuf {
     std::env::temp_dir().join("caco-gpus")
 }
 
-/// Claims so many of the GPUs in `free`, the first that can be had. None: there are not enough.
+/// Claims the first `wanted` available GPUs in `free`. `None` if there are not enough.
 pub fn claim(free: &[u32], wanted: usize, locks: &Path) -> Option<Vec<Claim>> {
     let claims: Vec<Claim> = free.iter().filter_map(|gpu| claim_one(*gpu, locks)).take(wanted).collect();
     (claims.len() == wanted).then_some(claims)
@@ -31,7 +31,7 @@ fn claim_one(gpu: u32, locks: &Path) -> Option<Claim> {
     let path = locks.join(gpu.to_string());
     let file = File::open(&path).or_else(|_| {
         fs::create_dir_all(locks)?;
-        // Other users' runs must be able to open it as well; who made it need not be who holds it.
+        // Other users' runs must be able to open it as well, whichever user created it.
         let _ = fs::set_permissions(locks, Permissions::from_mode(0o1777));
         File::create(&path)
     });
@@ -40,7 +40,7 @@ fn claim_one(gpu: u32, locks: &Path) -> Option<Claim> {
     Some(Claim { gpu, _lock: file })
 }
 
-/// The numbers of the machine's NVIDIA GPUs that CUDA_VISIBLE_DEVICES, if set, leaves.
+/// The numbers of the machine's NVIDIA GPUs, restricted to CUDA_VISIBLE_DEVICES if it is set.
 pub fn visible() -> Vec<u32> {
     let there = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count) as u32;
     match std::env::var("CUDA_VISIBLE_DEVICES") {

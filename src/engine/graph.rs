@@ -1,4 +1,4 @@
-//! Stages joined by what they read from one another.
+//! The graph of stages, connected by their inputs.
 
 use caco_pipeline::{
     diagnostic::{Diagnostic, nearest},
@@ -25,10 +25,10 @@ pub type Id = u32;
 
 /// Where an input of a stage comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum From {
-    /// An output of a stage, by name.
+pub enum Origin {
+    /// A named output of a stage.
     Output(Id, Box<str>),
-    /// A file or folder outside the store. Err: the path as written, and the variable in it that is not set.
+    /// A file or folder outside the store. `Err` holds the path as written, and the variable in it that is not set.
     Path(Result<PathBuf, (String, String)>),
     /// A program on PATH, by name.
     Tool(Box<str>),
@@ -40,8 +40,8 @@ pub struct Edge {
     /// The stage's name for it.
     pub slot: Box<str>,
     /// Where it comes from.
-    pub from: From,
-    /// Whether its content joins the key.
+    pub from: Origin,
+    /// Whether its content is part of the key.
     pub hashed: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Joins the stages. Unknown references, ambiguous ones and cycles are errors.
+    /// Connects the stages. Unknown references, ambiguous references and cycles are errors.
     pub fn new(pipeline: Pipeline) -> Result<Graph, Invalid> {
         let by_name: HashMap<String, Id> =
             pipeline.stages.iter().enumerate().map(|(i, s)| (s.name.clone(), i as Id)).collect();
@@ -70,7 +70,7 @@ impl Graph {
         edges.iter().for_each(|_| _ = graph.add_node(()));
         for (to, edges) in edges.iter().enumerate() {
             for edge in edges {
-                if let From::Output(from, _) = &edge.from {
+                if let Origin::Output(from, _) = &edge.from {
                     graph.add_edge(NodeIndex::new(*from as usize), NodeIndex::new(to), ());
                 }
             }
@@ -94,7 +94,7 @@ impl Graph {
         &self.edges[id as usize]
     }
 
-    /// Every stage, each behind all it reads from.
+    /// All stages in topological order.
     pub fn order(&self) -> &[Id] {
         &self.order
     }
@@ -127,7 +127,7 @@ impl Graph {
             own.sort_unstable();
             match own.first() {
                 Some(first) => {
-                    error.help(format!("each variant has its own: '{first}', or '{name}/*' where several may be named"))
+                    error.help(format!("it has variants: name one, such as '{first}', or '{name}/*' if allowed"))
                 }
                 None => error.nearest(name, known()),
             }
@@ -135,17 +135,17 @@ impl Graph {
         self.by_name.get(name).copied().ok_or_else(error)
     }
 
-    /// The stage and output that `stage/output` means; the first output where it names none.
+    /// Resolves `stage/output`; a stage alone means its first output.
     pub fn find_output(&self, reference: &str) -> Result<(Id, Box<str>), Diagnostic> {
         find_output(&self.pipeline, &self.by_name, reference)
     }
 
-    /// The folder of images that the index of a stage lists.
-    pub fn images(&self, id: Id) -> Result<From, Diagnostic> {
-        through(&self.pipeline, &self.by_name, &self.stage(id).name, ROOT)
+    /// The folder of images listed by the index of a stage.
+    pub fn images(&self, id: Id) -> Result<Origin, Diagnostic> {
+        locate(&self.pipeline, &self.by_name, &self.stage(id).name, ROOT)
     }
 
-    /// The stages that these names or patterns (`linear/*`) mean, in order.
+    /// The stages that match these names or patterns (`linear/*`), in order.
     pub fn select(&self, patterns: &[String]) -> Result<Vec<Id>, Diagnostic> {
         let mut chosen = HashSet::new();
         for pattern in patterns {
@@ -153,8 +153,8 @@ impl Graph {
                 chosen.insert(*id);
                 continue;
             }
-            let glob =
-                glob::Pattern::new(pattern).map_err(|e| Diagnostic::new(format!("'{pattern}' is no pattern: {e}")))?;
+            let glob = glob::Pattern::new(pattern)
+                .map_err(|e| Diagnostic::new(format!("'{pattern}' is not a valid pattern: {e}")))?;
             let before = chosen.len();
             chosen.extend(self.by_name.iter().filter(|(name, _)| glob.matches(name)).map(|(_, id)| *id));
             if chosen.len() == before && !self.by_name.keys().any(|name| glob.matches(name)) {
@@ -167,7 +167,7 @@ impl Graph {
         Ok(self.order.iter().copied().filter(|id| chosen.contains(id)).collect())
     }
 
-    /// The stages of the pipeline's own targets, or all.
+    /// The stages that are the pipeline's targets, or all stages if it has none.
     pub fn targets(&self) -> Vec<Id> {
         match &self.pipeline.targets {
             Some(targets) => self.select(targets).expect("targets were checked when the graph was made"),
@@ -175,12 +175,12 @@ impl Graph {
         }
     }
 
-    /// These stages and all they read from, directly or not, in order.
+    /// These stages and their transitive sources, in order.
     pub fn with_sources(&self, ids: &[Id]) -> Vec<Id> {
         self.closure(ids, |id| self.sources(id))
     }
 
-    /// These stages and all that read from them, directly or not, in order.
+    /// These stages and their transitive readers, in order.
     pub fn with_readers(&self, ids: &[Id]) -> Vec<Id> {
         self.closure(ids, |id| self.readers(id))
     }
@@ -203,8 +203,8 @@ impl Graph {
     }
 }
 
-/// Every stage behind all it reads from, and otherwise in the order of the file, which is the order people expect to
-/// read. Stages in a circle, and behind one, are left out.
+/// Sorts topologically, and otherwise in the order of the file, which is the order that users expect. Stages in a
+/// cycle, and those that depend on one, are left out.
 fn sort(graph: &DiGraph<(), ()>) -> Vec<Id> {
     let mut missing: Vec<usize> =
         graph.node_indices().map(|n| graph.neighbors_directed(n, Direction::Incoming).count()).collect();
@@ -223,7 +223,7 @@ fn sort(graph: &DiGraph<(), ()>) -> Vec<Id> {
     order
 }
 
-/// A stage called like another stage's output would make a reference mean two things.
+/// Rejects a stage named like another stage's output, which would make references ambiguous.
 fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(), Invalid> {
     for stage in &pipeline.stages {
         // Most stages have no other below their name; looking for the slash first keeps this linear.
@@ -234,7 +234,7 @@ fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(),
             let output = &stage.name[parent.len() + 1..];
             if output == METRICS || above.outputs.iter().any(|o| o.name == output) {
                 let message = format!(
-                    "'{}' means two things: this stage, and the output '{output}' of stage '{parent}'",
+                    "'{}' is ambiguous: it names this stage, and the output '{output}' of stage '{parent}'",
                     stage.name
                 );
                 let error = Diagnostic::new(message).at(stage.at).help("rename one of them");
@@ -248,24 +248,24 @@ fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(),
 fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -> Result<Vec<Edge>, Invalid> {
     let edge = |input: &Input| {
         let from = match (&input.source, input.role) {
-            (Source::Path(name), Role::Tool) => From::Tool(name.as_str().into()),
+            (Source::Path(name), Role::Tool) => Origin::Tool(name.as_str().into()),
             (Source::Path(path), _) => from_path(path),
             (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
                 let found = find_output(pipeline, by_name, reference)
                     .and_then(|(id, output)| fits(pipeline, input, role, id, &output).map(|()| (id, output)));
                 let (id, output) = found.map_err(|e| at_reference(pipeline, stage, reference, e))?;
-                From::Output(id, output)
+                Origin::Output(id, output)
             }
-            (Source::Stage(reference), Role::Through(slot)) => {
-                through(pipeline, by_name, reference, slot).map_err(|e| at_reference(pipeline, stage, reference, e))?
+            (Source::Stage(reference), Role::Located(slot)) => {
+                locate(pipeline, by_name, reference, slot).map_err(|e| at_reference(pipeline, stage, reference, e))?
             }
         };
-        Ok(Edge { slot: input.slot.as_str().into(), from, hashed: !matches!(input.role, Role::Through(_)) })
+        Ok(Edge { slot: input.slot.as_str().into(), from, hashed: !matches!(input.role, Role::Located(_)) })
     };
     stage.inputs.iter().map(edge).collect()
 }
 
-/// Whether an output is what an input asks for.
+/// Checks that an output is of the type that an input requires.
 fn fits(pipeline: &Pipeline, input: &Input, role: Role, id: Id, output: &str) -> Result<(), Diagnostic> {
     let source = &pipeline.stages[id as usize];
     let Role::Output(wanted) = role else { return Ok(()) };
@@ -275,7 +275,7 @@ fn fits(pipeline: &Pipeline, input: &Input, role: Role, id: Id, output: &str) ->
     let makers = pipeline.registry.kinds().iter().filter(|kind| kind.outputs.iter().any(|o| o.name == wanted));
     let makers: Vec<String> = makers.map(|kind| format!("'{}'", kind.name)).collect();
     let error =
-        format!("'{}' needs an output '{wanted}', and '{output}' of stage '{}' is none", input.slot, source.name);
+        format!("'{}' needs an output '{wanted}', but '{output}' of stage '{}' is not one", input.slot, source.name);
     let own =
         source.outputs.iter().any(|o| o.name == wanted).then(|| format!("did you mean '{}/{wanted}'?", source.name));
     Err(Diagnostic::new(error).help(own.unwrap_or_else(|| format!("name a stage of kind {}", makers.join(", ")))))
@@ -283,37 +283,37 @@ fn fits(pipeline: &Pipeline, input: &Input, role: Role, id: Id, output: &str) ->
 
 fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {
     let message = format!("stage '{}': {}", stage.name, error.message);
-    // Inside a variant the reference was completed with the variant's name; the file has it without.
+    // Inside a variant the variant's name was appended to the reference; the file has it without.
     let written = reference.rsplit_once('/').map_or(reference, |(head, _)| head);
     let known = |text: &str| pipeline.sources[0].text.contains(&format!("\"{text}\""));
     let written = if known(reference) { reference } else { written };
     pipeline.at_reference(stage, written, Diagnostic { message, ..error })
 }
 
-fn from_path(path: &str) -> From {
+fn from_path(path: &str) -> Origin {
     match expand(path) {
-        Ok(path) => From::Path(Ok(std::path::absolute(&path).unwrap_or_else(|_| path.into()))),
-        Err(variable) => From::Path(Err((path.into(), variable))),
+        Ok(path) => Origin::Path(Ok(std::path::absolute(&path).unwrap_or_else(|_| path.into()))),
+        Err(variable) => Origin::Path(Err((path.into(), variable))),
     }
 }
 
 /// The slot of the folder that an index lists.
 const ROOT: &str = "root";
-/// The output of stages that make what their index lists.
+/// The output of stages that write the images that their index lists.
 const IMAGES: &str = "images";
 
-/// What stage `reference` reads in `slot`, or makes itself.
-fn through(
+/// Finds what stage `reference` reads in `slot`, or its own images.
+fn locate(
     pipeline: &Pipeline,
     by_name: &HashMap<String, Id>,
     reference: &str,
     slot: &str,
-) -> Result<From, Diagnostic> {
+) -> Result<Origin, Diagnostic> {
     let (id, _) = find_output(pipeline, by_name, reference)?;
     let stage = &pipeline.stages[id as usize];
     let input = stage.inputs.iter().find(|input| input.slot == slot);
     if slot == ROOT && input.is_none() && stage.outputs.iter().any(|output| output.name == IMAGES) {
-        return Ok(From::Output(id, IMAGES.into()));
+        return Ok(Origin::Output(id, IMAGES.into()));
     }
     let input = input.ok_or_else(|| {
         Diagnostic::new(format!("'{reference}' is a stage of kind '{}', which has no input '{slot}'", stage.kind))
@@ -322,7 +322,7 @@ fn through(
     match &input.source {
         Source::Path(path) => Ok(from_path(path)),
         Source::Stage(reference) => {
-            find_output(pipeline, by_name, reference).map(|(id, output)| From::Output(id, output))
+            find_output(pipeline, by_name, reference).map(|(id, output)| Origin::Output(id, output))
         }
     }
 }
@@ -365,8 +365,8 @@ fn cycle(pipeline: &Pipeline, graph: &DiGraph<(), ()>) -> Invalid {
     let components = petgraph::algo::tarjan_scc(graph);
     let in_cycle = |c: &&Vec<NodeIndex>| c.len() > 1 || graph.contains_edge(c[0], c[0]);
     let members: HashSet<NodeIndex> =
-        components.iter().find(in_cycle).expect("sorting left out a circle").iter().copied().collect();
-    // Every member has a successor inside; following the lowest one must come back to a stage seen before.
+        components.iter().find(in_cycle).expect("sorting left out a cycle").iter().copied().collect();
+    // Every member has a successor inside, so following the lowest one must return to a visited stage.
     let start = *members.iter().min().expect("a cycle has members");
     let mut path = vec![start];
     let back = loop {
@@ -381,7 +381,7 @@ fn cycle(pipeline: &Pipeline, graph: &DiGraph<(), ()>) -> Invalid {
     let mut names: Vec<&str> = path[back..].iter().map(name).collect();
     names.push(names[0]);
     let at = pipeline.stages[path[back].index()].at;
-    let message = format!("stages read from each other in a circle: {}", names.join(" -> "));
-    let error = Diagnostic::new(message).at(at).help("one of these must stop reading from the one before it");
+    let message = format!("the stages form a cycle: {}", names.join(" -> "));
+    let error = Diagnostic::new(message).at(at).help("remove one of these inputs");
     Invalid { errors: vec![error], sources: pipeline.sources.clone() }
 }

@@ -1,8 +1,8 @@
-//! A small process that outlives a killed runner just long enough to kill the stages it left behind.
+//! A small process that outlives a killed runner just long enough to kill its remaining stages.
 //!
-//! A stage's own process dies with its runner by the kernel's hand (PR_SET_PDEATHSIG), but the programs that it started
-//! in turn do not. Every stage is a process group; the guard is told of each, and when the pipe to the runner breaks it
-//! kills those that are left.
+//! The kernel kills a stage's own process with its runner (PR_SET_PDEATHSIG), but not the programs that the process
+//! started. Every stage is a process group; the runner reports each to the guard, and when the pipe to the runner
+//! breaks, the guard kills those that remain.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard: this same program, told to be one.
+    /// Starts the guard: this same program, with the hidden command.
     pub fn start() -> io::Result<Guard> {
         let mut command = Command::new(std::env::current_exe()?);
         // A group of its own, so that Ctrl-C at the terminal does not reach it.
@@ -32,19 +32,19 @@ impl Guard {
         Ok(Guard { child, pipe })
     }
 
-    /// Tells of a process group that is alive from now on.
+    /// Reports a process group that was started.
     pub fn add(&mut self, group: u32) {
-        self.tell('+', group);
+        self.report('+', group);
     }
 
-    /// Tells of a process group that has ended.
+    /// Reports a process group that has ended.
     pub fn remove(&mut self, group: u32) {
-        self.tell('-', group);
+        self.report('-', group);
     }
 
-    fn tell(&mut self, sign: char, group: u32) {
+    fn report(&mut self, sign: char, group: u32) {
         if let Some(pipe) = &mut self.pipe {
-            // A dead guard guards nothing; the run goes on.
+            // If the guard is dead, the run continues without it.
             let _ = writeln!(pipe, "{sign}{group}");
         }
     }
@@ -57,7 +57,7 @@ impl Drop for Guard {
     }
 }
 
-/// The guard's own life: reads groups until the pipe breaks, then kills those that are left.
+/// Runs the guard: reads groups until the pipe breaks, then kills those that remain.
 pub fn watch() {
     let mut groups = BTreeSet::new();
     for line in io::stdin().lock().lines() {

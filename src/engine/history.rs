@@ -1,6 +1,6 @@
-//! The history of runs: of each a file `runs/<start>-<pid>.jsonl`, with a line when it begins, one for every attempt at a
-//! stage, and one when it ends. The run holds the file locked, so that a run that was killed can be told from one that
-//! goes on. Nothing reads it but people and `history`, so it is not synced, and a run goes on without it.
+//! The history of runs. Each run has a file `runs/<start>-<pid>.jsonl`, with a line when it begins, one for every
+//! attempt at a stage, and one when it ends. The run keeps the file locked, which distinguishes a run in progress from
+//! one that was killed. Only `history` reads it, so it is not synced, and a run continues if it cannot be written.
 
 use super::{
     event::{Event, How, Outcome},
@@ -17,37 +17,37 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// So many records are kept, the newest.
+/// The number of records to keep.
 const KEPT: usize = 1000;
-/// So many hits are noted by key; the time that the rest saved counts like theirs.
+/// The number of hits recorded by key. The time saved by the others is extrapolated from these.
 const SAMPLE: usize = 256;
 
-/// What a run was asked for.
+/// What a run was asked to do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Request {
     /// The pipeline's name.
     pub pipeline: String,
     /// Its file.
     pub file: PathBuf,
-    /// The profile laid over it.
+    /// The profile applied to it.
     pub profile: Option<String>,
-    /// The values laid over it.
+    /// The values set on the command line.
     pub set: Vec<String>,
-    /// The stages asked for; none: the pipeline's targets.
+    /// The requested stages. If empty, the pipeline's targets.
     pub targets: Vec<String>,
 }
 
 /// The first line of a record.
 #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Began {
-    /// What was asked for.
+    /// The request.
     #[serde(flatten)]
     pub request: Request,
     /// When it began, UTC.
     pub started: String,
-    /// On which machine.
+    /// The machine.
     pub host: String,
-    /// As which process.
+    /// The process.
     pub pid: u32,
     /// This program's version.
     pub caco: String,
@@ -57,7 +57,7 @@ pub struct Began {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// Its result is there.
+    /// It was published.
     Ran,
     /// It failed.
     Failed,
@@ -99,17 +99,17 @@ pub struct Ended {
     pub ran: usize,
     /// Stages that failed for good.
     pub failed: usize,
-    /// Stages that were stopped, or not begun any more.
+    /// Stages that were stopped, or not started because the run stopped.
     pub stopped: usize,
     /// Stages that did not run because another one failed or was stopped.
     pub skipped: usize,
-    /// Stages whose results were there.
+    /// Stages whose results were cached.
     pub hits: usize,
-    /// The keys of some of the hits, evenly taken.
+    /// The keys of an evenly spaced sample of the hits.
     pub sample: Vec<Key>,
     /// What stopped the run: a signal's number, or 0 for the time limit.
     pub interrupted: Option<i32>,
-    /// What of the store's own broke the run off.
+    /// The store error that aborted the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -144,7 +144,7 @@ impl Journal {
         };
         match journal.open(&began) {
             Ok(file) => journal.file = Some(file),
-            Err(error) => tracing::debug!("this run leaves no record in {}: {error}", journal.folder.display()),
+            Err(error) => tracing::debug!("cannot record this run in {}: {error}", journal.folder.display()),
         }
         journal.write(&Line::Began(began));
         journal
@@ -154,7 +154,7 @@ impl Journal {
         fs::create_dir_all(&self.folder)?;
         let id = format!("{}-{}", began.started.replace(['-', ':'], ""), began.pid);
         let file = File::options().create_new(true).append(true).open(file(&self.folder, &id))?;
-        // Where the file system knows no locks, the run looks as if it were killed until it ends.
+        // On a file system without locks, the run looks killed until it ends.
         let _ = file.lock();
         Ok(file)
     }
@@ -164,12 +164,12 @@ impl Journal {
         let mut text = serde_json::to_vec(line).expect("plain data is JSON");
         text.push(b'\n');
         if let Err(error) = file.write_all(&text) {
-            tracing::debug!("the rest of this run leaves no record: {error}");
+            tracing::debug!("cannot record the rest of this run: {error}");
             self.file = None;
         }
     }
 
-    /// Notes what became of a stage.
+    /// Records the outcome of a stage.
     pub fn event(&mut self, graph: &Graph, event: &Event) {
         match event {
             Event::Started { id, key, attempt, .. } => {
@@ -180,7 +180,7 @@ impl Journal {
                 self.note(attempt.map(|a| Attempt { seconds: took.as_secs_f64(), ..a }));
             }
             Event::Failed { id, failure, again } => {
-                // What could not even be started was never under way.
+                // A stage that failed to start has no entry yet.
                 self.under_way.entry(*id).or_insert((failure.key, 1, SystemTime::now()));
                 let attempt = self.attempt(graph, *id, Ending::Failed);
                 let why = failure.why.lines().next().map(String::from);
@@ -216,8 +216,8 @@ impl Journal {
         }
     }
 
-    /// Ends the record of a run that came to its end, and removes the oldest records where there are too many. `hits` are
-    /// the keys of the stages whose results were there.
+    /// Completes the record of a finished run, and removes the oldest records if there are too many. `hits` are the
+    /// keys of the stages whose results were cached.
     pub fn end(mut self, outcome: &Outcome, hits: &[Key], took: Duration) {
         let stride = hits.len().div_ceil(SAMPLE).max(1);
         self.write(&Line::Ended(Ended {
@@ -234,13 +234,13 @@ impl Journal {
         self.prune();
     }
 
-    /// Ends the record of a run that the store's own failure broke off.
+    /// Completes the record of a run that a store error aborted.
     pub fn break_off(mut self, error: &store::Error, took: Duration) {
         let error = Some(error.to_string());
         self.write(&Line::Ended(Ended { seconds: took.as_secs_f64(), error, ..Ended::default() }));
     }
 
-    /// Removes the oldest records. Those of runs that go on stay, however old.
+    /// Removes the oldest records, except those of runs in progress.
     fn prune(&self) {
         let ids = ids(&self.folder).unwrap_or_default();
         for id in ids.iter().skip(KEPT) {
@@ -252,18 +252,18 @@ impl Journal {
     }
 }
 
-/// A run, as its record tells.
+/// A run, read from its record.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Run {
-    /// When it began, and its process: the record's name.
+    /// The record's name: when the run began, and its process.
     pub id: String,
-    /// What was asked for, when and where.
+    /// What was requested, when and where.
     pub began: Began,
     /// Attempts at stages, in the order in which they ended.
     pub attempts: Vec<Attempt>,
-    /// How it ended. None: it goes on, or was killed.
+    /// How it ended. `None` if it is in progress, or was killed.
     pub ended: Option<Ended>,
-    /// Whether it goes on.
+    /// Whether it is in progress.
     pub goes_on: bool,
 }
 
@@ -272,23 +272,23 @@ pub struct Run {
 pub struct Saved {
     /// Seconds.
     pub seconds: f64,
-    /// Whether some of the results are gone, so that nobody knows any more what they took.
+    /// Whether some of the results were removed, so that their times are unknown.
     pub at_least: bool,
-    /// Whether only some of the hits were noted.
+    /// Whether only a sample of the hits was recorded.
     pub about: bool,
 }
 
 impl Run {
-    /// A run's record. None: there is none, or its first line is not whole.
+    /// Reads a run's record. `None` if there is none, or its first line is incomplete.
     pub fn read(store: &Store, id: &str) -> store::Result<Option<Run>> {
         let path = file(&store.root().join("runs"), id);
-        // Asked before reading: a run that ends between the two has written its end.
+        // Checked before reading: a run that ends between the two has written its last line.
         let goes_on = is_held(&path);
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.at("read", &path)?,
         };
-        // A line that was cut off, or that a later program wrote, is passed over.
+        // Skip lines that are incomplete, or that a newer caco wrote.
         let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         let Some(Line::Began(began)) = lines.next() else { return Ok(None) };
         let mut run = Run { id: id.into(), began, attempts: vec![], ended: None, goes_on };
@@ -308,7 +308,7 @@ impl Run {
         self.attempts.iter().rev().find(|attempt| attempt.key == key)
     }
 
-    /// The time that its hits saved, by what the store knows of their results. `known` keeps what was read.
+    /// The time that its hits saved, from the records of their results. `known` caches what was read.
     pub fn saved(&self, store: &Store, known: &mut HashMap<Key, Option<f64>>) -> Saved {
         let Some(ended) = self.ended.as_ref().filter(|ended| !ended.sample.is_empty()) else { return Saved::default() };
         let mut seconds = 0.0;
@@ -348,7 +348,7 @@ fn ids(folder: &Path) -> io::Result<Vec<String>> {
     Ok(ids)
 }
 
-/// Whether the run that writes this record goes on.
+/// Whether the run that writes this record is still in progress.
 fn is_held(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))

@@ -1,25 +1,26 @@
-//! A stage's key: BLAKE3 over its preimage, a canonical JSON text of what was asked for.
+//! A stage's key: BLAKE3 over its preimage, a canonical JSON text of everything that decides its result.
 //!
 //! | value                                              | in the key | why |
 //! |----------------------------------------------------|:----------:|-----|
 //! | stage kind and the version of its code             | yes | other code may give other results |
-//! | digest of the code, while it is not acknowledged   | yes | an edit nobody vouched for may give other results |
+//! | digest of the code, while it is not acknowledged   | yes | an unreviewed edit may give other results |
 //! | the parameters the stage reads, precision and seed | yes | they decide the result |
-//! | content digests of the inputs, by slot             | yes | they decide the result; by content, so that equal bytes cut a rerun short |
-//! | values pinned in the pipeline file                 | yes | the file asks for it |
-//! | names of stages, pipelines and variants            | no  | a name changes no result |
-//! | paths, modification times, owners of files         | no  | the bytes count, not where they lie |
-//! | device, host, thread and worker counts             | no  | they are in the record; who wants them pins them |
-//! | log intervals, retries, time limits, resources     | no  | how it is run, not what |
-//! | comments and order in the pipeline file            | no  | the same pipeline |
-//! | parameters added later, at their neutral value     | no  | it is today's behaviour |
+//! | content digests of the inputs, by slot             | yes | they decide the result; by content, so that equal bytes
+//! are a cache hit |
+//! | values pinned in the pipeline file                 | yes | the file requests it |
+//! | names of stages, pipelines and variants            | no  | a name does not change the result |
+//! | paths, modification times, owners of files         | no  | only the bytes count |
+//! | device, host, thread and worker counts             | no  | they are in the record, and can be pinned |
+//! | log intervals, retries, time limits, resources     | no  | they decide how a stage runs, not what it computes |
+//! | comments and order in the pipeline file            | no  | the pipeline is the same |
+//! | parameters added later, at their default value     | no  | the default is today's behaviour |
 
 use super::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-/// The name of a result: what was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+/// The identity of a result: the digest of its preimage.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(transparent)]
 #[schemars(inline)]
 pub struct Key(pub Digest);
@@ -44,20 +45,20 @@ impl FromStr for Key {
     }
 }
 
-/// The version of the preimage's own form. Raising it moves every key.
+/// The version of the preimage format. Raising it changes every key.
 const FORMAT: u32 = 1;
 
 /// A stage's preimage, as it is kept beside the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preimage {
-    /// The form of this text.
+    /// The format version.
     pub format: u32,
     /// The stage kind.
     pub kind: String,
     /// The version of the kind's code.
     pub version: u32,
-    /// The digest of the kind's code, where it is not the acknowledged one.
+    /// The digest of the kind's code, if it is not the acknowledged one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Digest>,
     /// The parameters that decide the result.
@@ -69,14 +70,14 @@ pub struct Preimage {
     pub inputs: BTreeMap<String, Digest>,
 }
 
-/// The parts of a preimage that are known before any input is.
+/// The parts of a preimage that do not depend on the inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// The stage kind.
     pub kind: &'a str,
     /// The version of its code.
     pub version: u32,
-    /// The digest of its code, where it is not the acknowledged one.
+    /// The digest of its code, if it is not the acknowledged one.
     pub code: Option<Digest>,
     /// Its parameters as canonical JSON.
     pub parameters: &'a str,
@@ -85,7 +86,7 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The canonical text with these inputs, which are sorted by slot here. The same text as [`Preimage`] serialises to.
+    /// The canonical text with these inputs, which it sorts by slot. The same text as [`Preimage`] serialises to.
     pub fn text(&self, inputs: &mut [(&str, Digest)]) -> String {
         use std::fmt::Write;
         inputs.sort_unstable_by_key(|(slot, _)| *slot);

@@ -1,4 +1,4 @@
-//! A content-hashed DAG of stages: it has never heard of tensors. Modules in the order of a run.
+//! A content-hashed DAG of stages. It knows nothing of tensors.
 
 pub mod attest;
 pub mod command;

@@ -1,4 +1,4 @@
-//! The digest of a folder: BLAKE3 over its canonical listing, one line a file, sorted by path:
+//! The digest of a folder: BLAKE3 over its canonical listing, one line per file, sorted by path:
 //! `<BLAKE3 of the bytes> <length> <path>`. Modes, times and empty folders do not count; links are followed.
 
 use super::{digest, digest::Digest, stat};
@@ -33,15 +33,15 @@ pub struct Entry {
 /// A file or folder that cannot be digested, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system said no.
+    /// An I/O error.
     #[error("cannot read {path}: {error}", path = path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         error: io::Error,
     },
-    /// A name that no listing can hold.
+    /// A name that a listing cannot represent.
     #[error("{path} has a name that is not UTF-8 or holds a line break; rename it", path = path.display())]
     Name {
         /// The file or folder, its name made printable.
@@ -53,18 +53,18 @@ pub enum Error {
         /// The link.
         path: PathBuf,
     },
-    /// A link that leads nowhere.
-    #[error("{path} is a link to {target}, which is not there; mend or remove the link", path = path.display(), target = target.display())]
+    /// A dangling link.
+    #[error("{path} is a link to {target}, which does not exist; fix or remove the link", path = path.display(), target = target.display())]
     Dangling {
         /// The link.
         path: PathBuf,
-        /// What it names.
+        /// Its target.
         target: PathBuf,
     },
-    /// A link in a folder that must hold all of itself.
+    /// A link out of a folder that must be self-contained.
     #[error("{path} leads to {target}, outside of what the stage wrote; let the stage copy it (`cp -rL`)", path = path.display(), target = target.display())]
     Outside {
-        /// The link, or what lies behind it.
+        /// The link, or a path behind it.
         path: PathBuf,
         /// Where it leads.
         target: PathBuf,
@@ -91,7 +91,7 @@ impl Error {
     }
 }
 
-/// What stands at a path.
+/// The content of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A file: digest and length.
@@ -127,7 +127,7 @@ pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Erro
     Ok(Some(Content::File(digest, meta.len())))
 }
 
-/// Digests a file; one that the cache knows unchanged is not read again.
+/// Digests a file. An unchanged file is not read again.
 pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Digest, Error> {
     if let Some(known) = cache.lookup(path, meta) {
         return Ok(known);
@@ -138,7 +138,8 @@ pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Di
     Ok(digest)
 }
 
-/// Whether there are links on the way from `above` to `path`, or in what stands there; an error where one leads out of `above`.
+/// Whether there are links on the way from `above` to `path`, or inside `path`. A link that leads out of `above` is an
+/// error.
 pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
     let real = |path: &Path| fs::canonicalize(path).map_err(|e| Error::io(path, e));
     let inside = |path: &Path| {
@@ -163,7 +164,7 @@ pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
             let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(&folder, e))?);
             linked |= kind.is_symlink();
             let target = if kind.is_symlink() { Some(inside(&path)?) } else { None };
-            // A folder that was looked at already may be linked to again.
+            // Several links may lead to the same folder; visit it once.
             if kind.is_dir() || target.is_some_and(|target| target.is_dir() && seen.insert(target)) {
                 open.push(path);
             }
@@ -195,7 +196,7 @@ impl Listing {
         text
     }
 
-    /// Reads a canonical text. Err: the number of the first line that is none.
+    /// Parses a canonical text. The error is the number of the first invalid line.
     pub fn parse(text: &str) -> Result<Listing, usize> {
         let entry = |(i, line): (usize, &str)| {
             let mut parts = line.splitn(3, ' ');
@@ -216,12 +217,12 @@ impl Listing {
         Digest::of(self.text().as_bytes())
     }
 
-    /// All bytes together.
+    /// The total size in bytes.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()
     }
 
-    /// The paths that differ between two listings, in order, each with what happened to it.
+    /// The paths that differ between two listings, in order, each as added, removed or changed.
     pub fn changes(&self, new: &Listing) -> Vec<(String, &'static str)> {
         let mut changes = vec![];
         let (mut old, mut new) = (self.files.iter().peekable(), new.files.iter().peekable());
@@ -251,7 +252,7 @@ impl Listing {
 
 type Found = (String, PathBuf, Metadata);
 
-/// Every file below `root`, links followed, in no order.
+/// Every file below `root`, following links, in no particular order.
 fn walk(root: &Path) -> Result<Vec<Found>, Error> {
     let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
     walk_folder(root, "", &[(meta.dev(), meta.ino())])
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_listing_can_hold_is_an_error_that_names_it() {
+    fn unrepresentable_entries_are_errors_that_name_them() {
         let folder = folder();
         symlink("..", folder.path().join("b/up")).unwrap();
         assert!(matches!(listing(folder.path()), Err(Error::Loop { path }) if path.ends_with("b/up")));
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_file_by_file() {
+    fn changes_are_listed_file_by_file() {
         let entry = |path: &str, text: &str| Entry { path: path.into(), digest: Digest::of(text.as_bytes()), size: 1 };
         let old = Listing { files: vec![entry("a", "1"), entry("b", "1"), entry("c", "1")] };
         let new = Listing { files: vec![entry("b", "2"), entry("c", "1"), entry("d", "1")] };

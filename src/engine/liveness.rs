@@ -1,5 +1,5 @@
-//! Whether a stage's process still responds. A worker renews a file while it runs; one that was stopped, or that hangs in
-//! the kernel, no longer does.
+//! Detects processes that no longer respond. A worker renews a file while it runs; one that was stopped, or that hangs
+//! in the kernel, does not.
 
 use caco_pipeline::job;
 use std::{
@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two looks. Time in which the runner itself did not run counts no more than this.
+/// The time between two checks. Time in which the runner itself was stopped does not count beyond twice this.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a runner knows of one process.
+/// The liveness of one process.
 #[derive(Debug)]
 pub struct Liveness {
     file: PathBuf,
@@ -23,15 +23,15 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Of the stage with this folder, which may be silent for `limit`.
+    /// Watches the stage with this folder, which may be silent for `limit`.
     pub fn of(work: &Path, limit: Duration) -> Self {
         let file = work.join(job::ALIVE);
         let _ = fs::remove_file(&file);
         Liveness { file, limit, looked: Instant::now(), seen: None, silent: Duration::ZERO }
     }
 
-    /// Looks, where it is time to; for how long the process has been silent, where that is too long. A process that has
-    /// never renewed the file is not expected to.
+    /// Checks the process if a check is due. Returns how long it has been silent if that is too long. A process that
+    /// has never renewed the file is not expected to.
     pub fn look(&mut self, now: Instant) -> Option<Duration> {
         let elapsed = now.saturating_duration_since(self.looked);
         if elapsed < LOOK {
@@ -49,7 +49,7 @@ impl Liveness {
     }
 }
 
-/// Appends to a stage's log what the kernel says of each thread of a process.
+/// Appends the kernel's state of each thread of a process to a stage's log.
 pub fn report(process: u32, log: &Path) {
     let Ok(mut log) = File::options().append(true).open(log) else { return };
     for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_was_stopped_blames_nobody() {
+    fn time_in_which_the_runner_was_stopped_does_not_count() {
         let work = tempfile::tempdir().unwrap();
         let mut liveness = Liveness::of(work.path(), Duration::from_secs(30));
         fs::write(work.path().join(job::ALIVE), "").unwrap();

@@ -1,4 +1,4 @@
-//! The last key of each stage of a pipeline, for `why`: what to compare with.
+//! The last key of each stage of a pipeline, for `why` to compare with.
 
 use super::{
     key::Key,
@@ -17,7 +17,7 @@ fn file(store: &Store, pipeline: &str) -> PathBuf {
 }
 
 impl Names {
-    /// Reads them; lines that are none are passed over.
+    /// Reads them, skipping invalid lines.
     pub fn load(store: &Store, pipeline: &str) -> Names {
         let text = fs::read_to_string(file(store, pipeline)).unwrap_or_default();
         let entry = |line: &str| {
@@ -37,7 +37,7 @@ impl Names {
         self.keys.values().copied()
     }
 
-    /// Notes a stage's key. Whether it was another one.
+    /// Sets a stage's key. Returns whether it changed.
     pub fn set(&mut self, stage: &str, key: Key) -> bool {
         if self.keys.get(stage) == Some(&key) {
             return false;

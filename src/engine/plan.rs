@@ -1,8 +1,8 @@
-//! What would run, and what is there already.
+//! Plans which stages run, and which have a cached result.
 
 use super::{
     digest::Digest,
-    graph::{From, Graph, Id},
+    graph::{Graph, Id, Origin},
     key::{self, Key, Parts},
     listing::{self, Content},
     stat,
@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What lies outside the store, digested once.
+/// Files, folders and programs outside the store, each digested once.
 #[derive(Debug, Default)]
 pub struct Outside {
     contents: HashMap<PathBuf, Result<Option<Content>, listing::Error>>,
@@ -23,14 +23,14 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Digests every file and folder that these stages read, and every program that they name. Those that the cache
-    /// knows unchanged are not read again.
+    /// Digests every file and folder that these stages read, and every program that they name. Unchanged files are not
+    /// read again.
     pub fn read(graph: &Graph, ids: &[Id], cache: &stat::Cache) -> Outside {
         let (mut paths, mut tools): (HashSet<&Path>, HashSet<&str>) = Default::default();
         for edge in ids.iter().flat_map(|id| graph.edges(*id)) {
             match &edge.from {
-                From::Path(Ok(path)) => _ = paths.insert(path),
-                From::Tool(name) => _ = tools.insert(name),
+                Origin::Path(Ok(path)) => _ = paths.insert(path),
+                Origin::Tool(name) => _ = tools.insert(name),
                 _ => {}
             }
         }
@@ -43,10 +43,10 @@ impl Outside {
     pub fn tool(&self, name: &str) -> Result<&Tool, String> {
         self.tools
             .get(name)
-            .map_or_else(|| Err(format!("'{name}' was not looked for")), |t| t.as_ref().map_err(Clone::clone))
+            .map_or_else(|| Err(format!("'{name}' was not looked up")), |t| t.as_ref().map_err(Clone::clone))
     }
 
-    /// What was found at a path.
+    /// The content found at a path.
     pub fn content(&self, path: &Path) -> Option<&Content> {
         self.contents.get(path).and_then(|c| c.as_ref().ok()).and_then(Option::as_ref)
     }
@@ -60,34 +60,34 @@ impl Outside {
     }
 }
 
-/// An input that is not there: the slot, and what is wrong.
+/// A missing input.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Missing {
     /// The stage's name for the input.
     pub slot: String,
-    /// Where was looked, and what was wrong.
+    /// Why it is missing, with its path.
     pub why: String,
 }
 
-/// What a stage needs before it can be looked up.
+/// A stage's key, as far as it is known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     /// Its key and preimage.
     Known(Key, String),
     /// A stage it reads from has no result yet.
     Unknown,
-    /// Files outside the store that are not there.
+    /// Inputs outside the store are missing.
     Missing(Vec<Missing>),
 }
 
-/// What is to happen with a stage.
+/// What happens with a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Its result is there.
+    /// Its result is cached.
     Hit(Published),
     /// It runs.
     Run(Key),
-    /// It may run: a stage it reads from runs first, and may yield the bytes of before.
+    /// It may run: a stage it reads from runs first, and may write the same bytes as before.
     MayRun,
     /// It cannot run: inputs are missing.
     Blocked(Vec<Missing>),
@@ -98,23 +98,23 @@ pub enum Step {
 /// The steps of some stages, in order.
 #[derive(Debug)]
 pub struct Plan {
-    /// The stages, each behind all it reads from.
+    /// The stages in topological order.
     pub steps: Steps,
-    /// Where each stage's step stands in `steps`.
+    /// The index of each stage's step in `steps`.
     place: Vec<u32>,
     /// What was read outside the store.
     pub outside: Outside,
 }
 
 impl Plan {
-    /// Plans these stages, which must hold with every stage all it reads from. A stage in `force` runs even where its
-    /// result is there.
+    /// Plans these stages, which must include all that they read from. A stage in `force` runs even if its result is
+    /// cached.
     pub fn new(graph: &Graph, ids: &[Id], store: &Store, force: &HashSet<Id>) -> store::Result<Plan> {
         let outside = Outside::read(graph, ids, &store.stat);
         let mut denied = HashSet::new();
         loop {
             let (steps, place) = pass(graph, ids, store, force, &outside, &denied)?;
-            // Keys were looked up in the catalog, without a call to the system; now everything found is looked at.
+            // Keys were looked up in the catalog, without system calls. Now check all results found.
             let broken: Vec<&Published> = steps
                 .par_iter()
                 .filter_map(|(_, step)| match step {
@@ -135,13 +135,13 @@ impl Plan {
         }
     }
 
-    /// What is to happen with a stage. None: it is not part of the plan.
+    /// What happens with a stage. `None` if it is not part of the plan.
     pub fn step(&self, id: Id) -> Option<&Step> {
         self.steps.get(self.place[id as usize] as usize).map(|(_, step)| step)
     }
 
-    /// A plan that is about to be carried out: what a stage will read is compared with its digests first, and what does
-    /// not hold runs again. The results found stay while this process lives.
+    /// A plan that is about to be executed. Results that a stage will read are verified against their digests first,
+    /// and damaged ones are computed again. The results found are protected from collection while this process lives.
     pub fn checked(graph: &Graph, ids: &[Id], store: &Store, force: &HashSet<Id>) -> store::Result<Plan> {
         let _quiet = store.quiet()?;
         loop {
@@ -160,7 +160,7 @@ impl Plan {
         }
     }
 
-    /// The stages whose results are there.
+    /// The stages whose results are cached.
     pub fn hits(&self) -> impl Iterator<Item = (Id, &Published)> {
         self.steps.iter().filter_map(|(id, step)| match step {
             Step::Hit(published) => Some((*id, published)),
@@ -168,25 +168,25 @@ impl Plan {
         })
     }
 
-    /// The results that stages read which run or may run.
+    /// The cached results that the stages that run or may run read.
     fn read_by_others(&self, graph: &Graph) -> Vec<&Published> {
         let readers = self.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
         let read: HashSet<Id> = readers.flat_map(|(id, _)| graph.sources(*id)).collect();
         self.hits().filter(|(id, _)| read.contains(id)).map(|(_, published)| published).collect()
     }
 
-    /// How many steps satisfy something.
+    /// Counts the steps that satisfy a predicate.
     pub fn count(&self, which: impl Fn(&Step) -> bool) -> usize {
         self.steps.iter().filter(|(_, step)| which(step)).count()
     }
 
-    /// Whether every result is there.
+    /// Whether every result is cached.
     pub fn is_done(&self) -> bool {
         self.steps.iter().all(|(_, step)| matches!(step, Step::Hit(_)))
     }
 }
 
-/// Stages in order, with what is to happen with each.
+/// Stages in order, with what happens with each.
 type Steps = Vec<(Id, Step)>;
 
 fn pass(
@@ -206,7 +206,7 @@ fn pass(
             _ => None,
         };
         let blocked = graph.edges(id).iter().find_map(|edge| match edge.from {
-            From::Output(of, _) if matches!(step_of(of), Some(Step::Blocked(_) | Step::Behind(_))) => Some(of),
+            Origin::Output(of, _) if matches!(step_of(of), Some(Step::Blocked(_) | Step::Behind(_))) => Some(of),
             _ => None,
         });
         let step = match (blocked, ask(graph, id, outside, published)) {
@@ -222,7 +222,7 @@ fn pass(
     Ok((steps, place))
 }
 
-/// A stage's key, if all it reads is known.
+/// Computes a stage's key, if all that it reads is known.
 pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) -> Option<&'p Published>) -> Ask {
     let stage = graph.stage(id);
     let mut inputs = Vec::with_capacity(graph.edges(id).len());
@@ -230,7 +230,7 @@ pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) 
     let mut unknown = false;
     for edge in graph.edges(id) {
         let digest = match &edge.from {
-            From::Output(of, output) => match published(*of) {
+            Origin::Output(of, output) => match published(*of) {
                 None => {
                     unknown = true;
                     continue;
@@ -240,9 +240,11 @@ pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) 
                     .map(|o| o.blake3)
                     .ok_or_else(|| format!("stage '{}' wrote no {output}", graph.stage(*of).name)),
             },
-            From::Path(Ok(path)) => outside.digest(path),
-            From::Tool(name) => outside.tool(name).map(|tool| tool.digest),
-            From::Path(Err((path, variable))) => Err(format!("{path}: the environment variable {variable} is not set")),
+            Origin::Path(Ok(path)) => outside.digest(path),
+            Origin::Tool(name) => outside.tool(name).map(|tool| tool.digest),
+            Origin::Path(Err((path, variable))) => {
+                Err(format!("{path}: the environment variable {variable} is not set"))
+            }
         };
         match digest {
             Ok(digest) if edge.hashed => inputs.push((&*edge.slot, digest)),

@@ -1,4 +1,4 @@
-//! The thread that takes finished stages into the store, many at a time where they end close together.
+//! The thread that publishes finished stages to the store, in batches when several end close together.
 
 use super::{
     attest::{Attest, Made},
@@ -19,7 +19,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A stage whose process ended well.
+/// A stage whose process succeeded.
 #[derive(Debug)]
 pub struct Finished {
     /// The stage.
@@ -36,17 +36,17 @@ pub struct Finished {
     pub began: SystemTime,
     /// How long it ran.
     pub took: Duration,
-    /// Which try it was.
+    /// Which attempt it was.
     pub attempt: u32,
-    /// Whether it went on from a checkpoint.
+    /// Whether it resumed from a checkpoint.
     pub resumed: bool,
-    /// The cores it had.
+    /// The allocated CPU cores.
     pub cpus: u32,
-    /// The GPUs it had, by number.
+    /// The allocated GPUs, by number.
     pub gpus: Vec<u32>,
-    /// What it read.
+    /// Its inputs.
     pub inputs: Vec<Read>,
-    /// What else belongs into the record of its kind.
+    /// Further conditions of its kind, for the record.
     pub conditions: serde_json::Value,
 }
 
@@ -55,7 +55,7 @@ pub struct Finished {
 pub struct Read {
     /// The stage's name for it.
     pub slot: Box<str>,
-    /// Whether its content joined the key.
+    /// Whether its content is part of the key.
     pub hashed: bool,
     /// Where it came from.
     pub from: ReadFrom,
@@ -75,7 +75,7 @@ pub enum ReadFrom {
     },
     /// A file or folder outside the store.
     Outside {
-        /// Where it lies.
+        /// Its path.
         path: PathBuf,
         /// Its digest before the stage started.
         digest: Digest,
@@ -84,7 +84,7 @@ pub enum ReadFrom {
     Tool(Tool),
 }
 
-/// What became of it.
+/// The outcome of publishing a stage.
 #[derive(Debug)]
 pub struct News {
     /// The stage.
@@ -93,16 +93,16 @@ pub struct News {
     pub key: Key,
     /// How long it ran.
     pub took: Duration,
-    /// Its result. Err: why there is none.
+    /// Its result, or why there is none.
     pub result: Result<Committed, String>,
 }
 
-/// The runner's end.
+/// The runner's handle to the thread.
 pub struct Publisher {
     sender: Sender<Finished>,
 }
 
-/// No more results than this share one sync.
+/// The maximum number of results that share one sync.
 const BATCH: usize = 64;
 
 impl Publisher {
@@ -126,7 +126,7 @@ impl Publisher {
         Publisher { sender }
     }
 
-    /// Hands over a stage.
+    /// Sends a stage to the thread.
     pub fn send(&self, finished: Finished) {
         // The thread ends only after this sender is dropped.
         let _ = self.sender.send(finished);
@@ -136,7 +136,7 @@ impl Publisher {
 fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec<Finished>) -> Vec<News> {
     let mut news = vec![];
     let mut ready = vec![];
-    // Outputs that equal an object of old must find it still there when their record appears.
+    // An existing object that an output is deduplicated against must not be collected before its record appears.
     let quiet = store.quiet();
     if let Err(error) = &quiet {
         return batch.into_iter().map(|f| of(f, Err(error.to_string()))).collect();
@@ -151,7 +151,7 @@ fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec
     match store.commit(&pending) {
         Ok(committed) => {
             for (finished, committed) in finished.into_iter().zip(committed) {
-                // Gone before the lock is: whoever takes the lock next must find no leftovers.
+                // Removed before the lock is released, so that the next holder of the lock finds no leftovers.
                 let _ = fs::remove_dir_all(&finished.work);
                 news.push(of(finished, Ok(committed)));
             }
@@ -188,7 +188,10 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     for name in ["out", "byproducts", "log"] {
         let path = finished.work.join(name);
         if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
-            return Err(format!("it put a link in the place of {}; nothing behind it is taken", path.display()));
+            return Err(format!(
+                "it replaced {} with a link, and links are not followed; write a real file or folder",
+                path.display()
+            ));
         }
     }
     if stage.is_command {
@@ -209,7 +212,7 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     Ok(pending)
 }
 
-/// How the result was made; nothing of it is in the key.
+/// How the result was produced. None of this is part of the key.
 fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
     let stage = graph.stage(finished.id);
     let class = read_json(&finished.work.join("byproducts/class.json"));

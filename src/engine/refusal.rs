@@ -1,7 +1,7 @@
-//! Which files a confined command was refused. Landlock answers EACCES and tells nobody else; so that an error can name
-//! the file, the command's calls that open or change files are reported here by the kernel before they are carried out
-//! (seccomp's user notification, seccomp_unotify(2)), and each goes on unchanged. What is looked at may be changed
-//! by another thread of the command in between: this is for messages, it enforces nothing.
+//! Records which files a confined command was denied. Landlock only returns EACCES to the caller. So that an error can
+//! name the file, the kernel reports the command's calls that open or change files here before it executes them
+//! (seccomp user notification, seccomp_unotify(2)), and each continues unchanged. Another thread of the command may
+//! change the arguments in between: this is for messages only, and enforces nothing.
 
 use super::confine::{Confinement, real};
 use std::{
@@ -12,24 +12,24 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// A file that was not to be opened.
+/// A denied access to a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Refusal {
     /// The file, or folder.
     pub path: PathBuf,
-    /// Whether it was to be changed.
+    /// Whether the access was a write.
     pub write: bool,
 }
 
-/// What was refused so far. No more than some are kept.
+/// The refusals so far. Only the first ones are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals(Arc<Mutex<BTreeSet<Refusal>>>);
 
-/// More than this nobody reads.
+/// The maximum number of refusals to keep.
 const KEPT: usize = 100;
 
 impl Refusals {
-    /// Those known now, sorted.
+    /// The refusals so far, sorted.
     pub fn list(&self) -> Vec<Refusal> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
@@ -49,8 +49,8 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: u32 = 0;
 
-/// How a call names its files: which argument is the folder that a relative path starts at, which the path, and whether
-/// it changes something there.
+/// How a call names its files: which argument is the folder of a relative path, which is the path, and whether the call
+/// writes.
 #[derive(Clone, Copy)]
 struct Names {
     folder: Option<usize>,
@@ -61,9 +61,9 @@ struct Names {
 #[derive(Clone, Copy)]
 enum Write {
     Always,
-    /// By the flags of open(2) in this argument.
+    /// Depends on the flags of open(2) in this argument.
     Flags(usize),
-    /// By the structure open_how of openat2(2) that this argument points to.
+    /// Depends on the structure open_how of openat2(2) that this argument points to.
     How(usize),
 }
 
@@ -71,7 +71,7 @@ const fn at(folder: usize, path: usize, write: Write) -> Names {
     Names { folder: Some(folder), path, write }
 }
 
-/// The calls looked at. `execve` is not among them: it would wait for an answer while the runner waits for it.
+/// The reported calls. `execve` is not among them: it would wait for a reply while the runner waits for it.
 const CALLS: &[(libc::c_long, &[Names])] = &[
     (libc::SYS_openat, &[at(0, 1, Write::Flags(2))]),
     (libc::SYS_openat2, &[at(0, 1, Write::How(2))]),
@@ -101,7 +101,7 @@ const fn of_path(path: usize, write: Write) -> Names {
     Names { folder: None, path, write }
 }
 
-/// The filter that a child installs: report the calls above, let all others through.
+/// The filter that a child installs: it reports the calls above and allows all others.
 pub fn filter() -> Vec<libc::sock_filter> {
     // Opcodes of BPF, from linux/bpf_common.h.
     const LOAD: u16 = 0x20;
@@ -112,14 +112,14 @@ pub fn filter() -> Vec<libc::sock_filter> {
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let calls = CALLS.len() as u8;
     let mut filter = vec![op(LOAD, 0, 0, ARCH), op(JUMP_IF_EQUAL, 0, calls + 1, ARCHITECTURE), op(LOAD, 0, 0, NUMBER)];
-    // Each jumps behind those that follow and the one line that lets through.
+    // Each jumps past the following comparisons and the instruction that allows the call.
     filter.extend((0..calls).map(|i| op(JUMP_IF_EQUAL, calls - i, 0, CALLS[i as usize].0 as u32)));
     filter.push(op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     filter.push(op(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
     filter
 }
 
-/// Answers the calls reported on `listener` until the last process that reports has ended.
+/// Handles the calls reported on `listener` until the last reporting process has ended.
 pub fn listen(listener: OwnedFd, confinement: &Confinement, refusals: &Refusals) {
     loop {
         let mut ready = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -135,7 +135,7 @@ pub fn listen(listener: OwnedFd, confinement: &Confinement, refusals: &Refusals)
         for refusal in refused(&call, confinement) {
             refusals.add(refusal);
         }
-        go_on(&listener, call.id);
+        let_continue(&listener, call.id);
     }
 }
 
@@ -144,15 +144,15 @@ const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
 
 fn receive(listener: &OwnedFd) -> Option<libc::seccomp_notif> {
-    // SAFETY: the kernel wants the structure zeroed, and fills it.
+    // SAFETY: the kernel requires the structure to be zeroed, and fills it.
     unsafe {
         let mut call: libc::seccomp_notif = std::mem::zeroed();
-        // Fails where the caller was killed in the meantime.
+        // Fails if the caller was killed in the meantime.
         (libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut call) == 0).then_some(call)
     }
 }
 
-fn go_on(listener: &OwnedFd, id: u64) {
+fn let_continue(listener: &OwnedFd, id: u64) {
     let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
     let mut answer = libc::seccomp_notif_resp { id, val: 0, error: 0, flags };
     // SAFETY: the structure is valid for the length of the call.
@@ -173,7 +173,7 @@ fn refused_one(call: &libc::seccomp_notif, names: Names, confinement: &Confineme
         Write::How(argument) => writes(read_number(call.pid, arguments[argument])?),
     };
     let given = Path::new(&given);
-    // The common case, decided without a call to the system: a library, a device.
+    // The common case, such as a library or a device, decided without a system call.
     let plain = given.is_absolute() && !given.components().any(|c| c.as_os_str() == "..");
     if plain && confinement.allows(given, write) {
         return None;
@@ -183,7 +183,7 @@ fn refused_one(call: &libc::seccomp_notif, names: Names, confinement: &Confineme
         Some(folder) => format!("/proc/{}/fd/{folder}", call.pid),
     };
     let path = if given.is_absolute() { given.to_path_buf() } else { fs::read_link(from).ok()?.join(given) };
-    // Its own, whoever asks; and what is not there cannot be read, so nothing was refused.
+    // `/proc` paths refer to the caller itself. A missing file cannot be read, so nothing was denied.
     let path = if path.starts_with("/proc") { return None } else { real(&path) };
     let there = path.symlink_metadata().is_ok();
     let creates = write && path.parent().is_some_and(Path::exists);
@@ -195,14 +195,14 @@ fn writes(flags: u64) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY || flags & (libc::O_CREAT | libc::O_TRUNC) != 0
 }
 
-/// The text at an address of another process. None: it cannot be read, or is longer than a path may be.
+/// Reads the text at an address of another process. `None` if it cannot be read, or is longer than a path may be.
 fn read_text(process: u32, address: u64) -> Option<std::ffi::OsString> {
     use std::os::unix::ffi::OsStringExt;
     const PAGE: u64 = 4096;
     let mut text = vec![];
     while text.len() < libc::PATH_MAX as usize {
         let from = address + text.len() as u64;
-        // Not beyond a page at a time: the next one may not be there.
+        // Never read across a page boundary: the next page may not be mapped.
         let mut part = [0u8; 256];
         let length = (part.len() as u64).min(PAGE - from % PAGE) as usize;
         let read = read_memory(process, from, &mut part[..length])?;
@@ -230,7 +230,7 @@ fn read_memory(process: u32, address: u64, into: &mut [u8]) -> Option<usize> {
     usize::try_from(read).ok().filter(|read| *read > 0)
 }
 
-/// Two ends of a channel over which a child hands its listener to its parent.
+/// Creates the two ends of a channel over which a child sends its listener to its parent.
 pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     use std::os::unix::net::UnixDatagram;
     let (ours, theirs) = UnixDatagram::pair()?;
@@ -238,13 +238,13 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours.into(), theirs.into()))
 }
 
-/// Room for one file descriptor as a control message, aligned as the kernel wants it.
+/// A buffer for one file descriptor as a control message, aligned as the kernel requires.
 #[repr(C, align(8))]
 struct Control([u8; 32]);
 
-/// A message of `part`, with room in `control` for `length` bytes beside it. Both must outlive it.
+/// A message of `part`, with `length` bytes of control data in `control`. Both must outlive it.
 fn message(part: &mut libc::iovec, control: &mut Control, length: usize) -> libc::msghdr {
-    // SAFETY: plain data, for which zeros mean nothing there.
+    // SAFETY: plain data, for which zeros mean empty.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = part;
     message.msg_iovlen = 1;
@@ -253,7 +253,7 @@ fn message(part: &mut libc::iovec, control: &mut Control, length: usize) -> libc
     message
 }
 
-/// Hands `fd` over. Makes system calls only: it is called between clone and exec.
+/// Sends `fd`. Only makes system calls, because it is called between clone and exec.
 ///
 /// # Safety
 /// `channel` and `fd` are open.
@@ -261,7 +261,7 @@ pub unsafe fn hand_over(channel: RawFd, fd: RawFd) -> bool {
     let mut byte = [0u8];
     let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
     let mut control = Control([0; 32]);
-    // SAFETY: all that the message points to lives until the call returns; the control message fits.
+    // SAFETY: everything that the message points to lives until the call returns, and the control message fits.
     unsafe {
         let message = message(&mut part, &mut control, libc::CMSG_SPACE(4) as usize);
         let header = libc::CMSG_FIRSTHDR(&raw const message);
@@ -273,13 +273,13 @@ pub unsafe fn hand_over(channel: RawFd, fd: RawFd) -> bool {
     }
 }
 
-/// The listener that a child handed over, if it did.
+/// Receives the listener that a child sent, if it did.
 pub fn take_over(channel: &OwnedFd) -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
     let mut byte = [0u8];
     let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
     let mut control = Control([0; 32]);
-    // SAFETY: as above; a descriptor that arrives is ours alone.
+    // SAFETY: as above; a received descriptor is owned by us alone.
     unsafe {
         let mut message = message(&mut part, &mut control, size_of::<Control>());
         if libc::recvmsg(channel.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) != 1 {

@@ -10,13 +10,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Notes a signal.
+    /// Records a signal.
     pub fn note(&self, signal: i32) {
         self.last.store(signal as u32, Ordering::SeqCst);
         self.count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How many came, and the last one.
+    /// The number of signals received, and the last one.
     pub fn get(&self) -> (u32, i32) {
         (self.count.load(Ordering::SeqCst), self.last.load(Ordering::SeqCst) as i32)
     }

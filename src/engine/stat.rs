@@ -1,9 +1,9 @@
-//! Remembers the digests of files by what `stat` says of them, so that an unchanged file is not read again. Only an
-//! accelerator: deleting it costs time, nothing else.
+//! Caches the digests of files by their `stat` data, so that an unchanged file is not read again. Deleting the cache
+//! only costs time.
 //!
 //! A file counts as unchanged while size, modification time, change time, inode and device are the same. A file that
-//! was written a moment before it was read is not remembered: a second write in the same tick of the file system's
-//! clock would leave no trace (git calls such entries "racily clean").
+//! was written just before it was read is not cached: a second write in the same tick of the file system's clock would
+//! leave no trace (git calls such entries "racily clean").
 
 use super::digest::Digest;
 use std::{
@@ -16,7 +16,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// A file this young, in nanoseconds, is not remembered. Two seconds is the coarsest clock of a file system in use.
+/// A file younger than this, in nanoseconds, is not cached. No file system in use has a coarser clock than two seconds.
 const YOUNG: i128 = 2_000_000_000;
 const HEADER: &[u8; 8] = b"cacost01";
 const RECORD: usize = 16 + 5 * 8 + 32;
@@ -49,7 +49,7 @@ impl Stamp {
     }
 }
 
-/// The digests known so far, and the file they are kept in.
+/// The known digests, and the file they are stored in.
 pub struct Cache {
     file: PathBuf,
     known: HashMap<Name, (Stamp, Digest)>,
@@ -63,13 +63,13 @@ impl Cache {
         Cache { file: file.into(), known: decode(&bytes).unwrap_or_default(), fresh: Mutex::default() }
     }
 
-    /// The digest of the file at `path`, if it is as it was when it was last read.
+    /// The digest of the file at `path`, if the file has not changed since it was read.
     pub fn lookup(&self, path: &Path, meta: &Metadata) -> Option<Digest> {
         let (stamp, digest) = self.known.get(&name(path))?;
         (*stamp == Stamp::of(meta)).then_some(*digest)
     }
 
-    /// Remembers that the file, which looked like `meta` before it was read from `read_at` on, has this digest.
+    /// Caches the digest of a file whose metadata was `meta` before it was read at `read_at`.
     pub fn insert(&self, path: &Path, meta: &Metadata, digest: Digest, read_at: SystemTime) {
         let stamp = Stamp::of(meta);
         let read_at = read_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
@@ -78,7 +78,7 @@ impl Cache {
         }
     }
 
-    /// Writes the cache back, if there is anything new.
+    /// Writes the cache to disk, if it has new entries.
     pub fn save(&self) -> io::Result<()> {
         let fresh = self.fresh.lock().expect("no panic while held");
         if fresh.is_empty() {
@@ -146,7 +146,7 @@ mod tests {
         cache.save().unwrap();
         let cache = Cache::load(&store);
         assert_eq!(cache.lookup(&file, &meta), Some(Digest::of(b"one")));
-        // Same length and a modification time set back: the change time still tells.
+        // Same length and a reset modification time: the change time still differs.
         std::thread::sleep(Duration::from_millis(20));
         fs::write(&file, "two").unwrap();
         fs::File::options().write(true).open(&file).unwrap().set_modified(meta.modified().unwrap()).unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_written_a_moment_ago_is_not_remembered() {
+    fn a_recently_written_file_is_not_cached() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
         fs::write(&file, "one").unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_empties_it() {
+    fn a_damaged_file_is_an_empty_cache() {
         let stamp = Stamp { size: 1, mtime: 2, ctime: 3, inode: 4, device: 5 };
         let entries = HashMap::from([([7; 16], (stamp, Digest::of(b"x")))]);
         let mut bytes = encode(entries.iter());

@@ -1,4 +1,4 @@
-//! Programs that a stage names as inputs: found on PATH, told apart by their bytes and by what they say of their version.
+//! Programs that a stage names as inputs: found on PATH, identified by their bytes and the output of `--version`.
 
 use super::{digest::Digest, listing, stat, which};
 use std::{
@@ -9,9 +9,9 @@ use std::{
 /// A program on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// Where it was found, links followed.
+    /// Its path, with links resolved.
     pub path: PathBuf,
-    /// The first line of what `--version` prints; empty where it prints nothing.
+    /// The first line that `--version` prints. Empty if it prints nothing.
     pub version: String,
     /// BLAKE3 of its file.
     pub bytes: Digest,
@@ -20,13 +20,13 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// What tells it apart, as text: the digest of its bytes and its version. Its path is not in it. The version is, since
-    /// the program on PATH may be a small one that starts another.
+    /// Its identity as text: the digest of its bytes and its version, but not its path. The version is included because
+    /// the program on PATH may be a small wrapper that starts another.
     pub fn identity(&self) -> String {
         identity(self.bytes, &self.version)
     }
 
-    /// The program of that name. Err: why there is none.
+    /// Finds the program of that name.
     pub fn of(name: &str, stat: &stat::Cache) -> Result<Tool, String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found =
@@ -46,7 +46,7 @@ fn identity(bytes: Digest, version: &str) -> String {
 fn version(program: &Path) -> String {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::piped()).output();
     let Ok(output) = output else { return String::new() };
-    // Some print it as an error: Python before 3.4.
+    // Some programs, such as Python before 3.4, print it to stderr.
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().into()
 }
@@ -57,7 +57,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
-    fn a_tool_is_its_bytes_and_its_version_wherever_it_lies() {
+    fn a_tool_is_identified_by_its_bytes_and_version_not_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let tool = |place: &str, text: &str| {
             let path = folder.path().join(place);
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(one.version, "1.0");
         assert_eq!(one.digest, tool("b/tool", &says("1.0")).digest);
         assert_ne!(one.digest, tool("c/tool", &says("1.1")).digest);
-        // A wrapper whose bytes stay while what it starts changes.
+        // The bytes of a wrapper stay the same while the program that it starts changes.
         let wrapper = format!("#!/bin/sh\ncat {}/version\n", folder.path().display());
         fs::write(folder.path().join("version"), "3.11\n").unwrap();
         let before = tool("d/tool", &wrapper);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_told() {
+    fn a_missing_program_is_an_error() {
         let error = Tool::of("no-such-tool", &stat::Cache::load(Path::new(""))).unwrap_err();
         assert_eq!(error, "no program 'no-such-tool' is on PATH");
     }

@@ -1,4 +1,4 @@
-//! What a failed command opened, or missed, that it does not declare: in words, with what to write in the pipeline file.
+//! Explains which undeclared files a failed command tried to open, or missed, and what to add to the pipeline file.
 
 use super::{
     confine::{Confinement, real},
@@ -6,9 +6,9 @@ use super::{
 };
 use std::{fs, path::Path};
 
-/// What the failure of the stage in folder `work` has to do with its confinement; empty where nothing. `refusals` are those
-/// that the kernel told of; none where the process was not held. `inputs` are slots and where they lie, outputs of other stages
-/// among them. The attempt's log begins at byte `log_start` of the file.
+/// Explains how the failure of the stage in folder `work` relates to its confinement. Empty if it does not. `refusals`
+/// are those that the kernel reported, `None` if the process was not confined. `inputs` are slots and their paths,
+/// including outputs of other stages. The attempt's log begins at byte `log_start` of the file.
 pub fn words(
     work: &Path,
     confinement: &Confinement,
@@ -21,27 +21,27 @@ pub fn words(
     let start = log.len().saturating_sub(READ).max(log.len().min(log_start as usize));
     let log = String::from_utf8_lossy(&log[start..]).into_owned();
     let refusals = match refusals {
-        Some(told) if told.is_empty() => complained_of(&log, &work.join("out"), confinement),
-        told => told.unwrap_or_default(),
+        Some(reported) if reported.is_empty() => complained_of(&log, &work.join("out"), confinement),
+        reported => reported.unwrap_or_default(),
     };
     let from = std::env::current_dir().unwrap_or_default();
     let refused = (!refusals.is_empty()).then(|| explain(&refusals, inputs, &from));
     missed_module(&log, inputs, &from).into_iter().chain(refused).map(|words| format!("; {words}")).collect()
 }
 
-/// What was refused, in words, with what to write in the pipeline file. `from` is where relative paths in it start.
+/// Explains refusals, with what to add to the pipeline file. Relative paths in the file start at `from`.
 fn explain(refusals: &[Refusal], inputs: &[(&str, &Path)], from: &Path) -> String {
-    const TOLD: usize = 3;
-    let told: Vec<String> = refusals.iter().take(TOLD).map(|refusal| explain_one(refusal, inputs, from)).collect();
-    let more = refusals.len().saturating_sub(TOLD);
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = refusals.iter().take(SHOWN).map(|refusal| explain_one(refusal, inputs, from)).collect();
+    let more = refusals.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    told.join("; ") + &more
+    shown.join("; ") + &more
 }
 
 fn explain_one(Refusal { path, write }: &Refusal, inputs: &[(&str, &Path)], from: &Path) -> String {
     if *write && let Some((slot, _)) = inputs.iter().find(|(_, input)| path.starts_with(real(input))) {
         return format!(
-            "it may not write its input {slot:?}; let it copy what it changes: cp -rL {slot} copy; chmod -R u+w copy"
+            "it may not write to its input {slot:?}; let it change a copy: cp -rL {slot} copy; chmod -R u+w copy"
         );
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -60,8 +60,8 @@ fn explain_one(Refusal { path, write }: &Refusal, inputs: &[(&str, &Path)], from
     )
 }
 
-/// Words on a Python module that a script did not find, and that lies beside one of the files that it declares: in the
-/// stage's folder there is only what is declared, so nobody was refused anything. `inputs` are slots and where they lie.
+/// Explains a Python module that a script did not find although it is beside one of its declared files: the stage's
+/// folder only holds declared files, so no access was denied. `inputs` are slots and their paths.
 fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<String> {
     let module = log.lines().rev().find_map(|line| line.split_once("No module named '")?.1.strip_suffix('\''))?;
     let first = module.split('.').next().unwrap_or(module);
@@ -78,8 +78,8 @@ fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<Str
     inputs.iter().find_map(beside)
 }
 
-/// Files that a program complained of in the last lines of its log, where the kernel told us of none: those named in
-/// a line on a denied permission, if the confinement does deny them.
+/// Finds files in the last lines of a program's log, if the kernel reported none: those named in a line about a denied
+/// permission, if the confinement does deny them.
 fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Refusal> {
     let denied = log.lines().filter(|line| line.contains("ermission denied") || line.contains("EACCES"));
     let words = denied.flat_map(|line| line.split(['\'', '"', '`', ' ', ':', '\t', '(', ')']));
@@ -104,13 +104,13 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_file_and_the_line_to_add() {
-        let told = explain(&[refusal("/p/src/helper.py", false), refusal("/p/out.txt", true)], &[], Path::new("/p"));
-        insta::assert_snapshot!(told);
+        let shown = explain(&[refusal("/p/src/helper.py", false), refusal("/p/out.txt", true)], &[], Path::new("/p"));
+        insta::assert_snapshot!(shown);
         let many: Vec<Refusal> = (0..5).map(|i| refusal(&format!("/data/{i}"), false)).collect();
         assert!(explain(&many, &[], Path::new("/p")).ends_with("; and 2 more"));
         let inputs = [("words", Path::new("/store/objects/67/27e7"))];
-        let told = explain(&[refusal("/store/objects/67/27e7", true)], &inputs, Path::new("/p"));
-        assert!(told.starts_with("it may not write its input \"words\"; let it copy"), "{told}");
+        let shown = explain(&[refusal("/store/objects/67/27e7", true)], &inputs, Path::new("/p"));
+        assert!(shown.starts_with("it may not write to its input \"words\"; let it change a copy"), "{shown}");
     }
 
     #[test]

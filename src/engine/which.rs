@@ -1,4 +1,4 @@
-//! The file of a program, by name.
+//! Finds the file of a program by name.
 
 use std::{
     ffi::{CString, OsStr},
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The program's file: as named where the name has a slash, else the first of that name in the folders of `path`. Relative
-/// ones start at `from`.
+/// Finds the program's file: the name itself if it has a slash, or else the first match in the folders of `path`.
+/// Relative paths start at `from`.
 pub fn find(name: &str, path: &OsStr, from: &Path) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(from.join(name));

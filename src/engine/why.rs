@@ -1,15 +1,15 @@
-//! Why will this run? The difference between two preimages, field by field.
+//! Explains why a stage runs: the difference between two preimages, field by field.
 
 use super::{digest::Digest, key::Preimage};
 use serde::Serialize;
 use serde_json::Value;
 use std::{collections::BTreeSet, fmt};
 
-/// One thing that is not as it was.
+/// One difference.
 #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Change {
-    /// The stage was never run, or nothing is remembered of it.
+    /// The stage never ran, or has no earlier record.
     New,
     /// The stage is of another kind.
     Kind {
@@ -27,7 +27,7 @@ pub enum Change {
         /// The version now.
         new: u32,
     },
-    /// The kind's code was edited and nobody acknowledged it, or it was and no longer is.
+    /// The kind's code has changed, and either the old or the new code is not acknowledged.
     Code {
         /// The kind.
         kind: String,
@@ -40,7 +40,7 @@ pub enum Change {
     Parameter {
         /// Its dotted path.
         field: String,
-        /// Its value before; none where it was not there.
+        /// Its value before, or `None` if it was not set.
         old: Option<Value>,
         /// Its value now.
         new: Option<Value>,
@@ -53,7 +53,7 @@ pub enum Change {
         old: Option<Digest>,
         /// Its digest now.
         new: Option<Digest>,
-        /// The files that differ, where it is a folder: path and what happened.
+        /// If it is a folder, the files that differ: path and what happened.
         files: Vec<(String, String)>,
     },
     /// A pinned value.
@@ -65,13 +65,13 @@ pub enum Change {
         /// Its value now.
         new: Option<String>,
     },
-    /// The result is not in the store any more, or is damaged.
+    /// The result is no longer in the store, or is damaged.
     Gone,
-    /// The caller asked for it.
+    /// The user requested it with `--force`.
     Forced,
 }
 
-/// Every difference between what was asked for and what is asked for now.
+/// All differences between two preimages.
 pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
     let mut changes = vec![];
     if old.kind != new.kind {
@@ -143,7 +143,7 @@ impl fmt::Display for Change {
             }
             Change::Pin { name, old, new } => write!(f, "pin {name}: {} → {}", value(old), value(new)),
             Change::Gone => write!(f, "its result is no longer in the store"),
-            Change::Forced => write!(f, "it was asked for with --force"),
+            Change::Forced => write!(f, "it was requested with --force"),
         }
     }
 }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_difference_is_told_with_both_values() {
+    fn every_difference_is_shown_with_both_values() {
         let text = |k: &str| {
             let json = format!(
                 r#"{{"format":1,"kind":"pretrain","version":{},"parameters":{{"a":{{"b":[1,{}]}},"c":1}},"inputs":{{"i":"{}"}}}}"#,
@@ -163,8 +163,8 @@ mod tests {
             );
             serde_json::from_str::<Preimage>(&json).unwrap()
         };
-        let told: Vec<String> = changes(&text("old"), &text("new")).iter().map(ToString::to_string).collect();
-        insta::assert_debug_snapshot!(told);
+        let shown: Vec<String> = changes(&text("old"), &text("new")).iter().map(ToString::to_string).collect();
+        insta::assert_debug_snapshot!(shown);
         assert!(changes(&text("old"), &text("old")).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The stages of a pipeline and what reads from what.
 
-use caco_engine::graph::{self, From as Origin, Id};
+use caco_engine::graph::{self, Id, Origin};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@ use super::{comparison, name, plan::State};
 use anyhow::{Context, Result};
 use caco_engine::{
     digest::Digest,
-    graph::{From as Origin, Graph, Id, METRICS},
+    graph::{Graph, Id, METRICS, Origin},
     key::Key,
     plan::{Plan, Step},
     store::{Published, Store},

@@ -3,7 +3,7 @@
 use super::{name, plan::State};
 use anyhow::Result;
 use caco_engine::{
-    graph::{From as Origin, Graph, Id},
+    graph::{Graph, Id, Origin},
     listing::Content,
     names::Names,
     plan::{Ask, Missing, Outside, Plan, Step, ask},

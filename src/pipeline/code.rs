@@ -1,8 +1,8 @@
-//! The code that computes a stage kind, as far as keys are concerned.
+//! The code that implements a stage kind, as far as it affects keys.
 //!
-//! The build embeds, per kind, a digest of all source that the kind's code reaches inside the crate and of the versions
-//! of the crates it computes with (`build/source.rs`). The file `code.lock` holds the digests that somebody acknowledged.
-//! While the two differ, the digest joins the key: an edited helper reruns what uses it, and nothing stale is hit.
+//! For each kind, the build embeds a digest of all source that the kind's code reaches inside the workspace, and of the
+//! versions of its dependencies (`build/source.rs`). The file `code.lock` holds the acknowledged digests. While the two
+//! differ, the digest is part of the key: an edited helper reruns the stages that use it, and there are no stale hits.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,7 +21,7 @@ pub struct Code {
     pub parts: &'static [(&'static str, &'static str)],
 }
 
-/// The code of every kind, and the lock that was there when this program was built.
+/// The code of every kind, and the lock as of the build.
 #[derive(Debug, Default)]
 pub struct Codebase {
     kinds: &'static [Code],
@@ -43,7 +43,7 @@ impl Codebase {
         self.kinds
     }
 
-    /// The lock. Err: it is no lock.
+    /// Parses the lock.
     pub fn lock(&self) -> Result<Lock, ron::error::SpannedError> {
         Lock::parse(self.lock)
     }
@@ -58,10 +58,10 @@ impl Codebase {
         self.kinds.iter().find(|code| code.kind == kind).map(|code| code.digest)
     }
 
-    /// The digest of a kind's code where it is not the one that `code.lock` acknowledges: it then joins the key.
+    /// The digest of a kind's code if `code.lock` does not acknowledge it. It is then part of the key.
     pub fn unacknowledged(&self, kind: &str) -> Option<&'static str> {
         let differing = || {
-            // A lock that cannot be read acknowledges nothing; `caco code status` says so.
+            // A lock that cannot be parsed acknowledges nothing; `caco code status` reports it.
             let lock = self.lock().unwrap_or_default();
             let same = |code: &&Code| lock.kinds.get(code.kind).is_some_and(|known| known.digest == code.digest);
             self.kinds.iter().filter(|code| !same(code)).map(|code| (code.kind, code.digest)).collect()
@@ -74,11 +74,11 @@ impl Codebase {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
-    /// What is acknowledged, by kind.
+    /// The acknowledged code, by kind.
     pub kinds: BTreeMap<String, Acknowledged>,
 }
 
-/// The code of a kind that somebody acknowledged.
+/// The acknowledged code of a kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Acknowledged {
@@ -92,14 +92,14 @@ pub struct Acknowledged {
     pub parts: BTreeMap<String, String>,
 }
 
-/// Opens the file, for whoever looks into it.
+/// The header comment of the file.
 const HEAD: &str = "\
 // Per stage kind: the code that gives the results of its version. Written by `caco code accept KIND --because \"…\"`;
 // see `caco code status`. On a merge conflict take either side, build, and look at the status.
 ";
 
 impl Lock {
-    /// Reads a lock's text.
+    /// Parses the text of a lock.
     pub fn parse(text: &str) -> Result<Lock, ron::error::SpannedError> {
         if text.trim().is_empty() { Ok(Lock::default()) } else { ron::from_str(text) }
     }
@@ -111,7 +111,7 @@ impl Lock {
         format!("{HEAD}{body}\n")
     }
 
-    /// Acknowledges a kind's code as it was built.
+    /// Acknowledges a kind's code as of the build.
     pub fn accept(&mut self, code: &Code, version: u32, because: &str) {
         let parts = code.parts.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let acknowledged = Acknowledged { version, digest: code.digest.into(), because: because.into(), parts };
@@ -119,7 +119,7 @@ impl Lock {
     }
 }
 
-/// What differs between the parts that were acknowledged and those that were built, each with a word.
+/// The differences between the acknowledged parts and those of the build, each with a description.
 pub fn changes(known: &Acknowledged, code: &Code) -> Vec<(String, String)> {
     let now: BTreeMap<&str, &str> = code.parts.iter().copied().collect();
     let mut changes = vec![];
@@ -149,7 +149,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_accepted_is_read_again() {
+    fn an_accepted_lock_round_trips() {
         let mut lock = Lock::default();
         lock.accept(&CODE, 3, "a \"reason\"");
         assert_eq!(Lock::parse(&lock.text()).unwrap(), lock);
@@ -157,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_part_is_told() {
+    fn every_changed_part_is_listed() {
         let mut lock = Lock::default();
         lock.accept(&CODE, 1, "");
         let now = Code { parts: &[("serde", "1.0.3"), ("src/a.rs", "ab"), ("src/c.rs", "cc")], ..CODE };
-        let told: Vec<String> = changes(&lock.kinds["k"], &now).iter().map(|(n, w)| format!("{n} {w}")).collect();
+        let listed: Vec<String> = changes(&lock.kinds["k"], &now).iter().map(|(n, w)| format!("{n} {w}")).collect();
         assert_eq!(
-            told,
+            listed,
             ["serde 1.0.2 → 1.0.3", "src/a.rs was edited", "src/c.rs is new", "src/b.rs is no longer reached"]
         );
     }

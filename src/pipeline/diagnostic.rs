@@ -1,24 +1,24 @@
-//! An error in a pipeline file: what, where, and a way out.
+//! An error in a pipeline file, with its location and help.
 
 use super::tree::{Source, Span};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 
-/// An error that can point at a place.
+/// An error that can point at a location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostic {
     /// What is wrong.
     pub message: String,
-    /// Where.
+    /// The location.
     pub span: Option<Span>,
-    /// A few words beside the caret.
+    /// The label beside the caret.
     pub label: String,
-    /// Ways out, one a line.
+    /// Help, one line each.
     pub help: Vec<String>,
 }
 
 impl Diagnostic {
-    /// An error without a place.
+    /// An error without a location.
     pub fn new(message: impl Into<String>) -> Self {
         Diagnostic { message: message.into(), span: None, label: String::new(), help: vec![] }
     }
@@ -29,19 +29,19 @@ impl Diagnostic {
         self
     }
 
-    /// The same error with words beside the caret.
+    /// The same error with a label beside the caret.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// The same error with a way out.
+    /// The same error with a line of help.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help.push(help.into());
         self
     }
 
-    /// Offers the nearest of the known names, and lists them all where they are few.
+    /// Suggests the nearest known name, and lists all known names if they are few.
     pub fn nearest<'n>(self, wanted: &str, known: impl Iterator<Item = &'n str> + Clone) -> Self {
         let with_nearest = match nearest(wanted, known.clone()) {
             Some(name) => self.help(format!("did you mean '{name}'?")),
@@ -57,7 +57,7 @@ impl Diagnostic {
         }
     }
 
-    /// The text for people, with the line and a caret.
+    /// Renders the error with its line and a caret.
     pub fn render(&self, sources: &[Source], colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut group =
@@ -75,7 +75,7 @@ impl Diagnostic {
     }
 }
 
-/// The end of the marked text, cut at its first line's end: a caret under a whole block shows nothing.
+/// The end of the marked text, at most the end of its first line: a caret under a whole block is not useful.
 fn first_line(text: &str, start: usize, end: usize) -> usize {
     text.get(start..end).and_then(|marked| marked.find('\n')).map_or(end, |length| start + length)
 }
@@ -87,7 +87,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The known name that is most like `wanted`, if one is near enough to be a slip of the hand.
+/// The known name most similar to `wanted`, if one is close enough to be a typo.
 pub fn nearest<'n>(wanted: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let far = (wanted.chars().count() / 3).max(2);
     known
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_is_one_slip_away() {
+    fn typos_are_matched_to_the_nearest_name() {
         let known = ["epochs", "batch", "temperature"];
         assert_eq!(nearest("epoch", known.into_iter()), Some("epochs"));
         assert_eq!(nearest("temprature", known.into_iter()), Some("temperature"));

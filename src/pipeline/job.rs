@@ -1,5 +1,5 @@
-//! What a runner hands to the process that executes one stage, and how that process answers: files and exit codes. The
-//! engine writes and the worker reads; neither knows the other.
+//! The interface between a runner and the process that executes a stage: files and exit codes. The engine writes and
+//! the worker reads; neither depends on the other.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -8,22 +8,22 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 /// Exit code of a stage that was asked to stop and wrote a checkpoint (EX_TEMPFAIL of sysexits.h).
 pub const STOPPED: i32 = 75;
 
-/// Exit code of a stage that its watchdog ended (EX_SOFTWARE of sysexits.h).
+/// Exit code of a stage that its watchdog terminated (EX_SOFTWARE of sysexits.h).
 pub const STALLED: i32 = 70;
 
 /// The file in a stage's folder that a worker renews while it responds.
 pub const ALIVE: &str = "alive";
-/// Names the seconds before which no step counts as stalled; a minute without it.
+/// The variable with the minimum number of seconds before a step counts as stalled. The default is a minute.
 const STALL_VARIABLE: &str = "CACO_STALL_SECONDS";
 
-/// No step counts as stalled before this. An error where [`STALL_VARIABLE`] is no number of seconds.
+/// The minimum time before a step counts as stalled. An error if [`STALL_VARIABLE`] is not a number of seconds.
 pub fn least_stall() -> Result<Duration> {
     let seconds: f64 = match std::env::var(STALL_VARIABLE) {
         Ok(text) => text.parse().with_context(|| format!("{STALL_VARIABLE} is '{text}'; give seconds"))?,
         Err(_) => 60.0,
     };
     ensure!(seconds > 0.0, "{STALL_VARIABLE} is {seconds}; give more than 0 seconds");
-    // A year is for ever, and can be multiplied.
+    // A year is effectively unlimited, and can be multiplied.
     Duration::try_from_secs_f64(seconds.min(3e7))
         .with_context(|| format!("{STALL_VARIABLE} is {seconds}; give seconds"))
 }
@@ -37,13 +37,13 @@ pub struct Job {
     pub kind: String,
     /// The resolved parameters.
     pub parameters: serde_json::Value,
-    /// Where each input lies, by slot.
+    /// The path of each input, by slot.
     pub inputs: BTreeMap<String, PathBuf>,
-    /// Outputs are written here, each under its declared path. Empty at the start of every attempt.
+    /// The output folder, in which each output has its declared path. Empty at the start of every attempt.
     pub out: PathBuf,
-    /// The stage's own folder. It survives a crash; checkpoints belong here.
+    /// The stage's own folder, for checkpoints. It survives a crash.
     pub work: PathBuf,
-    /// By-products are written here: rates, times, anything that may differ between two equal runs.
+    /// The folder for by-products: rates, times, anything that may differ between two identical runs.
     pub byproducts: PathBuf,
     /// Threads the stage may use.
     pub threads: usize,

@@ -1,5 +1,5 @@
-//! Lays the layers of a pipeline file over one another: `common` under every stage, variants over the stages written
-//! once for each of them, a profile over both, `--set` on top.
+//! Merges the layers of a pipeline file: `common` under every stage, variants over the stages in `each_variant`, a
+//! profile over both, `--set` on top.
 
 use super::{
     diagnostic::Diagnostic,
@@ -10,7 +10,7 @@ use super::{
 };
 use std::collections::HashMap;
 
-/// A stage's name and its body, all layers applied.
+/// A stage's name and its body, with all layers applied.
 pub struct Layered<'a> {
     /// `stage`, or `stage/variant`.
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Layered<'a> {
 /// The parts of a pipeline file.
 #[derive(Default)]
 pub struct File<'a> {
-    /// Fields laid under every stage whose kind has them.
+    /// Defaults for every stage whose kind has these fields.
     pub common: Vec<Field<'a>>,
     /// Stages that exist once.
     pub stages: Vec<(String, Node<'a>)>,
@@ -31,11 +31,11 @@ pub struct File<'a> {
     pub each_variant: Vec<(String, Node<'a>)>,
     /// The variants.
     pub variants: Vec<Variant<'a>>,
-    /// The sweeps: variants by the hundred.
+    /// The sweeps, which generate variants.
     pub sweeps: Vec<(String, Node<'a>)>,
     /// The profiles: name and fields.
     pub profiles: Vec<(String, Node<'a>)>,
-    /// Names of the stages that are built where the caller names none.
+    /// The stages that run if the caller names none.
     pub targets: Option<Vec<(String, Span)>>,
     /// The pipeline's name.
     pub name: Option<String>,
@@ -56,14 +56,14 @@ pub struct Variant<'a> {
 pub struct Override<'a> {
     /// `stage.field.field`, `stage/variant.field` or `common.field`.
     pub path: &'a str,
-    /// What it becomes.
+    /// The new value.
     pub value: Node<'a>,
 }
 
 const FIELDS: [&str; 8] = ["name", "common", "stages", "each_variant", "variants", "sweeps", "profiles", "targets"];
 
 impl<'a> File<'a> {
-    /// Takes the file's tree apart.
+    /// Reads the parts of the file's tree.
     pub fn read(root: Node<'a>) -> Result<Self, Diagnostic> {
         let at = root.at;
         let fields = into_fields(root, "a pipeline file is a struct: (stages: {…})")?;
@@ -93,7 +93,7 @@ impl<'a> File<'a> {
         Ok(file)
     }
 
-    /// The sweeps as a profile leaves them.
+    /// The sweeps with a profile applied.
     pub fn sweeps_under(&self, profile: Option<&str>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
         let mut sweeps = self.sweeps.clone();
         let profile = profile.and_then(|wanted| self.profiles.iter().find(|(name, _)| name == wanted));
@@ -109,7 +109,7 @@ impl<'a> File<'a> {
         Ok(sweeps)
     }
 
-    /// Every stage with all its layers, and the sweeps. `numbers` has the lists that sweeps do not write out, by source.
+    /// Every stage with all its layers, and the sweeps. `numbers` has the generated lists of sweeps, by source.
     pub fn layer(
         &mut self,
         profile: Option<&str>,
@@ -142,11 +142,12 @@ impl<'a> File<'a> {
         Ok((stages, sweeps))
     }
 
-    /// What is common to stages must be a field of some kind, or it would go unheard.
+    /// A field in `common` must be a field of some kind, or it would be silently ignored.
     fn check_common(&self, registry: &Registry) -> Result<(), Diagnostic> {
         let known = || registry.kinds().iter().flat_map(|kind| kind.fields()).map(String::as_str);
         let Some(field) = self.common.iter().find(|field| known().all(|name| name != field.key)) else { return Ok(()) };
-        let error = Diagnostic::new(format!("'common' has '{}', which is a field of no stage", field.key)).at(field.at);
+        let error =
+            Diagnostic::new(format!("'common' has '{}', which no stage has as a field", field.key)).at(field.at);
         Err(error.nearest(field.key, known()))
     }
 
@@ -187,7 +188,8 @@ impl<'a> File<'a> {
         }
     }
 
-    /// One stage for each of `stages`, and one for each of `each_variant` and variant, or point of a sweep.
+    /// One stage for each of `stages`, and one for each combination of a stage in `each_variant` with a variant or a
+    /// point of a sweep.
     fn expand(&mut self, numbers: &HashMap<&str, Node<'a>>) -> Result<(Vec<Layered<'a>>, Vec<Sweep>), Diagnostic> {
         let sweeps = self.sweeps.iter();
         let sweeps =
@@ -213,7 +215,7 @@ impl<'a> File<'a> {
                 }
             }
             if let Some((name, at)) = variant.without.iter().find(|(name, _)| !templates.contains(&name.as_str())) {
-                let error = format!("variant '{}' goes without '{name}', which no variant has", variant.name);
+                let error = format!("variant '{}' leaves out '{name}', which no variant has", variant.name);
                 return Err(Diagnostic::new(error).at(*at).nearest(name, templates.iter().copied()));
             }
             for (template, node) in &self.each_variant {
@@ -244,7 +246,7 @@ impl<'a> File<'a> {
         for (path, at) in sweep.paths() {
             let Some(name) = target(path) else {
                 let error =
-                    Diagnostic::new(format!("sweep '{}' sets '{path}', and has no such stage", sweep.name)).at(at);
+                    Diagnostic::new(format!("sweep '{}' sets '{path}', but has no such stage", sweep.name)).at(at);
                 let wanted = path.split('.').next().unwrap_or_default();
                 return Err(error.nearest(wanted, names()).help("write STAGE.FIELD, the stage without its point"));
             };
@@ -272,7 +274,7 @@ impl<'a> File<'a> {
         Ok((outline, layered))
     }
 
-    /// The stages that each point of a sweep has, as the variant has them that it starts from.
+    /// The stages of each point of a sweep, as defined by the variant that the sweep extends.
     fn templates(&self, sweep: &Written<'a>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
         let chain = match &sweep.extends {
             None => vec![],
@@ -309,7 +311,7 @@ impl<'a> File<'a> {
         wanted.iter().map(find).collect()
     }
 
-    /// The variant and all that it extends, the farthest first.
+    /// The variant and all that it extends, the most distant first.
     fn chain(&self, variant: &Variant<'a>) -> Result<Vec<&Variant<'a>>, Diagnostic> {
         let by_name: HashMap<&str, &Variant> = self.variants.iter().map(|v| (v.name.as_str(), v)).collect();
         let mut chain = vec![by_name[variant.name.as_str()]];
@@ -371,20 +373,20 @@ impl<'a> Variant<'a> {
         })
     }
 
-    /// Where it is written.
+    /// Its location.
     pub fn at(&self) -> Span {
         self.at
     }
 }
 
-/// An error where a path leads to an entry that a map does not have yet.
+/// An error if a path leads to an entry that a map does not have yet.
 fn lacking(node: &Node, stage: &str, path: &[&str]) -> Result<(), Diagnostic> {
     let Some(key) = node.lacks(path) else { return Ok(()) };
     let message = format!("stage '{stage}' has no '{}': its map has no entry '{key}'", path.join("."));
     Err(Diagnostic::new(message).help(format!("give it one in the file first, with its usual value: \"{key}\": …")))
 }
 
-/// Lays `over` on the stage of that name, or on all variants of it.
+/// Merges `over` into the stage of that name, or into all its variants.
 fn lay<'a>(stages: &mut [Layered<'a>], target: &str, over: &Node<'a>) -> Result<(), Diagnostic> {
     let mut found = false;
     for stage in stages.iter_mut() {

@@ -1,4 +1,4 @@
-//! RON text → plain data. No file but the pipeline file is read, and no tensor is known here.
+//! Parses RON text into plain data. Reads no file other than the pipeline file, and knows nothing of tensors.
 
 pub mod code;
 pub mod diagnostic;

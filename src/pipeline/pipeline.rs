@@ -1,4 +1,4 @@
-//! A pipeline: every stage with its parameters resolved, its inputs and outputs named. What the engine is given.
+//! A pipeline, as passed to the engine: every stage with its resolved parameters, inputs and outputs.
 
 use super::{
     diagnostic::Diagnostic,
@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the caller lays over a pipeline file.
+/// The caller's changes to a pipeline file.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     /// One of the file's profiles.
@@ -27,13 +27,13 @@ pub struct Overlay {
 /// A pipeline file, resolved.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
-    /// Its name; the file's, without ending, where it gives none.
+    /// Its name. By default, the name of the file without its extension.
     pub name: String,
     /// The file.
     pub path: PathBuf,
     /// Its stages, in the order of the file.
     pub stages: Vec<Stage>,
-    /// What is built where the caller names nothing; none: everything.
+    /// The stages that run if the caller names none. `None` means all.
     pub targets: Option<Vec<String>>,
     /// The names of the file's profiles.
     pub profiles: Vec<String>,
@@ -41,38 +41,38 @@ pub struct Pipeline {
     pub sweeps: Vec<Sweep>,
     /// The texts it was read from, for messages.
     pub sources: Vec<tree::Source>,
-    /// What the caller laid over it.
+    /// The caller's changes to it.
     pub overlay: Overlay,
-    /// The kinds that its stages may be of.
+    /// The known stage kinds.
     pub registry: &'static Registry,
 }
 
-/// A stage: what it computes, from what.
+/// A stage.
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// Its name.
     pub name: String,
     /// The stage kind.
     pub kind: &'static str,
-    /// Whether it is any program, and no stage of the experiment.
+    /// Whether it runs an arbitrary program.
     pub is_command: bool,
-    /// Whether it joins the metrics of others into a table.
+    /// Whether it combines the metrics of others into a table.
     pub is_comparison: bool,
     /// The version of the kind's code.
     pub version: u32,
     /// The parameters that decide the result, as canonical JSON.
     pub key_parameters: Box<str>,
-    /// All parameters, as JSON; empty where they are the same.
+    /// All parameters, as JSON. Empty if equal to `key_parameters`.
     pub parameters: Box<str>,
-    /// What it reads.
+    /// Its inputs.
     pub inputs: Vec<Input>,
-    /// What it writes.
+    /// Its outputs.
     pub outputs: Vec<Output>,
     /// How it is run.
     pub policy: Policy,
-    /// What joins the key beyond the usual: determinism class values by name.
+    /// Additional parts of the key: determinism class values by name.
     pub pin: BTreeMap<String, String>,
-    /// Where it is written.
+    /// Its location.
     pub at: Span,
 }
 
@@ -93,7 +93,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// One error that points nowhere.
+    /// One error without a location.
     pub fn plain(message: impl Into<String>) -> Self {
         Invalid { errors: vec![Diagnostic::new(message)], sources: vec![] }
     }
@@ -146,19 +146,19 @@ impl Pipeline {
         }
     }
 
-    /// The line on which a stage is written, counted from 1.
+    /// The line number of a location, counted from 1.
     pub fn line(&self, span: Span) -> usize {
         let text = self.sources.get(span.source as usize).map_or("", |s| s.text.as_str());
         text.as_bytes()[..(span.start as usize).min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
     }
 
-    /// Where a stage is written, as `file:line`.
+    /// The location of a stage, as `file:line`.
     pub fn place(&self, stage: &Stage) -> String {
         let name = self.sources.get(stage.at.source as usize).map_or("", |s| s.name.as_str());
         format!("{name}:{}", self.line(stage.at))
     }
 
-    /// Where the field at a dotted path of a stage gets its value, as `file:line`. None: it is a default.
+    /// The location of the value of a stage's field, as `file:line`. `None` if it is a default.
     pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
         let root = Node::parse(0, &self.sources[0].text).ok()?;
         let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
@@ -181,7 +181,7 @@ impl Pipeline {
         Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
     }
 
-    /// An error with the place in the file where `reference` stands inside a stage.
+    /// The error, located at `reference` inside a stage.
     pub fn at_reference(&self, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {
         let text = &self.sources[0].text;
         let quoted = format!("\"{reference}\"");
@@ -226,7 +226,7 @@ fn resolve(
     let names: HashSet<&str> = layered.iter().map(|l| l.name.as_str()).collect();
     if names.len() < layered.len() {
         let mut seen = HashSet::new();
-        let twice = layered.iter().find(|l| !seen.insert(&l.name)).expect("one name stands twice");
+        let twice = layered.iter().find(|l| !seen.insert(&l.name)).expect("one name is duplicate");
         return Err(one(Diagnostic::new(format!("two stages are called '{}'", twice.name)).at(twice.node.at)));
     }
     let read = |layered: &Layered| stage(layered, sources, &templates, &names, registry);
@@ -253,7 +253,7 @@ fn resolve(
     })
 }
 
-/// The sources of the numbers that sweeps do not write out. An error in the file itself is told where it is read.
+/// The sources of the generated numbers of sweeps. Errors in the file itself are reported where it is read.
 fn sweep_numbers(sources: &[tree::Source], overlay: &Overlay) -> Result<Vec<tree::Source>, Diagnostic> {
     if !sources[0].text.contains("sweeps") {
         return Ok(vec![]);
@@ -262,16 +262,16 @@ fn sweep_numbers(sources: &[tree::Source], overlay: &Overlay) -> Result<Vec<tree
     sweep::numbers(&file.sweeps_under(overlay.profile.as_deref())?, sources)
 }
 
-/// These numbers as lists, by the name of their source.
+/// The generated numbers as lists, by the name of their source.
 fn numbers_of(sources: &[tree::Source]) -> Result<std::collections::HashMap<&str, Node<'_>>, Diagnostic> {
     let numbers = sources.iter().enumerate().skip(1).filter(|(_, source)| !source.name.starts_with(SET));
     numbers.map(|(i, source)| Ok((source.name.as_str(), Node::parse(i as u32, &source.text)?))).collect()
 }
 
-/// How a source is called that is the value of a `--set`.
+/// The prefix of the name of a source from `--set`.
 const SET: &str = "--set ";
 
-/// The `--set` options. A value that is no RON is taken as a string, so that a path needs no second pair of quotes.
+/// The `--set` options.
 fn overrides(sources: &[tree::Source]) -> Result<Vec<Override<'_>>, Diagnostic> {
     let mut overrides = vec![];
     for (i, source) in sources.iter().enumerate().skip(1).filter(|(_, source)| source.name.starts_with(SET)) {
@@ -330,29 +330,29 @@ fn in_stage(layered: &Layered, error: Diagnostic) -> Diagnostic {
     Diagnostic { message: format!("stage '{}': {}", layered.name, error.message), ..error }
 }
 
-/// The parameters of a command are of any type, so a word without quotes would be taken for a value without content.
+/// Checks a command's parameters. They may be of any type, so a word without quotes would parse as an empty value.
 fn plain_values(node: &Node) -> Result<(), Diagnostic> {
     let wrong = |message: String| Err(Diagnostic::new(message).at(node.at));
     if let Some(name) = node.name {
-        return wrong(format!("`{name}(…)` is no parameter; numbers, strings, booleans, lists and maps are"));
+        return wrong(format!("`{name}(…)` is not a valid parameter; use numbers, strings, booleans, lists and maps"));
     }
     match &node.body {
         Body::Scalar("true" | "false") => Ok(()),
-        Body::Scalar("None") => wrong("a parameter cannot be None; leave it out, or give it a value of its own".into()),
-        Body::Tuple(items) if items.is_empty() => wrong("() is no value; leave the parameter out".into()),
+        Body::Scalar("None") => wrong("a parameter cannot be None; leave it out, or give it a value".into()),
+        Body::Tuple(items) if items.is_empty() => wrong("() is not a value; leave the parameter out".into()),
         Body::Scalar(text) if text.ends_with(['"', '#', '\'']) => Ok(()),
         Body::Scalar(text) if text.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
             let known = if text.parse::<f64>().is_ok() {
-                "a number is finite".into()
+                "numbers must be finite".into()
             } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
                 format!("write {}", text.to_lowercase())
             } else {
                 format!("a string needs quotes: \"{text}\"")
             };
-            wrong(format!("{text} is no value; {known}"))
+            wrong(format!("{text} is not a value; {known}"))
         }
         Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(|number: f64| !number.is_finite()) => {
-            wrong(format!("{text} is no finite number"))
+            wrong(format!("{text} is not a finite number"))
         }
         Body::Scalar(_) => Ok(()),
         Body::Struct(fields) => fields.iter().try_for_each(|field| plain_values(&field.value)),
@@ -371,7 +371,7 @@ fn extra<T: serde::de::DeserializeOwned>(
     options().from_str(&rendered.text).map(Some).map_err(|e| ron_error(&e, &rendered, layered))
 }
 
-/// Inside a variant, the name of a stage that each variant has means this variant's own.
+/// Inside a variant, the name of a stage in `each_variant` refers to this variant's own stage.
 fn scoped(input: Input, variant: Option<&str>, templates: &HashSet<String>, names: &HashSet<&str>) -> Input {
     let (Some(variant), Source::Stage(reference)) = (variant, &input.source) else { return input };
     let mut end = reference.len();
@@ -414,7 +414,7 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
     let start = place(error.span.start.line, error.span.start.col);
     let end = place(error.span.end.line, error.span.end.col);
     let named = |name: &str| {
-        // ron points behind the name that it does not know.
+        // ron points past the unknown name.
         let before = rendered.text[..end.min(rendered.text.len())].rfind(name);
         before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.start + name.len() as u32, ..s })
     };
@@ -440,7 +440,7 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
             let kind = layered.node.name.unwrap_or_default();
             let part = outer.as_deref().filter(|outer| lower(outer) != kind).and(here);
             match part.and_then(|at| Some((at, field_at(&layered.node, at)?.0))) {
-                // A part of the stage.
+                // The field belongs to a part of the stage.
                 Some((at, within)) => Diagnostic::new(format!("field '{field}'{of} is missing"))
                     .at(at)
                     .help(format!("add `{field}: …` to '{within}'")),
@@ -461,7 +461,7 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
     }
 }
 
-/// The innermost field at a place, with its dotted path.
+/// The innermost field at a location, with its dotted path.
 fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a>)> {
     let holds = |of: Span| of.source == at.source && of.start <= at.start && at.start < of.end.max(of.start + 1);
     let inside = |name: &str, value: &'n Node<'a>| match field_at(value, at) {
@@ -478,26 +478,26 @@ fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a
     }
 }
 
-/// What is wrong, and a way out, where a value has another shape than its field.
+/// The error and the help for a value of the wrong shape.
 fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String, String) {
-    let explained = format!("`caco explain {kind}` tells what '{field}' may be");
+    let explained = format!("`caco explain {kind}` shows the allowed values of '{field}'");
     let said = format!("field '{field}': {message}");
     let fraction = |text: &str| text.contains('.') && text.parse::<f64>().is_ok();
     match (message, value.string(), &value.body) {
         ("Expected identifier", Some(text), _) => {
-            let word = text.chars().all(char::is_alphanumeric).then(|| format!("{text} as a word has no quotes; "));
+            let word = text.chars().all(char::is_alphanumeric).then(|| format!("write {text} without quotes; "));
             let word = word.unwrap_or_default();
             (said, format!("{word}a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
         }
         ("Expected opening `[`", Some(text), _) => (said, format!("a list has brackets: [{text:?}]; {explained}")),
         ("Expected comma", _, Body::Scalar(text)) if fraction(text) => {
-            (format!("field '{field}' is {text}, and a whole number stands there"), explained)
+            (format!("field '{field}' is {text}, but must be a whole number"), explained)
         }
         _ => (said, explained),
     }
 }
 
-/// A Rust type's name as a pipeline file has it: `LinearEval` → `linear_eval`.
+/// Converts a Rust type's name to that in pipeline files: `LinearEval` → `linear_eval`.
 fn lower(name: &str) -> String {
     let mut out = String::new();
     for (i, c) in name.chars().enumerate() {
@@ -509,7 +509,7 @@ fn lower(name: &str) -> String {
     out
 }
 
-/// Replaces `${VAR}` and `${VAR:-default}` from the environment. Err: the name of a variable that is not set.
+/// Replaces `${VAR}` and `${VAR:-default}` from the environment. The error is the name of a variable that is not set.
 pub fn expand(path: &str) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = path;

@@ -1,4 +1,4 @@
-//! How a stage is run, as far as that is said in the pipeline file. Nothing here joins a key.
+//! How a stage is run, as set in the pipeline file. None of this is part of a key.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// How often a failed stage is tried again, with growing pauses.
+    /// How often a failed stage is retried, with increasing pauses.
     pub retries: u32,
-    /// The stage is stopped and counts as failed after so many minutes.
+    /// After this many minutes the stage is stopped and counts as failed.
     pub timeout_minutes: Option<f64>,
-    /// CPU cores it takes. Tensor stages take all unless told otherwise, commands one.
+    /// CPU cores it takes. The default is all for tensor stages, and one for commands.
     pub cpus: Option<u32>,
     /// GPUs it takes.
     pub gpus: u32,
-    /// Memory it takes, GiB.
+    /// Memory it takes, in GiB.
     pub memory_gib: f64,
 }

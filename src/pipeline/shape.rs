@@ -1,4 +1,4 @@
-//! The shapes that the parts of a pipeline file must have, and what is said where they have another.
+//! Checks the shapes of the parts of a pipeline file.
 
 use super::{
     diagnostic::Diagnostic,
@@ -25,7 +25,7 @@ pub(super) fn known_fields(fields: &[Field], known: &[&str], what: &str) -> Resu
         .nearest(field.key, known.iter().copied()))
 }
 
-/// The entries of a map from strings; a name that stands twice is an error.
+/// The entries of a map from strings. A duplicate name is an error.
 pub(super) fn named_entries<'a>(node: Node<'a>, what: &str) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
     let Body::Map(entries) = node.body else {
         return Err(Diagnostic::new(format!("'{what}' is a map: {{\"name\": …}}")).at(node.at));
@@ -37,7 +37,7 @@ pub(super) fn named_entries<'a>(node: Node<'a>, what: &str) -> Result<Vec<(Strin
             key.string().ok_or_else(|| Diagnostic::new("a name here is a string in double quotes").at(key.at))?;
         check_name(&name).map_err(|message| Diagnostic::new(message).at(key.at))?;
         if !seen.insert(name.clone()) {
-            return Err(Diagnostic::new(format!("'{name}' stands twice in '{what}'")).at(key.at));
+            return Err(Diagnostic::new(format!("'{name}' appears twice in '{what}'")).at(key.at));
         }
         named.push((name, value));
     }
@@ -50,7 +50,7 @@ fn check_name(name: &str) -> Result<(), String> {
     if fine {
         Ok(())
     } else {
-        Err(format!("'{name}' cannot be a name: letters, digits and _-+=.,@ it may have, parts separated by /"))
+        Err(format!("'{name}' is not a valid name; use letters, digits and _-+=.,@, with parts separated by /"))
     }
 }
 

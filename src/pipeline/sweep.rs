@@ -1,7 +1,7 @@
-//! Sweeps: one variant for every combination of some axes' values.
+//! Sweeps: one variant for every combination of the axes' values.
 //!
-//! A range's numbers and a random draw are written down as text first ([`numbers`]), one more source beside the pipeline
-//! file: from there on they are values like those that stand in the file, and errors can point at them.
+//! The numbers of ranges and random draws are first generated as text ([`numbers`]), as further sources beside the
+//! pipeline file. They are then treated like values in the file, and errors can point at them.
 
 use super::{
     diagnostic::Diagnostic,
@@ -14,16 +14,16 @@ use evalexpr::{ContextWithMutableVariables, HashMapContext, Value, build_operato
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 
-/// A sweep, resolved: which variants it made.
+/// A resolved sweep, with the variants that it generated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sweep {
     /// Its name.
     pub name: String,
-    /// Its axes, in order; repeats over seeds are the last one.
+    /// Its axes, in order. Seeds are the last one.
     pub axes: Vec<String>,
-    /// Whether the last axis is that of seeds.
+    /// Whether the last axis is seeds.
     pub seeds: bool,
-    /// The stages that each point has.
+    /// The stages of each point.
     pub stages: Vec<String>,
     /// Its points, in order.
     pub points: Vec<Point>,
@@ -34,19 +34,19 @@ pub struct Sweep {
 pub struct Point {
     /// The name of the variant: stage `s` of this point is called `s/<variant>`.
     pub variant: String,
-    /// Its place on each axis, as it is written.
+    /// Its value on each axis, as written.
     pub values: Vec<String>,
 }
 
-/// A sweep as it stands in the file.
+/// A sweep as written in the file.
 pub struct Written<'a> {
     /// Its name.
     pub name: String,
-    /// Where it stands.
+    /// Its location.
     pub at: Span,
-    /// The variant it starts from.
+    /// The variant it extends.
     pub extends: Option<(String, Span)>,
-    /// The stages that each point has. None: all that variants have.
+    /// The stages of each point. `None` means all in `each_variant`.
     pub stages: Option<Vec<(String, Span)>>,
     axes: Vec<Axis<'a>>,
     zip: Vec<Vec<String>>,
@@ -62,7 +62,7 @@ struct Axis<'a> {
     random: bool,
 }
 
-/// A point as layers: the variant, and what each path becomes.
+/// A point as layers: the variant, and the value for each path.
 pub struct Layers<'a> {
     /// The point.
     pub point: Point,
@@ -70,7 +70,7 @@ pub struct Layers<'a> {
     pub set: Vec<(&'a str, Span, Node<'a>)>,
 }
 
-/// More points than this are a mistake.
+/// The maximum number of points; more are certainly a mistake.
 const MOST: usize = 1_000_000;
 
 const FIELDS: [&str; 8] = ["extends", "stages", "axes", "zip", "draws", "seed", "filter", "seeds"];
@@ -99,7 +99,7 @@ enum Random {
     Integers(i64, i64),
 }
 
-/// Beside `set`, which is read as an axis's.
+/// The fields of `seeds` besides `set`, which is read like that of an axis.
 #[derive(Deserialize)]
 struct Seeds {
     count: u32,
@@ -107,12 +107,12 @@ struct Seeds {
     first: u32,
 }
 
-/// The name of the source that holds an axis's numbers.
+/// The name of the source with an axis's numbers.
 fn source_name(sweep: &str, axis: &str) -> String {
     format!("sweep '{sweep}', axis '{axis}'")
 }
 
-/// The numbers of every axis that the file does not write out, as sources to be read beside it.
+/// Generates the numbers of all axes that the file does not list, as additional sources.
 pub fn numbers(sweeps: &[(String, Node)], sources: &[Source]) -> Result<Vec<Source>, Diagnostic> {
     let mut numbers = vec![];
     for (sweep, node) in sweeps {
@@ -125,9 +125,11 @@ pub fn numbers(sweeps: &[(String, Node)], sources: &[Source]) -> Result<Vec<Sour
                 Some(log_range(&body, sources)?)
             } else if let Some(at) = body.field("random") {
                 let draws = draws.filter(|n| *n > 0).ok_or_else(|| {
-                    Diagnostic::new(format!("sweep '{sweep}' draws '{axis}' at random"))
-                        .at(at.at)
-                        .help("say how often: `draws: 20`")
+                    Diagnostic::new(format!(
+                        "sweep '{sweep}' draws '{axis}' at random, but does not set the number of draws"
+                    ))
+                    .at(at.at)
+                    .help("add it, such as `draws: 20`")
                 })?;
                 Some(random(&body, sources, &axis, seed, draws)?)
             } else {
@@ -146,7 +148,7 @@ pub fn numbers(sweeps: &[(String, Node)], sources: &[Source]) -> Result<Vec<Sour
     Ok(numbers)
 }
 
-/// The axis of repeats.
+/// The name of the axis of seeds.
 const SEED: &str = "seed";
 
 fn range(body: &Node, sources: &[Source]) -> Result<Vec<String>, Diagnostic> {
@@ -168,13 +170,13 @@ fn log_range(body: &Node, sources: &[Source]) -> Result<Vec<String>, Diagnostic>
     let LogRange { from, to, count } = typed(body, "log_range", sources)?.expect("the field is there");
     let at = body.field("log_range").expect("the field is there").at;
     if !(from > 0.0 && to > 0.0 && to.is_finite() && count >= 2) {
-        return Err(Diagnostic::new("a log range goes between two positive numbers, with at least 2 values").at(at));
+        return Err(Diagnostic::new("a log range needs two positive numbers and a count of at least 2").at(at));
     }
     let share = |i: u32| f64::from(i) / f64::from(count - 1);
     Ok((0..count).map(|i| number(from * (to / from).powf(share(i)), 6)).collect())
 }
 
-/// Draw `i` of an axis depends on the seed, the axis's name and `i`: more draws leave the first as they are.
+/// Draw `i` of an axis depends only on the seed, the axis's name and `i`: more draws do not change the first ones.
 fn random(body: &Node, sources: &[Source], axis: &str, seed: u64, draws: u32) -> Result<Vec<String>, Diagnostic> {
     let random: Random = typed(body, "random", sources)?.expect("the field is there");
     let at = body.field("random").expect("the field is there").at;
@@ -185,7 +187,7 @@ fn random(body: &Node, sources: &[Source], axis: &str, seed: u64, draws: u32) ->
     };
     if !fits {
         return Err(Diagnostic::new(
-            "a random axis goes from a lower to a higher number; on a logarithm, positive ones",
+            "a random axis needs a lower and a higher number; a logarithmic one, positive numbers",
         )
         .at(at));
     }
@@ -201,14 +203,14 @@ fn random(body: &Node, sources: &[Source], axis: &str, seed: u64, draws: u32) ->
     Ok((0..draws).map(draw).collect())
 }
 
-/// A number of so many significant digits, as RON writes floats.
+/// Formats a number with this many significant digits, as RON writes floats.
 fn number(value: f64, digits: usize) -> String {
-    let rounded: f64 = format!("{value:.*e}", digits - 1).parse().expect("a formatted number is one");
+    let rounded: f64 = format!("{value:.*e}", digits - 1).parse().expect("a formatted number can be parsed");
     format!("{rounded:?}")
 }
 
 impl<'a> Written<'a> {
-    /// Takes a sweep apart. `numbers` has, by the name of the source, the lists that [`numbers`] wrote.
+    /// Reads a sweep. `numbers` has the lists that [`numbers`] generated, by the name of their source.
     pub fn read(name: String, node: &Node<'a>, numbers: &HashMap<&str, Node<'a>>) -> Result<Self, Diagnostic> {
         known_fields(fields(node, "a sweep is a struct: (axes: {…})")?, &FIELDS, "a sweep")?;
         let string =
@@ -239,7 +241,7 @@ impl<'a> Written<'a> {
         }
         let mut seen = HashSet::new();
         if let Some(twice) = axes.iter().find(|axis| !seen.insert(&axis.name)) {
-            return Err(Diagnostic::new(format!("axis '{}' stands twice; `seeds` makes an axis '{SEED}'", twice.name))
+            return Err(Diagnostic::new(format!("axis '{}' appears twice; `seeds` adds an axis '{SEED}'", twice.name))
                 .at(twice.at));
         }
         let zip = match node.field("zip").map(|n| (n, &n.body)) {
@@ -277,12 +279,12 @@ impl<'a> Written<'a> {
         Sweep { name: self.name.clone(), axes, seeds: self.seeds, stages, points: vec![] }
     }
 
-    /// Every path that its axes set.
+    /// All paths that its axes set.
     pub fn paths(&self) -> impl Iterator<Item = (&'a str, Span)> + '_ {
         self.axes.iter().flat_map(|axis| axis.set.iter().copied())
     }
 
-    /// Its points in order, the last axis fastest.
+    /// Its points in order. The last axis varies fastest.
     pub fn points(&self) -> Result<Vec<Layers<'a>>, Diagnostic> {
         let groups = self.groups()?;
         let count = groups.iter().try_fold(1usize, |n, group| n.checked_mul(self.axes[group[0]].values.len()));
@@ -307,7 +309,7 @@ impl<'a> Written<'a> {
         if points.is_empty() {
             let at = self.filter.as_ref().map_or(self.at, |(_, at)| *at);
             return Err(
-                Diagnostic::new(format!("the filter of sweep '{}' leaves no point of {count}", self.name)).at(at)
+                Diagnostic::new(format!("the filter of sweep '{}' leaves none of {count} points", self.name)).at(at)
             );
         }
         let mut seen = HashSet::with_capacity(points.len());
@@ -319,7 +321,7 @@ impl<'a> Written<'a> {
         Ok(points)
     }
 
-    /// Axes that go along with each other, as places in `axes`; random ones all do.
+    /// Groups of axes that vary together, as indices in `axes`. All random axes form a group.
     fn groups(&self) -> Result<Vec<Vec<usize>>, Diagnostic> {
         let place =
             |name: &String| self.axes.iter().position(|axis| axis.name == *name).expect("zipped axes were looked up");
@@ -399,7 +401,7 @@ impl<'a> Axis<'a> {
     }
 }
 
-/// The values of a list with their names: scalars as they are written.
+/// The values of a list with their labels: scalars as written.
 fn listed<'a>(node: &Node<'a>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
     let Body::List(items) = &node.body else {
         return Err(Diagnostic::new("the values of an axis are a list, or a map from names").at(node.at));
@@ -410,22 +412,22 @@ fn listed<'a>(node: &Node<'a>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
         (Body::Tuple(items), None) if items.is_empty() && item.name.is_some() => {
             Ok((label_of(item.name.unwrap_or_default()), item.clone()))
         }
-        _ => Err(Diagnostic::new("a value that is no number, string or word needs a name")
+        _ => Err(Diagnostic::new("a value other than a number, string or word needs a name")
             .at(item.at)
             .help("values: {\"small\": …, \"large\": …}")),
     };
     items.iter().map(named).collect()
 }
 
-/// What may be part of a stage's name.
+/// Replaces the characters that a stage's name may not contain.
 fn label_of(text: &str) -> String {
     let fits = |c: char| c.is_alphanumeric() || "_-+.@".contains(c);
     text.chars().map(|c| if fits(c) { c } else { '-' }).collect::<String>().trim_start_matches('.').into()
 }
 
-/// Dotted paths, as slices of the file itself.
+/// Dotted paths, as slices of the file's text.
 fn paths<'a>(node: Option<&Node<'a>>, at: Span) -> Result<Vec<(&'a str, Span)>, Diagnostic> {
-    let missing = || Diagnostic::new("`set` is a list of what the axis sets: [\"stage.field\"]");
+    let missing = || Diagnostic::new("`set` is a list of the fields that the axis sets: [\"stage.field\"]");
     let Some(node) = node else { return Err(missing().at(at)) };
     let Body::List(items) = &node.body else { return Err(missing().at(node.at)) };
     let path = |item: &Node<'a>| match &item.body {
@@ -436,14 +438,15 @@ fn paths<'a>(node: Option<&Node<'a>>, at: Span) -> Result<Vec<(&'a str, Span)>, 
     items.iter().map(path).collect()
 }
 
-/// The axes of a sweep. A filter names them, so they are words.
+/// The axes of a sweep. Their names must be words, because filters refer to them.
 fn axes_of<'a>(sweep: &Node<'a>) -> Result<Vec<(String, Node<'a>)>, Diagnostic> {
     let Some(node) = sweep.field("axes") else { return Ok(vec![]) };
     let axes = named_entries(node.clone(), "axes").map_err(|error| error.help(EXAMPLE))?;
     let is_word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
     match axes.iter().find(|(name, _)| !is_word(name)) {
         Some((name, axis)) => {
-            Err(Diagnostic::new(format!("'{name}' cannot be an axis: letters, digits and _")).at(axis.at))
+            Err(Diagnostic::new(format!("'{name}' is not a valid name for an axis; use letters, digits and _"))
+                .at(axis.at))
         }
         None => Ok(axes),
     }
@@ -459,14 +462,14 @@ fn typed<T: serde::de::DeserializeOwned>(
     options().from_str(&text).map(Some).map_err(|e| Diagnostic::new(format!("'{field}': {}", e.code)).at(node.at))
 }
 
-/// An expression over names, such as `tau < 0.1 && rate >= 1`, which keeps a point or drops it.
+/// An expression over names, such as `tau < 0.1 && rate >= 1`, that selects points.
 pub struct Filter {
     tree: evalexpr::Node,
     text: String,
 }
 
 impl Filter {
-    /// Reads an expression that may use these names. Without names, any may stand in it.
+    /// Parses an expression that may use these names. If `names` is empty, any name is allowed.
     pub fn read(text: &str, names: &[&str]) -> Result<Filter, Diagnostic> {
         let wrong = |e: evalexpr::EvalexprError| Diagnostic::new(format!("filter '{text}': {e}"));
         let tree = build_operator_tree(&with_floats(text)).map_err(wrong)?;
@@ -480,12 +483,12 @@ impl Filter {
         }
     }
 
-    /// The names that stand in it.
+    /// The names that it uses.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tree.iter_variable_identifiers()
     }
 
-    /// Whether it is true for these values: a number where the text is one, a string else.
+    /// Whether it is true for these values. A text that is not a number is a string.
     pub fn keeps<'v>(&self, values: impl Iterator<Item = (&'v str, &'v str)>) -> Result<bool, Diagnostic> {
         let wrong = |e: evalexpr::EvalexprError| {
             Diagnostic::new(format!("filter '{}': {e}", self.text))
@@ -500,7 +503,7 @@ impl Filter {
     }
 }
 
-/// The expression with whole numbers as floats: to evalexpr 1 is not 1.0, and values are floats.
+/// Writes whole numbers in the expression as floats: for evalexpr 1 is not 1.0, and all values are floats.
 fn with_floats(text: &str) -> String {
     let mut floats = String::with_capacity(text.len() + 8);
     let mut quoted = false;

@@ -1,6 +1,6 @@
-//! The text of a pipeline file as a tree with a place for every node, so that layers (variants, profiles, `--set`) can
-//! be laid over one another and every later error can still point at the line it comes from. Values are not understood
-//! here: `ron` reads them, from the text that [`Node::render`] puts together.
+//! The text of a pipeline file as a tree with a location for every node, so that layers (variants, profiles, `--set`)
+//! can be merged and every later error can still point at its line. Values are not interpreted here: `ron` parses them
+//! from the text that [`Node::render`] assembles.
 
 mod parse;
 mod render;
@@ -21,7 +21,7 @@ pub struct Span {
     pub end: u32,
 }
 
-/// A text that was read: the pipeline file, or the value of a `--set`.
+/// A source text: the pipeline file, or the value of a `--set`.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// A path, or `--set PATH`.
@@ -30,16 +30,16 @@ pub struct Source {
     pub text: String,
 }
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Clone, Debug)]
 pub struct Node<'a> {
-    /// All of it, name included.
+    /// Its location, including its name.
     pub at: Span,
     /// The name before the parenthesis, as in `index(…)`.
     pub name: Option<&'a str>,
-    /// What follows.
+    /// The value itself.
     pub body: Body<'a>,
-    /// Whether it is as the source has it, so that the source's own text can be handed on.
+    /// Whether it is unchanged, so that the source's own text can be used.
     verbatim: bool,
 }
 
@@ -63,14 +63,14 @@ pub enum Body<'a> {
 pub struct Field<'a> {
     /// Its name.
     pub key: &'a str,
-    /// Where the name stands.
+    /// The location of the name.
     pub at: Span,
     /// Its value.
     pub value: Node<'a>,
 }
 
 impl<'a> Node<'a> {
-    /// Reads one whole text.
+    /// Parses a whole text.
     pub fn parse(source: u32, text: &'a str) -> Result<Self, Diagnostic> {
         Parser::whole(source, text)
     }
@@ -83,7 +83,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The fields of a struct; `()` has none. None where this is something else.
+    /// The fields of a struct; `()` has none. `None` if this is something else.
     pub fn fields(&self) -> Option<&[Field<'a>]> {
         match &self.body {
             Body::Struct(fields) => Some(fields),
@@ -92,7 +92,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The same node without the fields that `keep` refuses.
+    /// The same node with only the fields that `keep` accepts.
     pub fn retain(mut self, keep: impl Fn(&str) -> bool) -> Self {
         if let Body::Struct(fields) = &mut self.body {
             let before = fields.len();
@@ -120,7 +120,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Lays `over` on top of this: structs and maps of the same name are merged, all else is replaced.
+    /// Merges `over` into this node: structs and maps of the same name are merged, everything else is replaced.
     pub fn overlay(&self, over: &Node<'a>) -> Node<'a> {
         let same_name = over.name.is_none() || over.name == self.name;
         if !same_name {
@@ -130,7 +130,7 @@ impl<'a> Node<'a> {
             (Body::Struct(_), Body::Tuple(items)) if items.is_empty() => self.body.clone(),
             (Body::Struct(below), Body::Struct(above)) => Body::Struct(overlay_fields(below, above)),
             (Body::Map(below), Body::Map(above)) => Body::Map(overlay_entries(below, above)),
-            // A dotted path means fields and keys alike.
+            // A dotted path addresses fields and keys alike.
             (Body::Map(below), Body::Struct(above)) if above.iter().all(|f| entry(below, f.key).is_some()) => {
                 let mut merged = below.clone();
                 for field in above {
@@ -144,7 +144,7 @@ impl<'a> Node<'a> {
         Node { at: self.at, name: self.name, body, verbatim: false }
     }
 
-    /// The same node with `fields` laid under its own.
+    /// The same node with `fields` as defaults for its own.
     pub fn under(&self, fields: Vec<Field<'a>>) -> Node<'a> {
         let below = Node { body: Body::Struct(fields), ..self.clone() };
         let empty = matches!(&self.body, Body::Tuple(items) if items.is_empty());
@@ -152,7 +152,7 @@ impl<'a> Node<'a> {
         below.overlay(&own)
     }
 
-    /// The map on a dotted path that has no entry for the path's next part: only a struct can be given new names.
+    /// Returns the first part of a dotted path that is missing from a map: only structs can get new names.
     pub fn lacks<'k>(&self, path: &[&'k str]) -> Option<&'k str> {
         let (key, rest) = path.split_first()?;
         match &self.body {
@@ -164,7 +164,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// A struct with this one field chain: `a.b` and a value make `(a: (b: value))`.
+    /// A chain of structs with one field each: `a.b` and a value become `(a: (b: value))`.
     pub fn nested(path: &[&'a str], value: Node<'a>) -> Node<'a> {
         path.iter().rev().fold(value, |inner, key| {
             let at = inner.at;
@@ -173,17 +173,17 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The text that `ron` reads, without the outermost name, and where its parts come from.
+    /// The text for `ron`, without the outermost name, and the locations of its parts.
     pub fn render(&self, sources: &[Source]) -> Rendered {
         Rendered::nameless(self, sources)
     }
 
-    /// All of its text, the outermost name too.
+    /// All of its text, including the outermost name.
     pub fn text(&self, sources: &[Source]) -> String {
         Rendered::whole(self, sources).text
     }
 
-    /// The places of every scalar whose text is `wanted`.
+    /// The location of the first scalar whose text is `wanted`.
     pub fn find_scalar(&self, wanted: &dyn Fn(&str) -> bool) -> Option<Span> {
         match &self.body {
             Body::Scalar(text) => wanted(text).then_some(self.at),
@@ -196,7 +196,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The place of the entry whose key is this string.
+/// The index of the entry whose key is this string.
 fn entry(entries: &[(Node, Node)], key: &str) -> Option<usize> {
     entries.iter().position(|(k, _)| k.string().as_deref() == Some(key))
 }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_comments_and_names_are_passed_over() {
+    fn strings_comments_and_names_are_parsed() {
         let text = "/* a /* b */ c */ (s: \"x\\\")\", r: r#\"y\")\"#, c: '\\'', // )\n n: Some(-1.5e-3), e: Auto,)";
         let node = Node::parse(0, text).unwrap();
         assert_eq!(node.fields().unwrap().len(), 5);

@@ -1,4 +1,4 @@
-//! Signs for results as they are published.
+//! Signs results as they are published.
 
 use super::{
     check,
@@ -28,7 +28,7 @@ use std::{
     thread::JoinHandle,
 };
 
-/// Signs, for the length of a run.
+/// Signs the results of a run.
 pub struct Attester {
     signer: Signer,
     trust: Trust,
@@ -37,12 +37,12 @@ pub struct Attester {
     source: OnceLock<Option<Source>>,
     pipeline: Descriptor,
     fixed: Vec<Descriptor>,
-    /// SHA-256 of files outside the store, by their BLAKE3: each is read once a run.
+    /// SHA-256 of files outside the store, by their BLAKE3. Each file is read once per run.
     sums: Mutex<HashMap<Digest, Digest>>,
 }
 
 impl Attester {
-    /// Signs for the results of this pipeline.
+    /// Creates an attester for the results of this pipeline.
     pub fn new(signer: Signer, trust: Trust, pipeline: &Pipeline) -> Attester {
         let path = pipeline.path.clone();
         let reader = std::thread::Builder::new().spawn(move || Source::of(&path)).ok();
@@ -161,7 +161,7 @@ impl Attester {
 
 impl Attest for Attester {
     fn attest(&self, made: &Made) -> std::result::Result<String, String> {
-        let statement = self.statement(made).map_err(|e| format!("it cannot be signed for: {e:#}"))?;
+        let statement = self.statement(made).map_err(|e| format!("it cannot be attested: {e:#}"))?;
         Ok(Envelope::seal(statement.text().as_bytes(), &self.signer).text() + "\n")
     }
 
@@ -170,7 +170,7 @@ impl Attest for Attester {
     }
 }
 
-/// Digests of a folder are those of its listing.
+/// Marks the digests as those of a folder's listing.
 fn listed(mut descriptor: Descriptor) -> Descriptor {
     descriptor.media_type = Some(LISTING.into());
     descriptor
@@ -202,12 +202,12 @@ fn times(finished: &Finished) -> Metadata {
     }
 }
 
-/// The record's own files: its texts, the log, and what the stage left to be kept beside its outputs.
+/// The record's own files: its texts, the log, and the stage's by-products.
 fn byproducts(result: &Pending) -> Result<Vec<Descriptor>> {
     let mut found: Vec<Descriptor> =
         result.texts().iter().map(|(name, text)| Descriptor::of_bytes(*name, text.as_bytes())).collect();
     if let Some(log) = &result.log {
-        // Most programs say nothing.
+        // Most programs print nothing.
         let empty = fs::metadata(log).is_ok_and(|meta| meta.len() == 0);
         let log_sum = || if empty { Ok(Descriptor::of_bytes("log", b"")) } else { Descriptor::of_file("log", log) };
         match log_sum() {

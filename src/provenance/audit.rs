@@ -1,5 +1,5 @@
-//! From a result to all it was made from, each step checked by nothing but digests, signatures and arithmetic. Nothing in
-//! the store is believed, mended or moved.
+//! Audits a result and everything it was computed from. Each step is checked with only digests, signatures and
+//! arithmetic. Nothing in the store is trusted, repaired or moved.
 
 use super::{
     check,
@@ -12,7 +12,7 @@ use super::{
 use anyhow::{Context, Result, ensure};
 use caco_engine::{
     digest::Digest,
-    graph::{From as Origin, Graph, Id},
+    graph::{Graph, Id, Origin},
     key::{Key, Preimage},
     listing,
     names::Names,
@@ -30,49 +30,49 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a check found.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It holds.
+    /// The check passed.
     Pass,
-    /// Worth knowing, and no fault.
+    /// Worth noting, but not a fault.
     Note,
-    /// It cannot be looked at: the bytes were collected.
+    /// It cannot be checked because the bytes were collected.
     Collected,
-    /// It does not hold.
+    /// The check failed.
     Fail,
 }
 
-/// One thing that was checked of a result.
+/// One check of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Check {
     /// What was checked.
     pub check: &'static str,
-    /// What was found.
+    /// The outcome.
     pub state: State,
-    /// In words: where, what was found, what should be.
-    pub told: String,
+    /// The explanation: where it looked, what it found, and what it expected.
+    pub message: String,
 }
 
-/// A result, checked.
+/// A checked result.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Node {
     /// The stage.
     pub stage: String,
     /// Its kind.
     pub kind: String,
-    /// The result's key. None: it is not known, for what the stage reads is not.
+    /// The result's key. `None` if it is unknown because an input of the stage is.
     pub key: Option<Key>,
-    /// The record that was looked at.
+    /// The record that was checked.
     pub record: Option<Box<str>>,
-    /// Who signed, as the keyring calls them.
+    /// The signer's name in the keyring.
     pub signer: Option<String>,
-    /// When it was made.
+    /// When it was computed.
     pub started: Option<String>,
-    /// What was checked.
+    /// The checks.
     pub checks: Vec<Check>,
-    /// What it was made from, by slot: the number of a node here, or a path.
+    /// Its inputs by slot: the index of a node here, or a path.
     pub inputs: BTreeMap<String, Source>,
 }
 
@@ -80,20 +80,20 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// A result that was checked too, by its place among the nodes.
+    /// A result that was also checked, by its index among the nodes.
     Node(usize),
     /// Files outside the store.
     Path(PathBuf),
-    /// Nothing that is known.
+    /// Unknown.
     Nowhere,
 }
 
-/// What an audit found.
+/// The outcome of an audit.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Report {
-    /// Every result that was looked at, each behind all it was made from.
+    /// All checked results in topological order.
     pub nodes: Vec<Node>,
-    /// Those that were asked about.
+    /// The requested results.
     pub targets: Vec<usize>,
     /// Files read.
     pub files: u64,
@@ -101,27 +101,27 @@ pub struct Report {
     pub bytes: u64,
 }
 
-/// A result on its way to being checked.
+/// A result that is to be checked.
 #[derive(Default)]
 pub(super) struct Case {
     pub stage: String,
     pub kind: String,
     pub key: Option<Key>,
-    /// What the pipeline asks for, as a preimage. None: no pipeline was given.
+    /// The preimage that the pipeline requests. `None` if no pipeline was given.
     pub asked: Option<String>,
     /// The pipeline's own parameters of the stage.
     pub parameters: Option<String>,
     pub evidence: Option<Evidence>,
     pub signed: Signed,
     pub statement: Option<Statement<Provenance>>,
-    /// What is known of the outputs: what was signed, or where nobody signed what the manifest says.
+    /// The outputs as signed, or as in the manifest if unsigned.
     pub outputs: Vec<Artifact>,
     pub inputs: Vec<Input>,
-    /// What is wrong already.
+    /// Faults found so far.
     pub wrong: Vec<Check>,
 }
 
-/// What a record's signature is worth.
+/// The state of a record's signature.
 #[derive(Default)]
 pub(super) enum Signed {
     Trusted(String),
@@ -138,18 +138,19 @@ pub(super) enum Signed {
 /// One input of a case.
 pub(super) struct Input {
     pub slot: String,
-    /// What the signed statement says of it.
+    /// Its digest in the signed statement.
     pub stated: Option<Digest>,
-    pub from: From,
+    pub from: InputSource,
 }
 
-pub(super) enum From {
+/// Where an input of a case comes from.
+pub(super) enum InputSource {
     Output { case: usize, output: String },
     Data { path: PathBuf, found: Result<Option<Digest>, String> },
     Nowhere,
 }
 
-/// Looks at results.
+/// Audits results.
 pub struct Auditor<'a> {
     pub(super) store: &'a Store,
     pub(super) trust: &'a Trust,
@@ -159,18 +160,19 @@ pub struct Auditor<'a> {
     pub(super) images: Images,
     by_key: HashMap<Key, usize>,
     targets: Vec<usize>,
-    /// Every output in the store, by digest. Made when first needed.
+    /// All outputs in the store, by digest. Computed when first needed.
     outputs: Option<HashMap<Digest, Vec<(Key, String)>>>,
 }
 
 impl<'a> Auditor<'a> {
-    /// Believes these keys. Files that the cache knows unchanged are not read again; an empty one reads all.
+    /// Creates an auditor that trusts these keys. Unchanged files in the cache are not read again; with an empty cache,
+    /// all files are read.
     pub fn new(store: &'a Store, trust: &'a Trust, cache: &'a stat::Cache, registry: &'a Registry) -> Self {
         let (cases, by_key, targets) = (vec![], HashMap::new(), vec![]);
         Auditor { store, trust, cache, registry, cases, images: Images::default(), by_key, targets, outputs: None }
     }
 
-    /// Takes in these stages of a pipeline and all they read from: the results that the pipeline asks for as it stands.
+    /// Adds these stages of a pipeline and all that they read from, with the results that the pipeline now requests.
     pub fn stages(&mut self, graph: &Graph, ids: &[Id]) -> Result<()> {
         let order = graph.with_sources(ids);
         let outside = Outside::read(graph, &order, self.cache);
@@ -190,26 +192,27 @@ impl<'a> Auditor<'a> {
                         let inputs = inputs_of_graph(graph, id, &place, &outside, found.statement.as_ref());
                         found.inputs = inputs;
                         if found.evidence.is_none() {
-                            let told = self.why_missing(names.get(&stage.name), case);
-                            self.cases[case].wrong.push(told);
+                            let fault = self.why_missing(names.get(&stage.name), case);
+                            self.cases[case].wrong.push(fault);
                         }
                     }
                     case
                 }
                 Ask::Missing(missing) => {
-                    let told = missing.iter().map(|m| format!("{}: {}", m.slot, m.why)).collect::<Vec<_>>().join("; ");
-                    let case = self.last(names.get(&stage.name), fail("inputs", told))?;
+                    let message =
+                        missing.iter().map(|m| format!("{}: {}", m.slot, m.why)).collect::<Vec<_>>().join("; ");
+                    let case = self.last(names.get(&stage.name), fail("inputs", message))?;
                     (self.cases[case].stage, self.cases[case].kind) = (stage.name.clone(), stage.kind.into());
                     case
                 }
                 Ask::Unknown => {
                     let lacking = graph.sources(id).into_iter().filter(|of| !published.contains_key(of));
                     let lacking: Vec<&str> = lacking.map(|of| graph.stage(of).name.as_str()).collect();
-                    let told = format!(
-                        "what the pipeline asks for is not known, for there is no result of {}",
+                    let message = format!(
+                        "the requested result is unknown, because there is no result of {}",
                         lacking.join(", ")
                     );
-                    let case = self.last(names.get(&stage.name), fail("pipeline", told))?;
+                    let case = self.last(names.get(&stage.name), fail("pipeline", message))?;
                     (self.cases[case].stage, self.cases[case].kind) = (stage.name.clone(), stage.kind.into());
                     case
                 }
@@ -225,7 +228,7 @@ impl<'a> Auditor<'a> {
         Ok(())
     }
 
-    /// Takes in the result under a key and all that its statement says it was made from.
+    /// Adds the result of a key and everything that its statement lists as inputs.
     pub fn key(&mut self, key: Key) -> Result<()> {
         let first = self.case(key)?;
         let found = &self.cases[first];
@@ -240,7 +243,7 @@ impl<'a> Auditor<'a> {
         while let Some(case) = open.pop() {
             let inputs = self.inputs_of_record(case)?;
             for input in &inputs {
-                if let From::Output { case: source, .. } = input.from
+                if let InputSource::Output { case: source, .. } = input.from
                     && !seen.contains(&source)
                 {
                     seen.push(source);
@@ -252,7 +255,7 @@ impl<'a> Auditor<'a> {
         Ok(())
     }
 
-    /// Checks everything that was taken in.
+    /// Checks everything that was added.
     pub fn report(self) -> Result<Report> {
         let counter = check::Counter::default();
         let checks = self.cases.par_iter().map(|case| check::all(&self, case, &counter)).collect::<Result<Vec<_>>>()?;
@@ -261,7 +264,7 @@ impl<'a> Auditor<'a> {
         Ok(Report { nodes, targets: self.targets, files, bytes })
     }
 
-    /// The place of the result under a key.
+    /// The index of the case of a key.
     fn case(&mut self, key: Key) -> Result<usize> {
         if let Some(known) = self.by_key.get(&key) {
             return Ok(*known);
@@ -292,7 +295,7 @@ impl<'a> Auditor<'a> {
         Ok(self.cases.len() - 1)
     }
 
-    /// A stage whose key cannot be known: its last result, which is looked at all the same.
+    /// Adds the last result of a stage whose key is unknown.
     fn last(&mut self, key: Option<Key>, why: Check) -> Result<usize> {
         if let Some(key) = key {
             let case = self.case(key)?;
@@ -306,7 +309,7 @@ impl<'a> Auditor<'a> {
         Ok(self.cases.len() - 1)
     }
 
-    /// What the pipeline asks for has no result: never made, removed, or the pipeline was changed since.
+    /// Explains why there is no requested result: never computed, removed, or the pipeline has changed since.
     fn why_missing(&self, last: Option<Key>, case: usize) -> Check {
         let case = &self.cases[case];
         let asked = case.asked.as_deref().and_then(|text| serde_json::from_str::<Preimage>(text).ok());
@@ -316,18 +319,18 @@ impl<'a> Auditor<'a> {
         });
         if let (Some(asked), Some(before), Some(last)) = (asked, before, last) {
             let changes: Vec<String> = why::changes(&before, &asked).iter().map(ToString::to_string).collect();
-            let told = format!(
-                "what the pipeline asks for was never made; its last result ({}) was asked for with {}",
+            let message = format!(
+                "the requested result was never computed; the last result ({}) was requested with {}",
                 last.0.short(),
                 changes.join(", ")
             );
-            return fail("pipeline", told);
+            return fail("pipeline", message);
         }
-        let told = "there is no result, and none was collected: it was never made, or somebody removed it";
-        fail("record", told.into())
+        let message = "there is no result, and none was collected: it was never computed, or it was removed by hand";
+        fail("record", message.into())
     }
 
-    /// What a record's statement says that it was made from; where there is none, what its preimage says, by digest.
+    /// The inputs of a record according to its statement. Without a statement, those in its preimage, by digest.
     fn inputs_of_record(&mut self, case: usize) -> Result<Vec<Input>> {
         if let Some(statement) = self.cases[case].statement.clone() {
             let dependencies = statement.predicate.build_definition.resolved_dependencies;
@@ -351,26 +354,26 @@ impl<'a> Auditor<'a> {
         let stated = dependency.blake3();
         let key = dependency.noted("key").and_then(|key| key.parse::<Key>().ok());
         let from = match (key, dependency.noted("output"), dependency.uri.as_deref()) {
-            (Some(key), Some(output), _) => From::Output { case: self.case(key)?, output: output.into() },
+            (Some(key), Some(output), _) => InputSource::Output { case: self.case(key)?, output: output.into() },
             (_, _, Some(uri)) if uri.starts_with("file://") => self.data(Path::new(&uri["file://".len()..])),
             (_, _, Some(uri)) if uri.starts_with("tool:") => self.tool(&uri["tool:".len()..]),
-            _ => From::Nowhere,
+            _ => InputSource::Nowhere,
         };
         Ok(Input { slot: slot.into(), stated, from })
     }
 
-    fn data(&self, path: &Path) -> From {
+    fn data(&self, path: &Path) -> InputSource {
         let found = listing::of_path(path, self.cache).map(|content| content.map(|c| c.digest()));
-        From::Data { path: path.into(), found: found.map_err(|e| e.to_string()) }
+        InputSource::Data { path: path.into(), found: found.map_err(|e| e.to_string()) }
     }
 
-    fn tool(&self, name: &str) -> From {
+    fn tool(&self, name: &str) -> InputSource {
         let found = Tool::of(name, self.cache).map(|tool| Some(tool.digest));
-        From::Data { path: format!("{name} on PATH").into(), found }
+        InputSource::Data { path: format!("{name} on PATH").into(), found }
     }
 
-    /// Another result of this store that has an output of this digest: nothing was signed that names the one that was read.
-    fn holder(&mut self, digest: Digest, reader: Option<Key>) -> Result<From> {
+    /// Another result of this store with an output of this digest, if no signature names the one that was read.
+    fn holder(&mut self, digest: Digest, reader: Option<Key>) -> Result<InputSource> {
         if self.outputs.is_none() {
             let mut outputs: HashMap<Digest, Vec<(Key, String)>> = HashMap::new();
             for key in self.store.keys()? {
@@ -384,18 +387,18 @@ impl<'a> Auditor<'a> {
         let holders = self.outputs.as_ref().and_then(|outputs| outputs.get(&digest));
         let found = holders.and_then(|holders| holders.iter().find(|(key, _)| Some(*key) != reader)).cloned();
         Ok(match found {
-            Some((key, output)) => From::Output { case: self.case(key)?, output },
-            None => From::Nowhere,
+            Some((key, output)) => InputSource::Output { case: self.case(key)?, output },
+            None => InputSource::Nowhere,
         })
     }
 }
 
 /// A check that failed.
-pub(super) fn fail(check: &'static str, told: String) -> Check {
-    Check { check, state: State::Fail, told }
+pub(super) fn fail(check: &'static str, message: String) -> Check {
+    Check { check, state: State::Fail, message }
 }
 
-/// What a record's signature is worth, and what was signed.
+/// The state of a record's signature, and the signed statement.
 pub(super) fn signature(evidence: &Evidence, trust: &Trust) -> (Signed, Option<Statement<Provenance>>) {
     let envelope = match evidence.envelope() {
         Ok(Some(envelope)) => envelope,
@@ -410,7 +413,7 @@ pub(super) fn signature(evidence: &Evidence, trust: &Trust) -> (Signed, Option<S
             Err(error) => Signed::Broken(format!("{error:#}")),
         },
         Ok(Verdict::Broken(known)) => Signed::Broken(format!("it is not what the key '{}' signed", known.name)),
-        Ok(Verdict::Unsigned) => Signed::Broken("the envelope holds no signature".into()),
+        Ok(Verdict::Unsigned) => Signed::Broken("the envelope has no signature".into()),
         Ok(Verdict::Stranger(id)) => {
             let builder = statement.as_ref().ok().map(|s| &s.predicate.run_details.builder);
             let key = builder.and_then(|builder| keyring::public(&builder.public_key).ok());
@@ -433,14 +436,14 @@ fn inputs_of_graph(
         dependencies.unwrap_or_default().iter().find(|d| d.noted("slot") == Some(slot)).and_then(Descriptor::blake3)
     };
     let from = |origin: &Origin| match origin {
-        Origin::Output(of, output) => From::Output { case: place[of], output: output.to_string() },
+        Origin::Output(of, output) => InputSource::Output { case: place[of], output: output.to_string() },
         Origin::Path(Ok(path)) => {
-            From::Data { path: path.clone(), found: Ok(outside.content(path).map(|content| content.digest())) }
+            InputSource::Data { path: path.clone(), found: Ok(outside.content(path).map(|content| content.digest())) }
         }
-        Origin::Path(Err(_)) => From::Nowhere,
+        Origin::Path(Err(_)) => InputSource::Nowhere,
         Origin::Tool(name) => {
             let found = outside.tool(name).map(|tool| Some(tool.digest));
-            From::Data { path: format!("{name} on PATH").into(), found }
+            InputSource::Data { path: format!("{name} on PATH").into(), found }
         }
     };
     let input = |edge: &caco_engine::graph::Edge| Input {
@@ -453,9 +456,9 @@ fn inputs_of_graph(
 
 fn node(case: &Case, checks: Vec<Check>) -> Node {
     let source = |input: &Input| match &input.from {
-        From::Output { case, .. } => Source::Node(*case),
-        From::Data { path, .. } => Source::Path(path.clone()),
-        From::Nowhere => Source::Nowhere,
+        InputSource::Output { case, .. } => Source::Node(*case),
+        InputSource::Data { path, .. } => Source::Path(path.clone()),
+        InputSource::Nowhere => Source::Nowhere,
     };
     let signer = match &case.signed {
         Signed::Trusted(name) => Some(name.clone()),
@@ -474,7 +477,7 @@ fn node(case: &Case, checks: Vec<Check>) -> Node {
 }
 
 impl Node {
-    /// The worst that was found.
+    /// The worst outcome.
     pub fn state(&self) -> State {
         self.checks.iter().map(|check| check.state).max().unwrap_or(State::Pass)
     }
@@ -486,7 +489,7 @@ impl Report {
         self.nodes.iter().all(|node| node.state() != State::Fail)
     }
 
-    /// The worst that was found of a result and of all it was made from.
+    /// The worst outcome of a result and of all that it was computed from.
     pub fn verdict(&self, key: Key) -> Option<State> {
         let first = self.nodes.iter().position(|node| node.key == Some(key))?;
         let (mut open, mut seen, mut worst) = (vec![first], vec![false; self.nodes.len()], State::Pass);
@@ -503,7 +506,7 @@ impl Report {
         Some(worst)
     }
 
-    /// The nodes that are wanted, and nothing else.
+    /// Keeps only the wanted nodes.
     pub fn only(mut self, wanted: &[bool]) -> Report {
         let mut place = vec![None; wanted.len()];
         let kept = (0..wanted.len()).filter(|i| wanted[*i]);
@@ -526,13 +529,13 @@ impl Report {
         self
     }
 
-    /// How many checks came out so.
+    /// The number of checks with this outcome.
     pub fn count(&self, state: State) -> usize {
         self.nodes.iter().flat_map(|node| &node.checks).filter(|check| check.state == state).count()
     }
 }
 
-/// The digest of a file, by the cache where that knows it unchanged, and its length.
+/// The digest of a file, from the cache if the file is unchanged, and its length.
 pub(super) fn digest_of(path: &Path, cache: &stat::Cache) -> Result<(Digest, u64)> {
     let read = || format!("{} cannot be read", path.display());
     let meta = std::fs::metadata(path).with_context(read)?;

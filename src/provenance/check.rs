@@ -1,7 +1,7 @@
-//! What is checked of one result. Each check tells where it looked, what it found, and what should be.
+//! The checks of one result. Each reports where it looked, what it found, and what it expected.
 
 use super::{
-    audit::{Auditor, Case, Check, From, Signed, State, digest_of, fail, signature as signature_of},
+    audit::{Auditor, Case, Check, InputSource, Signed, State, digest_of, fail, signature as signature_of},
     evidence::{self, Evidence},
     figures,
     keyring::Trust,
@@ -27,7 +27,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Counts what is read.
+/// Counts the files and bytes read.
 #[derive(Default)]
 pub(super) struct Counter {
     files: AtomicU64,
@@ -45,27 +45,27 @@ impl Counter {
     }
 }
 
-/// The texts of a record, which other checks look at.
+/// The texts of a record, which other checks cover.
 const TEXTS: [&str; 3] = ["preimage.json", "record.json", "manifest.json"];
 
-/// No more faults of one kind than this are told of one result.
-const TOLD: usize = 3;
+/// The maximum number of faults of one kind to report for one result.
+const REPORTED: usize = 3;
 
-/// One check: a word on what holds, or everything that does not.
-fn check(name: &'static str, faults: Vec<String>, told: impl FnOnce() -> String) -> Check {
+/// Creates a check from its faults, or with this message if there are none.
+fn check(name: &'static str, faults: Vec<String>, message: impl FnOnce() -> String) -> Check {
     if faults.is_empty() {
-        return Check { check: name, state: State::Pass, told: told() };
+        return Check { check: name, state: State::Pass, message: message() };
     }
-    let more = faults.len().saturating_sub(TOLD);
+    let more = faults.len().saturating_sub(REPORTED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    fail(name, faults.into_iter().take(TOLD).collect::<Vec<_>>().join("; ") + &more)
+    fail(name, faults.into_iter().take(REPORTED).collect::<Vec<_>>().join("; ") + &more)
 }
 
 fn collected(name: &'static str) -> Check {
-    Check { check: name, state: State::Collected, told: "the bytes were collected by `caco cache gc`".into() }
+    Check { check: name, state: State::Collected, message: "the bytes were collected by `caco cache gc`".into() }
 }
 
-/// Whether a record holds by itself: signature, texts, log and by-products. Neither outputs nor inputs are looked at.
+/// Whether a record is valid by itself: signature, texts, log and by-products. Checks neither outputs nor inputs.
 pub(super) fn record_holds(evidence: Evidence, trust: &Trust) -> bool {
     let (signed, statement) = signature_of(&evidence, trust);
     let Some(said) = &statement else { return false };
@@ -80,13 +80,13 @@ pub(super) fn record_holds(evidence: Evidence, trust: &Trust) -> bool {
     checks.iter().flatten().all(|check| check.state == State::Pass)
 }
 
-/// Everything that is checked of a result.
+/// Runs all checks of a result.
 pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<Vec<Check>> {
     let mut checks = case.wrong.clone();
     let Some(evidence) = &case.evidence else {
         if checks.is_empty() {
-            let told = "it is gone: there is no such result, and none was collected; somebody removed it".into();
-            checks.push(fail("record", told));
+            let message = "there is no such result, and none was collected; it was removed by hand".into();
+            checks.push(fail("record", message));
         }
         return Ok(checks);
     };
@@ -101,7 +101,7 @@ pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<V
         return Ok(checks);
     }
     let outputs = outputs(auditor, case, counter);
-    // Nothing is computed from bytes that are not what they should be.
+    // Nothing is computed from damaged bytes.
     let sound = outputs.state == State::Pass;
     checks.push(outputs);
     checks.extend(byproducts(case, evidence)?);
@@ -109,8 +109,8 @@ pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<V
     checks.extend(reruns(auditor, evidence)?);
     if !evidence.others.is_empty() {
         let others = evidence.others.join(", ");
-        let told = format!("other records of other bytes stand under this key: {others}; see `caco divergences`");
-        checks.push(Check { check: "divergence", state: State::Note, told });
+        let message = format!("this key also has records of different bytes: {others}; see `caco divergences`");
+        checks.push(Check { check: "divergence", state: State::Note, message });
     }
     Ok(checks)
 }
@@ -119,7 +119,9 @@ fn signature(case: &Case, evidence: &Evidence) -> Check {
     let place = evidence.place(caco_engine::store::ATTESTATION);
     let faults = match &case.signed {
         Signed::Trusted(name) => return check("signature", vec![], || format!("signed by {name}")),
-        Signed::Unsigned => format!("{}: unsigned (made by an older caco, or the file was removed)", place.display()),
+        Signed::Unsigned => {
+            format!("{}: unsigned (written by an older caco, or the file was removed)", place.display())
+        }
         Signed::Broken(why) => format!("{}: {why}", place.display()),
         Signed::Stranger { id, holds: false, .. } => {
             format!("{}: not signed by the key {} that it names", place.display(), &id[..id.len().min(16)])
@@ -127,7 +129,7 @@ fn signature(case: &Case, evidence: &Evidence) -> Check {
         Signed::Stranger { id, host, .. } => {
             let id = &id[..id.len().min(16)];
             format!(
-                "{}: signed by the key {id}, made on '{host}', which is not trusted here; if you know whose it is: caco \
+                "{}: signed by the key {id} from '{host}', which is not trusted here; if you know its owner: caco \
                  keys trust {id}",
                 place.display()
             )
@@ -136,7 +138,7 @@ fn signature(case: &Case, evidence: &Evidence) -> Check {
     check("signature", vec![faults], String::new)
 }
 
-/// The statement is about this very record.
+/// Checks that the statement is about this record.
 fn statement_fits(case: &Case, evidence: &Evidence, statement: &Statement<Provenance>) -> Check {
     let (place, mut faults) = (evidence.place(caco_engine::store::ATTESTATION), vec![]);
     let Provenance { build_definition: definition, run_details: details } = &statement.predicate;
@@ -148,8 +150,8 @@ fn statement_fits(case: &Case, evidence: &Evidence, statement: &Statement<Proven
     }
     let external = &definition.external_parameters;
     if external.key != evidence.key {
-        let told = format!("{}: it speaks of key {}, not {}", place.display(), external.key, evidence.key);
-        faults.push(told + "; the record was moved here from another key");
+        let fault = format!("{}: it is about key {}, not {}", place.display(), external.key, evidence.key);
+        faults.push(fault + "; the record was moved here from another key");
     }
     if external.preimage.key() != external.key {
         faults.push(format!("{}: its key is not the digest of its own preimage", place.display()));
@@ -165,7 +167,7 @@ fn statement_fits(case: &Case, evidence: &Evidence, statement: &Statement<Proven
     check("statement", faults, || format!("{} outputs as signed", case.outputs.len()))
 }
 
-/// Where a manifest says otherwise than what was signed.
+/// The differences between a manifest and what was signed.
 fn differing(stated: &[Artifact], manifest: &Manifest, place: &Path) -> Vec<String> {
     let place = place.display();
     let by_name = |outputs: &[Artifact]| -> BTreeMap<String, Artifact> {
@@ -173,25 +175,25 @@ fn differing(stated: &[Artifact], manifest: &Manifest, place: &Path) -> Vec<Stri
     };
     let (stated, found) = (by_name(stated), by_name(&manifest.outputs));
     let names: BTreeSet<&String> = stated.keys().chain(found.keys()).collect();
-    let told = |name: &&String| match (stated.get(*name), found.get(*name)) {
+    let difference = |name: &&String| match (stated.get(*name), found.get(*name)) {
         (Some(a), Some(b)) if a == b => None,
         (Some(a), Some(b)) if a.blake3 != b.blake3 => {
-            Some(format!("{place}: output {name} is {} there, {} was signed", b.blake3.short(), a.blake3.short()))
+            Some(format!("{place}: output {name} is {}, but {} was signed", b.blake3.short(), a.blake3.short()))
         }
-        (Some(_), Some(_)) => Some(format!("{place}: output {name} has another SHA-256, size or form than was signed")),
-        (Some(_), None) => Some(format!("{place}: output {name}, which was signed, is not in it")),
-        (None, _) => Some(format!("{place}: output {name} is in it, and was not signed")),
+        (Some(_), Some(_)) => Some(format!("{place}: output {name} has another SHA-256, size or type than was signed")),
+        (Some(_), None) => Some(format!("{place}: output {name} was signed, but is missing")),
+        (None, _) => Some(format!("{place}: output {name} was not signed")),
     };
-    names.iter().filter_map(told).collect()
+    names.iter().filter_map(difference).collect()
 }
 
-/// The record's own texts agree with one another, and with what was signed.
+/// Checks that the record's own texts agree with each other, and with what was signed.
 fn record(case: &Case, evidence: &Evidence) -> Check {
     let place = evidence.place("manifest.json");
     let mut faults = vec![];
     if let Some(named) = &evidence.dangling {
         let current = evidence.place("").with_file_name("current");
-        faults.push(format!("{} names the record {named}, which is not there", current.display()));
+        faults.push(format!("{} names the record {named}, which does not exist", current.display()));
     }
     match evidence.manifest() {
         Err(error) => faults.push(format!("{}: {error:#}", place.display())),
@@ -200,8 +202,8 @@ fn record(case: &Case, evidence: &Evidence) -> Check {
                 faults.push(format!("{}: it belongs to key {}, not {}", place.display(), manifest.key, evidence.key));
             }
             if manifest.record() != evidence.record {
-                let told = format!("{}: its outputs are those of record {}", place.display(), manifest.record());
-                faults.push(format!("{told}, not {}", evidence.record));
+                let fault = format!("{}: its outputs are those of record {}", place.display(), manifest.record());
+                faults.push(format!("{fault}, not {}", evidence.record));
             }
         }
     }
@@ -212,11 +214,11 @@ fn record(case: &Case, evidence: &Evidence) -> Check {
     check("record", faults, || evidence.record.to_string())
 }
 
-/// Where a file of the record is not what was signed.
+/// The difference between a file of the record and what was signed.
 fn file_differs(statement: &Statement<Provenance>, evidence: &Evidence, name: &str) -> Option<String> {
     let place = evidence.place(name);
     let signed = statement.predicate.run_details.byproducts.iter().find(|file| file.name() == name);
-    let Some(signed) = signed else { return Some(format!("{}: nothing was signed about it", place.display())) };
+    let Some(signed) = signed else { return Some(format!("{}: it is not covered by the signature", place.display())) };
     match evidence.read(name) {
         Err(error) => Some(format!("{error:#}")),
         Ok(None) => Some(format!("{} is missing", place.display())),
@@ -227,7 +229,7 @@ fn file_differs(statement: &Statement<Provenance>, evidence: &Evidence, name: &s
     }
 }
 
-/// The key is the digest of the preimage, and the preimage is the one that was signed.
+/// Checks that the key is the digest of the preimage, and that the preimage was signed.
 fn key_fits(case: &Case, evidence: &Evidence) -> Check {
     let place = evidence.place("preimage.json");
     let text = match evidence.read("preimage.json") {
@@ -237,9 +239,9 @@ fn key_fits(case: &Case, evidence: &Evidence) -> Check {
     };
     let found = Digest::of(&text);
     if found != evidence.key.0 {
-        let told =
+        let message =
             format!("{}: its digest is {}, not the key {}", place.display(), found.short(), evidence.key.0.short());
-        return fail("key", told);
+        return fail("key", message);
     }
     let signed = case.statement.as_ref().map(|s| &s.predicate.build_definition.external_parameters.preimage);
     let signed = signed.map(|preimage| serde_json::to_string(preimage).expect("a preimage is JSON"));
@@ -252,18 +254,18 @@ fn key_fits(case: &Case, evidence: &Evidence) -> Check {
     check("key", faults, || format!("{} is the digest of its preimage", evidence.key.0.short()))
 }
 
-/// The preimage is what the pipeline asks for.
+/// Checks that the preimage is the one that the pipeline requests.
 fn pipeline(evidence: &Evidence, asked: &str) -> Check {
     let found = evidence.read("preimage.json").ok().flatten().unwrap_or_default();
     let faults = if key::of_text(asked) == evidence.key && found == asked.as_bytes() {
         vec![]
     } else {
-        vec![format!("{}: it is not what the pipeline asks for", evidence.place("preimage.json").display())]
+        vec![format!("{}: it is not what the pipeline requests", evidence.place("preimage.json").display())]
     };
-    check("pipeline", faults, || "what the pipeline asks for".into())
+    check("pipeline", faults, || "as the pipeline requests".into())
 }
 
-/// Every input is an output of a result that is checked too, or files that still hold what they held.
+/// Checks that every input is an output of a result that is also checked, or unchanged files.
 fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
     let text = evidence.read("preimage.json").ok().flatten().unwrap_or_default();
     let preimage = serde_json::from_slice::<Preimage>(&text).ok();
@@ -275,38 +277,37 @@ fn inputs(auditor: &Auditor, case: &Case, evidence: &Evidence) -> Check {
         if let (Some(asked), Some(stated)) = (asked, input.stated)
             && asked != stated
         {
-            faults.push(format!("input {slot}: {} was signed, the preimage says {}", stated.short(), asked.short()));
+            faults.push(format!("input {slot}: {} was signed, but the preimage has {}", stated.short(), asked.short()));
         }
         let Some(expected) = asked.or(input.stated) else { continue };
-        let Some(told) = source_differs(auditor, input, expected) else { continue };
+        let Some(fault) = source_differs(auditor, input, expected) else { continue };
         match preimage.as_ref().and_then(|preimage| listed_images_hold(auditor, case, input, preimage)) {
             Some(folder) => grown.push(folder.display().to_string()),
-            None => faults.push(format!("input {slot}: {told}")),
+            None => faults.push(format!("input {slot}: {fault}")),
         }
     }
-    let without = wanted
-        .iter()
-        .map(|(slot, digest)| format!("input {slot} ({}): nothing tells where it came from", digest.short()));
+    let without =
+        wanted.iter().map(|(slot, digest)| format!("input {slot} ({}): its source is unknown", digest.short()));
     faults.extend(without);
     check("inputs", faults, || match (case.inputs.len(), grown.as_slice()) {
-        (0, _) => "it reads nothing".into(),
+        (0, _) => "no inputs".into(),
         (1, []) => "1 input".into(),
         (n, []) => format!("{n} inputs"),
         (_, grown) => {
-            format!("{} holds other files than then, but the same is read of it", grown.join(", "))
+            format!("{} has changed, but not the files that were read", grown.join(", "))
         }
     })
 }
 
-/// The folder of this input, if it is one of images: other files have come into it, or gone, but what was made of it would come out the
-/// same. Only the experiment's own kinds say by an index what they read of a folder.
+/// The folder of this input, if it is a folder of images in which other files were added or removed but the result
+/// would be the same. Only the experiment's own kinds list in an index what they read of a folder.
 fn listed_images_hold<'a>(
     auditor: &Auditor,
     case: &Case,
     input: &'a super::audit::Input,
     preimage: &Preimage,
 ) -> Option<&'a Path> {
-    let From::Data { path, found: Ok(Some(found)) } = &input.from else { return None };
+    let InputSource::Data { path, found: Ok(Some(found)) } = &input.from else { return None };
     if auditor.registry.find(&preimage.kind).is_some_and(|kind| kind.command) {
         return None;
     }
@@ -317,8 +318,8 @@ fn listed_images_hold<'a>(
     holds.then_some(path)
 }
 
-/// Whether the folder was listed again as it is now, by the same code with the same parameters, with the same outcome. Annotations
-/// count, and images that came.
+/// Whether the folder was indexed again in its current state, by the same code with the same parameters and the same
+/// result. Changed annotations and new images count.
 fn listed_again(auditor: &Auditor, case: &Case, now: Digest, preimage: &Preimage) -> bool {
     let mut again = preimage.clone();
     again.inputs.insert("root".into(), now);
@@ -333,30 +334,30 @@ fn index(outputs: &[Artifact]) -> Option<Digest> {
     outputs.iter().find(|output| *output.name == *"index").map(|output| output.blake3)
 }
 
-/// Where the source of an input is not of this digest.
+/// The difference if the source of an input does not have this digest.
 fn source_differs(auditor: &Auditor, input: &super::audit::Input, expected: Digest) -> Option<String> {
     match &input.from {
-        From::Nowhere => Some(format!("no result here has an output {}", expected.short())),
-        From::Data { path, found: Err(error) } => Some(format!("{}: {error}", path.display())),
-        From::Data { path, found: Ok(None) } => Some(format!("{} is not there", path.display())),
-        From::Data { path, found: Ok(Some(found)) } if *found != expected => Some(format!(
-            "{} now holds {}, and held {} when it was read",
+        InputSource::Nowhere => Some(format!("no result here has an output {}", expected.short())),
+        InputSource::Data { path, found: Err(error) } => Some(format!("{}: {error}", path.display())),
+        InputSource::Data { path, found: Ok(None) } => Some(format!("{} does not exist", path.display())),
+        InputSource::Data { path, found: Ok(Some(found)) } if *found != expected => Some(format!(
+            "{} now holds {}, but held {} when it was read",
             path.display(),
             found.short(),
             expected.short()
         )),
-        From::Data { .. } => None,
-        From::Output { case, output } => {
+        InputSource::Data { .. } => None,
+        InputSource::Output { case, output } => {
             let source = &auditor.cases[*case];
             let name = |what: &str| if what.is_empty() { "a result without a name" } else { what }.to_string();
             if source.evidence.is_none() {
                 let key = source.key.map_or("unknown".into(), |key| key.0.short());
-                return Some(format!("{output} of {} (key {key}) is gone", name(&source.stage)));
+                return Some(format!("{output} of {} (key {key}) is missing", name(&source.stage)));
             }
             match source.outputs.iter().find(|o| *o.name == **output) {
                 Some(found) if found.blake3 == expected => None,
                 Some(found) => Some(format!(
-                    "{}/{output} is {}, and {} was read",
+                    "{}/{output} is {}, but {} was read",
                     name(&source.stage),
                     found.blake3.short(),
                     expected.short()
@@ -367,7 +368,7 @@ fn source_differs(auditor: &Auditor, input: &super::audit::Input, expected: Dige
     }
 }
 
-/// The bytes of every output.
+/// Checks the bytes of every output.
 fn outputs(auditor: &Auditor, case: &Case, counter: &Counter) -> Check {
     let found: Vec<String> =
         case.outputs.par_iter().flat_map(|output| output_differs(auditor, output, counter)).collect();
@@ -394,14 +395,14 @@ fn output_differs(auditor: &Auditor, output: &Artifact, counter: &Counter) -> Ve
                 if found != digest {
                     Some(format!("{what}: the bytes of {} have the digest {}", path.display(), found.short()))
                 } else {
-                    let told = || {
+                    let fault = || {
                         format!(
-                            "{what}: {} has {length} bytes, {} were signed",
+                            "{what}: {} has {length} bytes, but {} were signed",
                             path.display(),
                             size.unwrap_or_default()
                         )
                     };
-                    size.filter(|size| *size != length).map(|_| told())
+                    size.filter(|size| *size != length).map(|_| fault())
                 }
             }
         }
@@ -412,7 +413,9 @@ fn output_differs(auditor: &Auditor, output: &Artifact, counter: &Counter) -> Ve
     }
     let path = store.object(output.blake3);
     let listing = fs::read_to_string(&path).ok().and_then(|text| Listing::parse(&text).ok());
-    let Some(listing) = listing else { return vec![format!("{}: {} is no listing", output.name, path.display())] };
+    let Some(listing) = listing else {
+        return vec![format!("{}: {} is not a valid listing", output.name, path.display())];
+    };
     let tree = store.root().join("trees").join(output.blake3.to_string());
     let tree = tree.exists().then_some(tree);
     let file = |file: &caco_engine::listing::Entry| {
@@ -423,7 +426,7 @@ fn output_differs(auditor: &Auditor, output: &Artifact, counter: &Counter) -> Ve
     listing.files.par_iter().filter_map(file).collect()
 }
 
-/// A folder that was put together from its objects is what later stages read: its files must be the objects.
+/// The files of a folder assembled from its objects, which later stages read, must be the objects.
 fn linked_differs(auditor: &Auditor, path: &Path, object: Digest, what: &str) -> Option<String> {
     let number = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let found = number(path);
@@ -437,7 +440,7 @@ fn linked_differs(auditor: &Auditor, path: &Path, object: Digest, what: &str) ->
     }
 }
 
-/// The log and what else was kept beside the outputs.
+/// Checks the log and the by-products.
 fn byproducts(case: &Case, evidence: &Evidence) -> Result<Option<Check>> {
     let Some(statement) = &case.statement else { return Ok(None) };
     let signed: BTreeSet<&str> = statement.predicate.run_details.byproducts.iter().map(Descriptor::name).collect();
@@ -448,12 +451,12 @@ fn byproducts(case: &Case, evidence: &Evidence) -> Result<Option<Check>> {
         .filter_map(|name| file_differs(statement, evidence, name))
         .collect();
     let extra = found.iter().filter(|name| !signed.contains(name.as_str()));
-    faults.extend(extra.map(|name| format!("{}: nothing was signed about it", evidence.place(name).display())));
+    faults.extend(extra.map(|name| format!("{}: it is not covered by the signature", evidence.place(name).display())));
     let n = signed.len() - signed.iter().filter(|name| TEXTS.contains(name)).count();
     Ok(Some(check("log", faults, || if n > 1 { format!("log and {} by-products", n - 1) } else { "log".into() })))
 }
 
-/// Figures follow from the stored predictions, and a comparison from those.
+/// Checks that metrics follow from the stored predictions, and comparisons from those.
 fn figures(auditor: &Auditor, case: &Case) -> Option<Check> {
     let object = |name: &str| {
         let output = case.outputs.iter().find(|o| *o.name == *name && !o.folder)?;
@@ -466,23 +469,23 @@ fn figures(auditor: &Auditor, case: &Case) -> Option<Check> {
         let parameters = signed.or_else(|| case.parameters.clone())?;
         let input = |slot: &str| {
             let input = case.inputs.iter().find(|input| input.slot == slot)?;
-            let From::Output { case, output } = &input.from else { return None };
+            let InputSource::Output { case, output } = &input.from else { return None };
             let output = auditor.cases[*case].outputs.iter().find(|o| *o.name == **output)?;
             let path = auditor.store.object(output.blake3);
             digest_of(&path, auditor.cache).is_ok_and(|(found, _)| found == output.blake3).then_some(path)
         };
-        return Some(told(figures::comparison(&parameters, &input, &object)));
+        return Some(figures_check(figures::comparison(&parameters, &input, &object)));
     }
     let (predictions, metrics) =
         (object("predictions").or_else(|| object("predictions.safetensors"))?, object(METRICS)?);
-    // Somebody else's program may call anything predictions.
+    // An arbitrary command may use the name predictions for anything.
     if kind.is_some_and(|kind| kind.command) && Predictions::read(&predictions).is_err() {
         return None;
     }
-    Some(told(figures::metrics(&predictions, &metrics)))
+    Some(figures_check(figures::metrics(&predictions, &metrics)))
 }
 
-/// What trusted reruns of the result showed.
+/// Reports the verdicts of trusted reruns.
 fn reruns(auditor: &Auditor, evidence: &Evidence) -> Result<Option<Check>> {
     let found = rerun::verdicts(auditor.store, evidence.key, auditor.trust)?;
     if found.is_empty() {
@@ -491,17 +494,17 @@ fn reruns(auditor: &Auditor, evidence: &Evidence) -> Result<Option<Check>> {
     let count = |result: &str| found.iter().filter(|verdict| verdict.result == result).count();
     let (same, near) = (count("PASSED"), count("WARNED"));
     let state = if same == found.len() { State::Pass } else { State::Note };
-    let told = format!(
+    let message = format!(
         "{} by the signed test results: {same} with identical bytes, {near} within the tolerance, {} otherwise",
         if found.len() == 1 { "1 rerun".into() } else { format!("{} reruns", found.len()) },
         found.len() - same - near
     );
-    Ok(Some(Check { check: "rerun", state, told }))
+    Ok(Some(Check { check: "rerun", state, message }))
 }
 
-fn told(found: Result<String, Vec<String>>) -> Check {
+fn figures_check(found: Result<String, Vec<String>>) -> Check {
     match found {
-        Ok(told) => Check { check: "figures", state: State::Pass, told },
+        Ok(message) => Check { check: "figures", state: State::Pass, message },
         Err(faults) => check("figures", faults, String::new),
     }
 }

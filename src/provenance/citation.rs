@@ -1,5 +1,5 @@
-//! A figure to attach to a paper: what was measured, and the signed statement of every step to it, as JSON lines of DSSE
-//! envelopes (an in-toto bundle). Whoever trusts the key can check all of it without the store.
+//! A figure to attach to a paper: the measurement, and the attestation of every step that led to it, as JSON lines of
+//! DSSE envelopes (an in-toto bundle). A reader who trusts the key can check it all without the store.
 
 use super::{
     audit::Report,
@@ -17,21 +17,21 @@ use std::{
     path::Path,
 };
 
-/// The predicate that says where a figure stands. The page that this module's parent opens with.
+/// The predicate type of a citation, documented on the page of the parent module.
 pub const CITATION: &str = identifier!("citation-v1");
 
-/// What is said of a figure.
+/// A cited figure.
 #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Cited {
-    /// What it is called: a line, an evaluation and a metric, or a stage and a metric.
+    /// Its name: a line, an evaluation and a metric, or a stage and a metric.
     pub figure: String,
-    /// What was measured.
+    /// The measurement.
     pub measured: Metric,
     /// The results that it was measured in.
     pub results: Vec<Key>,
-    /// Every result on the way, in the order of the chain.
+    /// All results that led to it, in topological order.
     pub chain: Vec<Key>,
-    /// Whether everything held when it was cited.
+    /// Whether the audit passed when it was cited.
     pub audited: bool,
 }
 
@@ -54,25 +54,25 @@ pub fn bundle(store: &Store, cited: &Cited, signer: &Signer) -> Result<String> {
     Ok(text)
 }
 
-/// The results of a report, each behind all that was made from it.
+/// The keys of the results of a report, in topological order.
 pub fn chain(report: &Report) -> Vec<Key> {
     report.nodes.iter().filter_map(|node| node.key).collect()
 }
 
-/// What a bundle shows to somebody who has nothing else.
+/// The outcome of checking a bundle without a store.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Checked {
-    /// What is cited.
+    /// The citation.
     pub cited: Cited,
-    /// Who signed, by the name in the keyring.
+    /// The signers' names in the keyring.
     pub signers: Vec<String>,
     /// Statements read.
     pub statements: usize,
-    /// What does not hold.
+    /// The failed checks.
     pub faults: Vec<String>,
 }
 
-/// Whether a file is a bundle: its first line is an envelope.
+/// Whether a file is a bundle, which begins with an envelope.
 pub fn is_bundle(path: &Path) -> bool {
     let text = std::fs::read(path).unwrap_or_default();
     text.split(|b| *b == b'\n').next().is_some_and(|line| Envelope::parse(line).is_ok())
@@ -85,7 +85,7 @@ fn source_of(dependency: &Descriptor) -> Option<Key> {
     dependency.noted("key")?.parse().ok()
 }
 
-/// These results and all that they were made from.
+/// These results and all that they were computed from.
 fn reached(results: &[Key], steps: &Steps) -> HashSet<Key> {
     let (mut open, mut seen) = (results.to_vec(), HashSet::new());
     while let Some(key) = open.pop() {
@@ -98,8 +98,8 @@ fn reached(results: &[Key], steps: &Steps) -> HashSet<Key> {
     seen
 }
 
-/// Checks a bundle: every signature, every key against its preimage, and that each input of a step is an output of another
-/// or data from outside.
+/// Checks a bundle: every signature, every key against its preimage, and that each input of a step is an output of
+/// another step or outside data.
 pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
     let mut lines = text.lines();
     let first = Envelope::parse(lines.next().unwrap_or_default().as_bytes()).context("line 1")?;
@@ -111,7 +111,7 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
             faults.push(format!("line {n}: signed by the key {}, which is not trusted here", &id[..id.len().min(16)]));
         }
         Ok(Verdict::Broken(known)) => faults.push(format!("line {n}: it is not what the key '{}' signed", known.name)),
-        Ok(Verdict::Unsigned) => faults.push(format!("line {n}: it holds no signature")),
+        Ok(Verdict::Unsigned) => faults.push(format!("line {n}: it has no signature")),
         Err(error) => faults.push(format!("line {n}: {error:#}")),
     };
     judge(1, &first, &mut faults);
@@ -127,7 +127,7 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
         }
         steps.insert(external.key, (n, statement));
     }
-    ensure!(!steps.is_empty(), "it holds no step");
+    ensure!(!steps.is_empty(), "it has no steps");
     let needed = reached(&cited.predicate.results, &steps);
     for (key, (n, statement)) in &steps {
         let definition = &statement.predicate.build_definition;
@@ -135,19 +135,19 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
             definition.resolved_dependencies.iter().filter_map(|d| Some((d.noted("slot")?, d))).collect();
         for (slot, digest) in &definition.external_parameters.preimage.inputs {
             let Some(dependency) = stated.get(slot.as_str()) else {
-                faults.push(format!("line {n}: nothing tells where its input {slot} came from"));
+                faults.push(format!("line {n}: the source of its input {slot} is unknown"));
                 continue;
             };
             let source = source_of(dependency);
-            // Of the table that shows the figure, the other figures are left out.
+            // The steps of other figures in the same table are left out.
             let whole = needed.contains(key);
             let made = |key: &Key| {
                 steps.get(key).is_some_and(|(_, source)| source.subject.iter().any(|s| s.blake3() == Some(*digest)))
             };
             if dependency.blake3() != Some(*digest) {
-                faults.push(format!("line {n}: its input {slot} is not the one that its key says"));
+                faults.push(format!("line {n}: its input {slot} does not match its key"));
             } else if source.is_some_and(|source| !made(&source) && (whole || steps.contains_key(&source))) {
-                faults.push(format!("line {n}: no step here made its input {slot}"));
+                faults.push(format!("line {n}: no step here wrote its input {slot}"));
             }
         }
     }
@@ -156,7 +156,7 @@ pub fn check(text: &str, trust: &Trust) -> Result<Checked> {
         let holds =
             known.is_some_and(|outputs| outputs.iter().all(|o| cited.subject.iter().any(|s| s.digest == o.digest)));
         if !holds {
-            faults.push(format!("line 1: the outputs of {} are not those that its step made", key.0.short()));
+            faults.push(format!("line 1: the outputs of {} are not those that its step wrote", key.0.short()));
         }
     }
     let mut signers: Vec<String> = signers.into_iter().collect();

@@ -1,25 +1,25 @@
-//! A data set as Croissant 1.1 metadata (<https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html>), read off
-//! its index: the images as files, and a table of them with path, label, size and digest.
+//! A data set as Croissant 1.1 metadata (<https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html>), derived
+//! from its index: the images as files, and a table of them with path, label, size and digest.
 
 use anyhow::{Context, Result, ensure};
 use caco_engine::digest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What is said of a data set beside its index.
+/// Metadata of a data set that is not in its index.
 #[derive(Clone, Debug)]
 pub struct About {
     /// Its name.
     pub name: String,
-    /// Under which licence.
+    /// Its licence.
     pub license: String,
-    /// Where it is found.
+    /// Its URL.
     pub url: String,
-    /// When its index was made: a date.
+    /// The date of its index.
     pub date: String,
 }
 
-/// The metadata, and the table that they speak of.
+/// The metadata, and the table that they describe.
 pub struct Croissant {
     /// `croissant.json`.
     pub metadata: Value,
@@ -57,14 +57,14 @@ const CONTEXT: &str = include_str!("croissant.context.json");
 /// Reads an index's text.
 pub fn of_index(text: &str, about: &About) -> Result<Croissant> {
     let mut lines = text.lines();
-    let header: Header = serde_json::from_str(lines.next().unwrap_or_default()).context("line 1 is no header")?;
+    let header: Header = serde_json::from_str(lines.next().unwrap_or_default()).context("line 1 is not a header")?;
     let (mut table, mut count, mut endings) = (String::new(), 0, std::collections::BTreeSet::new());
     for (i, line) in lines.enumerate() {
         let value: Value = serde_json::from_str(line).with_context(|| format!("line {} is not JSON", i + 2))?;
         if value.get("unreadable").is_some() {
             continue;
         }
-        let image: Image = serde_json::from_value(value).with_context(|| format!("line {} is no image", i + 2))?;
+        let image: Image = serde_json::from_value(value).with_context(|| format!("line {} is not an image", i + 2))?;
         let name = |label: &usize| {
             header.classes.get(*label).with_context(|| format!("line {}: label {label} has no name", i + 2))
         };
@@ -89,7 +89,7 @@ pub fn of_index(text: &str, about: &About) -> Result<Croissant> {
         endings.extend(file.rsplit('.').next().map(String::from));
         count += 1;
     }
-    ensure!(count == header.images, "it lists {count} images, its header says {}", header.images);
+    ensure!(count == header.images, "it lists {count} images, but its header says {}", header.images);
     let globs: Vec<String> = endings.iter().map(|ending| format!("images/**/*.{ending}")).collect();
     Ok(Croissant { metadata: metadata(about, &header, &globs, &table), table })
 }
@@ -112,12 +112,12 @@ fn metadata(about: &About, header: &Header, globs: &[String], table: &str) -> Va
         "url": about.url,
         "version": "1.0.0",
         "citeAs": format!("{}, images.jsonl with SHA-256 {}", about.name, digest::sha256(table.as_bytes())),
-        "creator": { "@type": "sc:Organization", "name": "whoever made the images; the metadata are caco's" },
+        "creator": { "@type": "sc:Organization", "name": "the creators of the images; metadata by caco" },
         "datePublished": about.date,
         "distribution": [
             {
                 "@type": "cr:FileObject", "@id": "images.jsonl", "name": "images.jsonl",
-                "description": "one image a line: path, class, size, digest",
+                "description": "one image per line: path, class, size, digest",
                 "contentUrl": "images.jsonl", "encodingFormat": "application/jsonlines",
                 "contentSize": format!("{} B", table.len()), "sha256": digest::sha256(table.as_bytes()),
             },
@@ -166,6 +166,6 @@ mod tests {
         assert_eq!(metadata["distribution"][0]["sha256"], digest::sha256(found.table.as_bytes()).to_string());
         assert_eq!(metadata["distribution"][1]["includes"], json!(["images/**/*.jpg", "images/**/*.png"]));
         let cut: String = INDEX.lines().take(2).collect::<Vec<_>>().join("\n");
-        assert!(of_index(&cut, &about).err().unwrap().to_string().contains("1 images, its header says 2"));
+        assert!(of_index(&cut, &about).err().unwrap().to_string().contains("1 images, but its header says 2"));
     }
 }

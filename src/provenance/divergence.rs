@@ -1,4 +1,4 @@
-//! Keys that were seen with different bytes: what each record holds, how it was made, and which one stands.
+//! Keys with records of different bytes: what each record contains, how it was produced, and which one is current.
 
 use super::{evidence::Evidence, keyring::Trust};
 use anyhow::Result;
@@ -22,7 +22,7 @@ pub struct Diverging {
     pub records: Vec<Side>,
     /// The outputs that differ.
     pub outputs: Vec<String>,
-    /// What was noted.
+    /// The notes about it.
     pub notes: Vec<Divergence>,
 }
 
@@ -31,15 +31,15 @@ pub struct Diverging {
 pub struct Side {
     /// Its name.
     pub record: Box<str>,
-    /// Whether it stands for the key.
+    /// Whether it is the key's current record.
     pub stands: bool,
     /// Whether it is still in the store.
     pub there: bool,
-    /// When it was made.
+    /// When it was computed.
     pub started: Option<String>,
-    /// Where.
+    /// On which host.
     pub host: Option<String>,
-    /// Under which determinism class.
+    /// Its determinism class.
     pub class: Value,
     /// The trusted key that signed.
     pub signer: Option<String>,
@@ -47,7 +47,7 @@ pub struct Side {
     pub outputs: BTreeMap<String, Digest>,
 }
 
-/// Every key that diverges here, or was noted to have.
+/// All keys that diverge, or that a note says diverged.
 pub fn all(store: &Store, trust: &Trust) -> Result<Vec<Diverging>> {
     let mut notes: BTreeMap<Key, Vec<Divergence>> = BTreeMap::new();
     for note in store.divergences()? {
@@ -94,7 +94,7 @@ fn of(store: &Store, trust: &Trust, key: Key, notes: Vec<Divergence>) -> Result<
     Ok(Diverging { key, stage, records, outputs, notes })
 }
 
-/// The outputs that are not the same in every record that is there.
+/// The outputs that differ between the existing records.
 fn differing(records: &[Side]) -> Vec<String> {
     let there: Vec<&Side> = records.iter().filter(|side| side.there).collect();
     let names: BTreeSet<&String> = there.iter().flat_map(|side| side.outputs.keys()).collect();

@@ -15,9 +15,9 @@ pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 pub struct Envelope {
     /// The text, in base64.
     payload: String,
-    /// What it is.
+    /// Its type.
     payload_type: String,
-    /// Who signed it.
+    /// The signatures.
     signatures: Vec<Signed>,
 }
 
@@ -28,20 +28,20 @@ struct Signed {
     sig: String,
 }
 
-/// What a signature is worth.
+/// The outcome of a verification.
 #[derive(Clone, Debug)]
 pub enum Verdict<'t> {
-    /// A key that is trusted signed this text.
+    /// A trusted key signed this text.
     Trusted(&'t Known),
-    /// No trusted key did; the id of the first that says it did.
+    /// No trusted key signed it; the id of the first key named as signer.
     Stranger(String),
-    /// A trusted key is said to have signed, and did not sign this.
+    /// A trusted key is named as signer, but its signature is invalid.
     Broken(&'t Known),
-    /// Nobody signed.
+    /// There is no signature.
     Unsigned,
 }
 
-/// What is signed: the type and the text, each with its length (pre-authentication encoding).
+/// The signed bytes: the type and the text, each with its length (pre-authentication encoding).
 fn encoding(kind: &str, text: &[u8]) -> Vec<u8> {
     let mut bytes = format!("DSSEv1 {} {kind} {} ", kind.len(), text.len()).into_bytes();
     bytes.extend_from_slice(text);
@@ -59,9 +59,9 @@ impl Envelope {
         }
     }
 
-    /// Reads an envelope.
+    /// Parses an envelope.
     pub fn parse(text: &[u8]) -> Result<Envelope> {
-        let envelope: Envelope = serde_json::from_slice(text).context("it is no DSSE envelope")?;
+        let envelope: Envelope = serde_json::from_slice(text).context("it is not a DSSE envelope")?;
         let kind = &envelope.payload_type;
         ensure!(kind == IN_TOTO, "its payload is of type '{kind}', not '{IN_TOTO}'");
         Ok(envelope)
@@ -72,12 +72,12 @@ impl Envelope {
         serde_json::to_string(self).expect("strings are JSON")
     }
 
-    /// What was signed.
+    /// The signed text.
     pub fn payload(&self) -> Result<Vec<u8>> {
         STANDARD.decode(&self.payload).context("its payload is not base64")
     }
 
-    /// Who signed, by the keys that are trusted.
+    /// Verifies the signatures with the trusted keys.
     pub fn verify<'t>(&self, trust: &'t Trust) -> Result<Verdict<'t>> {
         let bytes = encoding(&self.payload_type, &self.payload()?);
         let mut verdict = Verdict::Unsigned;
@@ -107,7 +107,7 @@ impl Envelope {
 impl Signed {
     fn holds(&self, key: &VerifyingKey, bytes: &[u8]) -> bool {
         let signature = STANDARD.decode(&self.sig).ok().and_then(|sig| Signature::from_slice(&sig).ok());
-        // Strict: refuses the forms that let one signature be turned into another.
+        // Strict verification rejects malleable signatures.
         signature.is_some_and(|signature| key.verify_strict(bytes, &signature).is_ok())
     }
 }

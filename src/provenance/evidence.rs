@@ -1,4 +1,4 @@
-//! What a store holds of a key, read as it is: nothing is set aside, mended or remembered on the way.
+//! What a store contains for a key. Read-only: nothing is quarantined, repaired or cached.
 
 use super::{
     envelope::Envelope,
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use caco_engine::{
     digest::Digest,
     key::Key,
-    store::{ATTESTATION, Artifact, Manifest, Remains, Store},
+    store::{ATTESTATION, Artifact, Manifest, Store, Tombstone},
 };
 use std::{
     collections::BTreeMap,
@@ -16,18 +16,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The record of a result, and how much of it there is.
+/// The record of a result, or what a collection left of it.
 #[derive(Debug)]
 pub struct Evidence {
-    /// The key it stands under.
+    /// Its key.
     pub key: Key,
     /// Its name.
     pub record: Box<str>,
-    /// Other records under the key: it diverges.
+    /// Other records of the key, if it diverges.
     pub others: Vec<Box<str>>,
-    /// Whether it was collected: there are texts, and no bytes.
+    /// Whether it was collected, so that only its texts remain.
     pub collected: bool,
-    /// What `current` names that is not there.
+    /// The missing record that `current` names.
     pub dangling: Option<String>,
     files: Files,
 }
@@ -39,7 +39,7 @@ enum Files {
 }
 
 impl Evidence {
-    /// The record that stands for a key, or what a collection left of it. None: there is neither.
+    /// The current record of a key, or its tombstone. `None` if there is neither.
     pub fn of(store: &Store, key: Key) -> Result<Option<Evidence>> {
         let folder = store.result(key);
         let mut records = folders(&folder)?;
@@ -50,13 +50,13 @@ impl Evidence {
             let (files, dangling) = (Files::Folder(folder.join(&*record)), named.filter(|_| place.is_none()));
             return Ok(Some(Evidence { key, record, others: records, collected: false, dangling, files }));
         }
-        let mut remains = store.remains(key)?.into_iter();
-        let Some(Remains { record, files }) = remains.next() else { return Ok(None) };
-        let others = remains.map(|remains| remains.record).collect();
+        let mut tombstones = store.tombstones(key)?.into_iter();
+        let Some(Tombstone { record, files }) = tombstones.next() else { return Ok(None) };
+        let others = tombstones.map(|tombstone| tombstone.record).collect();
         Ok(Some(Evidence { key, record, others, collected: true, dangling: None, files: Files::Kept(files) }))
     }
 
-    /// The record in a folder, which lies in that of its key. None: there is none.
+    /// The record in a folder, which is inside that of its key. `None` if there is none.
     pub fn of_folder(folder: &Path) -> Option<Evidence> {
         let name = |path: &Path| Some(path.file_name()?.to_str()?.to_string());
         let above = folder.parent()?;
@@ -66,7 +66,7 @@ impl Evidence {
         folder.is_dir().then_some(evidence)
     }
 
-    /// One certain record of a key. None: it is not there.
+    /// A given record of a key. `None` if it does not exist.
     pub fn of_record(store: &Store, key: Key, record: &str) -> Result<Option<Evidence>> {
         let folder = store.result(key).join(record);
         let others = folders(&store.result(key))?.into_iter().filter(|other| **other != *record).collect();
@@ -75,7 +75,7 @@ impl Evidence {
         Ok(folder.is_dir().then_some(evidence))
     }
 
-    /// The bytes of one of its files. None: there is none of that name.
+    /// Reads one of its files. `None` if it does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match &self.files {
             Files::Kept(files) => Ok(files.get(name).map(|text| text.clone().into_bytes())),
@@ -87,15 +87,15 @@ impl Evidence {
         }
     }
 
-    /// Where one of its files lies, for messages.
+    /// The path of one of its files, for messages.
     pub fn place(&self, name: &str) -> PathBuf {
         match &self.files {
             Files::Folder(folder) => folder.join(name),
-            Files::Kept(_) => Path::new("what is kept of the record").join(name),
+            Files::Kept(_) => Path::new("the collected record").join(name),
         }
     }
 
-    /// Every file of the record but the attestation, relative, sorted. Empty where the record was collected.
+    /// The relative paths of all files of the record except the attestation, sorted. Empty if the record was collected.
     pub fn names(&self) -> Result<Vec<String>> {
         let Files::Folder(folder) = &self.files else { return Ok(vec![]) };
         let mut names = vec![];
@@ -105,30 +105,30 @@ impl Evidence {
         Ok(names)
     }
 
-    /// The manifest, as far as it can be read.
+    /// Parses the manifest.
     pub fn manifest(&self) -> Result<Manifest> {
         let text = self.read("manifest.json")?.context("it is missing")?;
-        serde_json::from_slice(&text).context("it is no manifest")
+        serde_json::from_slice(&text).context("it is not a manifest")
     }
 
-    /// The signed envelope. None: nobody signed.
+    /// The signed envelope. `None` if the record is unsigned.
     pub fn envelope(&self) -> Result<Option<Envelope>> {
         self.read(ATTESTATION)?.map(|text| Envelope::parse(&text)).transpose()
     }
 
-    /// What the record says of its making.
+    /// How the result was produced, from `record.json`.
     pub fn made(&self) -> serde_json::Value {
         let text = self.read("record.json").ok().flatten().unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 }
 
-/// What an envelope says of a result.
+/// The provenance statement in an envelope.
 pub fn provenance(envelope: &Envelope) -> Result<Statement<Provenance>> {
     Statement::parse(&envelope.payload()?, PROVENANCE)
 }
 
-/// The outputs that a statement speaks of, as the store would have them; lengths are not said.
+/// The outputs in a statement, as artifacts of the store. A statement does not contain object lengths.
 pub fn stated(statement: &Statement<Provenance>) -> Result<Vec<Artifact>> {
     let artifact = |subject: &super::statement::Descriptor| {
         let digest = |found: Option<Digest>, what: &str| {
@@ -136,11 +136,11 @@ pub fn stated(statement: &Statement<Provenance>) -> Result<Vec<Artifact>> {
         };
         let size = subject.annotations.get("size").and_then(serde_json::Value::as_u64);
         Ok(Artifact {
-            name: subject.noted("output").context("a subject does not say which output it is")?.into(),
+            name: subject.noted("output").context("a subject does not name its output")?.into(),
             folder: subject.media_type.as_deref() == Some(super::statement::LISTING),
             blake3: digest(subject.blake3(), "BLAKE3 digest")?,
             sha256: digest(subject.sha256(), "SHA-256 digest")?,
-            size: size.context("a subject does not say its size")?,
+            size: size.context("a subject has no size")?,
             length: 0,
         })
     };
@@ -148,7 +148,7 @@ pub fn stated(statement: &Statement<Provenance>) -> Result<Vec<Artifact>> {
     statement.subject.iter().map(artifact).collect()
 }
 
-/// The folders in a folder that could be records, sorted.
+/// The subfolders that could be records, sorted.
 fn folders(folder: &Path) -> Result<Vec<Box<str>>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -1,5 +1,6 @@
-//! From a figure of a comparison to the results that it was measured in. The comparison's bytes name no key: they follow
-//! from the bytes of its inputs, which may come out equal under another key. The signed statement about it does.
+//! Traces the figures of a comparison to the results that they were measured in. The comparison's own bytes contain no
+//! keys: they depend only on the bytes of its inputs, which may be equal under another key. Its attestation has the
+//! keys.
 
 use super::{
     evidence::{Evidence, provenance},
@@ -13,26 +14,26 @@ use caco_report::comparison::Comparison;
 use serde::Serialize;
 use std::{fs, path::PathBuf};
 
-/// A figure, and where it came from.
+/// A figure and its origin.
 #[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Traced {
     /// The line of the comparison.
     pub line: String,
     /// The evaluation.
     pub evaluation: String,
-    /// What was measured.
+    /// The measurement.
     pub measured: Metric,
-    /// The results that it was measured in, one a run.
+    /// The results that it was measured in, one per run.
     pub results: Vec<Key>,
 }
 
 impl Traced {
-    /// How it is named: line, evaluation, metric.
+    /// Its name: line, evaluation, metric.
     pub fn name(&self) -> String {
         format!("{}/{}/{}", self.line, self.evaluation, self.measured.name)
     }
 
-    /// As the table shows it.
+    /// The value as shown in the table.
     pub fn per_cent(&self) -> String {
         format!("{:.1}", 100.0 * self.measured.value)
     }
@@ -46,24 +47,24 @@ pub struct Table {
     pub figures: Vec<Traced>,
 }
 
-/// The comparison under a key. Err: it is unsigned, or not a comparison.
+/// Reads the comparison of a key. An error if it is unsigned, or not a comparison.
 pub fn table(store: &Store, key: Key) -> Result<Table> {
     let evidence = Evidence::of(store, key)?.with_context(|| format!("key {key} has no result"))?;
-    let envelope = evidence.envelope()?.context("it is unsigned: nothing tells which results its figures came from")?;
+    let envelope = evidence.envelope()?.context("it is unsigned, so the results behind its figures are unknown")?;
     let definition = provenance(&envelope)?.predicate.build_definition;
     let parameters: Compare = serde_json::from_value(definition.external_parameters.parameters)?;
     let manifest = evidence.manifest()?;
     let json = manifest.outputs.iter().find(|o| &*o.name == "json").context("it has no output json")?;
     let path = store.object(json.blake3);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let comparison: Comparison = serde_json::from_str(&text).context("it is no comparison")?;
+    let comparison: Comparison = serde_json::from_str(&text).context("it is not a comparison")?;
     let inputs = Inputs { store, dependencies: &definition.resolved_dependencies };
     let mut figures = vec![];
     for line in comparison.lines.iter().filter(|line| line.not_run.is_none()) {
         let rows = parameters.rows.iter().enumerate().filter(|(_, row)| row.name == line.name);
         let rows: Vec<usize> = rows.map(|(i, _)| i).collect();
-        let first = *rows.first().context("a line of it is none of its rows")?;
-        // Cells stand column by column, each with all the figures of its evaluation.
+        let first = *rows.first().context("one of its lines is not one of its rows")?;
+        // Cells are ordered by column, each with all the figures of its evaluation.
         let mut columns = vec![];
         for j in 0..parameters.rows[first].results.len() {
             let width = Predictions::read(&inputs.path(&format!("{first}.{j}.predictions"))?)?.figures.len();
@@ -87,7 +88,7 @@ struct Inputs<'a> {
 impl Inputs<'_> {
     fn find(&self, slot: &str) -> Result<&Descriptor> {
         let found = self.dependencies.iter().find(|d| d.noted("slot") == Some(slot));
-        found.with_context(|| format!("its statement does not tell where {slot} came from"))
+        found.with_context(|| format!("its statement does not name the source of {slot}"))
     }
 
     fn path(&self, slot: &str) -> Result<PathBuf> {
@@ -96,7 +97,7 @@ impl Inputs<'_> {
     }
 
     fn key(&self, slot: &str) -> Result<Key> {
-        let key = self.find(slot)?.noted("key").with_context(|| format!("{slot} is no result"))?;
-        key.parse().with_context(|| format!("{slot} names no key"))
+        let key = self.find(slot)?.noted("key").with_context(|| format!("{slot} is not a result"))?;
+        key.parse().with_context(|| format!("{slot} has no valid key"))
     }
 }

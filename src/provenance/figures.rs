@@ -1,4 +1,5 @@
-//! Figures, computed again: the metrics of an evaluation from its predictions, a comparison from metrics and predictions.
+//! Recomputes figures: the metrics of an evaluation from its predictions, and a comparison from metrics and
+//! predictions.
 
 use anyhow::{Context, Result};
 use caco_kinds::Compare;
@@ -13,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How far two computations of one figure may be apart: logarithms of other C libraries differ in their last digit.
+/// How much two computations of one figure may differ: logarithms of different C libraries differ in their last digit.
 const CLOSE: f64 = 1e-9;
 
 fn close(a: f64, b: f64) -> bool {
@@ -29,8 +30,8 @@ fn same(a: &Metric, b: &Metric) -> bool {
     intervals && close(a.value, b.value) && a.samples == b.samples
 }
 
-/// The metrics that follow from predictions are the stored ones. A file that holds no predictions in this program's form
-/// is no evaluation of ours: there is nothing to compute.
+/// Checks that the metrics that follow from predictions are the stored ones. A file without predictions in this
+/// program's format is not one of our evaluations, and an error.
 pub(super) fn metrics(predictions: &Path, metrics: &Path) -> Result<String, Vec<String>> {
     let one = |error: anyhow::Error| vec![format!("{error:#}")];
     let answers = Predictions::read(predictions).map_err(one)?;
@@ -42,14 +43,14 @@ pub(super) fn metrics(predictions: &Path, metrics: &Path) -> Result<String, Vec<
         match found {
             Some(found) if same(found, figure) => None,
             Some(found) => Some(format!(
-                "{}: {} on {} is {} there, the predictions give {}",
+                "{}: {} on {} is {}, but the predictions give {}",
                 metrics.display(),
                 figure.name,
                 figure.split,
                 found.value,
                 figure.value
             )),
-            None => Some(format!("{}: {} on {} is not there", metrics.display(), figure.name, figure.split)),
+            None => Some(format!("{}: {} on {} is missing", metrics.display(), figure.name, figure.split)),
         }
     };
     let faults: Vec<String> = computed.iter().filter_map(fault).collect();
@@ -60,15 +61,15 @@ pub(super) fn metrics(predictions: &Path, metrics: &Path) -> Result<String, Vec<
     Err(faults)
 }
 
-/// A comparison is the one that its inputs give, and all its forms are those of one comparison.
+/// Checks that a comparison follows from its inputs, and that all its formats agree.
 pub(super) fn comparison(
     parameters: &str,
     input: &dyn Fn(&str) -> Option<PathBuf>,
     output: &dyn Fn(&str) -> Option<PathBuf>,
 ) -> Result<String, Vec<String>> {
     compute(parameters, input, output).map_err(|error| vec![format!("{error:#}")]).and_then(|(figures, faults)| {
-        let told = format!("{figures} figures follow from the predictions of their evaluations");
-        if faults.is_empty() { Ok(told) } else { Err(faults) }
+        let message = format!("{figures} figures follow from the predictions of their evaluations");
+        if faults.is_empty() { Ok(message) } else { Err(faults) }
     })
 }
 
@@ -79,43 +80,43 @@ fn compute(
 ) -> Result<(usize, Vec<String>)> {
     let parameters: Compare =
         serde_json::from_str(parameters).context("its parameters are not those of a comparison")?;
-    let input = |slot: &str| input(slot).with_context(|| format!("the bytes of input {slot} do not hold"));
+    let input = |slot: &str| input(slot).with_context(|| format!("the bytes of input {slot} are missing or damaged"));
     let computed = assemble::compare(&parameters, &input)?;
     let path = output("json").context("it has no output json")?;
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let stored: Comparison =
-        serde_json::from_str(&text).with_context(|| format!("{} is no comparison", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not a comparison", path.display()))?;
     let mut faults = vec![];
     let (a, b) = (serde_json::to_value(&stored)?, serde_json::to_value(&computed)?);
     differences("", &a, &b, &mut |place, a, b| {
-        faults.push(format!("{}: {place} is {a} there, the predictions give {b}", path.display()));
+        faults.push(format!("{}: {place} is {a}, but the predictions give {b}", path.display()));
     });
     for (name, (_, form)) in ["json", "markdown", "csv", "latex"].iter().zip(stored.files()?) {
         let path = output(name).with_context(|| format!("it has no output {name}"))?;
         if fs::read(&path).with_context(|| format!("cannot read {}", path.display()))? != form.as_bytes() {
-            faults.push(format!("{}: it is not the {name} form of the comparison", path.display()));
+            faults.push(format!("{}: it is not the {name} format of the comparison", path.display()));
         }
     }
     let figures = computed.lines.iter().flat_map(|line| &line.cells).filter(|cell| cell.measured.is_some()).count();
     Ok((figures, faults))
 }
 
-/// Every place where two values differ by more than rounding.
-fn differences(place: &str, a: &Value, b: &Value, told: &mut dyn FnMut(&str, &Value, &Value)) {
+/// Reports every place where two values differ by more than rounding.
+fn differences(place: &str, a: &Value, b: &Value, report: &mut dyn FnMut(&str, &Value, &Value)) {
     match (a, b) {
         (Value::Number(x), Value::Number(y))
             if close(x.as_f64().unwrap_or(f64::NAN), y.as_f64().unwrap_or(f64::NAN)) => {}
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
-            x.iter().zip(y).enumerate().for_each(|(i, (a, b))| differences(&format!("{place}[{i}]"), a, b, told));
+            x.iter().zip(y).enumerate().for_each(|(i, (a, b))| differences(&format!("{place}[{i}]"), a, b, report));
         }
         (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
             for (name, a) in x {
                 let dot = if place.is_empty() { "" } else { "." };
-                differences(&format!("{place}{dot}{name}"), a, &y[name], told);
+                differences(&format!("{place}{dot}{name}"), a, &y[name], report);
             }
         }
         _ if a == b => {}
-        _ => told(place, a, b),
+        _ => report(place, a, b),
     }
 }
 
@@ -143,19 +144,19 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_that_does_not_follow_is_told() {
+    fn a_metric_that_does_not_follow_is_a_fault() {
         let folder = tempfile::tempdir().unwrap();
         let [predictions, stored] = evaluation(folder.path(), "a", &[0, 1, 0, 0]);
         assert_eq!(metrics(&predictions, &stored).unwrap(), "top1, mean_per_class follow from 4 predictions");
         let text = fs::read_to_string(&stored).unwrap();
         fs::write(&stored, text.replacen("0.75", "0.95", 1)).unwrap();
-        assert!(metrics(&predictions, &stored).unwrap_err()[0].contains("is 0.95 there, the predictions give 0.75"));
+        assert!(metrics(&predictions, &stored).unwrap_err()[0].contains("is 0.95, but the predictions give 0.75"));
         fs::write(&stored, text.lines().next().unwrap()).unwrap();
-        assert!(metrics(&predictions, &stored).unwrap_err()[0].contains("mean_per_class on test is not there"));
+        assert!(metrics(&predictions, &stored).unwrap_err()[0].contains("mean_per_class on test is missing"));
     }
 
     #[test]
-    fn a_comparison_that_does_not_follow_is_told_and_so_is_a_form_of_another() {
+    fn a_comparison_that_does_not_follow_or_has_another_format_is_a_fault() {
         let folder = tempfile::tempdir().unwrap();
         let files = [("0.0", [0, 1, 0, 0]), ("1.0", [0, 1, 1, 0])]
             .map(|(slot, answers)| (slot, evaluation(folder.path(), slot, &answers)));
@@ -182,10 +183,10 @@ mod tests {
             faults
         };
         let faults = spoil("markdown", "100.0", "99.0");
-        assert!(faults.len() == 1 && faults[0].contains("is not the markdown form"), "{faults:?}");
+        assert!(faults.len() == 1 && faults[0].contains("is not the markdown format"), "{faults:?}");
         let faults = spoil("json", "\"value\": 0.75", "\"value\": 0.85");
         assert!(
-            faults[0].contains("lines[0].cells[0].measured.value is 0.85 there, the predictions give 0.75"),
+            faults[0].contains("lines[0].cells[0].measured.value is 0.85, but the predictions give 0.75"),
             "{faults:?}"
         );
     }

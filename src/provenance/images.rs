@@ -1,4 +1,4 @@
-//! The images that an index lists, as they lie in their folder now. What else is in the folder was never read.
+//! Compares the images that an index lists with those in their folder. Other files in the folder were never read.
 
 use caco_engine::{digest::Digest, listing, stat, store::Store};
 use rayon::prelude::*;
@@ -16,31 +16,31 @@ struct Header {
     classes: Vec<serde_json::Value>,
 }
 
-/// A line of an index, as far as it matters here.
+/// The relevant fields of a line of an index.
 #[derive(Deserialize)]
 struct Listed {
     path: String,
     blake3: Option<Digest>,
-    /// Where in the file the image lies; then the digest is not that of the file.
+    /// The image's position in an archive. The digest is then not that of the file.
     within: Option<serde_json::Value>,
 }
 
-/// What has been looked at.
+/// The folders checked so far.
 #[derive(Default)]
 pub struct Images {
     held: Mutex<HashMap<(Digest, PathBuf), bool>>,
 }
 
 impl Images {
-    /// Whether `folder` still holds every image that this index lists, byte for byte. False too where that cannot be told: of images
-    /// that lie in archives, and of bytes that are no index.
+    /// Whether `folder` still contains every image that this index lists, byte for byte. Also false if that cannot be
+    /// determined: for images in archives, and if the bytes are not an index.
     pub fn hold(&self, store: &Store, index: Digest, folder: &Path, cache: &stat::Cache) -> bool {
         let asked = (index, folder.to_path_buf());
-        if let Some(known) = self.held.lock().expect("nobody panics with it").get(&asked) {
+        if let Some(known) = self.held.lock().expect("no panic while held").get(&asked) {
             return *known;
         }
         let holds = hold(&store.object(index), folder, cache);
-        self.held.lock().expect("nobody panics with it").insert(asked, holds);
+        self.held.lock().expect("no panic while held").insert(asked, holds);
         holds
     }
 }
@@ -54,7 +54,7 @@ fn hold(index: &Path, folder: &Path, cache: &stat::Cache) -> bool {
 
 fn is_there(line: &str, folder: &Path, cache: &stat::Cache) -> bool {
     let Ok(Listed { path, blake3, within: None }) = serde_json::from_str(line) else { return false };
-    // One that could not be read was left out.
+    // Unreadable images were left out.
     let Some(listed) = blake3 else { return true };
     let path = folder.join(path);
     let found = fs::metadata(&path).ok().and_then(|meta| listing::digest_of(&path, &meta, cache).ok());
@@ -68,7 +68,7 @@ mod tests {
     const HEADER: &str = r#"{"classes":["cat"]}"#;
 
     #[test]
-    fn what_no_index_lists_may_come_and_go() {
+    fn unlisted_files_may_change() {
         let folder = tempfile::tempdir().unwrap();
         let (index, images) = (folder.path().join("index.jsonl"), folder.path().join("images"));
         let cache = stat::Cache::load(Path::new(""));
@@ -89,6 +89,6 @@ mod tests {
         assert!(!hold(&index, &images, &cache));
         assert!(!hold(&images, &images, &cache));
         fs::write(&index, "one line\n").unwrap();
-        assert!(!hold(&index, &images, &cache), "it is no index");
+        assert!(!hold(&index, &images, &cache), "it is not an index");
     }
 }

@@ -1,9 +1,9 @@
-//! The key that signs here, and the keys whose signatures are believed. A folder of one's own, outside every store:
+//! The signing key, and the trusted keys. They are in a private folder outside every store:
 //!
 //! ```text
-//! signing.pem        the private key, PKCS#8, for nobody else to read (mode 0600)
-//! signing.pub.pem    its public half, to hand to others
-//! trusted/NAME.pem   public keys of others, and retired ones of one's own
+//! signing.pem        the private key, PKCS#8, readable only by its owner (mode 0600)
+//! signing.pub.pem    the public key, to give to others
+//! trusted/NAME.pem   public keys of others, and the user's own retired keys
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Names the folder of keys.
+/// The environment variable with the folder of keys.
 pub const VARIABLE: &str = "CACO_KEYS";
 
 /// A folder of keys.
@@ -28,10 +28,10 @@ pub struct Keyring {
     folder: PathBuf,
 }
 
-/// A public key and what it is called here.
+/// A public key and its local name.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The key.
     pub key: VerifyingKey,
@@ -39,32 +39,31 @@ pub struct Known {
     pub file: PathBuf,
 }
 
-/// Whose signatures are believed.
+/// The trusted keys.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// The keys.
     pub keys: Vec<Known>,
 }
 
-/// Signs, with a private key.
+/// A private key that signs.
 pub struct Signer {
     key: SigningKey,
     id: String,
 }
 
-/// The name of a key that is the same everywhere: SHA-256 over its description in canonical JSON, as securesystemslib
-/// has it.
+/// The global id of a key: SHA-256 over its description in canonical JSON, as defined by securesystemslib.
 pub fn id(key: &VerifyingKey) -> String {
     let public: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let text = json!({ "keytype": "ed25519", "keyval": { "public": public }, "scheme": "ed25519" }).to_string();
     caco_engine::digest::sha256(text.as_bytes()).to_string()
 }
 
-/// Reads a public key in PEM (SubjectPublicKeyInfo).
+/// Parses a public key in PEM (SubjectPublicKeyInfo).
 pub fn public(pem: &str) -> Result<VerifyingKey> {
     VerifyingKey::from_public_key_pem(pem)
         .ok()
-        .context("it is no Ed25519 public key in PEM; one begins with '-----BEGIN PUBLIC KEY-----'")
+        .context("it is not an Ed25519 public key in PEM; such a key begins with '-----BEGIN PUBLIC KEY-----'")
 }
 
 /// A public key as PEM.
@@ -73,14 +72,14 @@ pub fn pem(key: &VerifyingKey) -> String {
 }
 
 impl Keyring {
-    /// The folder that `CACO_KEYS` names, or `caco/keys` among the user's settings.
+    /// The folder in `CACO_KEYS`, or `caco/keys` in the user's configuration folder.
     pub fn locate() -> Result<Keyring> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let settings = || set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
         let folder = set(VARIABLE).or_else(|| Some(settings()?.join("caco/keys")));
         let folder = folder.with_context(|| {
             format!(
-                "there is no place for signing keys: none of {VARIABLE}, XDG_CONFIG_HOME and HOME is set; set \
+                "there is no folder for signing keys: none of {VARIABLE}, XDG_CONFIG_HOME and HOME is set; set \
                  {VARIABLE} to a folder of your own"
             )
         })?;
@@ -101,7 +100,7 @@ impl Keyring {
         self.folder.join("signing.pem")
     }
 
-    /// The file of the public half of the key that signs.
+    /// The file of the public part of the signing key.
     pub fn public_file(&self) -> PathBuf {
         self.folder.join("signing.pub.pem")
     }
@@ -110,7 +109,7 @@ impl Keyring {
         self.folder.join("trusted")
     }
 
-    /// The key that signs. None: there is none yet.
+    /// The signing key. `None` if there is none yet.
     pub fn signer(&self) -> Result<Option<Signer>> {
         let path = self.private();
         let meta = match fs::metadata(&path) {
@@ -120,7 +119,7 @@ impl Keyring {
         };
         ensure!(
             meta.mode() & 0o077 == 0,
-            "the signing key {path} can be read by others (mode {:04o}); close it: chmod 600 {path}. If anybody may have \
+            "the signing key {path} can be read by others (mode {:04o}); fix it: chmod 600 {path}. If anyone may have \
              read it, replace it: caco keys new --replace",
             meta.mode() & 0o7777,
             path = path.display()
@@ -129,14 +128,14 @@ impl Keyring {
             fs::read_to_string(&path).with_context(|| format!("cannot read the signing key {}", path.display()))?;
         let key = SigningKey::from_pkcs8_pem(&text).ok().with_context(|| {
             format!(
-                "{} is no Ed25519 private key in PEM (PKCS#8); move it away and run `caco keys new`",
+                "{} is not an Ed25519 private key in PEM (PKCS#8); move it away and run `caco keys new`",
                 path.display()
             )
         })?;
         Ok(Some(Signer::new(key)))
     }
 
-    /// The key that signs, made if there is none yet. Whether it was made.
+    /// The signing key, generated if there is none yet, and whether it was generated.
     pub fn signer_or_new(&self) -> Result<(Signer, bool)> {
         match self.signer()? {
             Some(signer) => Ok((signer, false)),
@@ -144,7 +143,7 @@ impl Keyring {
         }
     }
 
-    /// Makes the key that signs. Where two do so at the same time, one key comes out.
+    /// Generates the signing key. If two processes do so at the same time, both get the same key.
     pub fn make(&self) -> Result<Signer> {
         let make = || -> Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
@@ -157,7 +156,7 @@ impl Keyring {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            // A link fails where the name is taken: the key of whoever was faster stays.
+            // A link fails if the name is taken, so the first key stays.
             let linked = fs::hard_link(&aside, self.private());
             fs::remove_file(&aside)?;
             match linked {
@@ -166,18 +165,14 @@ impl Keyring {
             }
         };
         make().with_context(|| {
-            format!(
-                "cannot make a signing key in {}; set {VARIABLE} to a folder that can be written",
-                self.folder.display()
-            )
+            format!("cannot create a signing key in {}; set {VARIABLE} to a writable folder", self.folder.display())
         })?;
-        let signer = self.signer()?.context("the signing key was removed while it was made; try again")?;
+        let signer = self.signer()?.context("the signing key was removed while it was being created; try again")?;
         write(&self.public_file(), &pem(&signer.public()))?;
         Ok(signer)
     }
 
-    /// Makes another key and lets it sign from now on. What the old one signed stays trusted under the name that is
-    /// returned.
+    /// Generates another key, which signs from now on. The old one stays trusted under the returned name.
     pub fn replace(&self) -> Result<(Signer, String)> {
         let old = self.signer()?.with_context(|| format!("there is no key in {} to replace", self.folder.display()))?;
         let name = format!("retired-{}", &old.id[..8]);
@@ -187,43 +182,45 @@ impl Keyring {
         Ok((self.make()?, name))
     }
 
-    /// Believes a key from now on.
+    /// Trusts a key from now on.
     pub fn trust(&self, key: &VerifyingKey, name: &str) -> Result<PathBuf> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
         ensure!(
             !name.is_empty() && name.chars().all(plain) && !name.starts_with('.'),
-            "'{name}' is no name for a key; use letters, digits and -_.@"
+            "'{name}' is not a valid name for a key; use letters, digits and -_.@"
         );
         if let Some(known) = self.trust_in()?.keys.iter().find(|known| known.name == name) {
             ensure!(known.key == *key, "another key is called '{name}' already; choose another name with --name");
         }
         let folder = self.trusted();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(|| {
-            format!("cannot create {}; set {VARIABLE} to a folder that can be written", folder.display())
-        })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot create {}; set {VARIABLE} to a writable folder", folder.display()))?;
         let file = folder.join(format!("{name}.pem"));
         write(&file, &pem(key))?;
         Ok(file)
     }
 
-    /// Believes a key no more. Returns what it was called.
+    /// Stops trusting a key. Returns its name.
     pub fn distrust(&self, text: &str) -> Result<String> {
         let trust = self.trust_in()?;
         let fits = |known: &&Known| known.name == text || (text.len() >= 6 && id(&known.key).starts_with(text));
         let found: Vec<&Known> = trust.keys.iter().filter(fits).collect();
         let [known] = found.as_slice() else {
             let names: Vec<&str> = trust.keys.iter().map(|known| known.name.as_str()).collect();
-            bail!("'{text}' names {} keys; known are {}", found.len(), names.join(", "))
+            bail!("'{text}' matches {} keys; the known keys are {}", found.len(), names.join(", "))
         };
         ensure!(
             known.file.starts_with(self.trusted()),
-            "this key signs here; replace it first: caco keys new --replace"
+            "this is the signing key; replace it first: caco keys new --replace"
         );
         fs::remove_file(&known.file).with_context(|| format!("cannot remove {}", known.file.display()))?;
         Ok(known.name.clone())
     }
 
-    /// Whose signatures are believed: one's own key, called `own`, and those that were trusted.
+    /// The trusted keys: the user's own key, called `own`, and those added by [`Keyring::trust`].
     pub fn trust_in(&self) -> Result<Trust> {
         let mut keys = vec![];
         if let Some(signer) = self.signer()? {
@@ -245,7 +242,7 @@ impl Keyring {
         for file in files {
             let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let key = public(&text).with_context(|| format!("{} holds no key", file.display()))?;
+            let key = public(&text).with_context(|| format!("{} does not contain a key", file.display()))?;
             keys.push(Known { name, key, file });
         }
         Ok(Trust { keys })
@@ -260,7 +257,7 @@ impl Trust {
 }
 
 impl Signer {
-    /// Signs with this key.
+    /// Creates a signer with this key.
     pub fn new(key: SigningKey) -> Signer {
         let id = id(&key.verifying_key());
         Signer { key, id }
@@ -271,25 +268,25 @@ impl Signer {
         &self.id
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public(&self) -> VerifyingKey {
         self.key.verifying_key()
     }
 
-    /// A signature.
+    /// Signs some bytes.
     pub fn sign(&self, bytes: &[u8]) -> Signature {
         self.key.sign(bytes)
     }
 }
 
-/// Writes a small file whole.
+/// Writes a small file atomically.
 fn write(path: &Path, text: &str) -> Result<()> {
     let aside = path.with_extension(format!("partial-{}", std::process::id()));
     let written = fs::write(&aside, text).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
         let _ = fs::remove_file(&aside);
     }
-    written.with_context(|| format!("cannot write {}; set {VARIABLE} to a folder that can be written", path.display()))
+    written.with_context(|| format!("cannot write {}; set {VARIABLE} to a writable folder", path.display()))
 }
 
 #[cfg(test)]
@@ -316,7 +313,7 @@ mod tests {
         assert!(ring.signer().unwrap().is_none());
         let (first, made) = ring.signer_or_new().unwrap();
         assert!(made && !ring.signer_or_new().unwrap().1);
-        assert_eq!(ring.make().unwrap().id(), first.id(), "the key of whoever was faster stays");
+        assert_eq!(ring.make().unwrap().id(), first.id(), "the first key stays");
         assert_eq!(fs::metadata(ring.private()).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&ring.folder).unwrap().mode() & 0o777, 0o700);
         assert_eq!(id(&public(&fs::read_to_string(ring.public_file()).unwrap()).unwrap()), first.id());
@@ -331,10 +328,10 @@ mod tests {
         let (new, name) = ring.replace().unwrap();
         assert_ne!(old.id(), new.id());
         assert_eq!(ring.trust_in().unwrap().find(old.id()).unwrap().name, name);
-        assert!(ring.distrust("own").unwrap_err().to_string().contains("signs here"));
+        assert!(ring.distrust("own").unwrap_err().to_string().contains("is the signing key"));
         ring.distrust(&old.id()[..8]).unwrap();
         assert!(ring.trust_in().unwrap().find(old.id()).is_none());
-        assert!(ring.distrust("nobody").unwrap_err().to_string().contains("known are own"));
+        assert!(ring.distrust("nobody").unwrap_err().to_string().contains("the known keys are own"));
     }
 
     #[test]
@@ -344,6 +341,6 @@ mod tests {
         ring.trust(&keys[0], "lab").unwrap();
         ring.trust(&keys[0], "lab").unwrap();
         assert!(ring.trust(&keys[1], "lab").unwrap_err().to_string().contains("another key is called 'lab'"));
-        assert!(ring.trust(&keys[1], "../lab").unwrap_err().to_string().contains("no name"));
+        assert!(ring.trust(&keys[1], "../lab").unwrap_err().to_string().contains("not a valid name"));
     }
 }

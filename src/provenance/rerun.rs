@@ -1,4 +1,4 @@
-//! A stage that was run again, held against its first result: an in-toto test result
+//! Compares a rerun of a stage with its first result, as an in-toto test result
 //! (<https://in-toto.io/attestation/test-result/v0.1>).
 
 use super::{
@@ -18,46 +18,46 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// The predicate that tells how a test went.
+/// The predicate type of a test result.
 pub const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
 
-/// How it went.
+/// A test result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TestResult {
     /// `PASSED`, `WARNED` or `FAILED`.
     pub result: String,
-    /// Both records' statements.
+    /// The attestations of both records.
     pub configuration: Vec<Descriptor>,
-    /// What holds.
+    /// Tests that passed.
     pub passed_tests: Vec<String>,
-    /// What holds within a tolerance only.
+    /// Tests that passed within a tolerance only.
     pub warned_tests: Vec<String>,
-    /// What does not hold.
+    /// Tests that failed.
     pub failed_tests: Vec<String>,
 }
 
-/// What a rerun showed.
+/// The outcome of a rerun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Verdict {
     /// Every output has the same bytes.
     Identical,
-    /// Made under another determinism class, and within the tolerance that the kind declares.
+    /// The determinism class is different, and the differences are within the tolerance of the kind.
     Within {
         /// How the classes differ.
         classes: String,
         /// The outputs whose bytes differ.
         outputs: Vec<String>,
     },
-    /// The bytes differ, and may not, or by more than they may.
+    /// The bytes differ within one determinism class, or by more than the tolerance.
     Differs {
-        /// In words.
+        /// The differences.
         faults: Vec<String>,
     },
 }
 
-/// A rerun, held against the first result.
+/// A rerun and the first result.
 pub struct Rerun<'r> {
     /// The store of the first result.
     pub store: &'r Store,
@@ -67,12 +67,12 @@ pub struct Rerun<'r> {
     pub scratch: &'r Store,
     /// The second.
     pub second: &'r Published,
-    /// How far they may be apart under different determinism classes.
+    /// How much they may differ under different determinism classes.
     pub tolerance: Tolerance,
 }
 
 impl Rerun<'_> {
-    /// What it showed.
+    /// Compares the two results.
     pub fn verdict(&self) -> Result<Verdict> {
         let differing: Vec<(&Artifact, &Artifact)> = self
             .first
@@ -87,9 +87,9 @@ impl Rerun<'_> {
         }
         let [before, now] = [(self.store, self.first), (self.scratch, self.second)].map(|(store, of)| class(store, of));
         if missing || before == now {
-            let mut faults: Vec<String> = differing.iter().map(|(a, b)| told(a, b)).collect();
+            let mut faults: Vec<String> = differing.iter().map(|(a, b)| difference(a, b)).collect();
             if missing {
-                faults.push("the outputs are not the same ones".into());
+                faults.push("the results have different outputs".into());
             }
             return Ok(Verdict::Differs { faults });
         }
@@ -105,7 +105,7 @@ impl Rerun<'_> {
         Ok(Verdict::Within { classes: format!("{before} → {now}"), outputs })
     }
 
-    /// Keeps the second result beside the first where their bytes differ.
+    /// Keeps the second result beside the first if their bytes differ.
     pub fn keep(&self, verdict: &Verdict) -> Result<()> {
         if *verdict == Verdict::Identical {
             return Ok(());
@@ -116,7 +116,7 @@ impl Rerun<'_> {
         Ok(())
     }
 
-    /// The verdict as a signed test result, kept in the store.
+    /// Signs the verdict as a test result and stores it.
     pub fn attest(&self, verdict: &Verdict, stage: &str, signer: &Signer) -> Result<PathBuf> {
         let subject = self
             .first
@@ -152,15 +152,15 @@ impl Rerun<'_> {
         let text = Statement::new(TEST_RESULT, subject, found).text();
         self.store
             .keep_verdict(self.first.key, &(Envelope::seal(text.as_bytes(), signer).text() + "\n"))
-            .context("the verdict cannot be kept")
+            .context("cannot store the verdict")
     }
 }
 
-fn told(a: &Artifact, b: &Artifact) -> String {
-    format!("{} was {} ({} bytes), is {} ({} bytes)", a.name, a.blake3.short(), a.size, b.blake3.short(), b.size)
+fn difference(a: &Artifact, b: &Artifact) -> String {
+    format!("{} was {} ({} bytes), now {} ({} bytes)", a.name, a.blake3.short(), a.size, b.blake3.short(), b.size)
 }
 
-/// The determinism class of a result; empty where no tensor was touched.
+/// The determinism class of a result. Empty if no tensor was involved.
 fn class(store: &Store, of: &Published) -> String {
     let made = store.record(of).ok().flatten().unwrap_or_default();
     match &made["determinism_class"] {
@@ -172,7 +172,7 @@ fn class(store: &Store, of: &Published) -> String {
     }
 }
 
-/// What reruns of a result showed, as far as a trusted key signed it: result and time are in the statement.
+/// The verdicts of reruns of a result that a trusted key signed.
 pub fn verdicts(store: &Store, key: Key, trust: &super::keyring::Trust) -> Result<Vec<TestResult>> {
     let mut found = vec![];
     for text in store.verdicts(key)? {

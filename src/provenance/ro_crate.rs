@@ -1,5 +1,5 @@
 //! A run as a Workflow Run RO-Crate: the profiles Process, Workflow and Provenance Run Crate 0.5 on RO-Crate 1.1
-//! (<https://www.researchobject.org/workflow-run-crate/profiles/>). One action a result, one step a stage.
+//! (<https://www.researchobject.org/workflow-run-crate/profiles/>). One action per result, one step per stage.
 
 use super::{
     evidence::{Evidence, provenance},
@@ -25,12 +25,12 @@ const PROFILES: [(&str, &str); 4] = [
     ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate"),
 ];
 
-/// How a crate is packed.
+/// Options of a crate.
 #[derive(Clone, Debug)]
 pub struct Packing {
-    /// Outputs of more bytes than this are described, and not copied.
+    /// Outputs larger than this many bytes are described but not copied.
     pub largest: u64,
-    /// Under which licence.
+    /// The licence.
     pub license: String,
 }
 
@@ -41,7 +41,7 @@ pub struct Packed {
     pub results: usize,
     /// Outputs copied.
     pub copied: usize,
-    /// Outputs that were only described.
+    /// Outputs that were only described, not copied.
     pub described: usize,
 }
 
@@ -52,7 +52,7 @@ struct Made {
     provenance: Option<Provenance>,
 }
 
-/// Entities by id, in the order in which they were first named.
+/// Entities by id, in the order in which they were first added.
 #[derive(Default)]
 struct Entities {
     order: Vec<String>,
@@ -60,7 +60,7 @@ struct Entities {
 }
 
 impl Entities {
-    /// Adds an entity, or more properties to one.
+    /// Adds an entity, or further properties of one.
     fn add(&mut self, id: &str, properties: Value) {
         let Value::Object(properties) = properties else { return };
         if !self.by_id.contains_key(id) {
@@ -90,7 +90,7 @@ fn encoded(path: &str) -> String {
     path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// Packs the results of these stages, and of all they read from, into a folder that is empty or not there yet.
+/// Packs the results of these stages and their sources into a folder that is empty or does not exist yet.
 pub fn pack(graph: &Graph, store: &Store, results: &[(Id, Published)], to: &Path, packing: &Packing) -> Result<Packed> {
     let made = results.iter().map(|(id, published)| {
         let evidence = Evidence::of(store, published.key)?;
@@ -128,7 +128,7 @@ struct Packer<'a> {
     to: &'a Path,
     packing: &'a Packing,
     entities: Entities,
-    /// The data entities that the root holds.
+    /// The data entities of the root.
     parts: Vec<String>,
     /// The entity of each output, by key and name.
     files: HashMap<(Key, String), String>,
@@ -168,7 +168,7 @@ impl Packer<'_> {
             json!({
                 "@type": "Dataset",
                 "name": format!("A run of the pipeline {name}"),
-                "description": format!("{} results of the pipeline {name}, with the signed statement of each, made by caco", made.len()),
+                "description": format!("{} results of the pipeline {name}, with the attestation of each, packed by caco", made.len()),
                 "datePublished": last.unwrap_or_else(|| "1970-01-01".into()),
                 "license": license,
                 "conformsTo": profiles,
@@ -306,7 +306,7 @@ impl Packer<'_> {
         fs::create_dir_all(above).with_context(|| format!("cannot create {}", above.display()))
     }
 
-    /// What an action was given: outputs of others, data from outside, parameters.
+    /// The objects of an action: outputs of others, outside data, parameters.
     fn objects(&mut self, made: &Made) -> Result<Vec<String>> {
         let mut objects = vec![];
         let Some(provenance) = &made.provenance else { return Ok(objects) };
@@ -329,19 +329,19 @@ impl Packer<'_> {
         Ok(objects)
     }
 
-    /// Data that lies outside the store: named by its digest, for its path means nothing elsewhere.
+    /// Data outside the store: identified by its digest, because its path is meaningless elsewhere.
     fn outside(&mut self, dependency: &Descriptor) -> String {
         let digest = dependency.blake3().map_or_else(|| dependency.name().to_string(), |digest| digest.to_string());
         let id = format!("#data/{digest}");
         let name = dependency.uri.as_deref().and_then(|uri| uri.rsplit('/').next()).unwrap_or(dependency.name());
         self.entities.add(
             &id,
-            json!({ "@type": "PropertyValue", "name": name, "value": format!("blake3:{digest}"), "description": "data from outside the run, by the digest of its listing" }),
+            json!({ "@type": "PropertyValue", "name": name, "value": format!("blake3:{digest}"), "description": "data from outside the run, identified by the digest of its listing" }),
         );
         id
     }
 
-    /// The signed statement about a result, and its log.
+    /// The attestation of a result, and its log.
     fn papers(&mut self, stage: &caco_pipeline::pipeline::Stage, made: &Made, action: &str) -> Result<Vec<String>> {
         let folder = self.store.record_folder(&made.published);
         let mut papers = vec![];
@@ -374,7 +374,7 @@ impl Packer<'_> {
         Ok(papers)
     }
 
-    /// A path that no output took.
+    /// A path that no output uses.
     fn free(&self, path: &str) -> PathBuf {
         let mut to = self.to.join(path);
         while to.exists() {
@@ -383,7 +383,7 @@ impl Packer<'_> {
         to
     }
 
-    /// The run as a whole: who orchestrated what.
+    /// The run as a whole.
     fn run(&mut self, made: &[Made], workflow: &str, actions: &[String]) {
         let stages: Vec<String> = made.iter().map(|made| encoded(&self.graph.stage(made.id).name)).collect();
         let of = |prefix: &str| -> Vec<String> { stages.iter().map(|name| format!("{prefix}{name}")).collect() };

@@ -1,4 +1,4 @@
-//! The state of the working tree that a pipeline lies in: its git commit, and whether anything differs from it.
+//! The state of the working tree that contains a pipeline: its git commit, and whether anything differs from it.
 
 use std::{path::Path, process::Command};
 
@@ -7,12 +7,12 @@ use std::{path::Path, process::Command};
 pub struct Source {
     /// The commit, hexadecimal.
     pub commit: String,
-    /// Whether a tracked file differs from it, or the pipeline's own is not tracked.
+    /// Whether a tracked file differs from it, or the pipeline file is not tracked.
     pub dirty: bool,
 }
 
 impl Source {
-    /// The state of the tree that holds this file. None: it lies in none, or there is no git.
+    /// The state of the tree that contains this file. `None` if there is no tree, or no git.
     pub fn of(pipeline: &Path) -> Option<Source> {
         let pipeline = std::path::absolute(pipeline).ok()?;
         let git = |args: &[&str]| {
@@ -30,7 +30,7 @@ impl Source {
     }
 }
 
-/// Reads what `git status --porcelain=v2 --branch` says.
+/// Parses the output of `git status --porcelain=v2 --branch`.
 fn parse(status: &str) -> Option<Source> {
     let commit = status.lines().find_map(|line| line.strip_prefix("# branch.oid "))?;
     let hexadecimal = commit.len() >= 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());

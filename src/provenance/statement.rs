@@ -1,5 +1,6 @@
-//! What is said of a result: an in-toto Statement v1 with a SLSA provenance v1 predicate
-//! (<https://in-toto.io/Statement/v1>, <https://slsa.dev/spec/v1.0/provenance>). The same types write it and read it.
+//! Attestations of results: an in-toto Statement v1 with a SLSA provenance v1 predicate
+//! (<https://in-toto.io/Statement/v1>, <https://slsa.dev/spec/v1.0/provenance>). The same types are used to write and
+//! to read it.
 
 use anyhow::{Context, Result, ensure};
 use caco_engine::{
@@ -12,10 +13,10 @@ use std::{collections::BTreeMap, io, path::Path};
 
 /// The type of every statement.
 pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
-/// The predicate that tells how something was made.
+/// The predicate type of provenance.
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
-/// The identifier of a thing that this module's documentation defines. A UUID belongs to nobody else, which the name of a
-/// crate or of a domain may.
+/// An identifier defined in this module's documentation. A UUID cannot belong to anyone else, unlike the name of a
+/// crate or a domain.
 macro_rules! identifier {
     ($name:literal) => {
         concat!("urn:uuid:6fb3470a-f763-402e-81ae-3658dc381f04#", $name)
@@ -23,20 +24,20 @@ macro_rules! identifier {
 }
 pub(super) use identifier;
 
-/// What identifiers began with before version 0.1.0: pages of a crate that is somebody else's.
+/// The prefix of identifiers before version 0.1.0: pages of an unrelated crate.
 const FORMER: &str = "https://docs.rs/caco/latest/caco/provenance/index.html#";
 
-/// Whether an identifier in a statement is the one that is written now, or the one that was written in its place before.
+/// Whether an identifier in a statement is the current one, or its former equivalent.
 pub fn is_identifier(found: &str, now: &str) -> bool {
     let name = |text: &str| text.split_once('#').map(|(_, name)| name.to_string());
     found == now || (found.starts_with(FORMER) && name(found) == name(now))
 }
 
-/// How a stage becomes a result. The page that this module opens with.
+/// The build type, documented on the page of the parent module.
 pub const BUILD_TYPE: &str = identifier!("build-type-stage-v1");
-/// Who made it: this program, on a machine of the signer's.
+/// The builder: this program, on a machine of the signer.
 pub const BUILDER: &str = identifier!("builder-caco-run-v1");
-/// The form of a folder's listing, over which its digests are taken.
+/// The media type of a folder's listing, which its digests cover.
 pub const LISTING: &str = "application/vnd.caco.listing";
 
 /// A statement about some subjects.
@@ -46,11 +47,11 @@ pub struct Statement<P> {
     /// [`STATEMENT`].
     #[serde(rename = "_type")]
     pub kind: String,
-    /// What it is about.
+    /// The subjects.
     pub subject: Vec<Descriptor>,
-    /// What is said, by type.
+    /// The type of the predicate.
     pub predicate_type: String,
-    /// What is said.
+    /// The predicate.
     pub predicate: P,
 }
 
@@ -58,48 +59,48 @@ pub struct Statement<P> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is called here.
+    /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where it is found.
+    /// Its URI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// Digests by algorithm, hexadecimal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digest: BTreeMap<String, String>,
-    /// Its form.
+    /// Its media type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What else is known of it.
+    /// Further annotations.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub annotations: Map<String, Value>,
 }
 
-/// How a result was made.
+/// How a result was produced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Provenance {
-    /// What was asked for, and of what.
+    /// What was requested, and its inputs.
     pub build_definition: Definition,
-    /// How it went.
+    /// How it ran.
     pub run_details: Details,
 }
 
-/// What was asked for.
+/// What was requested.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Definition {
     /// [`BUILD_TYPE`].
     pub build_type: String,
-    /// The stage, resolved.
+    /// The resolved stage.
     pub external_parameters: External,
-    /// What the runner decided: it joins no key.
+    /// What the runner decided, which is not part of the key.
     pub internal_parameters: Internal,
-    /// What went in.
+    /// The inputs.
     pub resolved_dependencies: Vec<Descriptor>,
 }
 
-/// A stage, resolved.
+/// A resolved stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct External {
@@ -107,17 +108,17 @@ pub struct External {
     pub stage: String,
     /// The pipeline's name.
     pub pipeline: String,
-    /// The profile that was laid over it.
+    /// The profile that was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// The values that were laid over it.
+    /// The values that were set on the command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,
     /// The result's key.
     pub key: Key,
-    /// What the key is the digest of.
+    /// The preimage, whose digest is the key.
     pub preimage: Preimage,
-    /// All parameters, those among them that decide nothing.
+    /// All parameters, including those that do not affect the result.
     pub parameters: Value,
 }
 
@@ -127,39 +128,39 @@ pub struct External {
 pub struct Internal {
     /// Digest of the code behind the stage kind.
     pub code: Option<Digest>,
-    /// What decides the last bits of a float: CPU, threads of one operation, libtorch, GPU. Nothing where no tensor was
-    /// touched.
+    /// What decides the last bits of a float: CPU, threads of one operation, libtorch, GPU. `None` if no tensor was
+    /// involved.
     pub determinism_class: Option<Value>,
-    /// The cores it had.
+    /// The allocated CPU cores.
     pub threads: u32,
-    /// The GPUs it had.
+    /// The allocated GPUs.
     pub gpus: Vec<u32>,
-    /// Which try it was.
+    /// Which attempt it was.
     pub attempt: u32,
-    /// Whether it went on from a checkpoint.
+    /// Whether it resumed from a checkpoint.
     pub resumed: bool,
 }
 
-/// How it went.
+/// How a result was computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Details {
-    /// Who made it.
+    /// The builder.
     pub builder: Builder,
-    /// When.
+    /// The times.
     pub metadata: Metadata,
-    /// What else it left.
+    /// The by-products.
     pub byproducts: Vec<Descriptor>,
 }
 
-/// Who made a result.
+/// The builder of a result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Builder {
     /// [`BUILDER`].
     pub id: String,
     /// Its parts and their versions.
     pub version: BTreeMap<String, String>,
-    /// The public key that signs, in PEM. It proves nothing by itself: trust is the reader's.
+    /// The signing public key, in PEM. It proves nothing by itself: the reader decides whether to trust it.
     #[serde(rename = "caco_publicKey")]
     pub public_key: String,
     /// The machine's name.
@@ -167,11 +168,11 @@ pub struct Builder {
     pub host: String,
 }
 
-/// When a result was made.
+/// When a result was computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// The result, and the try that made it.
+    /// The result, and the attempt that computed it.
     pub invocation_id: String,
     /// When the stage started.
     pub started_on: String,
@@ -180,7 +181,7 @@ pub struct Metadata {
 }
 
 impl<P: Serialize + DeserializeOwned> Statement<P> {
-    /// A statement.
+    /// Creates a statement.
     pub fn new(predicate_type: &str, subject: Vec<Descriptor>, predicate: P) -> Self {
         Statement { kind: STATEMENT.into(), subject, predicate_type: predicate_type.into(), predicate }
     }
@@ -190,47 +191,47 @@ impl<P: Serialize + DeserializeOwned> Statement<P> {
         serde_json::to_string(self).expect("a statement is plain data")
     }
 
-    /// Reads a statement whose predicate must be of this type.
+    /// Parses a statement whose predicate must be of this type.
     pub fn parse(text: &[u8], predicate_type: &str) -> Result<Self> {
-        let outer: Statement<Value> = serde_json::from_slice(text).context("it is no in-toto statement")?;
+        let outer: Statement<Value> = serde_json::from_slice(text).context("it is not an in-toto statement")?;
         ensure!(outer.kind == STATEMENT, "it is a statement of type '{}', not '{STATEMENT}'", outer.kind);
         let found = &outer.predicate_type;
         ensure!(is_identifier(found, predicate_type), "its predicate is of type '{found}', not '{predicate_type}'");
-        let predicate = serde_json::from_value(outer.predicate).context("its predicate is not as its type has it")?;
+        let predicate = serde_json::from_value(outer.predicate).context("its predicate does not match its type")?;
         Ok(Statement { kind: outer.kind, subject: outer.subject, predicate_type: outer.predicate_type, predicate })
     }
 }
 
 impl Descriptor {
-    /// Something of this name.
+    /// A descriptor with this name.
     pub fn named(name: impl Into<String>) -> Self {
         Descriptor { name: Some(name.into()), ..Descriptor::default() }
     }
 
-    /// With both digests.
+    /// Sets both digests.
     pub fn digests(mut self, blake3: Digest, sha256: Digest) -> Self {
         self.digest = [("blake3", blake3), ("sha256", sha256)].map(|(name, d)| (name.into(), d.to_string())).into();
         self
     }
 
-    /// Some bytes.
+    /// A descriptor of some bytes.
     pub fn of_bytes(name: impl Into<String>, bytes: &[u8]) -> Self {
         Self::named(name).digests(Digest::of(bytes), digest::sha256(bytes))
     }
 
-    /// A file's bytes.
+    /// A descriptor of a file.
     pub fn of_file(name: impl Into<String>, path: &Path) -> io::Result<Self> {
         let (blake3, sha256, _) = digest::both_of_file(path)?;
         Ok(Self::named(name).digests(blake3, sha256))
     }
 
-    /// Where it is found.
+    /// Sets the URI.
     pub fn at(mut self, uri: impl Into<String>) -> Self {
         self.uri = Some(uri.into());
         self
     }
 
-    /// With something else that is known of it.
+    /// Adds an annotation.
     pub fn note(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.annotations.insert(name.into(), value.into());
         self
@@ -251,7 +252,7 @@ impl Descriptor {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// What is noted of it under a name, where it is text.
+    /// The annotation of this name, if it is text.
     pub fn noted(&self, name: &str) -> Option<&str> {
         self.annotations.get(name)?.as_str()
     }

@@ -9,7 +9,7 @@ use caco_measure::{
 use caco_pipeline::kind::Tolerance;
 use std::{fs, path::Path};
 
-/// Where two files of one output are further apart than the tolerance allows.
+/// The differences between two files of one output that exceed the tolerance.
 pub fn compare(tolerance: Tolerance, output: &str, first: &Path, second: &Path) -> Result<Vec<String>> {
     match tolerance {
         Tolerance::Exact => Ok(vec![format!("{output} differs, and no tolerance is declared for it")]),
@@ -26,13 +26,13 @@ fn metrics(first: &[Metric], second: &[Metric], limits: &[(&str, f64)]) -> Vec<S
     for a in first {
         let Some((_, limit)) = limits.iter().find(|(name, _)| *name == a.name) else { continue };
         let Some(b) = second.iter().find(|b| b.name == a.name && b.split == a.split) else {
-            faults.push(format!("metric {} on {} is not there again", a.name, a.split));
+            faults.push(format!("metric {} on {} is missing in the rerun", a.name, a.split));
             continue;
         };
         let apart = (a.value - b.value).abs();
         if apart.is_nan() || apart > *limit {
             faults.push(format!(
-                "metric {} on {} was {}, is {}: more than {limit} apart",
+                "metric {} on {} was {}, now {}: they differ by more than {limit}",
                 a.name, a.split, a.value, b.value
             ));
         }
@@ -44,7 +44,7 @@ fn tensors(output: &str, first: &Path, second: &Path, limit: f64) -> Result<Vec<
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let (first, second) = (read(first)?, read(second)?);
     let (a, b) = (TensorFile::read(&first)?, TensorFile::read(&second)?);
-    ensure!(a.tensors.keys().eq(b.tensors.keys()), "{output} holds other tensors than before");
+    ensure!(a.tensors.keys().eq(b.tensors.keys()), "{output} has other tensors than before");
     let mut faults = vec![];
     for ((name, a), b) in a.tensors.iter().zip(b.tensors.values()) {
         let distance = match (a.floats(), b.floats()) {
@@ -53,8 +53,9 @@ fn tensors(output: &str, first: &Path, second: &Path, limit: f64) -> Result<Vec<
             _ => f64::INFINITY,
         };
         if distance.is_nan() || distance > limit {
-            faults
-                .push(format!("{output}: tensor {name} is {distance:.2e} of its length away, {limit:.0e} is allowed"));
+            faults.push(format!(
+                "{output}: tensor {name} has a relative difference of {distance:.2e}, but {limit:.0e} is allowed"
+            ));
         }
     }
     Ok(faults)

@@ -1,4 +1,4 @@
-//! An audit for people: a tree of ticks and crosses.
+//! Renders an audit as a tree of ticks and crosses.
 
 use super::audit::{Node, Report, Source, State};
 use std::{fmt::Write, path::Path};
@@ -25,10 +25,10 @@ impl State {
     }
 }
 
-/// The tree below every result that was asked about. A result that several read stands in full once.
+/// The tree below every requested result. A result that several others read is shown in full only once.
 pub fn text(report: &Report) -> String {
     let mut tree = Tree { report, seen: vec![false; report.nodes.len()], text: String::new() };
-    // First those that nothing else was made from: the others stand below them.
+    // Start with those that no other result was computed from: the others appear below them.
     let read = |target: &&usize| {
         report.nodes.iter().flat_map(|node| node.inputs.values()).any(|source| *source == Source::Node(**target))
     };
@@ -48,7 +48,7 @@ struct Tree<'r> {
 }
 
 impl Tree<'_> {
-    /// A node: `head` stands before its name, `below` before everything under it.
+    /// Renders a node: `head` is the prefix of its own line, `below` that of all lines under it.
     fn node(&mut self, i: usize, label: &str, head: &str, below: &str) {
         let node = &self.report.nodes[i];
         let again = std::mem::replace(&mut self.seen[i], true);
@@ -60,11 +60,11 @@ impl Tree<'_> {
         let sources = sources(node);
         let bar = if sources.is_empty() { " " } else { "│" };
         for check in node.checks.iter().filter(|check| check.state != State::Pass) {
-            let told = shorten(&check.told);
-            self.line(&format!("{below}{bar}  {} {}: {told}", check.state.mark(), check.check));
+            let message = shorten(&check.message);
+            self.line(&format!("{below}{bar}  {} {}: {message}", check.state.mark(), check.check));
         }
         if let Some(figures) = node.checks.iter().find(|c| c.check == "figures" && c.state == State::Pass) {
-            self.line(&format!("{below}{bar}  ✓ {}", figures.told));
+            self.line(&format!("{below}{bar}  ✓ {}", figures.message));
         }
         let count = sources.len();
         for (k, source) in sources.into_iter().enumerate() {
@@ -73,7 +73,7 @@ impl Tree<'_> {
             match source {
                 Source::Node(i) => self.node(i, "", &format!("{below}{branch}"), &format!("{below}{rest}")),
                 Source::Path(path) => self.line(&format!("{below}{branch}{}", relative(&path))),
-                Source::Nowhere => self.line(&format!("{below}{branch}nothing that is known")),
+                Source::Nowhere => self.line(&format!("{below}{branch}unknown source")),
             }
         }
     }
@@ -100,11 +100,11 @@ fn sources(node: &Node) -> Vec<Source> {
     found
 }
 
-/// Paths below the current folder without it.
-fn shorten(told: &str) -> String {
+/// Makes paths below the current folder relative.
+fn shorten(text: &str) -> String {
     match std::env::current_dir() {
-        Ok(here) => told.replace(&format!("{}/", here.display()), ""),
-        Err(_) => told.into(),
+        Ok(here) => text.replace(&format!("{}/", here.display()), ""),
+        Err(_) => text.into(),
     }
 }
 
@@ -112,7 +112,7 @@ fn relative(path: &Path) -> String {
     shorten(&path.display().to_string())
 }
 
-/// What came out, in one line.
+/// The outcome in one line.
 pub fn summary(report: &Report, seconds: f64) -> String {
     let (fails, gone) = (report.count(State::Fail), report.count(State::Collected));
     let results = report.nodes.len();
@@ -124,12 +124,12 @@ pub fn summary(report: &Report, seconds: f64) -> String {
         size(report.bytes)
     );
     text += &match fails {
-        0 => "all hold".to_string(),
-        1 => "1 does not hold".to_string(),
-        n => format!("{n} do not hold"),
+        0 => "all passed".to_string(),
+        1 => "1 failed".to_string(),
+        n => format!("{n} failed"),
     };
     if gone > 0 {
-        write!(text, "; the bytes of {gone} were collected and cannot be looked at").expect("a string takes all text");
+        write!(text, "; the bytes of {gone} were collected and cannot be checked").expect("a string takes all text");
     }
     text
 }

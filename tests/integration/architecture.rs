@@ -1,4 +1,4 @@
-//! The walls between the members, as cargo knows them.
+//! The dependencies between the workspace members, as known to cargo.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-/// Which other members each member may use. ARCHITECTURE.md says what each is for.
+/// The other members that each member may use. ARCHITECTURE.md describes each.
 const EDGES: [(&str, &[&str]); 13] = [
     ("caco-measure", &[]),
     ("caco-pipeline", &["caco-measure"]),

@@ -1,4 +1,4 @@
-//! `caco audit`: what holds, and thirty ways in which it does not.
+//! `caco audit`: valid results, and thirty ways of tampering with them.
 
 use crate::project::{Printed, Project};
 use caco_engine::{
@@ -36,7 +36,7 @@ const PIPELINE: &str = r#"(stages: {
     "report": command(shell: "cat p > report", inputs: {"p": Stage("eval/metrics")}, outputs: ["report"]),
 })"#;
 
-/// What an evaluation of four images answered.
+/// The predictions of an evaluation of four images.
 fn predictions() -> Predictions {
     Predictions {
         evaluation: "knn".into(),
@@ -74,7 +74,7 @@ fn project() -> Project {
     project
 }
 
-/// A copy of it, to be spoilt.
+/// A copy of it, to tamper with.
 fn copy(of: &Project) -> Project {
     let project = Project::new();
     let from = format!("{}/.", of.path().display());
@@ -112,7 +112,7 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// One bit of the last byte but one, which is text in every file here.
+/// Flips one bit of the second-last byte, which is text in every file here.
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.len().saturating_sub(2);
@@ -130,17 +130,17 @@ fn own(project: &Project) -> Signer {
     Keyring::at(project.path().join(".keys")).signer().unwrap().unwrap()
 }
 
-/// Somebody's key that nobody here trusts.
+/// An untrusted key.
 fn stranger(project: &Project) -> Signer {
     Keyring::at(project.path().join(".strangers-keys")).signer_or_new().unwrap().0
 }
 
-/// Puts a file of the record of `list` into that of `train`.
+/// Replaces a file of the record of `train` by that of `list`.
 fn swap(project: &Project, name: &str) {
     fs::copy(folder(project, "list").join(name), folder(project, "train").join(name)).unwrap();
 }
 
-/// Changes what is said of a result, and signs it.
+/// Changes the statement about a result, and signs it.
 fn resign(folder: &Path, signer: &Signer, change: impl FnOnce(&mut Value)) {
     let path = folder.join("attestation.json");
     let envelope = Envelope::parse(&fs::read(&path).unwrap()).unwrap();
@@ -149,7 +149,7 @@ fn resign(folder: &Path, signer: &Signer, change: impl FnOnce(&mut Value)) {
     write(&path, Envelope::seal(statement.to_string().as_bytes(), signer).text().as_bytes());
 }
 
-/// Puts other bytes in an output's place, and mends everything that needs no key: object, manifest, record, `current`.
+/// Replaces the bytes of an output, and fixes everything that needs no key: object, manifest, record, `current`.
 /// Returns the record's new folder.
 fn forge(project: &Project, stage: &str, output: &str, bytes: &[u8]) -> PathBuf {
     let folder = folder(project, stage);
@@ -168,7 +168,7 @@ fn forge(project: &Project, stage: &str, output: &str, bytes: &[u8]) -> PathBuf 
     moved
 }
 
-/// Signs for a forged output as the owner of the key would.
+/// Signs a forged output as the owner of the key would.
 fn sign_for(folder: &Path, output: &str, signer: &Signer) {
     let text = fs::read(folder.join("manifest.json")).unwrap();
     let manifest: Manifest = serde_json::from_slice(&text).unwrap();
@@ -199,7 +199,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// A tampering: what it is, how it is done, and what the audit must say: where, and what is wrong.
+/// A case of tampering: its name, the change, and what the audit must report.
 type Tampering = (&'static str, fn(&Project), &'static [&'static str]);
 
 const TAMPERINGS: &[Tampering] = &[
@@ -235,7 +235,7 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a byte in an input",
         |p| p.write("data/x", "pixelz\n"),
-        &["✗ list", "list  command", "was asked for with", "data"],
+        &["✗ list", "list  command", "was requested with", "data"],
     ),
     ("a file more in an input", |p| p.write("data/z", ""), &["✗ list", "data"]),
     ("a removed input", |p| fs::remove_dir_all(p.path().join("data")).unwrap(), &["✗ list", "data does not exist"]),
@@ -253,7 +253,7 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a by-product more",
         |p| write(&folder(p, "train").join("byproducts/curve"), b"1"),
-        &["✗ train", "byproducts/curve: nothing was signed about it"],
+        &["✗ train", "byproducts/curve: it is not covered by the signature"],
     ),
     (
         "a byte in a preimage",
@@ -275,12 +275,12 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a size in a manifest",
         |p| replace(&folder(p, "list").join("manifest.json"), "\"size\": ", "\"size\": 1"),
-        &["✗ list", "output list has another SHA-256, size or form"],
+        &["✗ list", "output list has another SHA-256, size or type"],
     ),
     (
         "an output that nobody made, in a manifest",
         |p| replace(&folder(p, "eval").join("manifest.json"), "\"name\": \"predictions\"", "\"name\": \"predicted\""),
-        &["✗ eval", "output predictions, which was signed, is not in it"],
+        &["✗ eval", "output predictions was signed, but is missing"],
     ),
     (
         "a metric, with object, manifest and record mended",
@@ -302,7 +302,7 @@ const TAMPERINGS: &[Tampering] = &[
             let folder = forge(p, "eval", "metrics", text.as_bytes());
             sign_for(&folder, "metrics", &own(p));
         },
-        &["✗ eval", "top1 on test is 0.95 there, the predictions give 0.75"],
+        &["✗ eval", "top1 on test is 0.95, but the predictions give 0.75"],
     ),
     (
         "what was read, signed with the stolen key",
@@ -312,7 +312,7 @@ const TAMPERINGS: &[Tampering] = &[
                 inputs[0]["digest"]["blake3"] = Digest::of(b"other").to_string().into();
             });
         },
-        &["✗ train", "input list: ", "was signed, the preimage says"],
+        &["✗ train", "input list: ", "was signed, but the preimage has"],
     ),
     (
         "when it was made",
@@ -322,7 +322,7 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a removed signature",
         |p| fs::remove_file(folder(p, "train").join("attestation.json")).unwrap(),
-        &["✗ train", "unsigned (made by an older caco"],
+        &["✗ train", "unsigned (written by an older caco"],
     ),
     (
         "a record signed by a stranger",
@@ -377,7 +377,7 @@ const TAMPERINGS: &[Tampering] = &[
             envelope["signatures"] = json!([]);
             write(&path, envelope.to_string().as_bytes());
         },
-        &["✗ train", "the envelope holds no signature"],
+        &["✗ train", "the envelope has no signature"],
     ),
     (
         "another type of text",
@@ -398,7 +398,7 @@ const TAMPERINGS: &[Tampering] = &[
         },
         &["✗ train", "build type 'https://example.org/make' is not"],
     ),
-    ("another record's statement", |p| swap(p, "attestation.json"), &["✗", "attestation.json: it speaks of key"]),
+    ("another record's statement", |p| swap(p, "attestation.json"), &["✗", "attestation.json: it is about key"]),
     (
         "a record moved to another key",
         |p| {
@@ -418,12 +418,12 @@ const TAMPERINGS: &[Tampering] = &[
     (
         "a pointer to a record that is not there",
         |p| write(&folder(p, "list").with_file_name("current"), b"0123456789abcdef"),
-        &["✗ list", "names the record 0123456789abcdef, which is not there"],
+        &["✗ list", "names the record 0123456789abcdef, which does not exist"],
     ),
     (
         "a changed pipeline",
         |p| p.edit("3 epochs", "30 epochs"),
-        &["✗ train", "what the pipeline asks for was never made", "30 epochs"],
+        &["✗ train", "the requested result was never computed", "30 epochs"],
     ),
 ];
 
@@ -455,8 +455,8 @@ fn ticks_and_crosses_are_shown_as_a_tree() {
     flip(&folder(&project, "train").join("log"));
     let audit = project.caco(&["audit", "p.ron"]).out;
     let (tree, rest) = audit.split_once(" read in ").unwrap();
-    let told = format!("{tree} read in SECONDS{}", &rest[rest.find(" s: ").unwrap()..]);
-    insta::assert_snapshot!(crate::project::without_keys(&told));
+    let text = format!("{tree} read in SECONDS{}", &rest[rest.find(" s: ").unwrap()..]);
+    insta::assert_snapshot!(crate::project::without_keys(&text));
 }
 
 #[test]
@@ -487,7 +487,7 @@ fn a_removed_ancestor_is_missed_from_the_key_alone_even_where_others_hold_its_by
     fs::remove_dir_all(eval.parent().unwrap()).unwrap();
     let audit = project.caco(&["audit", &report]);
     assert!(audit.code == 1 && audit.out.contains("input p: metrics of"), "{}", audit.out);
-    assert!(audit.out.contains("is gone"), "{}", audit.out);
+    assert!(audit.out.contains("is missing"), "{}", audit.out);
 }
 
 #[test]
@@ -511,14 +511,14 @@ fn a_file_leads_to_the_result_that_holds_it() {
 }
 
 #[test]
-fn what_a_collection_removed_is_no_cross() {
+fn what_a_collection_removed_is_not_a_failure() {
     let project = project();
     project.ok(&["cache", "pin", "report", "--because", "the figure"]);
     project.ok(&["cache", "gc", "--older-than", "0s", "--yes"]);
     let audit = project.ok(&["audit", "p.ron"]);
     assert!(audit.out.contains("○ list") && audit.out.contains("✓ report"), "{}", audit.out);
     assert!(audit.out.contains("the bytes of 3 were collected"), "{}", audit.out);
-    // What was signed about them still counts.
+    // Their attestations still count.
     let spoilt = copy(&project);
     let shards = fs::read_dir(spoilt.path().join("cache/collected")).unwrap().flatten();
     let files = shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap().flatten());
@@ -527,18 +527,18 @@ fn what_a_collection_removed_is_no_cross() {
     assert!(audit.code == 1 && audit.out.contains("preimage.json: its digest is"), "{}", audit.out);
     project.ok(&["run", "p.ron"]);
     let audit = project.ok(&["audit", "p.ron"]);
-    assert!(audit.out.contains("all hold") && !audit.out.contains('○'), "{}", audit.out);
+    assert!(audit.out.contains("all passed") && !audit.out.contains('○'), "{}", audit.out);
 }
 
 #[test]
-fn a_record_of_an_older_caco_is_told_as_unsigned_and_signed_when_it_runs_again() {
+fn a_record_of_an_older_caco_is_unsigned_and_signed_when_it_runs_again() {
     let project = project();
     fs::remove_file(folder(&project, "list").join("attestation.json")).unwrap();
     let audit = project.caco(&["audit", "list", "-p", "p.ron"]);
-    assert!(audit.code == 1 && audit.out.contains("unsigned (made by an older caco"), "{}", audit.out);
+    assert!(audit.code == 1 && audit.out.contains("unsigned (written by an older caco"), "{}", audit.out);
     assert_eq!(project.run(&["--force", "list", "list"]), ["list"]);
     project.ok(&["audit", "p.ron"]);
-    // So is one that was tampered with. One that holds stays.
+    // The same for one that was tampered with. A valid one is kept.
     flip(&folder(&project, "train").join("log"));
     let before = fs::read(folder(&project, "list").join("attestation.json")).unwrap();
     project.run(&["--force", "list", "--force", "train", "train"]);

@@ -26,10 +26,10 @@ fn a_second_run_runs_nothing() {
 }
 
 #[test]
-fn a_changed_parameter_reruns_its_stage_and_what_hangs_on_it() {
+fn a_changed_parameter_reruns_its_stage_and_what_depends_on_it() {
     let project = chain();
     project.edit("tr a-z A-Z", "tr a-y A-Y");
-    // `b` yields the same bytes, since the text has no z: what hangs on it is cut off.
+    // `b` gives the same bytes, since the text has no z, so its dependents are cache hits.
     assert_eq!(project.run(&[]), ["b"]);
     project.edit("tr a-y A-Y < x", "rev < x");
     assert_eq!(project.run(&[]), ["b", "c"]);
@@ -47,7 +47,7 @@ fn a_changed_source_file_reruns_what_reads_it() {
 }
 
 #[test]
-fn what_is_no_part_of_the_key_reruns_nothing() {
+fn what_is_not_part_of_the_key_reruns_nothing() {
     let project = chain();
     project.edit("(\n    stages", "// A comment.\n(\n    stages");
     assert!(project.run(&[]).is_empty(), "a comment");
@@ -116,7 +116,7 @@ fn variants_share_what_is_equal_and_differ_in_the_rest() {
 }
 
 #[test]
-fn some_stages_can_be_asked_for() {
+fn single_stages_can_be_requested() {
     let project = Project::with(CHAIN);
     project.write("source.txt", "hello");
     assert_eq!(project.run(&["b"]), ["a", "b"]);
@@ -130,7 +130,7 @@ fn some_stages_can_be_asked_for() {
 }
 
 #[test]
-fn outputs_come_out_of_the_store() {
+fn outputs_can_be_exported_from_the_store() {
     let project = Project::with(
         r#"(stages: {"a": command(shell: "mkdir d; echo 1 > d/one; echo 2 > two", outputs: ["d", "two"])})"#,
     );

@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 8] = [
     ("src/rng.rs", "pub fn draw() -> u32 { rand_like::draw() }"),
 ];
 
-/// A crate in a folder, after some edits.
+/// What a module of a small crate reaches, after some edits.
 fn reach(edits: &[(&str, &str)], root: &[&str]) -> Reach {
     let folder = tempfile::tempdir().unwrap();
     let native =
@@ -43,7 +43,7 @@ fn names(reach: &Reach) -> Vec<&str> {
 #[test]
 fn a_module_reaches_what_it_names() {
     let pretrain = reach(&[], &["stages", "pretrain"]);
-    // `pace` is not named, but implements what is called; the sibling `knn` is not reached.
+    // `pace` is not named, but implements a method that is called; the sibling `knn` is not reached.
     assert_eq!(names(&pretrain), ["src/rng.rs", "src/stages/pretrain.rs", "src/train/fit.rs", "src/train/pace.rs"]);
     assert!(pretrain.crates.contains("rand_like"));
     let knn = reach(&[], &["stages", "knn"]);
@@ -133,7 +133,7 @@ fn a_new_stage_kind_moves_no_other() {
     assert_eq!(reach(&edits, &["stages", "pretrain"]), reach(&[], &["stages", "pretrain"]));
 }
 
-/// The oracle for layout: rustfmt itself, told to use narrow lines, over the real source.
+/// The oracle for layout: rustfmt itself, configured for narrow lines, over the real source.
 #[test]
 fn rustfmt_moves_no_digest() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,7 +1,7 @@
-//! Two runners over one store, killed at random moments, they or their stages: nothing half-published is ever seen, and
-//! in the end every result is what an undisturbed run makes.
+//! Two runners over one store; they or their stages are killed at random moments. Nothing partly published is ever
+//! visible, and at the end every result is that of an undisturbed run.
 //!
-//! `CACO_CRASH_KILLS=300` asks for more kills than the few that a normal test run has time for.
+//! `CACO_CRASH_KILLS=300` sets more kills than the few that a normal test run has time for.
 
 use crate::{process::signal, project::Project};
 use caco_measure::rng::Rng;
@@ -17,10 +17,10 @@ use std::{
 
 const LAYERS: usize = 10;
 const WIDTH: usize = 20;
-/// How many kills there are where the caller says nothing.
+/// The default number of kills.
 const KILLS: u32 = 40;
 
-/// 200 stages, each with a file and a folder, reading two stages of the layer above.
+/// 200 stages, each of which writes a file and a folder and reads two stages of the layer above.
 fn pipeline() -> String {
     let mut text = String::from("(stages: {\n");
     for layer in 0..LAYERS {
@@ -46,7 +46,7 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Every record that can be seen: its folder's key, and the folder.
+/// All visible records: the key, and the folder.
 fn records(cache: &Path) -> Vec<(String, PathBuf)> {
     let mut found = vec![];
     for shard in names(&cache.join("results")) {
@@ -61,7 +61,8 @@ fn records(cache: &Path) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// What a record holds, every byte of it compared with its name. Panics where anything is missing or does not hold.
+/// Verifies every byte of a record against its digest, and returns the manifest. Panics if anything is missing or
+/// damaged.
 fn check(cache: &Path, key: &str, record: &Path) -> String {
     let text = |name: &str| {
         let path = record.join(name);
@@ -93,14 +94,14 @@ fn results(cache: &Path) -> BTreeMap<String, String> {
     records(cache).into_iter().map(|(key, record)| (key.clone(), check(cache, &key, &record))).collect()
 }
 
-/// The first processes of the stages that run in a store: leaders of their groups, at work below it.
+/// The first processes of the stages that run in a store: group leaders whose working folder is below it.
 fn stages_at_work(cache: &Path) -> Vec<i32> {
     let work = fs::canonicalize(cache.join("work")).unwrap_or_default();
     let mut found: Vec<i32> = names(Path::new("/proc"))
         .iter()
         .filter(|process| fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&work)))
         .filter_map(|process| process.file_name()?.to_str()?.parse().ok())
-        // SAFETY: asks for a number.
+        // SAFETY: only returns a number.
         .filter(|pid| unsafe { libc::getpgid(*pid) } == *pid)
         .collect();
     found.sort_unstable();
@@ -116,7 +117,7 @@ fn start(project: &Project) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Kills one thing. Whether there was something to kill.
+/// Kills one process. Returns whether there was one to kill.
 fn strike(project: &Project, runners: &mut [Child; 2], dice: &mut Rng) -> bool {
     sleep(Duration::from_millis(dice.below(120)));
     let victim = dice.below(4);
@@ -129,7 +130,7 @@ fn strike(project: &Project, runners: &mut [Child; 2], dice: &mut Rng) -> bool {
     !stages.is_empty() && kill(stages[dice.below(stages.len() as u64) as usize] as u32)
 }
 
-/// Disturbs one DAG until it is complete or has had its kills, then lets it end. Returns the number of kills.
+/// Disturbs one DAG until it is complete or the kills are used up, then lets it finish. Returns the number of kills.
 fn round(project: &Project, kills: u32, dice: &mut Rng) -> u32 {
     let mut runners = [start(project), start(project)];
     let mut done = 0;
@@ -147,7 +148,7 @@ fn round(project: &Project, kills: u32, dice: &mut Rng) -> u32 {
         }
     }
     for mut runner in runners {
-        // A stage that was killed a moment ago makes its run fail; the next one goes on.
+        // A stage that was just killed makes its run fail; the next one continues.
         while !runner.wait().unwrap().success() {
             runner = start(project);
         }

@@ -1,9 +1,9 @@
-//! `caco data`: the catalogue, and how a data set comes to its place.
+//! `caco data`: the catalogue, and fetching a data set.
 
 use crate::project::{Printed, Project};
 use std::fs;
 
-/// A project with a catalogue of one data set, `toys`, and in `mirror/` the archive that it comes as.
+/// A project with a catalogue of one data set, `toys`, and its archive in `mirror/`.
 fn with_toys() -> Project {
     let project = Project::new();
     let mut tar = tar::Builder::new(vec![]);
@@ -20,7 +20,7 @@ fn with_toys() -> Project {
     project
 }
 
-/// Nobody listens on port 1 of this machine: that is how no network looks.
+/// Nothing listens on port 1 of this machine, which simulates a missing network.
 fn catalogue(md5: &str) -> String {
     format!(
         r#"#![enable(implicit_some)]
@@ -66,7 +66,7 @@ fn a_set_is_fetched_from_a_folder() {
     assert!(first.err.contains("Toys; licence: CC0") && first.err.contains("toys is in data/toys"), "{}", first.err);
     assert_eq!(project.read("data/toys/toys/train/a/1.png"), "one");
     assert!(project.path().join("data/toys/archives/toys.tar").exists());
-    // Again: nothing to do, and nothing to get.
+    // The second time there is nothing to do or download.
     let again = fetch(&project, &["--remove-archives"]);
     assert_eq!((again.code, again.out.as_str()), (0, LINES), "{}", again.err);
     assert!(again.err.contains("toys was already in data/toys"), "{}", again.err);
@@ -76,7 +76,7 @@ fn a_set_is_fetched_from_a_folder() {
 }
 
 #[test]
-fn a_set_goes_where_it_is_told() {
+fn a_set_is_stored_in_the_given_folder() {
     let project = with_toys();
     let to = fetch(&project, &["--from", "mirror", "--to", "elsewhere"]);
     assert!(to.code == 0 && to.out.contains("Path(\"elsewhere/toys/train\")"), "{}{}", to.out, to.err);
@@ -89,13 +89,13 @@ fn a_set_goes_where_it_is_told() {
 #[test]
 fn without_network_it_says_what_to_do_by_hand() {
     let project = with_toys();
-    let told = fetch(&project, &[]);
-    assert_eq!((told.code, told.out.as_str()), (1, ""), "{}", told.err);
-    assert!(told.err.contains("error: no network: http://127.0.0.1:1/toys.tar: "), "{}", told.err);
+    let run = fetch(&project, &[]);
+    assert_eq!((run.code, run.out.as_str()), (1, ""), "{}", run.err);
+    assert!(run.err.contains("error: no network: http://127.0.0.1:1/toys.tar: "), "{}", run.err);
     let step = "1. download http://127.0.0.1:1/toys.tar (3072 bytes, MD5 ";
-    assert!(told.err.contains(step) && told.err.contains("to data/toys/archives/toys.tar"), "{}", told.err);
-    assert!(told.err.contains("2. run the same command again"), "{}", told.err);
-    // It is so.
+    assert!(run.err.contains(step) && run.err.contains("to data/toys/archives/toys.tar"), "{}", run.err);
+    assert!(run.err.contains("2. run the same command again"), "{}", run.err);
+    // Following these steps works.
     fs::copy(project.path().join("mirror/toys.tar"), project.path().join("data/toys/archives/toys.tar")).unwrap();
     let done = fetch(&project, &[]);
     assert_eq!((done.code, done.out.as_str()), (0, LINES), "{}", done.err);
@@ -105,30 +105,30 @@ fn without_network_it_says_what_to_do_by_hand() {
 fn another_archive_than_the_known_one_is_refused() {
     let project = with_toys();
     project.write("sets.ron", &catalogue("00000000000000000000000000000000"));
-    let told = fetch(&project, &["--from", "mirror"]);
-    assert_eq!((told.code, told.out.as_str()), (1, ""), "{}", told.err);
-    assert!(told.err.contains("00000000000000000000000000000000 was expected"), "{}", told.err);
+    let run = fetch(&project, &["--from", "mirror"]);
+    assert_eq!((run.code, run.out.as_str()), (1, ""), "{}", run.err);
+    assert!(run.err.contains("00000000000000000000000000000000 was expected"), "{}", run.err);
     assert!(project.path().join("data/toys/archives/toys.tar.wrong").exists());
     assert!(!project.path().join("data/toys/toys").exists());
-    // What was handed over stays as it is.
+    // The given file is unchanged.
     assert!(project.path().join("mirror/toys.tar").exists());
 }
 
 #[test]
 fn a_set_that_only_a_person_can_get_says_how() {
     let project = Project::new();
-    let told = data(&project, &["fetch", "imagenet"]);
-    assert_eq!(told.code, 1);
-    assert!(told.err.contains("'imagenet' cannot be downloaded by a program"), "{}", told.err);
+    let run = data(&project, &["fetch", "imagenet"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("'imagenet' cannot be downloaded by a program"), "{}", run.err);
     let parts =
         ["1. register at https://image-net.org/", "1d675b47d978889d74fa0da5fadfb00e", "6. run the same command"];
-    assert!(parts.iter().all(|part| told.err.contains(part)), "{}", told.err);
+    assert!(parts.iter().all(|part| run.err.contains(part)), "{}", run.err);
 }
 
 #[test]
 fn the_nearest_name_is_suggested() {
-    let told = Project::new().caco(&["data", "fetch", "food-101"]);
-    assert_eq!(told.code, 1);
+    let run = Project::new().caco(&["data", "fetch", "food-101"]);
+    assert_eq!(run.code, 1);
     let all = "did you mean 'food101'? known here: food101, cifar10,";
-    assert!(told.err.contains("no data set is called 'food-101'") && told.err.contains(all), "{}", told.err);
+    assert!(run.err.contains("no data set is called 'food-101'") && run.err.contains(all), "{}", run.err);
 }

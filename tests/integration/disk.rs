@@ -1,6 +1,6 @@
-//! A store on a disk that is full, or read-only.
+//! A store on a full or read-only disk.
 //!
-//! Each test mounts a small tmpfs, for which it must be root with the right to mount; elsewhere it says so and passes.
+//! Each test mounts a small tmpfs, which requires root and the right to mount. Otherwise it says so and passes.
 
 use crate::{
     process::wait_for,
@@ -11,7 +11,7 @@ use std::{ffi::CString, fs, path::Path};
 
 const STAGES: usize = 6;
 
-/// Stages with 100 kB each, the last of them reading all.
+/// Stages that write 100 kB each; the last one reads all.
 fn pipeline() -> String {
     let mut text = String::from("(stages: {\n");
     for i in 0..STAGES {
@@ -24,7 +24,7 @@ fn pipeline() -> String {
     text + &format!("\"all\": command(shell: \"cat i* | cksum > out\", inputs: {{{inputs}}}, outputs: [\"out\"])}})")
 }
 
-/// A tmpfs, unmounted in the end.
+/// A tmpfs, unmounted when dropped.
 struct Disk<'p>(&'p Path);
 
 impl<'p> Disk<'p> {
@@ -38,8 +38,7 @@ impl<'p> Disk<'p> {
     }
 
     fn change(&self, flags: libc::c_ulong, options: &str) {
-        // The rules of a confined process that has ended hold its folder, which is removed, a moment longer: the kernel
-        // frees them later, and refuses meanwhile.
+        // The Landlock rules of an ended process keep its removed folder busy until the kernel frees them.
         let what = format!("a tmpfs to be mounted again with {options:?}");
         wait_for(&what, || mount(self.0, libc::MS_REMOUNT | flags, options));
     }
@@ -60,7 +59,7 @@ fn mount(at: &Path, flags: libc::c_ulong, options: &str) -> bool {
     unsafe { libc::mount(c"tmpfs".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), flags, options.as_ptr().cast()) == 0 }
 }
 
-/// A run that found the disk full: a clear error, a store without a fault.
+/// Checks a run on a full disk: a clear error, and an undamaged store.
 fn is_clear(run: &Printed, cache: &Path, options: &str) {
     let said = &run.err;
     assert_eq!(run.code, 1, "{options}: {said}");
@@ -71,14 +70,14 @@ fn is_clear(run: &Printed, cache: &Path, options: &str) {
 }
 
 fn is_sound(cache: &Path, options: &str) {
-    // Where not even the store's folders could be made there is nothing to verify.
+    // If not even the store's folders could be created, there is nothing to verify.
     if let Ok(store) = Store::open(cache) {
         let check = store.verify().unwrap();
         assert_eq!(check.findings, [], "{options}");
     }
 }
 
-/// One run on a disk that is too small, then one after it grew.
+/// One run on a disk that is too small, then one after it was enlarged.
 fn fills_up(options: &str) -> Option<bool> {
     let project = Project::with(&pipeline());
     let cache = project.path().join("cache");
@@ -99,9 +98,10 @@ fn fills_up(options: &str) -> Option<bool> {
 }
 
 #[test]
-fn a_full_disk_is_told_and_loses_nothing() {
+fn a_full_disk_is_reported_and_loses_nothing() {
     let mut full = 0;
-    // From a disk on which not even the store can be made to one on which the last stage fails, by bytes and by files.
+    // From a disk on which the store cannot be created to one on which the last stage fails, limited by bytes and by
+    // files.
     let bytes = (0..14).map(|i| format!("size={}k,nr_inodes=10000", 4 + 56 * i));
     let files = (0..14).map(|i| format!("size=64m,nr_inodes={}", 3 + 9 * i));
     for options in bytes.chain(files) {
@@ -112,7 +112,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
 }
 
 #[test]
-fn a_read_only_store_is_told_and_can_still_be_read() {
+fn a_read_only_store_is_reported_and_can_still_be_read() {
     let project = Project::with(&pipeline());
     let cache = project.path().join("cache");
     let Some(disk) = Disk::mount(&cache, "size=64m") else { return };

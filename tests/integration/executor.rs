@@ -1,4 +1,4 @@
-//! The seam between the runner and whatever runs programs: a second executor, with a queue of its own in another process.
+//! The interface between the runner and executors: a second executor, with its own queue in another process.
 
 use crate::project::caco_path;
 use caco_engine::{
@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-/// Runs scripts one after another: `sh` reads their names, and leaves a status beside each.
+/// Runs scripts one after another: `sh` reads their names, and writes a status beside each.
 #[derive(Debug)]
 struct Queue {
     spool: PathBuf,
@@ -132,7 +132,7 @@ fn pool() -> Pool {
     Pool { cpus: 2, gpus: vec![], memory_gib: 1.0 }
 }
 
-/// Runs a pipeline in a store of its own; the outcome, and the digests of all outputs by stage.
+/// Runs a pipeline in its own store. Returns the outcome, and the digests of all outputs by stage.
 fn run(pipeline: &str, executor: &dyn Executor, store: &Path) -> (Outcome, Vec<String>) {
     let registry = Registry::commands();
     let pipeline = Pipeline::parse(Path::new("p.ron"), pipeline.into(), &Overlay::default(), registry).unwrap();

@@ -1,11 +1,11 @@
-//! The embedded pipeline, shrunk until it takes seconds: the same file, stages and code.
+//! The embedded pipeline, reduced until it takes seconds: the same file, stages and code.
 
 use crate::project::{Project, ran};
 use caco_measure::metric::Metric;
 use caco_measure::predictions::Predictions;
 use std::path::Path;
 
-/// What makes `pipelines/tiny.ron` small.
+/// The settings that make `pipelines/tiny.ron` small.
 pub const SMALL: [&str; 11] = [
     "common.model=(arch: ResNet18, width: 4, stem: Cifar, hidden: 16, dim: 8)",
     "common.batch=16",
@@ -53,7 +53,7 @@ fn a_changed_value_reruns_its_downstream_stages_and_nothing_else() {
     for stage in ["pretrain/short", "pretrain/multicrop", "linear/short", "transfer/short", "comparison"] {
         assert!(reran.contains(&stage.to_string()), "{stage} is not in {reran:?}");
     }
-    // Every figure leads back to predictions that give it again, and to a time and place.
+    // Every figure can be recomputed from its predictions, and has a time and host.
     for stage in ["linear/long", "knn/untrained", "transfer/multicrop"] {
         figures_are_those_of_their_predictions(&project, stage);
     }
@@ -71,7 +71,7 @@ fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_aga
     let project = tiny();
     run(&project, &[]);
     let audit = project.ok(&["audit", "comparison"]).out;
-    assert!(audit.contains("✓ 16 figures follow from the predictions") && audit.contains("all hold"), "{audit}");
+    assert!(audit.contains("✓ 16 figures follow from the predictions") && audit.contains("all passed"), "{audit}");
     let figures = project.json(&["show", "comparison", "--json"])["result"]["figures"].clone();
     let figures = figures.as_array().unwrap();
     assert!(figures.len() == 16 && figures.iter().all(|figure| figure["audit"] == "pass"), "{figures:?}");
@@ -84,7 +84,7 @@ fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_aga
     }
     let again = project.ok(&["audit", "--rerun", "pretrain/short"]).out;
     assert!(again.contains("✓ pretrain/short: run again, identical bytes"), "{again}");
-    // A figure that does not hold is marked where it is shown.
+    // A figure that fails the audit is marked where it is shown.
     let shown = project.json(&["show", "linear/long", "--json"]);
     let log = Path::new(shown["result"]["folder"].as_str().unwrap()).join("log");
     std::fs::write(log, "another story").unwrap();
@@ -93,17 +93,17 @@ fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_aga
     assert!((2..16).contains(&failed), "{failed}");
 }
 
-/// Follows `caco show` from a stage's figures to its predictions, and computes them again.
+/// Follows `caco show` from a stage's figures to its predictions, and recomputes them.
 fn figures_are_those_of_their_predictions(project: &Project, stage: &str) {
     let shown = project.json(&["show", stage, "--json"]);
-    let told: Vec<Metric> = serde_json::from_value(shown["result"]["metrics"].clone()).unwrap();
+    let listed: Vec<Metric> = serde_json::from_value(shown["result"]["metrics"].clone()).unwrap();
     let outputs = shown["result"]["outputs"].as_array().unwrap();
     let output = outputs.iter().find(|output| output["name"] == "predictions").unwrap();
     let file = project.path().join(output["object"].as_str().unwrap());
     let again = Predictions::read(&file).unwrap().metrics();
     assert!(!again.is_empty());
     for figure in again {
-        assert!(told.contains(&figure), "{stage}: {figure:?} is not among {told:?}");
+        assert!(listed.contains(&figure), "{stage}: {figure:?} is not among {listed:?}");
     }
 }
 

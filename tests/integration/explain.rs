@@ -6,7 +6,7 @@ use crate::project::Project;
 fn a_kind_is_explained_field_by_field() {
     let project = Project::with("(stages: {})");
     insta::assert_snapshot!(project.ok(&["explain", "command"]).out);
-    // A type, an enum's values and a default that is one of them.
+    // A type, an enum's values, and a default among them.
     let pretrain = project.ok(&["explain", "pretrain"]).out;
     for part in ["objective: Objective (default CaCo)", "\n  CooperativeOnly\n", "batch: whole number (must be given)"]
     {

@@ -1,4 +1,4 @@
-//! Data sets as they come, through the stages that read them.
+//! Data sets in their published formats, read by stages.
 
 use crate::project::Project;
 use caco_data::Dataset;
@@ -12,7 +12,7 @@ fn write(project: &Project, file: &str, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A picture of stripes.
+/// An image of stripes.
 fn jpeg(width: u16, height: u16, stripe: usize) -> Vec<u8> {
     let side = usize::from(width);
     let pixel = |i: usize| if (i % side + i / side).is_multiple_of(stripe) { [250, 10, 90] } else { [20, 200, 30] };
@@ -22,7 +22,7 @@ fn jpeg(width: u16, height: u16, stripe: usize) -> Vec<u8> {
     file
 }
 
-/// CIFAR-10 with two images a file, in `cifar`.
+/// CIFAR-10 with two images per file, in `cifar`.
 fn cifar(project: &Project) {
     let record = |label: u8| {
         let shade = |i: usize| (i / 12) as u8 ^ label.wrapping_mul(37);
@@ -65,12 +65,12 @@ fn a_data_set_is_read_in_place_and_packed() {
     assert_eq!(direct, tensors(&features(&project, "from-packed")));
     assert_ne!(direct, tensors(&features(&project, "from-small")));
 
-    // A pixel that changes reruns what reads it.
+    // A changed pixel reruns what reads it.
     let mut batch = fs::read(project.path().join("cifar/data_batch_3.bin")).unwrap();
     batch[100] ^= 0xff;
     fs::write(project.path().join("cifar/data_batch_3.bin"), batch).unwrap();
     assert_eq!(project.run(&[]), ["direct", "from-packed", "from-small", "packed", "small", "train"]);
-    // A file that is in no split does not, but for the index, which comes out the same.
+    // A file in no split only reruns the index, which gives the same bytes.
     write(&project, "cifar/readme.html", b"hello");
     assert_eq!(project.run(&[]), ["train"]);
 }
@@ -90,8 +90,8 @@ fn a_set_says_which_splits_it_has_and_what_is_wrong_with_its_files() {
     write(&project, "cifar/test_batch.bin", &[1; 3000]);
     let failed = project.caco(&["run", "p.ron"]);
     assert_eq!(failed.code, 1);
-    let told = "test_batch.bin has 3000 bytes, which are no whole records of 3073";
-    assert!(failed.err.contains(told), "{}", failed.err);
+    let message = "test_batch.bin has 3000 bytes, which are no whole records of 3073";
+    assert!(failed.err.contains(message), "{}", failed.err);
 }
 
 /// ImageNet in small: six classes.
@@ -218,7 +218,7 @@ fn a_contact_sheet_shows_a_stage_or_a_folder() {
 }
 
 #[test]
-fn other_files_may_come_into_a_folder_of_images() {
+fn other_files_may_be_added_to_a_folder_of_images() {
     let project = Project::with(
         r#"(stages: {
             "images": index(root: Path("pictures")),
@@ -234,8 +234,8 @@ fn other_files_may_come_into_a_folder_of_images() {
     assert!(!project.ok(&["audit", "p.ron"]).out.contains('✗'));
     let packed = project.json(&["show", "packed", "--json"])["result"]["key"].as_str().unwrap().to_string();
     let grown = project.json(&["audit", &packed, "--json"]).to_string();
-    assert!(grown.contains("holds other files than then, but the same is read of it"), "{grown}");
-    // An image more would have been read.
+    assert!(grown.contains("has changed, but not the files that were read"), "{grown}");
+    // An additional image would have been read.
     write(&project, "pictures/cat/3.jpg", &jpeg(40, 20, 5));
     assert_eq!(project.caco(&["audit", &packed]).code, 1);
     fs::remove_file(project.path().join("pictures/cat/3.jpg")).unwrap();

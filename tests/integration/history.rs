@@ -1,4 +1,4 @@
-//! `caco history`: the record that each run leaves.
+//! `caco history`: the records of runs.
 
 use crate::{
     process::{signal, wait_for},
@@ -37,7 +37,7 @@ macro_rules! assert_told {
 }
 
 #[test]
-fn every_run_is_told_with_what_ran_what_was_there_and_the_time_that_saved() {
+fn every_run_is_listed_with_its_attempts_hits_and_saved_time() {
     let project = Project::with(PIPELINE);
     assert_eq!(project.ok(&["history"]).out, "");
     project.run(&[]);
@@ -51,14 +51,14 @@ fn every_run_is_told_with_what_ran_what_was_there_and_the_time_that_saved() {
     let id = runs[0]["id"].as_str().unwrap();
     assert_told!(project.ok(&["history", id]).out);
     assert_eq!(project.json(&["history", id, "--json"])["attempts"][0]["why"], "exit code 7");
-    // By pipeline, and no more than asked for.
+    // Filtered by pipeline, and limited in number.
     assert_eq!(project.ok(&["history", "p", "-n", "2"]).out.lines().count(), 3);
     let other = project.caco(&["history", "q"]);
     assert!(other.code == 1 && other.err.contains("no run of a pipeline 'q'"), "{}", other.err);
 }
 
 #[test]
-fn results_that_are_gone_leave_a_lower_bound() {
+fn removed_results_leave_a_lower_bound() {
     let project = Project::with(PIPELINE);
     project.run(&[]);
     project.run(&[]);
@@ -67,12 +67,12 @@ fn results_that_are_gone_leave_a_lower_bound() {
 }
 
 #[test]
-fn a_killed_run_is_told_from_one_that_goes_on_and_one_that_was_stopped() {
+fn killed_stopped_and_active_runs_are_distinguished() {
     let project = Project::with(
         r#"(stages: {"a": command(shell: "touch $GO/started; sleep 300", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
     );
     let outcome = || history(&project)[0]["outcome"].as_str().unwrap().to_string();
-    for (sent, told) in [(libc::SIGKILL, "killed"), (libc::SIGTERM, "stopped by signal 15")] {
+    for (sent, expected) in [(libc::SIGKILL, "killed"), (libc::SIGTERM, "stopped by signal 15")] {
         let _ = fs::remove_file(project.path().join("started"));
         let mut run =
             project.command(&["run", "p.ron"]).env("GO", project.path()).stderr(Stdio::null()).spawn().unwrap();
@@ -80,19 +80,19 @@ fn a_killed_run_is_told_from_one_that_goes_on_and_one_that_was_stopped() {
         assert_eq!(outcome(), "goes on");
         signal(run.id(), sent);
         run.wait().unwrap();
-        assert_eq!(outcome(), told);
+        assert_eq!(outcome(), expected);
     }
     assert_eq!(history(&project)[0]["attempts"][0]["outcome"], "stopped");
 }
 
 #[test]
-fn the_oldest_records_go_but_not_those_of_runs_that_go_on() {
+fn the_oldest_records_are_removed_except_those_of_active_runs() {
     let project = Project::with(PIPELINE);
     project.run(&[]);
     let whole = fs::read(&records(&project)[0]).unwrap();
     let old = |n: u32| project.path().join(format!("cache/runs/20200101T000000.{n:03}Z-1.jsonl"));
     (0..999).for_each(|n| fs::write(old(n), &whole).unwrap());
-    // One that still goes on, and was there before all of them.
+    // One that is still in progress, and older than all others.
     let long = project.path().join("cache/runs/20190101T000000.000Z-1.jsonl");
     fs::write(&long, &whole).unwrap();
     let held = fs::File::open(&long).unwrap();

@@ -1,5 +1,5 @@
-//! What a command may open, and what it is told when it may not. Needs Landlock (Linux 5.13); a test that finds none says
-//! so and holds nothing.
+//! What a command may open, and the message when it may not. Needs Landlock (Linux 5.13); without it a test says so and
+//! passes.
 
 use crate::project::{Printed, Project};
 use std::{fs, path::Path};
@@ -13,7 +13,7 @@ fn landlock() -> bool {
     there
 }
 
-/// Runs a line of shell as a stage that writes `out`, in a project with some files; `fields` are more of its fields.
+/// Runs a line of shell as a stage that writes `out`, in a project with some files. `fields` are further fields.
 fn stage(line: &str, fields: &str) -> (Project, Printed) {
     let project = Project::new();
     project.write("data/secret.txt", "secret\n");
@@ -45,10 +45,10 @@ fn what_is_not_declared_is_refused_and_the_error_says_what_to_add() {
         ("echo x > out; mkdir PROJECT/made", "may not write"),
         ("echo x > out; ln PROJECT/data/secret.txt PROJECT/data/second.txt", "may not write"),
     ];
-    for (line, told) in cases {
+    for (line, message) in cases {
         let (project, printed) = stage(line, "");
         assert_eq!(printed.code, 1, "{line}\n{}", printed.err);
-        assert!(printed.err.contains(told), "{line}\n{}", printed.err);
+        assert!(printed.err.contains(message), "{line}\n{}", printed.err);
         assert_eq!(project.read("data/secret.txt"), "secret\n", "{line}");
         let untouched = ["new.txt", "made", "data/moved.txt", "data/second.txt"];
         assert!(untouched.iter().all(|name| !project.path().join(name).exists()), "{line}");
@@ -90,7 +90,7 @@ fn an_input_cannot_be_changed() {
     let (project, printed) = stage("echo x > out; echo x > in/declared.txt", "inputs: {\"in\": Path(\"data\")}");
     assert_eq!(printed.code, 1, "{}", printed.err);
     assert_eq!(project.read("data/declared.txt"), "declared\n");
-    // A file of its own is a copy: what happens to it is its own affair.
+    // An input file is a copy, which the command may change.
     let line = "cat in.txt > out; chmod u+w in.txt; echo changed > in.txt";
     let (project, printed) = stage(line, "inputs: {\"in.txt\": Path(\"data/declared.txt\")}");
     assert_eq!((printed.code, project.read("data/declared.txt").as_str()), (0, "declared\n"), "{}", printed.err);
@@ -119,7 +119,7 @@ fn the_record_says_how_it_was_confined_and_what_it_was_refused() {
 }
 
 #[test]
-fn a_tool_joins_the_key_by_bytes_and_version() {
+fn the_bytes_and_version_of_a_tool_are_part_of_the_key() {
     use std::os::unix::fs::PermissionsExt;
     let project = Project::with("(stages: {\"s\": command(argv: [\"tool\"], outputs: [\"out\"], tools: [\"tool\"])})");
     let install = |text: &str| {
@@ -193,9 +193,9 @@ fn metrics_are_taken_from_the_file_that_the_stage_names() {
     let metrics = project.json(&["show", "s", "--json"])["result"]["metrics"].clone();
     assert_eq!(metrics[0]["name"], "accuracy");
     assert_eq!((metrics[1]["split"].as_str(), metrics[1]["value"].as_f64()), (Some("test"), Some(2.0)));
-    for (text, told) in [("{", "is no JSON"), (r#"{"a": "b"}"#, "holds no number")] {
+    for (text, message) in [("{", "is no JSON"), (r#"{"a": "b"}"#, "holds no number")] {
         let printed = write(text).caco(&["run", "p.ron"]);
-        assert!(printed.code == 1 && printed.err.contains(told), "{}", printed.err);
+        assert!(printed.code == 1 && printed.err.contains(message), "{}", printed.err);
     }
 }
 
@@ -229,7 +229,7 @@ fn a_project_inside_a_folder_of_software_is_not_granted_with_it() {
     if !landlock() {
         return;
     }
-    // As where a project lies in /opt: PATH grants what is around it.
+    // Like a project in /opt: PATH grants the folder around it.
     let software = tempfile::tempdir().unwrap();
     let project = software.path().join("project");
     fs::create_dir_all(&project).unwrap();

@@ -35,7 +35,7 @@ fn a_log_is_followed_from_before_its_stage_starts_across_attempts_to_the_end() {
     let followed = start(&project, &["log", "a", "--follow"]);
     project.write("ready", "");
     wait_for(&project, "tried");
-    // One that comes later sees the first try as well.
+    // A later follower also sees the first attempt.
     let late = start(&project, &["log", "a", "-f"]);
     project.write("go", "");
     for followed in [end(followed), end(late)] {
@@ -46,7 +46,7 @@ fn a_log_is_followed_from_before_its_stage_starts_across_attempts_to_the_end() {
 }
 
 #[test]
-fn a_failure_is_told_at_the_end() {
+fn a_failure_is_reported_at_the_end() {
     let project = Project::with(&RETRIED.replace("LAST", "exit 9"));
     ["ready", "go"].iter().for_each(|file| project.write(file, ""));
     let run = start(&project, &["run", "p.ron"]);
@@ -60,7 +60,7 @@ fn a_failure_is_told_at_the_end() {
 }
 
 #[test]
-fn what_nobody_runs_is_not_waited_for() {
+fn follow_does_not_wait_for_a_stage_that_nobody_runs() {
     let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
     project.ok(&["plan", "p.ron"]);
     let followed = project.caco(&["log", "a", "-f", "--pipeline", "p.ron"]);
@@ -108,6 +108,6 @@ fn a_failure_shows_the_log_of_its_own_attempt() {
     let run = || end(start(&project, &["run", "p.ron"])).err;
     assert!(run().contains("| old trouble\n"));
     project.write("mended", "");
-    let told = run();
-    assert!(told.contains("  | attempt\n") && !told.contains("old trouble"), "{told}");
+    let text = run();
+    assert!(text.contains("  | attempt\n") && !text.contains("old trouble"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The real `caco`, run in folders of its own.
+//! Tests that run the compiled `caco` in temporary folders.
 
 mod architecture;
 mod audit;

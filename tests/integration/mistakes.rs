@@ -1,9 +1,9 @@
-//! Bad input: a clear error that names the place and a way out, and nothing is lost.
+//! Invalid input: a clear error with its location and help, and nothing is lost.
 
 use crate::project::Project;
 use std::{fs, os::unix::fs::PermissionsExt};
 
-/// What `caco check` says of a wrong file.
+/// The output of `caco check` for an invalid file.
 fn wrong(pipeline: &str) -> String {
     let printed = Project::with(pipeline).caco(&["check", "p.ron"]);
     assert_eq!(printed.code, 1, "{}", printed.out);
@@ -11,7 +11,7 @@ fn wrong(pipeline: &str) -> String {
 }
 
 #[test]
-fn wrong_files_are_told_with_their_line() {
+fn invalid_files_are_reported_with_their_line() {
     let files = [
         ("an unknown field", r#"(stages: {"a": knn(train: "x", test: "y", temprature: 0.1)})"#),
         ("an unknown kind", r#"(stages: {"a": pretrian(epochs: 3)})"#),
@@ -32,7 +32,7 @@ fn wrong_files_are_told_with_their_line() {
             r#"(stages: {"images": synthesize(classes: 2, train: 9, test: 9, size: 32), "i": index(root: Stage("images/trian"))})"#,
         ),
         (
-            "a circle",
+            "a cycle",
             r#"(stages: {
             "a": command(shell: "x", inputs: {"i": Stage("c")}, outputs: ["o"]),
             "b": command(shell: "x", inputs: {"i": Stage("a")}, outputs: ["o"]),
@@ -44,7 +44,7 @@ fn wrong_files_are_told_with_their_line() {
             r#"(stages: {"a": command(shell: "x", outputs: ["o"]), "a": command(shell: "y", outputs: ["o"])})"#,
         ),
         (
-            "a name that means two things",
+            "an ambiguous name",
             r#"(stages: {"a": command(shell: "x", outputs: ["b"]), "a/b": command(shell: "y", outputs: ["o"])})"#,
         ),
         ("an output inside another", r#"(stages: {"a": command(shell: "x", outputs: ["o/p", "o"])})"#),
@@ -110,12 +110,12 @@ fn wrong_files_are_told_with_their_line() {
             r#"(stages: {}, each_variant: {}, variants: {"long": (extends: "shrot"), "short": ()})"#,
         ),
     ];
-    let told: Vec<String> = files.iter().map(|(what, text)| format!("--- {what}\n{}", wrong(text))).collect();
-    insta::assert_snapshot!(told.join("\n"));
+    let shown: Vec<String> = files.iter().map(|(what, text)| format!("--- {what}\n{}", wrong(text))).collect();
+    insta::assert_snapshot!(shown.join("\n"));
 }
 
 #[test]
-fn a_missing_input_is_told_with_where_it_was_looked_for() {
+fn a_missing_input_is_reported_with_its_path() {
     let project = Project::with(
         r#"(stages: {"i": index(root: Path("${CACO_TEST_NOWHERE}/train")), "j": index(root: Path("not/here"))})"#,
     );
@@ -173,7 +173,7 @@ fn an_input_that_changes_while_the_stage_runs_is_not_published() {
 }
 
 #[test]
-fn a_failed_stage_is_tried_again_under_the_same_key() {
+fn a_failed_stage_is_retried_under_the_same_key() {
     let project = Project::with(
         r#"(stages: {"a": command(shell: "test -e ../once || { touch ../once; exit 1; }; echo 1 > o", outputs: ["o"], run: (retries: 1))})"#,
     );
@@ -210,7 +210,7 @@ fn a_folder_that_cannot_be_read_is_named() {
     fs::remove_file(project.path().join("d/x/up")).unwrap();
     let locked = project.path().join("d/x");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
-    // Root reads everything; then there is nothing to see here.
+    // Root can read everything, so there is nothing to test.
     if fs::read_dir(&locked).is_err() {
         assert!(project.ok(&["plan", "p.ron"]).out.contains("cannot read"));
     }
@@ -218,7 +218,7 @@ fn a_folder_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_pipe_that_closes_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
     for command in ["graph p.ron", "explain command --json", "explain"] {
         let line = format!("'{}' {command} | true; exit ${{PIPESTATUS[0]}}", crate::project::caco_path().display());

@@ -1,5 +1,5 @@
-//! Random pipelines and random edits against an independent model of what must run: it knows what each stage computes and
-//! which computations were done before, and nothing of keys, digests or stores.
+//! Tests random pipelines and random edits against an independent model of what must run. The model knows what each
+//! stage computes and which computations were done before, but nothing of keys, digests or stores.
 
 use crate::project::{Project, ran};
 use proptest::{prelude::*, sample::Index};
@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// How many source files a pipeline may read.
 const SOURCES: usize = 3;
 
-/// A stage: adds `salt` and all numbers it reads, modulo a small number, so that different inputs often give one output.
+/// A stage: adds `salt` and all numbers it reads, modulo a small number, so that different inputs often give equal
+/// outputs.
 #[derive(Clone, Debug)]
 struct Stage {
     name: String,
     salt: u32,
     modulus: u32,
-    /// Of each input: a source file, or an earlier stage.
+    /// For each input, a source file or an earlier stage.
     inputs: Vec<From>,
 }
 
@@ -30,7 +31,7 @@ struct World {
     stages: Vec<Stage>,
 }
 
-/// What a stage computes, all told: the command, and what it reads.
+/// What a stage computes: the command, and what it reads.
 type Work = (u32, u32, Vec<u32>);
 
 #[derive(Clone, Debug)]
@@ -38,15 +39,15 @@ enum Edit {
     Source(usize, u32),
     Salt(Index, u32),
     Modulus(Index, u32),
-    /// An input of a stage is read from elsewhere.
+    /// An input of a stage changes its source.
     Rewire(Index, Index, Index),
     Rename(Index),
-    /// Nothing but the order of the file.
+    /// Only the order of the file changes.
     Shuffle,
 }
 
 impl World {
-    /// What each stage computes and what comes out, in the order of the stages.
+    /// What each stage computes, and its result, in the order of the stages.
     fn work(&self) -> Vec<(Work, u32)> {
         let mut done: Vec<(Work, u32)> = vec![];
         for stage in &self.stages {
@@ -61,7 +62,7 @@ impl World {
         done
     }
 
-    /// The pipeline file, its stages and their inputs in an order that `turn` decides.
+    /// The pipeline file, with stages and inputs in an order that depends on `turn`.
     fn text(&self, turn: usize) -> String {
         let mut stages: Vec<String> = self.stages.iter().map(|stage| self.stage_text(stage, turn)).collect();
         let count = stages.len();
@@ -140,7 +141,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// The keys of a plan, by stage. Every stage must stand behind all it reads from.
+/// The keys of a plan, by stage. Checks that the plan is in topological order.
 fn keys(project: &Project, world: &World) -> BTreeMap<String, String> {
     let plan = project.json(&["plan", "p.ron", "--json"]);
     let steps: Vec<(&str, &str)> = plan
@@ -160,7 +161,7 @@ fn keys(project: &Project, world: &World) -> BTreeMap<String, String> {
     steps.into_iter().map(|(stage, key)| (stage.to_string(), key.to_string())).collect()
 }
 
-/// Runs, and compares what ran with what the model says: work that was never done before, each once.
+/// Runs, and compares what ran with the model: work that was never done before, once each.
 fn run_as_predicted(project: &Project, world: &World, known: &mut HashSet<Work>) {
     let work = world.work();
     let new: HashSet<&Work> = work.iter().map(|(work, _)| work).filter(|work| !known.contains(*work)).collect();

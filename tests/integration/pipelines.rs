@@ -1,4 +1,4 @@
-//! The pipeline files that come with the project.
+//! The pipeline files in the repository.
 
 use crate::project::{Project, printed};
 use std::{
@@ -21,7 +21,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_one_is_right_and_its_header_says_how_to_run_it() {
+fn every_file_is_valid_and_its_header_says_how_to_run_it() {
     let files = files(&folder());
     assert!(files.len() >= 6, "{files:?}");
     for file in files {
@@ -52,7 +52,7 @@ fn the_experiment_in_scripts_runs_confined() {
 }
 
 #[test]
-fn gpus_are_handed_out_by_number_and_to_one_run_at_a_time() {
+fn gpus_are_allocated_by_number_and_to_one_run_at_a_time() {
     let project = Project::with(
         r#"(stages: {
             "a": command(shell: "echo $CUDA_VISIBLE_DEVICES > out; sleep 0.3", outputs: ["out"], run: (gpus: 1)),
@@ -74,7 +74,7 @@ fn gpus_are_handed_out_by_number_and_to_one_run_at_a_time() {
     let mut both = [given("one", "a"), given("one", "b")];
     both.sort();
     assert_eq!(both, ["3", "5"]);
-    // Two runs with one GPU between them: each stage waits until it is free.
+    // Two runs share one GPU: each stage waits until it is free.
     let mut first = run("two", "0").spawn().unwrap();
     let second = run("three", "0").output().unwrap();
     assert!(first.wait().unwrap().success() && second.status.success());

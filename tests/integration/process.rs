@@ -1,4 +1,4 @@
-//! Processes under test: waiting for what they do, and signals.
+//! Helpers for processes under test: waiting, and signals.
 
 use std::{
     io::{BufRead, BufReader},
@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take: a machine may be busy with much else.
+/// The timeout for any wait, generous because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Waits until `check` holds.
+/// Waits until `check` returns true.
 pub fn wait_for(what: &str, mut check: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !check() {
@@ -21,24 +21,25 @@ pub fn wait_for(what: &str, mut check: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the process whose number `file` holds has not ended.
+/// Whether the process whose id is in `file` is alive.
 pub fn alive(file: &Path) -> bool {
     let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !state.is_empty() && !state.contains(") Z ")
 }
 
-/// Sends a signal; false where there is no such process.
+/// Sends a signal. Returns false if there is no such process.
 pub fn signal(pid: u32, signal: i32) -> bool {
     // SAFETY: sends a signal.
     unsafe { libc::kill(pid as i32, signal) == 0 }
 }
 
-/// What `run` says when it starts `stage`: by then, whatever an earlier run left behind has ended. None: it did not start it.
+/// The line that `run` prints when it starts `stage`. By then all processes of an earlier run have ended. `None` if it
+/// did not start it.
 pub fn start_of(stage: &str, run: &mut Child) -> Option<String> {
     let lines = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
     let (sender, receiver) = mpsc::channel();
-    // The pipe is read to its end, whoever waits for what.
+    // Read the pipe to its end, so that the process never blocks on it.
     thread::spawn(move || lines.for_each(|line| _ = sender.send(line)));
     let begun = Instant::now();
     loop {

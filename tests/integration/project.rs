@@ -1,4 +1,4 @@
-//! A folder with a pipeline file, and the program run in it.
+//! A temporary folder with a pipeline file, and the program run in it.
 
 use serde_json::Value;
 use std::{
@@ -12,12 +12,12 @@ pub fn caco_path() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_caco"))
 }
 
-/// A folder that goes away.
+/// A temporary folder.
 pub struct Project {
     folder: tempfile::TempDir,
 }
 
-/// What a command printed and how it ended.
+/// The output and exit code of a command.
 #[derive(Debug)]
 pub struct Printed {
     pub out: String,
@@ -31,7 +31,7 @@ impl Project {
         Project { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A folder with this text as p.ron.
+    /// Creates a folder with this text as p.ron.
     pub fn with(pipeline: &str) -> Self {
         let project = Self::new();
         project.write("p.ron", pipeline);
@@ -52,7 +52,7 @@ impl Project {
         fs::read_to_string(self.path().join(file)).unwrap()
     }
 
-    /// Replaces text in p.ron; it must be there.
+    /// Replaces text in p.ron, which must contain it.
     pub fn edit(&self, from: &str, to: &str) {
         let text = self.read("p.ron");
         assert!(text.contains(from), "p.ron does not hold {from}");
@@ -81,7 +81,7 @@ impl Project {
         serde_json::from_str(&self.ok(args).out).unwrap()
     }
 
-    /// Whether no key of the store is locked by anybody: all of the file that locks live in can be had.
+    /// Whether no key of the store is locked: the whole lock file can be locked.
     pub fn holds_no_lock(&self) -> bool {
         use std::os::fd::AsRawFd;
         let file = fs::File::options().write(true).open(self.path().join("cache/lock")).unwrap();
@@ -108,8 +108,8 @@ pub fn ran(outcome: &Value) -> Vec<String> {
     names
 }
 
-/// A text without its keys and records, which move with the code: words of twelve or more hexadecimal digits, and the
-/// shard of a store before them.
+/// Replaces keys and records, which change with the code: words of twelve or more hexadecimal digits, and the shard of
+/// a store before them.
 pub fn without_keys(text: &str) -> String {
     let mut words: Vec<&str> = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).collect();
     let is_key = |word: &str| {

@@ -43,11 +43,11 @@ fn two_stores_are_merged_without_loss_and_every_divergence_is_listed() {
     let stands: Vec<&Value> = records.iter().filter(|r| r["stands"] == true).map(|r| &r["record"]).collect();
     assert_eq!(stands, [&standing], "the older one stands");
     assert!(found[0]["notes"][0]["cause"]["copied"].as_str().unwrap().ends_with("other"));
-    let told = project.ok(&["divergences", "clock"]).out;
-    assert!(told.contains("differs in o") && told.contains("stands") && told.contains("copied from"), "{told}");
+    let text = project.ok(&["divergences", "clock"]).out;
+    assert!(text.contains("differs in o") && text.contains("stands") && text.contains("copied from"), "{text}");
     let audit = project.ok(&["audit", "p.ron"]).out;
     assert!(audit.contains("△ divergence"), "{audit}");
-    // A third store gets both, the same one standing, and the note.
+    // A third store gets both records, the same current one, and the note.
     project.ok(&["cache", "copy", "--to", "third", "--all"]);
     assert_eq!(folders(&project, "third"), all);
     let there = project.json(&["divergences", "--json", "--cache", "third"]);
@@ -60,11 +60,11 @@ fn a_forced_run_of_other_bytes_is_noted_and_outlives_its_records() {
     project.ok(&["run", "p.ron"]);
     assert!(project.ok(&["divergences"]).err.contains("no key was seen"));
     project.ok(&["run", "p.ron", "--force", "clock"]);
-    let told = project.ok(&["divergences"]).out;
-    assert!(told.contains("the stage ran again") && told.contains("kept"), "{told}");
+    let text = project.ok(&["divergences"]).out;
+    assert!(text.contains("the stage ran again") && text.contains("kept"), "{text}");
     project.ok(&["cache", "gc", "--older-than", "0s", "--yes"]);
-    let told = project.ok(&["divergences"]).out;
-    assert!(told.contains("gone") && !told.contains("stands  "), "{told}");
+    let text = project.ok(&["divergences"]).out;
+    assert!(text.contains("gone") && !text.contains("stands  "), "{text}");
 }
 
 #[test]
@@ -80,20 +80,20 @@ fn a_damaged_record_that_comes_out_otherwise_is_noted_too() {
 }
 
 #[test]
-fn a_rerun_gives_the_same_bytes_or_is_told_and_kept() {
+fn a_rerun_gives_the_same_bytes_or_is_reported_and_kept() {
     let project = Project::with(CLOCK);
     project.ok(&["run", "p.ron"]);
     let same = project.ok(&["audit", "--rerun", "steady"]).out;
     assert!(same.contains("✓ steady: run again, identical bytes"), "{same}");
     let other = project.caco(&["audit", "--rerun", "clock", "--json"]);
     assert_eq!(other.code, 1);
-    let told: Value = serde_json::from_str(&other.out).unwrap();
-    assert_eq!((&told["passes"], &told["rerun"][0]["verdict"]), (&false.into(), &"differs".into()));
-    let verdict = fs::read_to_string(project.path().join(told["rerun"][0]["attestation"].as_str().unwrap())).unwrap();
+    let rerun: Value = serde_json::from_str(&other.out).unwrap();
+    assert_eq!((&rerun["passes"], &rerun["rerun"][0]["verdict"]), (&false.into(), &"differs".into()));
+    let verdict = fs::read_to_string(project.path().join(rerun["rerun"][0]["attestation"].as_str().unwrap())).unwrap();
     assert!(verdict.contains("payloadType"));
     assert_eq!(project.json(&["divergences", "--json"])[0]["records"].as_array().unwrap().len(), 2);
     assert_eq!(fs::read_dir(project.path().join("cache/work")).unwrap().count(), 0, "nothing is left behind");
-    // On inputs that do not hold nothing is run.
+    // With damaged inputs nothing runs.
     let shown = project.json(&["show", "steady", "--json"]);
     fs::remove_file(shown["result"]["outputs"][0]["object"].as_str().unwrap()).unwrap();
     let refused = project.caco(&["audit", "--rerun", "clock"]);
@@ -101,7 +101,7 @@ fn a_rerun_gives_the_same_bytes_or_is_told_and_kept() {
 }
 
 #[test]
-fn a_key_is_told_of_once_and_a_run_with_nothing_to_do_needs_none() {
+fn a_new_key_is_reported_once_and_a_run_with_nothing_to_do_needs_none() {
     let project = Project::with(CLOCK);
     assert!(project.ok(&["run", "p.ron"]).err.contains("made a key that signs results"));
     assert!(!project.ok(&["run", "p.ron", "--force", "steady"]).err.contains("made a key"));
@@ -117,7 +117,7 @@ fn a_key_is_told_of_once_and_a_run_with_nothing_to_do_needs_none() {
 }
 
 #[test]
-fn without_a_place_for_keys_the_way_out_is_named() {
+fn without_a_folder_for_keys_the_error_says_what_to_do() {
     let project = Project::with(CLOCK);
     let run = |change: &dyn Fn(&mut std::process::Command)| {
         let mut command = project.command(&["run", "p.ron"]);
@@ -129,8 +129,8 @@ fn without_a_place_for_keys_the_way_out_is_named() {
     assert!(homeless.code == 1 && homeless.err.contains("set CACO_KEYS to a folder"), "{}", homeless.err);
     project.write("file", "");
     let closed = run(&|command| _ = command.env("HOME", project.path().join("file")));
-    assert!(closed.code == 1 && closed.err.contains("cannot make a signing key in"), "{}", closed.err);
-    assert!(closed.err.contains("set CACO_KEYS to a folder that can be written"), "{}", closed.err);
+    assert!(closed.code == 1 && closed.err.contains("cannot create a signing key in"), "{}", closed.err);
+    assert!(closed.err.contains("set CACO_KEYS to a writable folder"), "{}", closed.err);
     let home = project.path().join("home");
     assert_eq!(run(&|command| _ = command.env("HOME", &home)).code, 0);
     let key = home.join(".config/caco/keys/signing.pem");
@@ -153,8 +153,8 @@ fn a_metric_is_cited_with_its_chain_and_checked_without_the_store() {
     })"#,
     );
     project.ok(&["run", "p.ron"]);
-    let told = project.ok(&["cite", "eval/top1", "--out", "figure.intoto.jsonl"]).out;
-    assert!(told.contains("eval/top1 on test") && told.contains("list") && told.contains("log "), "{told}");
+    let text = project.ok(&["cite", "eval/top1", "--out", "figure.intoto.jsonl"]).out;
+    assert!(text.contains("eval/top1 on test") && text.contains("list") && text.contains("log "), "{text}");
     assert_eq!(project.json(&["cite", "42", "--json"])["cited"]["figure"], "eval/top1");
     let near = project.caco(&["cite", "eval/top2"]);
     assert!(near.code == 1 && near.err.contains("did you mean 'eval/top1'"), "{}", near.err);
@@ -167,9 +167,9 @@ fn a_metric_is_cited_with_its_chain_and_checked_without_the_store() {
         let found = project.caco(&["audit", "other.intoto.jsonl"]);
         assert!(found.code == 1 && (found.out + &found.err).contains(expected), "{expected}");
     };
-    audit(&[lines[0], lines[1]], "no step here made its input list");
-    audit(&[lines[0], lines[2]], "are not those that its step made");
-    audit(&[lines[0]], "it holds no step");
+    audit(&[lines[0], lines[1]], "no step here wrote its input list");
+    audit(&[lines[0], lines[2]], "are not those that its step wrote");
+    audit(&[lines[0]], "it has no steps");
     let spoilt = lines[1].replacen("\"sig\":\"", "\"sig\":\"A", 1);
     audit(&[lines[0], &spoilt, lines[2]], "it is not what the key 'own' signed");
     project.ok(&["signer", "new", "--replace"]);

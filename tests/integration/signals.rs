@@ -11,7 +11,7 @@ const SLOW: &str = r#"(stages: {
     "after": command(shell: "cat i > o", inputs: {"i": Stage("slow")}, outputs: ["o"]),
 })"#;
 
-/// Starts the slow pipeline and sends a signal to the runner once the stage is under way.
+/// Starts the slow pipeline and sends signals to the runner once the stage is running.
 fn interrupted(signals: &[i32]) -> (Project, crate::project::Printed) {
     let project = Project::with(SLOW);
     let child = project
@@ -42,7 +42,7 @@ fn an_interrupt_stops_the_run_and_says_how_to_go_on() {
 }
 
 #[test]
-fn the_children_of_a_killed_runner_do_not_live_on() {
+fn the_children_of_a_killed_runner_do_not_survive() {
     let (project, printed) = interrupted(&[libc::SIGKILL]);
     assert_eq!(printed.code, -1);
     // Nothing was published, and the lock is free.
@@ -51,7 +51,7 @@ fn the_children_of_a_killed_runner_do_not_live_on() {
 }
 
 #[test]
-fn how_an_attempt_ended_is_told_when_the_next_one_starts() {
+fn how_an_attempt_ended_is_reported_when_the_next_one_starts() {
     let project = Project::with(
         r#"(stages: {"a": command(shell: "if test -e $GO/fail; then exit 3; fi; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
             outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
@@ -64,16 +64,16 @@ fn how_an_attempt_ended_is_told_when_the_next_one_starts() {
     assert!(start_of("a  ", &mut first).unwrap().ends_with("a  started"));
     signal(first.id(), libc::SIGKILL);
     first.wait().unwrap();
-    // So a kill leaves it that comes while the next attempt's folder is being prepared.
+    // The state after a kill while the next attempt's folder is being prepared.
     let out = glob::glob(project.path().join("cache/work/**/out").to_str().unwrap()).unwrap().next().unwrap().unwrap();
     std::fs::remove_dir_all(out).unwrap();
     project.write("fail", "");
-    let told = printed(start().wait_with_output().unwrap()).err;
-    assert!(told.contains("a  started again after it was stopped\n") && told.contains("exit code 3"), "{told}");
+    let text = printed(start().wait_with_output().unwrap()).err;
+    assert!(text.contains("a  started again after it was stopped\n") && text.contains("exit code 3"), "{text}");
     std::fs::remove_file(project.path().join("fail")).unwrap();
     project.write("go", "");
-    let told = printed(start().wait_with_output().unwrap()).err;
-    assert!(told.contains("a  started again after it failed\n") && told.contains("a  done"), "{told}");
+    let text = printed(start().wait_with_output().unwrap()).err;
+    assert!(text.contains("a  started again after it failed\n") && text.contains("a  done"), "{text}");
 }
 
 #[test]

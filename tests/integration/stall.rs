@@ -1,4 +1,4 @@
-//! Workers that hang: in an endless kernel, and stopped by a signal. Both are noticed, ended, and tried again from their
+//! Workers that hang, in an endless kernel or stopped by a signal. Both are detected, killed, and retried from their
 //! checkpoint.
 
 use crate::{
@@ -34,14 +34,14 @@ fn worker(project: &Project) -> Option<u32> {
     processes.filter(|path| of_ours(path)).find_map(|path| path.file_name()?.to_str()?.parse().ok())
 }
 
-/// Hangs a training by `hang`, and gives what the run said and the log of its stage. Its result must be that of a training
-/// which nothing disturbed.
+/// Makes a training run hang with `hang`. Returns the output of the run and the log of its stage. The result must be
+/// that of an undisturbed run.
 fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
     let (straight, broken) = (tiny(), tiny());
-    // Even a machine on which every step takes long gets through: a retry resumes from its checkpoint.
+    // This also succeeds on a slow machine, because a retry resumes from its checkpoint.
     let set = ["pretrain/short.epochs=120", "pretrain.run=(retries: 20)"];
     assert!(run(&straight, STAGE, &set).output().unwrap().status.success());
-    // What the training starts from is made in peace.
+    // The inputs of the training are computed undisturbed.
     assert!(run(&broken, "bank/short", &set).output().unwrap().status.success());
     let mut command = run(&broken, STAGE, &set);
     command.env("CACO_STALL_SECONDS", "2").env("STALL_FILE", broken.path().join("stall"));
@@ -49,7 +49,7 @@ fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
         command.env("LD_PRELOAD", library);
     }
     let mut child = command.spawn().unwrap();
-    // Enough steps for the watchdog to know how long one takes.
+    // Enough steps for the watchdog to estimate the time of one.
     let steps =
         || curves(&broken).iter().map(|path| fs::read_to_string(path).unwrap_or_default().lines().count()).sum();
     wait_for("forty steps", || { let steps: usize = steps(); steps >= 40 } || child.try_wait().unwrap().is_some());
@@ -62,7 +62,7 @@ fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
 }
 
 #[test]
-fn an_endless_kernel_is_ended_and_tried_again() {
+fn an_endless_kernel_is_killed_and_retried() {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("stall.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/stall.c");
@@ -76,7 +76,7 @@ fn an_endless_kernel_is_ended_and_tried_again() {
 }
 
 #[test]
-fn a_stopped_worker_is_ended_and_tried_again() {
+fn a_stopped_worker_is_killed_and_retried() {
     let (said, log) = hung(None, |project| assert!(signal(worker(project).unwrap(), libc::SIGSTOP)));
     assert!(said.contains("gave no sign of life for"), "{said}");
     assert!(log.contains("state T (stopped)"), "{log}");

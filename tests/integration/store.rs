@@ -1,4 +1,4 @@
-//! The store under damage.
+//! Damage to the store.
 
 use crate::project::Project;
 use caco_engine::store::Store;
@@ -27,7 +27,7 @@ fn object_of(project: &Project, stage: &str) -> PathBuf {
 }
 
 #[test]
-fn an_object_that_is_gone_or_cut_short_is_made_again() {
+fn a_missing_or_truncated_object_is_computed_again() {
     let project = project();
     fs::remove_file(object_of(&project, "a")).unwrap();
     assert_eq!(project.run(&[]), ["a"], "`b` reads the same bytes as before");
@@ -39,7 +39,7 @@ fn an_object_that_is_gone_or_cut_short_is_made_again() {
 }
 
 #[test]
-fn a_cut_manifest_is_set_aside_and_the_stage_runs_again() {
+fn a_truncated_manifest_is_quarantined_and_the_stage_runs_again() {
     let project = project();
     let folder: PathBuf = project.json(&["show", "a", "--json"])["result"]["folder"].as_str().unwrap().into();
     let manifest = folder.join("manifest.json");
@@ -51,7 +51,7 @@ fn a_cut_manifest_is_set_aside_and_the_stage_runs_again() {
 }
 
 #[test]
-fn accelerators_can_go_at_any_time() {
+fn caches_can_be_deleted_at_any_time() {
     let project = project();
     fs::remove_dir_all(project.path().join("cache/hosts")).unwrap();
     assert!(project.run(&[]).is_empty());
@@ -85,7 +85,7 @@ fn objects(project: &Project) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
+fn every_one_of_a_hundred_flipped_bits_is_found_and_repaired() {
     // 40 files, and 40 folders of two files and a listing each.
     let stage = |i: usize| {
         format!(
@@ -110,10 +110,10 @@ fn every_one_of_a_hundred_flipped_bits_is_found_and_mended() {
     found.sort();
     wanted.sort();
     assert_eq!(found, wanted);
-    // A listing that promises a damaged file is set aside with it.
+    // The listing of a damaged file is quarantined too.
     assert!(fs::read_dir(project.path().join("cache/quarantine")).unwrap().count() >= 100);
     assert!(chosen.iter().all(|object| !object.exists()));
-    // A file whose listing is damaged as well names no result; the listing's finding does.
+    // If the listing is damaged too, the file's finding names no result; the listing's finding does.
     let spoilt: HashSet<_> = check.findings.iter().flat_map(|f| &f.keys).collect();
     assert_eq!(project.run(&[]).len(), spoilt.len(), "what is spoilt runs again, and nothing else");
     assert_eq!(objects(&project), whole);
@@ -127,14 +127,14 @@ fn a_record_that_is_being_written_is_no_record() {
     project.run(&[]);
     let shown = project.json(&["show", "a", "--json"]);
     let record = project.path().join(shown["result"]["folder"].as_str().unwrap());
-    // Complete but for its renaming, and as long as a record's name: the process had a number of three digits.
+    // Complete except for the final rename, and as long as a record's name: the process id has three digits.
     let aside = record.with_file_name("partial-vm-306-1");
     fs::create_dir(&aside).unwrap();
     fs::copy(record.join("manifest.json"), aside.join("manifest.json")).unwrap();
     assert_eq!(project.json(&["cache", "ls", "--json"])[0]["records"], 1);
 }
 
-/// A project with a folder `data`, and a stage of which `shell` is the line; its output is `o`.
+/// A project with a folder `data`, and a stage that runs `shell` and has the output `o`.
 fn with_data(shell: &str) -> Project {
     let project = Project::with(&format!(
         r#"(stages: {{"a": command(shell: "{shell}", inputs: {{"data": Path("data")}}, outputs: ["o"], isolation: None)}})"#
@@ -146,7 +146,7 @@ fn with_data(shell: &str) -> Project {
 }
 
 #[test]
-fn what_links_in_an_output_lead_to_is_never_moved_away() {
+fn targets_of_links_in_an_output_are_never_moved() {
     for shell in [
         "ln -s $(readlink -f data) o",
         "mkdir o; ln -s $(readlink -f data/cat) o/cat",
@@ -170,11 +170,11 @@ fn links_inside_an_output_are_followed_and_dangling_ones_named() {
     project.ok(&["get", "a", "out"]);
     assert_eq!(["out/real/x", "out/folder/x", "out/file"].map(|file| project.read(file)), ["one"; 3]);
     let dangling = with_data("mkdir o; ln -s nowhere o/l").caco(&["run", "p.ron"]);
-    assert!(dangling.err.contains("o/l is a link to nowhere, which is not there"), "{}", dangling.err);
+    assert!(dangling.err.contains("o/l is a link to nowhere, which does not exist"), "{}", dangling.err);
 }
 
 #[test]
-fn a_file_with_a_second_name_stays_its_owners() {
+fn a_file_with_another_hard_link_is_copied() {
     use std::os::unix::fs::MetadataExt;
     let project = Project::new();
     project.write("original", "mine");
@@ -209,7 +209,7 @@ fn an_output_is_that_of_what_is_asked_for_now() {
     assert_eq!(get(&["--set", "a.parameters.n=2"]), "--n=2\n");
     let never = get(&["--set", "a.parameters.n=3"]);
     assert!(never.contains("stage 'a' has no result of what p.ron asks for now"), "{never}");
-    // A store that was copied knows no names.
+    // A copied store has no names.
     fs::remove_dir_all(project.path().join("cache/names")).unwrap();
     assert_eq!(get(&[]), "--n=1\n");
 }
@@ -237,7 +237,7 @@ fn one_output_may_be_a_link_to_another() {
 }
 
 #[test]
-fn no_link_stands_for_what_a_stage_leaves() {
+fn a_stage_cannot_replace_its_folders_with_links() {
     for (shell, metrics) in [
         ("cd ..; rm -r out; ln -s $DIARY out", None),
         ("cd ..; ln -sf $DIARY/text log; cd out; echo 1 > o", None),
@@ -252,8 +252,8 @@ fn no_link_stands_for_what_a_stage_leaves() {
         let files = [("text", "dear diary"), ("o", "mine"), ("m.json", r#"{"a": 1}"#)];
         files.iter().for_each(|(name, text)| fs::write(diary.path().join(name), text).unwrap());
         let run = project.command(&["run", "p.ron"]).env("DIARY", diary.path()).output().unwrap();
-        let told = String::from_utf8_lossy(&run.stderr);
-        assert!(!run.status.success() && told.contains("link") | told.contains("leads to"), "{shell}: {told}");
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert!(!run.status.success() && message.contains("link") | message.contains("leads to"), "{shell}: {message}");
         for (name, text) in files {
             assert_eq!(fs::read_to_string(diary.path().join(name)).unwrap(), text, "{shell}");
         }
@@ -261,7 +261,7 @@ fn no_link_stands_for_what_a_stage_leaves() {
 }
 
 #[test]
-fn a_result_is_handed_out_though_what_it_was_made_of_was_collected() {
+fn a_result_is_available_although_its_inputs_were_collected() {
     let project = project();
     let key = project.json(&["show", "a", "--json"])["result"]["key"].as_str().unwrap().to_string();
     let kept = project.json(&["show", "b", "--json"])["result"]["key"].as_str().unwrap().to_string();

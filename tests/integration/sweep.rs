@@ -1,4 +1,4 @@
-//! Sweeps: their points, their names, and what a killed one does when it is run again.
+//! Sweeps: their points, their names, and rerunning a killed sweep.
 
 use crate::project::{Project, without_keys};
 use std::{
@@ -104,7 +104,7 @@ fn axes_are_lists_ranges_zips_draws_and_named_values() {
 }
 
 #[test]
-fn a_sweep_that_is_wrong_is_told_where() {
+fn an_invalid_sweep_is_reported_with_its_location() {
     let rate = "set: [\"train.parameters.rate\"]";
     let cases = [
         (format!("axes: {{\"r\": ({rate})}}"), "has 0 of `values`"),
@@ -114,9 +114,9 @@ fn a_sweep_that_is_wrong_is_told_where() {
         ("axes: {\"r\": (set: [\"train.no\"], values: [1])}".into(), "unknown field 'no'"),
         (format!("axes: {{\"r\": ({rate}, range: (from: 1, to: 0, step: 1))}}"), "has no values, or too many"),
         (format!("axes: {{\"r\": ({rate}, log_range: (from: 0, to: 1, count: 3))}}"), "two positive numbers"),
-        (format!("axes: {{\"r\": ({rate}, random: Uniform(0.0, 1.0))}}"), "say how often"),
+        (format!("axes: {{\"r\": ({rate}, random: Uniform(0.0, 1.0))}}"), "does not set the number of draws"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"q > 1\""), "'q' is not known"),
-        (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"r > 5\""), "leaves no point of 2"),
+        (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, filter: \"r > 5\""), "leaves none of 2 points"),
         (format!("axes: {{\"r\": ({rate}, values: [1, 2])}}, zip: [[\"r\", \"q\"]]"), "no axis 'q'"),
         (format!("axes: {{\"r\": ({rate}, values: [\"a b\", \"a-b\"])}}"), "two points of sweep 's' are called"),
         (format!("axes: {{\"r\": ({rate}, values: [(a: 1)])}}"), "needs a name"),
@@ -125,10 +125,10 @@ fn a_sweep_that_is_wrong_is_told_where() {
         ("axis: {}".into(), "a sweep has no field 'axis'"),
         ("axes: {}".into(), "has no axes"),
     ];
-    for (sweep, told) in cases {
+    for (sweep, message) in cases {
         let printed = swept(&sweep).caco(&["check", "p.ron"]);
         assert_eq!(printed.code, 1, "{sweep}");
-        assert!(printed.err.contains(told) && printed.err.contains("-->"), "{sweep}\n{}", printed.err);
+        assert!(printed.err.contains(message) && printed.err.contains("-->"), "{sweep}\n{}", printed.err);
     }
 }
 
@@ -162,7 +162,7 @@ fn failed_points_are_listed_and_run_again_alone() {
 fn a_killed_sweep_does_only_what_is_left() {
     const POINTS: usize = 300;
     let started = tempfile::NamedTempFile::new().unwrap();
-    // The log of starts lies outside the stage's folder, so it is not confined.
+    // The log of starts is outside the stage's folder, so the stage is not confined.
     let project = Project::with(&format!(
         r#"(
     each_variant: {{
@@ -195,7 +195,7 @@ fn a_killed_sweep_does_only_what_is_left() {
     let mut seen = 0;
     for _ in 0..10 {
         let mut run = project.command(&["run", "p.ron"]).stderr(Stdio::null()).spawn().unwrap();
-        // As far apart as a generator of the last century makes them.
+        // A linear congruential generator.
         pause = (pause * 1103 + 12345) % 350;
         sleep(Duration::from_millis(60 + pause));
         run.kill().unwrap();
@@ -212,7 +212,7 @@ fn a_killed_sweep_does_only_what_is_left() {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     starts().into_iter().for_each(|point| *counts.entry(point).or_default() += 1);
     assert_eq!(counts.len(), POINTS);
-    // In flight at a kill is what runs beside each other, and what was being published.
+    // Stages in flight at a kill are those running in parallel and those being published.
     let again: usize = counts.values().map(|n| n - 1).sum();
     assert!(again <= 10 * 64, "{again} starts were repeated");
     assert!(project.ok(&["run", "p.ron"]).err.contains("nothing to do"));

@@ -1,4 +1,4 @@
-//! The program in a terminal of its own, and what that terminal shows.
+//! Runs the program in a pseudo-terminal, and reads its screen.
 
 use crate::{
     process::PATIENCE,
@@ -24,7 +24,7 @@ fn size((rows, cols): (u16, u16)) -> PtySize {
 }
 
 impl Terminal {
-    /// Starts `caco` in a project, in a terminal of so many rows and columns.
+    /// Starts `caco` in a project, in a terminal of this size.
     pub fn start(project: &Project, args: &[&str], rows: u16, columns: u16, env: &[(&str, &str)]) -> Self {
         let pty = native_pty_system().openpty(size((rows, columns))).unwrap();
         let mut command = CommandBuilder::new(caco_path());
@@ -48,12 +48,12 @@ impl Terminal {
         Terminal { master: pty.master, child, screen, reader: Some(reader) }
     }
 
-    /// What it shows.
+    /// The text on the screen.
     pub fn text(&self) -> String {
         self.screen.lock().unwrap().screen().contents()
     }
 
-    /// Waits until it shows what is wanted, and gives that.
+    /// Waits until the screen satisfies `seen`, and returns its text.
     pub fn wait_for(&self, what: &str, seen: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
@@ -71,12 +71,12 @@ impl Terminal {
         self.master.resize(size((rows, columns))).unwrap();
     }
 
-    /// Types.
+    /// Types some keys.
     pub fn type_in(&self, keys: &str) {
         self.master.take_writer().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until the program has ended, and gives its exit code and what the terminal shows then.
+    /// Waits until the program has ended. Returns its exit code and the text on the screen.
     pub fn end(mut self) -> (u32, String) {
         let code = self.child.wait().unwrap().exit_code();
         drop(self.reader.take().unwrap().join());
@@ -85,7 +85,7 @@ impl Terminal {
 }
 
 impl Drop for Terminal {
-    /// A test that failed leaves no run behind.
+    /// Kills the run, in case the test failed.
     fn drop(&mut self) {
         let _ = self.child.kill();
     }

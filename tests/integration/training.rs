@@ -1,4 +1,4 @@
-//! Trainings: stopped, killed, watched, measured; and every variant of the method over the one loop.
+//! Training runs: stopped, killed, watched, measured; and every variant of the method.
 
 use crate::{
     experiment::{SMALL, tiny},
@@ -33,26 +33,26 @@ fn curve(project: &Project, stage: &str) -> Vec<Value> {
     project.read("curve.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The curves of trainings in progress.
+/// The curves of training runs in progress.
 pub fn curves(project: &Project) -> Vec<PathBuf> {
     let work = fs::read_dir(project.path().join("cache/work")).into_iter().flatten().flatten();
     work.map(|entry| entry.path().join("curve.jsonl")).filter(|path| path.exists()).collect()
 }
 
-/// Waits until the training `project` runs has taken a step more, or its run is over.
+/// Waits until the training run of `project` has taken another step, or has ended.
 fn under_way(project: &Project, run: &mut Child) {
     let length = || curves(project).iter().map(|path| path.metadata().map_or(0, |m| m.len())).sum::<u64>();
     let before = length();
     wait_for("a step", || run.try_wait().unwrap().is_some() || length() > before);
 }
 
-/// Whether a training in progress has left something to go on from.
+/// Whether a training run in progress has written a checkpoint.
 fn checkpointed(project: &Project) -> bool {
     let pattern = project.path().join("cache/work/*/**/checkpoint-*.safetensors");
     glob::glob(pattern.to_str().unwrap()).unwrap().next().is_some()
 }
 
-/// Breaks a training off `kills` times at random moments, and compares what it ends with to an undisturbed one's.
+/// Stops a training run `kills` times at random moments, and compares its result with that of an undisturbed run.
 fn broken_off(stage: &str, set: &[&str], kills: u64) {
     let (straight, broken) = (tiny(), tiny());
     let start = |project: &Project| {
@@ -64,14 +64,15 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
     let mut signals = vec![];
     for kill in 0..kills {
         let mut run = start(&broken);
-        // The last one may have been killed when all was done but the saying so.
-        let Some(told) = start_of(stage, &mut run) else { break };
-        assert!(told.contains(if kill == 0 { "started" } else { "goes on where it was stopped" }), "{told}");
+        // The last one may have been killed after everything but its final message.
+        let Some(line) = start_of(stage, &mut run) else { break };
+        assert!(line.contains(if kill == 0 { "started" } else { "resumes where it was stopped" }), "{line}");
         under_way(&broken, &mut run);
-        // The first may come before the first checkpoint. On a busy machine all would, and nothing would be gone on from.
+        // The first kill may come before the first checkpoint. On a busy machine all would, and nothing would be
+        // resumed.
         wait_for("a checkpoint", || kill == 0 || checkpointed(&broken) || run.try_wait().unwrap().is_some());
         sleep(Duration::from_secs_f64(rng.range(0.0, 0.3)));
-        // Two of three are killed outright, the third is asked to stop.
+        // Two of three are killed, the third is asked to stop.
         let sent = if rng.chance(2.0 / 3.0) { libc::SIGKILL } else { libc::SIGTERM };
         signals.push(sent);
         signal(run.id(), sent);
@@ -80,7 +81,7 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
             break;
         }
     }
-    // On a fast machine it may be over before the last of them.
+    // On a fast machine it may end before the last kill.
     eprintln!("{stage} was broken off {} times: {signals:?}", signals.len());
     assert!(2 * signals.len() as u64 >= kills, "{stage} is too short to be broken off {kills} times: {signals:?}");
     let end = start(&broken).wait_with_output().unwrap();
@@ -88,7 +89,7 @@ fn broken_off(stage: &str, set: &[&str], kills: u64) {
     assert_eq!(digests(&straight, stage), digests(&broken, stage), "{stage} broken off by {signals:?}");
 }
 
-/// How often a training is broken off: a few times, or CACO_KILLS.
+/// How often a training run is stopped: a few times, or CACO_KILLS.
 fn kills() -> u64 {
     std::env::var("CACO_KILLS").map_or(3, |n| n.parse().unwrap())
 }
@@ -127,7 +128,7 @@ fn every_variant_of_the_method_trains_over_the_same_loop() {
 }
 
 #[test]
-fn the_monitor_tells_what_the_knn_stage_does() {
+fn the_monitor_agrees_with_the_knn_stage() {
     let project = tiny();
     let set = [
         "pretrain.epochs=3",
@@ -154,13 +155,13 @@ fn the_monitor_tells_what_the_knn_stage_does() {
 }
 
 #[test]
-fn a_training_is_watched_while_it_goes_on_and_after() {
+fn a_training_is_watched_during_and_after_its_run() {
     let project = tiny();
     let fails = project.caco(&["watch", "-p", "p.ron"]);
     assert!(fails.code == 1 && fails.err.contains("no training is in progress"), "{}", fails.err);
     let set = ["pretrain/short.epochs=200"];
     let mut run = project.command(&args(&["pretrain/short"], &set)).stderr(Stdio::null()).spawn().unwrap();
-    // The bank initialisation first, then the training proper.
+    // First the bank initialisation, then the training itself.
     let mut shown = project.caco(&["watch"]);
     wait_for("the training to be shown", || {
         shown = project.caco(&["watch"]);

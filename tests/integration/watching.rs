@@ -3,7 +3,7 @@
 use crate::{project::Project, terminal::Terminal};
 use std::{fs, path::PathBuf};
 
-/// Two stages side by side, one of which tells how far it is, and one behind them. All wait for a file.
+/// Two parallel stages, one of which reports its progress, and one that depends on them. All wait for a file.
 const SIDE_BY_SIDE: &str = r#"(stages: {
     "train/learning-rate=0.03,seed=1": command(
         shell: "echo '{\"done\":3,\"total\":10,\"unit\":\"steps\",\"note\":\"loss 0.31\"}' > $CACO_PROGRESS; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
@@ -12,7 +12,7 @@ const SIDE_BY_SIDE: &str = r#"(stages: {
     "after": command(shell: "cat i > o", inputs: {"i": Stage("index")}, outputs: ["o"]),
 })"#;
 
-/// Holds what a terminal shows against a snapshot, its times apart.
+/// Compares the screen with a snapshot, ignoring times.
 macro_rules! assert_shown {
     ($text:expr) => {
         insta::with_settings!({filters => vec![
@@ -23,7 +23,7 @@ macro_rules! assert_shown {
     };
 }
 
-/// The folder of the stage in progress that tells how far it is.
+/// The folder of the running stage that reports its progress.
 fn work(project: &Project) -> PathBuf {
     let folders = fs::read_dir(project.path().join("cache/work")).unwrap().flatten().map(|entry| entry.path());
     folders.into_iter().find(|folder| folder.join("progress.json").exists()).unwrap()
@@ -38,7 +38,7 @@ fn running_stages_have_a_line_each_and_finished_ones_scroll_above() {
     let project = Project::with(SIDE_BY_SIDE);
     let terminal = Terminal::start(&project, &["run", "p.ron", "--jobs", "2"], 12, 100, &[]);
     assert_shown!(terminal.wait_for("both stages", both_run));
-    // The first figure is no rate: it may be years old. The second gives one, and the time left.
+    // The first report gives no rate, because it may be old. The second gives a rate and the time left.
     fs::write(work(&project).join("progress.json"), r#"{"done":6,"total":10,"unit":"steps","note":"loss 0.29"}"#)
         .unwrap();
     let text = terminal.wait_for("the rate", |text| text.contains("6/10 steps") && text.contains("/s"));
@@ -46,7 +46,7 @@ fn running_stages_have_a_line_each_and_finished_ones_scroll_above() {
     project.write("go", "");
     let (code, text) = terminal.end();
     assert_eq!(code, 0);
-    // Which of the two ends first is the machine's affair.
+    // Either of the two may end first.
     let mut lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches(|c| c != ']')).collect();
     lines.sort_unstable();
     assert_shown!(lines.join("\n"));
@@ -60,7 +60,7 @@ fn a_narrow_terminal_shows_less_and_a_resize_leaves_nothing_behind() {
     terminal.resize(12, 40);
     let narrow = terminal.wait_for("the narrow frame", |text| text.contains("train…"));
     assert_shown!(narrow);
-    // Too low for both: the rest is a number.
+    // Too few rows for both: the rest is a count.
     terminal.resize(6, 100);
     terminal.wait_for("the wide frame", |text| text.contains("train/learning…") && text.contains("index"));
     terminal.resize(5, 100);
@@ -70,7 +70,7 @@ fn a_narrow_terminal_shows_less_and_a_resize_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_stage_that_fails_is_told_above_the_others() {
+fn a_failed_stage_is_reported_above_the_others() {
     let project = Project::with(
         r#"(stages: {
         "bad": command(shell: "echo no such data; exit 3", outputs: ["o"]),
@@ -87,7 +87,7 @@ fn a_stage_that_fails_is_told_above_the_others() {
 }
 
 #[test]
-fn what_it_took_before_tells_how_long_it_takes() {
+fn earlier_runs_forecast_how_long_it_takes() {
     let project = Project::with(
         r#"(stages: {"a": command(shell: "sleep 1; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o", outputs: ["o"], pass_env: ["GO"], isolation: None)})"#,
     );
@@ -130,7 +130,7 @@ fn an_interrupt_leaves_a_clean_terminal() {
 }
 
 #[test]
-fn what_the_last_try_told_is_not_how_far_this_one_is() {
+fn progress_of_an_earlier_attempt_is_not_shown() {
     let project = Project::with(
         r#"(stages: {"a": command(
             shell: "if ! test -e $GO/tried; then touch $GO/tried; echo '{\"done\":3,\"total\":10}' > $CACO_PROGRESS; exit 1; fi; while ! test -e $GO/go; do sleep 0.02; done; echo 1 > o",
@@ -138,7 +138,7 @@ fn what_the_last_try_told_is_not_how_far_this_one_is() {
     );
     assert_eq!(Terminal::start(&project, &["run", "p.ron"], 12, 80, &[]).end().0, 1);
     let terminal = Terminal::start(&project, &["run", "p.ron"], 12, 80, &[]);
-    // By then it was looked at what the stage tells.
+    // By then the progress file has been read.
     let text = terminal.wait_for("a second", |text| text.contains("1 running  0:") && !text.contains("0:00"));
     assert!(!text.contains("3/10"), "{text}");
     project.write("go", "");
@@ -146,11 +146,11 @@ fn what_the_last_try_told_is_not_how_far_this_one_is() {
 }
 
 #[test]
-fn a_command_that_is_held_to_what_it_declares_may_tell_how_far_it_is() {
+fn a_confined_command_may_report_its_progress() {
     let project = Project::with(
         r#"(stages: {"a": command(shell: "echo '{\"done\":1}' > $CACO_PROGRESS; cp $CACO_PROGRESS o", outputs: ["o"])})"#,
     );
     project.run(&[]);
-    assert_eq!(project.ok(&["get", "a/o", "told"]).code, 0);
-    assert_eq!(project.read("told"), "{\"done\":1}\n");
+    assert_eq!(project.ok(&["get", "a/o", "progress"]).code, 0);
+    assert_eq!(project.read("progress"), "{\"done\":1}\n");
 }

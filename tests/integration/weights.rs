@@ -1,4 +1,4 @@
-//! Weights that leave and come back.
+//! Exporting and importing weights.
 
 use crate::project::Project;
 use std::path::Path;

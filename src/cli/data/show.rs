@@ -2,7 +2,7 @@
 
 use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json, programs};
 use anyhow::{Context, Result, bail, ensure};
-use caco_engine::graph::From;
+use caco_engine::graph::Origin;
 use caco_inspect::name;
 use caco_kinds::{Format, Split, Views};
 use caco_pipeline::kind::options;
@@ -108,13 +108,13 @@ fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
     let graph = open::graph_of(&args.pipeline, &store)?;
     let index = open::output_called("index", &args.index, &graph, &store)?;
     let root = match graph.images(index.stage).map_err(name::plain)? {
-        From::Path(Ok(path)) => path,
-        From::Path(Err((path, variable))) => bail!("{path}: the environment variable {variable} is not set"),
-        From::Output(of, output) => {
+        Origin::Path(Ok(path)) => path,
+        Origin::Path(Err((path, variable))) => bail!("{path}: the environment variable {variable} is not set"),
+        Origin::Output(of, output) => {
             let reference = format!("{}/{output}", graph.stage(of).name);
             store.materialise(&open::output(&reference, &graph, &store)?.artifact)?
         }
-        From::Tool(name) => bail!("the images are those of the program {name}"),
+        Origin::Tool(name) => bail!("the images are those of the program {name}"),
     };
     Ok(json!({"index": store.object(index.artifact.blake3), "root": root}))
 }

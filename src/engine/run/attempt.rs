@@ -5,7 +5,7 @@ use super::{
         confine::Confinement,
         event::{Before, Event, Failed, Failure},
         exec::{Handle, Launch, Outcome, Report},
-        graph::{Edge, From as Origin, Id},
+        graph::{Edge, Id, Origin},
         key::Key,
         liveness::Liveness,
         plan::{Ask, ask},

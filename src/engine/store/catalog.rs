@@ -1,8 +1,7 @@
-//! What this host last saw of every result, in one file: a run with nothing to do reads it instead of opening every
-//! manifest. Only an accelerator. An entry is believed while the key's `current` file is the same one (inode and change
-//! time).
+//! This host's cache of all results, in one file: a run with nothing to do reads it instead of opening every manifest.
+//! Deleting it only costs time. An entry is valid while the key's `current` file has the same inode and change time.
 
-use super::{Artifact, Published, Store, look::Seen};
+use super::{Artifact, Published, Store, directory::FileStat};
 use crate::{digest::Digest, key::Key};
 use std::{
     collections::HashMap,
@@ -29,7 +28,7 @@ struct Entry {
     outputs: Arc<[Artifact]>,
 }
 
-/// The entries and the file they are kept in.
+/// The entries, and the file they are stored in.
 pub(super) struct Catalog {
     file: PathBuf,
     entries: RwLock<HashMap<Key, Entry>>,
@@ -43,13 +42,13 @@ impl Catalog {
         Catalog { file: file.into(), entries: RwLock::new(entries), changed: AtomicBool::new(false) }
     }
 
-    /// What was last seen of a key.
+    /// The last known result of a key.
     pub fn get(&self, key: Key) -> Option<Published> {
         let entries = self.entries.read().expect("no panic while held");
         entries.get(&key).map(|e| Published { key, record: e.record.clone(), outputs: e.outputs.clone() })
     }
 
-    /// Remembers a result as it now is.
+    /// Caches a result in its current state.
     pub fn insert(&self, store: &Store, published: &Published) {
         let Some(stamp) = stamp(store, published.key) else { return };
         let entry = Entry { stamp, record: published.record.clone(), outputs: published.outputs.clone() };
@@ -57,20 +56,20 @@ impl Catalog {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    /// Forgets a key.
+    /// Removes a key.
     pub fn remove(&self, key: Key) {
         self.entries.write().expect("no panic while held").remove(&key);
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the key's `current` file is the one that was seen.
+    /// Whether the key's `current` file is unchanged.
     pub fn is_current(&self, store: &Store, published: &Published) -> bool {
         let now = stamp(store, published.key);
         let entries = self.entries.read().expect("no panic while held");
         entries.get(&published.key).is_some_and(|e| Some(e.stamp) == now && e.record == published.record)
     }
 
-    /// Writes the catalog back, if it changed.
+    /// Writes the catalog to disk, if it changed.
     pub fn save(&self) -> io::Result<()> {
         if !self.changed.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -78,7 +77,7 @@ impl Catalog {
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder)?;
         }
-        // Another run on this host may have written since; what it learnt is kept.
+        // Another run on this host may have written since; keep its entries.
         let mut all = decode(&fs::read(&self.file).unwrap_or_default()).unwrap_or_default();
         let entries = self.entries.read().expect("no panic while held");
         all.extend(entries.iter().map(|(key, entry)| (*key, entry.clone())));
@@ -89,7 +88,7 @@ impl Catalog {
 }
 
 fn stamp(store: &Store, key: Key) -> Option<Stamp> {
-    let Seen { inode, ctime, .. } = store.look.at("results", key.0, "/current")?;
+    let FileStat { inode, ctime, .. } = store.directory.stat("results", key.0, "/current")?;
     Some(Stamp { inode, ctime })
 }
 
@@ -167,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_damage_empties_it() {
+    fn entries_round_trip_and_damage_is_detected() {
         let output = Artifact {
             name: "o".into(),
             folder: true,

@@ -1,4 +1,4 @@
-//! Garbage collection: results that nobody needs any more, and objects that no result holds.
+//! Garbage collection: removes unneeded results, and objects that no result refers to.
 
 use super::{At, Result, Store};
 use crate::{digest::Digest, key::Key};
@@ -9,35 +9,35 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Which results may go.
+/// Which results to remove.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Results made longer ago than this.
+    /// Results older than this.
     pub older_than: Option<Duration>,
-    /// The oldest results, until the rest takes no more bytes than this.
+    /// The oldest results, until the rest takes at most this many bytes.
     pub keep_bytes: Option<u64>,
-    /// Results that are none of these.
+    /// Results other than these.
     pub keep_only: Option<HashSet<Key>>,
 }
 
 /// What a collection removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Collected {
-    /// Results.
+    /// The results.
     pub results: Vec<Key>,
-    /// Objects, by number.
+    /// The number of objects.
     pub objects: u64,
     /// Bytes freed.
     pub bytes: u64,
-    /// Results that stay, by number.
+    /// The number of results kept.
     pub kept: u64,
-    /// Folders of stages that were begun and never finished, with their checkpoints.
+    /// The number of folders of unfinished stages, with their checkpoints.
     pub unfinished: u64,
-    /// Results that the limits would let go, but that are pinned, used by a run in progress, or being computed.
+    /// The number of results within the limits that are pinned, used by a run in progress, or being computed.
     pub held: u64,
 }
 
-/// Objects younger than this that no result holds are left alone: a crashed run may go on with them.
+/// Unreferenced objects younger than this are kept, because a crashed run may resume with them.
 const FRESH: Duration = Duration::from_secs(3600);
 
 struct Candidate {
@@ -46,7 +46,7 @@ struct Candidate {
     objects: HashSet<(Digest, u64)>,
 }
 
-/// Which objects the results that stay hold, and how much they take.
+/// Reference counts of the objects of the remaining results, and their total size.
 #[derive(Default)]
 struct Holdings {
     holders: HashMap<Digest, u32>,
@@ -76,8 +76,8 @@ impl Holdings {
 }
 
 impl Store {
-    /// Removes results by these limits, then the objects that no result holds. Pinned results, results whose key is
-    /// being computed and those that a run in progress uses stay. A dry run only tells.
+    /// Removes results by these limits, then the objects that no result refers to. Keeps results that are pinned, being
+    /// computed, or used by a run in progress. A dry run removes nothing.
     pub fn collect(&self, limits: &Limits, dry: bool) -> Result<Collected> {
         let _alone = self.alone()?;
         let mut candidates = self.candidates()?;
@@ -131,7 +131,7 @@ impl Store {
         Ok(candidates)
     }
 
-    /// The objects of a record, with their lengths. A damaged record or listing holds what can still be read of it.
+    /// The objects of a record, with their lengths. Of a damaged record or listing, those that can still be read.
     pub(super) fn objects_held(&self, key: Key, record: &str) -> Result<Vec<(Digest, u64)>> {
         let Ok(Some(manifest)) = self.read_manifest(key, record) else { return Ok(vec![]) };
         let mut objects = vec![];
@@ -169,7 +169,7 @@ impl Store {
         Ok(())
     }
 
-    /// Folders of stages in progress that nothing was written to for so long, and that no process holds.
+    /// Removes folders of unfinished stages that have not changed within `limit` and that no process has locked.
     fn collect_work(&self, limit: Duration, dry: bool) -> Result<u64> {
         let folder = self.root.join("work");
         let mut removed = 0;
@@ -189,12 +189,12 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes the folder that was put together from a listing; it is cheap to make again.
+    /// Removes the folder that was assembled from a listing; it is cheap to assemble again.
     pub(super) fn drop_tree(&self, listing: Digest) {
         let _ = fs::remove_dir_all(self.root.join("trees").join(listing.to_string()));
     }
 
-    /// Listings of folders outside the store are kept for `why`, which compares with the last result only.
+    /// Removes listings of outside folders that no result refers to: `why` only compares with the last result.
     fn collect_listings(&self) -> Result<()> {
         let mut wanted = HashSet::new();
         for key in self.keys()? {
@@ -212,20 +212,20 @@ impl Store {
 
     fn remove_result(&self, key: Key) -> Result<()> {
         let folder = self.result(key);
-        self.keep_remains(key)?;
+        self.keep_tombstones(key)?;
         self.catalog.remove(key);
-        // First the name, then the rest: what is half removed must not look like a result.
+        // Rename it first: a partly removed folder must not look like a result.
         let aside = self.root.join("work").join(self.unique());
         fs::rename(&folder, &aside).at("remove", &folder)?;
         fs::remove_dir_all(&aside).at("remove", &aside)
     }
 
-    /// Whether a result is pinned: never collected.
+    /// Whether a result is pinned, which protects it from collection.
     pub fn is_pinned(&self, key: Key) -> bool {
         self.pin_file(key).exists()
     }
 
-    /// Pins a result, with a reason, or lets go of it.
+    /// Pins a result with a reason, or unpins it.
     pub fn pin(&self, key: Key, reason: Option<&str>) -> Result<()> {
         let path = self.pin_file(key);
         match reason {

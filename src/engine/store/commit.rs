@@ -1,7 +1,7 @@
-//! Publishing: records that survive a loss of power, many at a time.
+//! Publishing: durable records, many at a time.
 //!
-//! A record's folder is written aside, everything new is synced, and only then is the folder renamed into place. Syncing
-//! is what costs, so results that end close together share it.
+//! A record's folder is written under a temporary name, everything new is synced, and only then is the folder renamed
+//! into place. Syncing is expensive, so results that finish close together share it.
 
 use super::{Artifact, At, Cause, Manifest, Published, Result, Store, write_aside};
 use crate::key::Key;
@@ -12,26 +12,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file of a record that holds the signed statement about it.
+/// The file of a record with its attestation.
 pub const ATTESTATION: &str = "attestation.json";
 
-/// From so many new files on, one sync of the whole file system is cheaper than one a file.
+/// From this many new files on, syncing the whole file system is cheaper than syncing each file.
 const MANY: usize = 24;
 
-/// A result on its way into the store.
+/// A result that is to be published.
 #[derive(Debug)]
 pub struct Pending {
     /// Its key.
     pub key: Key,
     /// Its preimage.
     pub preimage: String,
-    /// Its outputs, already among the objects.
+    /// Its outputs, already stored as objects.
     pub outputs: Vec<Artifact>,
-    /// How it was made.
+    /// How it was produced.
     pub record: serde_json::Value,
-    /// The signed statement about it.
+    /// Its attestation.
     pub attestation: Option<String>,
-    /// Whether it takes the place of a record of the same bytes.
+    /// Whether it replaces a record of the same bytes.
     pub supersedes: bool,
     /// Its log, moved into the record.
     pub log: Option<PathBuf>,
@@ -57,7 +57,7 @@ impl Pending {
         }
     }
 
-    /// The texts of its record, by file, that a statement about it speaks of. The manifest is the last.
+    /// The texts of its record, by file, that its attestation covers. The manifest is the last.
     pub fn texts(&self) -> [(&'static str, String); 3] {
         let manifest = serde_json::to_string_pretty(&self.manifest()).expect("a manifest is JSON");
         [
@@ -77,12 +77,12 @@ impl Pending {
     }
 }
 
-/// What became of a published result.
+/// A published result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The result that now stands for the key.
+    /// The key's current result.
     pub published: Published,
-    /// The record of other bytes that was there before: the key diverges.
+    /// The earlier record of different bytes, if the key diverges.
     pub diverges: Option<Box<str>>,
 }
 
@@ -98,7 +98,7 @@ impl Store {
         batch.iter().zip(staged).map(|(pending, aside)| self.reveal(pending, &aside)).collect()
     }
 
-    /// Writes the record's folder aside.
+    /// Writes the record's folder under a temporary name.
     fn stage(&self, pending: &Pending) -> Result<PathBuf> {
         let folder = self.result(pending.key);
         match fs::create_dir(&folder) {
@@ -131,7 +131,7 @@ impl Store {
         pending.texts().iter().try_for_each(|(name, text)| write(name, text))
     }
 
-    /// Everything on the store's file system is on disk when this returns.
+    /// Syncs the store's file system.
     pub(super) fn sync_all(&self) -> Result<()> {
         let root = File::open(&self.root).at("open", &self.root)?;
         // SAFETY: the descriptor is open for the length of the call.
@@ -147,7 +147,7 @@ impl Store {
         let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).at("sync", path);
         for object in batch.iter().flat_map(|p| &p.fresh) {
             sync(object)?;
-            sync(object.parent().expect("objects lie in a shard"))?;
+            sync(object.parent().expect("objects are in a shard"))?;
         }
         for folder in staged {
             for name in ["preimage.json", "record.json", "manifest.json"] {
@@ -161,7 +161,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts another folder in a record's place. A crash in between leaves the key without the record, and its stage runs
+    /// Replaces a record by another folder. A crash in between leaves the key without the record, and its stage runs
     /// again.
     pub(super) fn replace(&self, record: &Path, by: &Path) -> Result<()> {
         let old = record.with_file_name(self.unique());
@@ -170,18 +170,18 @@ impl Store {
         fs::remove_dir_all(&old).at("remove", &old)
     }
 
-    /// Renames the record's folder into place and lets it stand for the key, unless another one already does.
+    /// Renames the record's folder into place and makes it the key's current record, unless there already is one.
     fn reveal(&self, pending: &Pending, aside: &Path) -> Result<Committed> {
         let folder = self.result(pending.key);
         let record = pending.record_name();
         let before = self.current(pending.key)?;
         match fs::rename(aside, folder.join(&*record)) {
             Ok(()) => {}
-            // The same bytes were published before, by a record that nobody signed or that was tampered with.
+            // The same bytes were published before, by a record that is unsigned or was tampered with.
             Err(_) if pending.supersedes && folder.join(&*record).is_dir() => {
                 self.replace(&folder.join(&*record), aside)?;
             }
-            // The same bytes were published before: that record stays.
+            // The same bytes were published before: keep that record.
             Err(_) if folder.join(&*record).is_dir() => fs::remove_dir_all(aside).at("remove", aside)?,
             Err(e) => return Err(e).at("publish", &folder),
         }
@@ -189,10 +189,10 @@ impl Store {
         let diverges = before.filter(|before| *before != record);
         let whole =
             |record: &str| self.read_manifest(pending.key, record).is_ok_and(|m| m.is_some_and(|m| self.is_whole(&m)));
-        // Nothing is preferred silently: the older record stands until somebody decides, as long as it is whole.
+        // Never switch silently: the older record stays current until the user decides, as long as it is complete.
         let standing = match &diverges {
             Some(before) if whole(before) => before.clone(),
-            // Cut short by a crash, this file would name no record, and be written again by whoever reads it.
+            // If a crash truncates this file, it names no record, and its next reader writes it again.
             None if first => {
                 let current = folder.join("current");
                 fs::write(&current, record.as_bytes()).at("write", &current)?;
@@ -207,7 +207,7 @@ impl Store {
             let other = if standing == record { before } else { &record };
             self.note_divergence(pending.key, &standing, other, Cause::Rerun)?;
         }
-        self.drop_remains(pending.key)?;
+        self.drop_tombstones(pending.key)?;
         let outputs = if standing == record {
             pending.outputs.clone()
         } else {
@@ -219,12 +219,12 @@ impl Store {
     }
 }
 
-/// Whether a record is there, and no signed statement in it.
+/// Whether a record exists and has no attestation.
 pub(super) fn is_unsigned(record: &Path) -> bool {
     record.join("manifest.json").exists() && !record.join(ATTESTATION).exists()
 }
 
-/// Removes what a process of this host that is gone left beside a key's records.
+/// Removes temporary folders beside a key's records that dead processes of this host left.
 fn drop_leftovers(folder: &Path) -> Result<()> {
     let ours = format!("partial-{}-", super::host());
     for name in super::result::names(folder)? {
@@ -237,9 +237,9 @@ fn drop_leftovers(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a process of this host runs. One that has ended and that nobody has waited for yet does not.
+/// Whether a process of this host runs. A zombie does not.
 fn is_alive(number: &str) -> bool {
     let Ok(stat) = fs::read_to_string(Path::new("/proc").join(number).join("stat")) else { return false };
-    // The state stands behind the name, which may hold brackets itself.
+    // The state follows the name, which may itself contain brackets.
     !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }

@@ -1,4 +1,4 @@
-//! Results from one store to another, every byte compared with its digest on the way.
+//! Copies results from one store to another, and verifies every byte against its digest.
 
 use super::{ATTESTATION, At, Cause, Error, Result, Store, commit::is_unsigned};
 use crate::{
@@ -11,12 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a copy did.
+/// The outcome of a copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Copied {
     /// Records that are new at the target.
     pub records: u64,
-    /// Records that were there already.
+    /// Records that already existed.
     pub there: u64,
     /// Objects copied.
     pub objects: u64,
@@ -26,7 +26,7 @@ pub struct Copied {
     pub diverges: Vec<Key>,
 }
 
-/// A record whose folder lies at the target, not yet in place.
+/// A record whose folder was copied to the target, but not yet renamed into place.
 struct Staged {
     key: Key,
     record: Box<str>,
@@ -34,8 +34,8 @@ struct Staged {
 }
 
 impl Store {
-    /// Copies all records of these keys into another store. Nothing is visible there before all of it is on disk; a
-    /// damaged object here is an error that names it, and no record appears then.
+    /// Copies all records of these keys into another store. Nothing is visible there before everything is on disk. A
+    /// damaged object in this store is an error that names it, and then no record appears.
     pub fn copy_to(&self, target: &Store, keys: &[Key]) -> Result<Copied> {
         let _here = self.quiet()?;
         let _there = target.quiet()?;
@@ -55,11 +55,11 @@ impl Store {
 
     fn stage_copies(&self, target: &Store, keys: &[Key], staged: &mut Vec<Staged>, copied: &mut Copied) -> Result<()> {
         for key in keys {
-            // What stands here stands there, where nothing did.
+            // The current record here becomes the current one there, if there is none yet.
             let (standing, mut records) = (self.current(*key)?, self.records(*key)?);
             records.sort_by_key(|record| standing.as_ref() != Some(record));
             for record in records {
-                // The same bytes that nobody signed for there make room for those that somebody signed for here.
+                // An unsigned record there is replaced by a signed one of the same bytes from here.
                 let signs = self.result(*key).join(&*record).join(ATTESTATION).exists()
                     && is_unsigned(&target.result(*key).join(&*record));
                 if !signs && target.read_manifest(*key, &record)?.is_some_and(|m| target.is_whole(&m)) {
@@ -87,7 +87,7 @@ impl Store {
         Ok(Staged { key, record, aside })
     }
 
-    /// Bytes copied; None: the object was there.
+    /// Returns the bytes copied, or `None` if the object already existed.
     fn copy_object(&self, target: &Store, object: Digest) -> Result<Option<u64>> {
         let (from, to) = (self.object(object), target.object(object));
         let length = fs::metadata(&from).at("read", &from)?.len();
@@ -96,15 +96,15 @@ impl Store {
         }
         let aside = target.root.join("work").join(target.unique());
         fs::copy(&from, &aside).at("copy", &from)?;
-        // Read back from where it was written: this sees a flipped bit on either side.
+        // Read the written copy, which detects a flipped bit on either side.
         let found = digest::of_file(&aside, length).at("read", &aside)?;
         if found != object {
             let _ = fs::remove_file(&aside);
-            let why = "its bytes are not what its name says; run `caco cache verify`".into();
+            let why = "its bytes do not match the digest in its name; run `caco cache verify`".into();
             return Err(Error::Damaged { path: from, why });
         }
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o444)).at("change the mode of", &aside)?;
-        super::make_folder(to.parent().expect("objects lie in a shard"))?;
+        super::make_folder(to.parent().expect("objects are in a shard"))?;
         fs::rename(&aside, &to).at("write", &to)?;
         Ok(Some(length))
     }
@@ -114,12 +114,12 @@ impl Store {
         let place = folder.join(&*staged.record);
         let before = self.current(staged.key)?;
         if place.exists() {
-            // It was there, without all of its objects, or without a signature.
+            // It existed, but without all of its objects, or without a signature.
             self.replace(&place, &staged.aside)?;
         } else {
             fs::rename(&staged.aside, &place).at("publish", &folder)?;
         }
-        self.drop_remains(staged.key)?;
+        self.drop_tombstones(staged.key)?;
         self.catalog.remove(staged.key);
         copied.records += 1;
         match before {

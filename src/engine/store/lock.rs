@@ -1,9 +1,9 @@
-//! One lock a key, held while it is computed.
+//! One lock per key, held while it is computed.
 //!
-//! Every lock is a byte of one file, `lock`: the byte whose number is the start of the key. It is the kernel that holds
-//! it, for as long as a process has the file open (an open-file-description lock), so a crash leaves nothing behind, not
-//! even a file. The stage's own process inherits it: where only the runner dies, the key stays locked until its last
-//! process is gone. Two keys with the same first 63 bits would wait for one another, and lose nothing else.
+//! Every lock is a byte of one file, `lock`: the byte whose offset is the start of the key. The kernel holds the lock
+//! for as long as a process has the file open (an open-file-description lock), so a crash leaves nothing behind, not
+//! even a file. The stage's own process inherits the lock: if only the runner dies, the key stays locked until its last
+//! process has ended. Two keys with the same first 63 bits would only wait for each other.
 
 use super::{At, Result, Store};
 use crate::key::Key;
@@ -14,7 +14,7 @@ use std::{
     path::PathBuf,
 };
 
-/// A held lock. Dropping it lets go, in every process that inherited it.
+/// A held lock. Dropping it releases it, in every process that inherited it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -35,9 +35,9 @@ impl Drop for Lock {
 }
 
 impl Store {
-    /// Locks a key, if nobody else holds it.
+    /// Locks a key, if no one else holds it.
     pub fn try_lock(&self, key: Key) -> Result<Option<Lock>> {
-        // Opened anew for every lock: what is locked through one opening belongs to it alone.
+        // Open the file once per lock: an OFD lock belongs to its open file description.
         let path = self.lock_file();
         let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
         match control(&file, libc::F_OFD_SETLK, &mut range(key, libc::F_WRLCK)) {
@@ -47,7 +47,7 @@ impl Store {
         }
     }
 
-    /// Whether somebody computes this key right now.
+    /// Whether this key is being computed right now.
     pub fn is_locked(&self, key: Key) -> bool {
         let mut found = range(key, libc::F_WRLCK);
         let file = File::options().write(true).open(self.lock_file());
@@ -60,14 +60,14 @@ impl Store {
     }
 }
 
-/// The byte of a key.
+/// The byte range of a key.
 fn range(key: Key, kind: libc::c_int) -> libc::flock {
     let start: [u8; 8] = key.0.0[..8].try_into().expect("eight bytes");
-    // SAFETY: plain data, for which zeros are right; OFD locks ask for a process number of zero.
+    // SAFETY: plain data, for which zeros are valid; OFD locks require a process number of zero.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
     range.l_type = kind as libc::c_short;
     range.l_whence = libc::SEEK_SET as libc::c_short;
-    // The very last byte could not be locked: its end would overflow.
+    // The last byte cannot be locked: its end would overflow.
     range.l_start = (i64::from_be_bytes(start) & i64::MAX).min(i64::MAX - 1);
     range.l_len = 1;
     range
@@ -85,7 +85,7 @@ mod tests {
     use crate::digest::Digest;
 
     #[test]
-    fn a_key_is_locked_once_and_keys_do_not_touch() {
+    fn a_key_is_locked_once_and_keys_are_independent() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let (a, b) = (Key(Digest([0xff; 32])), Key(Digest::of(b"b")));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_let_go_even_where_a_process_inherited_it() {
+    fn a_lock_is_released_even_if_a_process_inherited_it() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let key = Key(Digest::of(b"k"));

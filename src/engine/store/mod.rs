@@ -1,55 +1,55 @@
-//! Results on disk, by key; their bytes, by digest.
+//! The store on disk: results by key, and their bytes by digest.
 //!
 //! ```text
 //! VERSION                            the layout's version
-//! objects/ab/cdef…                   bytes by BLAKE3, read-only; a folder is an object too: its listing
+//! objects/ab/cdef…                   bytes by BLAKE3, read-only; a folder is stored as its listing
 //! results/ab/cdef…/<record>/         preimage.json, manifest.json, record.json, attestation.json, log, byproducts/
-//! results/ab/cdef…/current           which record stands for the key
+//! results/ab/cdef…/current           the key's current record
 //! work/<key>/                        a stage in progress; survives a crash
-//! lock                               a byte of it is locked for each key that is being computed
-//! trees/<digest>/                    folders put together again from their objects (hard links)
-//! collected/ab/cdef….json            what is kept of a collected result: texts, no bytes
+//! lock                               one byte is locked for each key that is being computed
+//! trees/<digest>/                    folders assembled from their objects (hard links)
+//! collected/ab/cdef….json            the tombstones of a collected result: texts, no bytes
 //! divergences/<key>/                 notes of results of different bytes under one key
-//! verdicts/<key>/                    what reruns of a result showed, signed
-//! quarantine/<digest>                objects whose bytes are not what their name says
-//! hosts/<host>/                      accelerators: the catalog of results, the stat cache
+//! verdicts/<key>/                    signed verdicts of reruns
+//! quarantine/<digest>                objects whose bytes do not match their name
+//! hosts/<host>/                      caches: the catalog of results, the stat cache
 //! names/<pipeline>                   the last key of each stage, for `why`
-//! runs/<start>-<pid>.jsonl           what each run was asked for, ran and found there, for `history`
-//! uses/                              what runs in progress use, so that a collection leaves it
-//! listings/                          what folders outside the store held, for `why`
+//! runs/<start>-<pid>.jsonl           the request, attempts and hits of each run, for `history`
+//! uses/                              leases of runs in progress, which protect results from collection
+//! listings/                          listings of folders outside the store, for `why`
 //! ```
 //!
-//! Nothing here is a database that two hosts write: every file appears by rename, whole. A record's folder is renamed
-//! into place after its content and its objects are on disk, so a record that can be seen is complete.
+//! No file is a database that two hosts write: every file is renamed into place when it is complete. A record's folder
+//! is renamed into place after its content and its objects are on disk, so a visible record is complete.
 
 mod catalog;
 mod collect;
 mod commit;
 mod copy;
-mod ledger;
+mod directory;
+mod divergences;
+mod leases;
 mod lock;
-mod look;
 mod object;
-mod remains;
 mod result;
-mod uses;
+mod tombstones;
 mod verify;
 
 pub use collect::{Collected, Limits};
 pub use commit::{ATTESTATION, Committed, Pending};
 pub use copy::Copied;
-pub use ledger::{Cause, Divergence};
+pub use divergences::{Cause, Divergence};
+use leases::Lease;
+pub use leases::Quiet;
 pub use lock::Lock;
 pub use object::IngestError;
-pub use remains::Remains;
 pub use result::{Artifact, Manifest, Published};
-pub use uses::Quiet;
-use uses::Use;
+pub use tombstones::Tombstone;
 pub use verify::{Check, Finding};
 
 use super::{digest::Digest, disk::Space, key::Key, stat};
 use catalog::Catalog;
-use look::Look;
+use directory::Directory;
 use std::{
     collections::HashSet,
     fs, io,
@@ -60,36 +60,36 @@ use std::{
     },
 };
 
-/// The layout this program writes.
+/// The layout version that this program writes.
 pub const LAYOUT: u32 = 1;
 
 /// A store on disk.
 pub struct Store {
     root: PathBuf,
-    look: Look,
+    directory: Directory,
     catalog: Catalog,
     /// Digests of files outside the store.
     pub stat: stat::Cache,
     counter: AtomicU64,
-    /// Objects whose bytes were compared with their names by this process.
+    /// Objects that this process has verified.
     checked: Mutex<HashSet<Digest>>,
-    in_use: Mutex<Option<Use>>,
+    lease: Mutex<Option<Lease>>,
 }
 
-/// An operation on the store that failed: what was done to which path, and what the system said.
+/// A failed operation on the store: the verb, the path and the system's error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system said no.
+    /// An I/O error.
     #[error("cannot {what} {path}: {error}{hint}", path = path.display(), hint = hint(error))]
     Io {
         /// The verb.
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         error: io::Error,
     },
-    /// A file of the store does not hold what it should.
+    /// A file of the store is damaged.
     #[error("{path} is damaged: {why}", path = path.display())]
     Damaged {
         /// The file.
@@ -97,7 +97,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The store was written by a newer program.
+    /// The store was written by a newer version.
     #[error("{root} has layout {found}, this caco knows layouts up to {LAYOUT}; use a newer caco, or another store with --cache", root = root.display())]
     Newer {
         /// The store.
@@ -107,9 +107,9 @@ pub enum Error {
     },
 }
 
-/// What to do about a full disk.
+/// The advice for a full disk.
 pub const MAKE_ROOM: &str =
-    "; free some space (`caco cache gc` shows what can go) and run again: nothing finished is lost";
+    "; free some space (`caco cache gc` shows what can be removed) and run again: no finished result is lost";
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -136,7 +136,7 @@ impl<T> At<T> for io::Result<T> {
 }
 
 impl Store {
-    /// Opens the store at `root`, which is made if it is not there.
+    /// Opens the store at `root`, and creates it if necessary.
     pub fn open(root: &Path) -> Result<Store> {
         let root = std::path::absolute(root).at("find", root)?;
         fs::create_dir_all(&root).at("create", &root)?;
@@ -153,19 +153,18 @@ impl Store {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
-        let look = Look::open(&root).at("open", &root)?;
+        let directory = Directory::open(&root).at("open", &root)?;
         let host = root.join("hosts").join(host());
         let catalog = Catalog::load(&host.join("catalog.bin"));
         let stat = stat::Cache::load(&host.join("stat.bin"));
         Ok(Store {
             root,
-            look,
+            directory,
             catalog,
             stat,
             counter: AtomicU64::new(0),
             checked: Mutex::default(),
-
-            in_use: Mutex::default(),
+            lease: Mutex::default(),
         })
     }
 
@@ -174,7 +173,7 @@ impl Store {
         &self.root
     }
 
-    /// Whether hardly anything more can be written: less than a page for every file of a small result, or too few files.
+    /// Whether the disk is practically full: less than a block for every file of a small result, or too few files.
     pub fn is_full(&self) -> bool {
         const FILES: u64 = 12;
         Space::of(&self.root).is_some_and(|left| left.blocks < FILES || left.files.is_some_and(|files| files < FILES))
@@ -206,22 +205,22 @@ impl Store {
         path.into()
     }
 
-    /// A name that no other process or thread uses.
+    /// A temporary name that no other process or thread uses.
     fn unique(&self) -> String {
         format!("partial-{}-{}-{}", host(), std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Writes the accelerators back. Failures cost time only.
+    /// Writes the caches to disk. Failures only cost time.
     pub fn save_accelerators(&self) {
         for result in [self.stat.save(), self.catalog.save()] {
             if let Err(error) = result {
-                tracing::debug!("cannot save an accelerator: {error}");
+                tracing::debug!("cannot save a cache: {error}");
             }
         }
     }
 }
 
-/// Writes a small file whole: aside, then renamed.
+/// Writes a small file atomically: under a temporary name, then renamed.
 pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
     let aside = path.with_extension(format!("partial-{}", std::process::id()));
     let written = fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, path));
@@ -238,7 +237,7 @@ pub fn host() -> String {
     if name.is_empty() { "host".into() } else { name }
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).at("create", folder)
 }

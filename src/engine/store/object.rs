@@ -1,4 +1,4 @@
-//! Bytes by digest: taking a stage's outputs in, and putting them where the next stage can read them.
+//! Objects, the bytes by digest: storing a stage's outputs, and materialising them for the next stage.
 
 use super::{Artifact, At, Error, Result, Store, commit::Pending};
 use crate::{
@@ -15,18 +15,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why a stage's outputs could not be taken in.
+/// Why a stage's outputs could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// It did not write what it declared.
-    #[error("the stage ended well but did not write its output '{path}'{found}")]
+    /// A declared output is missing.
+    #[error("the stage succeeded but did not write its output '{path}'{found}")]
     Missing {
         /// The declared path.
         path: String,
         /// What it wrote instead.
         found: String,
     },
-    /// What it wrote cannot be kept.
+    /// An output cannot be stored.
     #[error("output '{path}': {error}")]
     Unfit {
         /// The declared path.
@@ -39,7 +39,7 @@ pub enum IngestError {
     Store(#[from] Error),
 }
 
-/// Whether an output is a link or holds some; an error where one leads out of `out`.
+/// Whether an output is a link or contains links. A link that leads out of `out` is an error.
 fn linked(out: &Path, output: &Output) -> std::result::Result<bool, IngestError> {
     let path = out.join(&*output.path);
     match listing::has_links_inside(out, &path) {
@@ -53,8 +53,8 @@ fn linked(out: &Path, output: &Output) -> std::result::Result<bool, IngestError>
 }
 
 impl Store {
-    /// Moves the outputs that a stage left in `out` into the store. The folder is used up. What a link leads to is copied, and must lie
-    /// in the folder: of anything else nobody said that the stage may give it away.
+    /// Moves the outputs that a stage wrote to `out` into the store. The target of a link is copied, and must be inside
+    /// the folder: the stage did not declare anything else as its output.
     pub fn ingest(
         &self,
         out: &Path,
@@ -67,7 +67,7 @@ impl Store {
         for output in outputs.iter().chain(undeclared) {
             taken.push((output, linked(out, output)?, None));
         }
-        // Links first: what they lead to may be an output too, and would be gone.
+        // Links first: their target may be an output too, which would already have moved.
         for links in [true, false] {
             for (output, linked, artifact) in taken.iter_mut().filter(|(_, linked, _)| *linked == links) {
                 *artifact = self.ingest_one(&out.join(&*output.path), &output.name, *linked, pending)?;
@@ -134,16 +134,16 @@ impl Store {
         self.move_in(&root.join(&entry.path), linked, entry.digest, entry.size)
     }
 
-    /// Moves a file to where its digest says. Returns the object's path if it is new.
+    /// Moves a file to the path of its object. Returns the path if the object is new.
     fn move_in(&self, path: &Path, linked: bool, digest: Digest, size: u64) -> Result<Option<PathBuf>> {
         let object = self.object(digest);
         if self.length(digest) == Some(size) {
             return Ok(None);
         }
-        // What links lead to is met more than once, and what has another name is not ours alone.
+        // The target of a link may be visited again, and a file with several hard links is not exclusively ours.
         let meta = fs::symlink_metadata(path).at("read", path)?;
         if meta.is_symlink() && !linked {
-            return Err(io::Error::other("it became a link while it was taken in")).at("take", path);
+            return Err(io::Error::other("it became a link while it was being stored")).at("store", path);
         }
         let shared = linked || meta.nlink() > 1;
         let moved = if shared { self.copy_aside(path)? } else { path.to_path_buf() };
@@ -164,7 +164,7 @@ impl Store {
     fn rename_in(&self, from: &Path, object: &Path) -> Result<()> {
         match fs::rename(from, object) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let shard = object.parent().expect("objects lie in a shard");
+                let shard = object.parent().expect("objects are in a shard");
                 fs::create_dir_all(shard).at("create", shard)?;
                 fs::rename(from, object).at("write", object)
             }
@@ -190,7 +190,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where an output can be read: the object itself, or a folder put together from its objects.
+    /// Returns a path at which an output can be read: the object itself, or a folder assembled from its objects.
     pub fn materialise(&self, artifact: &Artifact) -> Result<PathBuf> {
         if !artifact.folder {
             return Ok(self.object(artifact.blake3));
@@ -236,7 +236,7 @@ impl Store {
 
     fn link(object: &Path, to: &Path) -> Result<()> {
         match fs::hard_link(object, to) {
-            // No links here, or too many to one file.
+            // The file system has no hard links, or the file has too many.
             Err(e) if e.kind() != io::ErrorKind::NotFound => fs::copy(object, to).map(drop).at("copy", object),
             other => other.at("link", object),
         }
@@ -247,7 +247,7 @@ impl Store {
         fs::set_permissions(to, fs::Permissions::from_mode(0o644)).at("change the mode of", to)
     }
 
-    /// Keeps the listing of a folder outside the store, so that `why` can later tell which files differ.
+    /// Keeps the listing of a folder outside the store, so that `why` can later name the files that differ.
     pub fn keep_listing(&self, listing: &Listing) -> Result<()> {
         let text = listing.text();
         let path = self.root.join("listings").join(Digest::of(text.as_bytes()).to_string());
@@ -258,14 +258,14 @@ impl Store {
         super::write_aside(&path, text.as_bytes())
     }
 
-    /// A listing that was kept. None: it was not, or it is damaged.
+    /// A kept listing. `None` if it was not kept or is damaged.
     pub fn kept_listing(&self, digest: Digest) -> Result<Option<Listing>> {
         let path = self.root.join("listings").join(digest.to_string());
         let text = super::result::read(&path)?.and_then(|bytes| String::from_utf8(bytes).ok());
         Ok(text.and_then(|text| Listing::parse(&text).ok()))
     }
 
-    /// Moves something that is not what it should be out of the way.
+    /// Moves a damaged file or folder to the quarantine.
     pub fn set_aside(&self, path: &Path) -> Result<()> {
         let quarantine = self.root.join("quarantine");
         fs::create_dir_all(&quarantine).at("create", &quarantine)?;
@@ -277,8 +277,7 @@ impl Store {
         }
     }
 
-    /// Reads an object again and compares it with its name; one that does not hold is set aside, with the trees that
-    /// link to it.
+    /// Verifies an object against its digest. A damaged one is quarantined.
     pub fn check_object(&self, digest: Digest) -> Result<bool> {
         let path = self.object(digest);
         let found = match fs::metadata(&path) {
@@ -293,7 +292,7 @@ impl Store {
     }
 }
 
-/// What a stage wrote, for the message that something is missing.
+/// What a stage wrote, for the message about a missing output.
 fn found(out: &Path) -> String {
     let mut names: Vec<String> = fs::read_dir(out)
         .into_iter()

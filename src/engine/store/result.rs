@@ -1,4 +1,4 @@
-//! Records: what a key's result consists of.
+//! Records, which describe the results of a key.
 
 use super::{At, Error, Result, Store};
 use crate::{
@@ -25,18 +25,18 @@ pub struct Artifact {
     pub blake3: Digest,
     /// SHA-256 of the same.
     pub sha256: Digest,
-    /// Length in bytes; of a folder, of all its files.
+    /// The length in bytes. For a folder, the sum over its files.
     pub size: u64,
-    /// Length of the object; of a folder, of its listing.
+    /// The length of the object. For a folder, of its listing.
     pub length: u64,
 }
 
 /// The outputs of one record. Written last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The form of this text.
+    /// The format version.
     pub format: u32,
-    /// The key it stands under.
+    /// The key.
     pub key: Key,
     /// The outputs, in declared order.
     pub outputs: Vec<Artifact>,
@@ -47,7 +47,7 @@ pub struct Manifest {
 pub struct Published {
     /// Its key.
     pub key: Key,
-    /// The record that stands for the key: the first sixteen digits of the digest of its outputs.
+    /// The key's current record: the first sixteen digits of the digest of its outputs.
     pub record: Arc<str>,
     /// Its outputs, in declared order.
     pub outputs: Arc<[Artifact]>,
@@ -61,7 +61,7 @@ impl Published {
 }
 
 impl Manifest {
-    /// The name of the record with these outputs. Equal outputs give an equal name: the same bytes are the same record.
+    /// The name of the record with these outputs. Equal outputs have equal names: the same bytes are the same record.
     pub fn record(&self) -> Box<str> {
         let mut text = String::new();
         for output in &self.outputs {
@@ -73,8 +73,7 @@ impl Manifest {
 }
 
 impl Store {
-    /// The result under a key, if there is one; its objects are not looked at. A damaged record is set aside and counts
-    /// as none.
+    /// Looks up the result of a key, without checking its objects. A damaged record is quarantined and does not count.
     pub fn lookup(&self, key: Key) -> Result<Option<Published>> {
         if let Some(known) = self.catalog.get(key) {
             return Ok(Some(known));
@@ -93,7 +92,10 @@ impl Store {
             Ok(Some(manifest)) => Ok(Some(Published { key, record: record.into(), outputs: manifest.outputs.into() })),
             Ok(None) => Ok(None),
             Err(Error::Damaged { path, why }) => {
-                tracing::warn!("{} is damaged ({why}); it is set aside and the stage runs again", path.display());
+                tracing::warn!(
+                    "{} is damaged ({why}); it was moved to the quarantine, and the stage runs again",
+                    path.display()
+                );
                 self.set_aside(&folder.join(&*record))?;
                 let _ = fs::remove_file(folder.join("current"));
                 Ok(None)
@@ -102,7 +104,7 @@ impl Store {
         }
     }
 
-    /// The record that stands for a key. Where none was named (a crash between two renames), the lowest is.
+    /// The current record of a key. If none was named, because of a crash between two renames, it is the lowest.
     pub fn current(&self, key: Key) -> Result<Option<Box<str>>> {
         let folder = self.result(key);
         let named = folder.join("current");
@@ -119,7 +121,7 @@ impl Store {
         Ok(lowest)
     }
 
-    /// Every record under a key, sorted. More than one: the key's result diverges.
+    /// All records of a key, sorted. If there is more than one, the key diverges.
     pub fn records(&self, key: Key) -> Result<Vec<Box<str>>> {
         let folder = self.result(key);
         let mut records = vec![];
@@ -132,7 +134,7 @@ impl Store {
         Ok(records)
     }
 
-    /// The manifest of a record. None: there is no such record.
+    /// The manifest of a record. `None` if there is no such record.
     pub fn read_manifest(&self, key: Key, record: &str) -> Result<Option<Manifest>> {
         let path = self.result(key).join(record).join("manifest.json");
         let Some(text) = read(&path)? else { return Ok(None) };
@@ -144,7 +146,7 @@ impl Store {
         Ok(Some(manifest))
     }
 
-    /// The preimage that was kept with a key's current record.
+    /// The preimage in a key's current record.
     pub fn preimage(&self, key: Key) -> Result<Option<Preimage>> {
         let Some(record) = self.current(key)? else { return Ok(None) };
         let path = self.result(key).join(&*record).join("preimage.json");
@@ -157,14 +159,14 @@ impl Store {
         self.result(published.key).join(&*published.record)
     }
 
-    /// How the result was made.
+    /// How the result was produced.
     pub fn record(&self, published: &Published) -> Result<Option<serde_json::Value>> {
         let path = self.record_folder(published).join("record.json");
         let Some(text) = read(&path)? else { return Ok(None) };
         serde_json::from_slice(&text).map(Some).map_err(|e| Error::Damaged { path, why: e.to_string() })
     }
 
-    /// Whether the record that stands for the key, or one of its objects, is gone or of another length.
+    /// Whether the key's current record changed, or one of its objects is missing or has the wrong length.
     pub fn is_broken(&self, published: &Published) -> bool {
         if !self.catalog.is_current(self, published) {
             return true;
@@ -173,7 +175,7 @@ impl Store {
         !published.outputs.iter().all(whole)
     }
 
-    /// Whether every object of a manifest is there, of the right length, the files of its folders among them.
+    /// Whether every object of a manifest exists with the right length, including the files of its folders.
     pub(super) fn is_whole(&self, manifest: &Manifest) -> bool {
         let there = |digest: Digest, length: u64| self.length(digest) == Some(length);
         manifest.outputs.iter().all(|o| {
@@ -182,13 +184,13 @@ impl Store {
         })
     }
 
-    /// The length of an object. None: it is not there.
+    /// The length of an object. `None` if it does not exist.
     pub(super) fn length(&self, object: Digest) -> Option<u64> {
-        self.look.at("objects", object, "").map(|seen| seen.length)
+        self.directory.stat("objects", object, "").map(|stat| stat.length)
     }
 
-    /// Forgets what is remembered of a key, so that the next lookup reads the disk; objects of a wrong length are set
-    /// aside.
+    /// Removes a key from the catalog, so that the next lookup reads the disk. Objects with the wrong length are
+    /// quarantined.
     pub fn forget(&self, published: &Published) -> Result<()> {
         self.catalog.remove(published.key);
         for artifact in &*published.outputs {
@@ -205,7 +207,7 @@ impl Store {
         let path = self.object(artifact.blake3);
         let text = fs::read_to_string(&path).at("read", &path)?;
         Listing::parse(&text)
-            .map_err(|line| Error::Damaged { path, why: format!("line {line} is no line of a listing") })
+            .map_err(|line| Error::Damaged { path, why: format!("line {line} is not a valid line of a listing") })
     }
 
     /// Every key with a result.
@@ -224,12 +226,12 @@ impl Store {
     }
 }
 
-/// Whether a name is that of a record: what a killed run left beside records may be as long, and as full.
+/// Whether a name is that of a record, and not a leftover of a killed run, which may look like one otherwise.
 fn is_record(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// A file's bytes; None where there is no such file.
+/// Reads a file. `None` if it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -238,7 +240,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The names in a folder; none where there is no such folder.
+/// The names in a folder. Empty if it does not exist.
 pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

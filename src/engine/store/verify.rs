@@ -1,4 +1,4 @@
-//! Does every byte say what its name says?
+//! Verifies that all bytes match their digests.
 
 use super::{Artifact, Error, Published, Result, Store, result::names};
 use crate::{digest::Digest, key::Key};
@@ -9,18 +9,18 @@ use std::{
     path::PathBuf,
 };
 
-/// Something that does not hold.
+/// A damaged or missing file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it, and what was done.
     pub what: String,
-    /// The keys whose results need it; they run again when they are next asked for.
+    /// The keys whose results need it. They run again when next requested.
     pub keys: Vec<Key>,
 }
 
-/// What `verify` saw.
+/// The outcome of `verify`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Check {
     /// Records read.
@@ -29,13 +29,13 @@ pub struct Check {
     pub objects: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// What does not hold.
+    /// The damaged and missing files.
     pub findings: Vec<Finding>,
 }
 
 impl Store {
-    /// Reads every record and every object. Objects whose bytes are not what their name says are set aside, so that the
-    /// stages that made them run again.
+    /// Reads every record and every object. Objects whose bytes do not match their name are quarantined, so that the
+    /// stages that wrote them run again.
     pub fn verify(&self) -> Result<Check> {
         let objects = self.objects()?;
         let read = |digest: &Digest| {
@@ -63,7 +63,7 @@ impl Store {
                         self.set_aside(&self.result(key).join(&*record))?;
                         check.findings.push(Finding {
                             path,
-                            what: format!("{why}; record set aside"),
+                            what: format!("{why}; the record was moved to the quarantine"),
                             keys: vec![key],
                         });
                     }
@@ -73,7 +73,7 @@ impl Store {
         }
         for (digest, keys) in wanted {
             let what = if whole.contains_key(&digest) {
-                "its bytes are not what its name says; set aside"
+                "its bytes do not match the digest in its name; moved to the quarantine"
             } else {
                 "is missing"
             };
@@ -88,8 +88,8 @@ impl Store {
         Ok(check)
     }
 
-    /// Every object that a record needs, each with the folder that it is a file of. A listing that is itself damaged
-    /// cannot name its files.
+    /// Every object that a record needs, each with the folder output that contains it. The files of a damaged listing
+    /// are unknown.
     fn objects_of(
         &self,
         key: Key,
@@ -108,7 +108,7 @@ impl Store {
         Ok(needed)
     }
 
-    /// The key is the digest of the preimage that is kept with a record.
+    /// Checks that the key is the digest of a record's preimage.
     pub(super) fn check_preimage(&self, key: Key, record: &str) -> Result<()> {
         let path = self.result(key).join(record).join("preimage.json");
         let text = fs::read(&path).unwrap_or_default();
@@ -118,8 +118,8 @@ impl Store {
         Err(Error::Damaged { path, why: "its digest is not the key".into() })
     }
 
-    /// Reads what a result consists of and compares it with its digests, once in the life of this store. What does not
-    /// hold is set aside. Whether all of it held.
+    /// Verifies the objects of a result against their digests, once per store handle, and quarantines damaged ones.
+    /// Returns whether all were valid.
     pub fn check_result(&self, published: &Published) -> Result<bool> {
         let mut whole = true;
         for output in &*published.outputs {
@@ -137,8 +137,8 @@ impl Store {
         Ok(whole)
     }
 
-    /// A listing some of whose files are gone or damaged must not pass for a whole folder: it is set aside too, so that
-    /// a look at the listing alone tells.
+    /// Quarantines a listing with missing or damaged files, so that the missing listing alone shows that the folder is
+    /// incomplete.
     fn break_folder(&self, output: &Artifact) -> Result<()> {
         if !output.folder {
             return Ok(());
@@ -163,7 +163,7 @@ impl Store {
         self.catalog.remove(key);
     }
 
-    /// Every object, by name.
+    /// All objects, sorted by digest.
     pub fn objects(&self) -> Result<Vec<Digest>> {
         let root = self.root.join("objects");
         let mut objects = vec![];

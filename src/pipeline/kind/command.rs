@@ -2,58 +2,59 @@ use super::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Any program: it runs in a folder of its own, finds its inputs there under the paths given here, and leaves its
-/// outputs there. Of the project's files it can open those that it declares, and no others.
+/// Runs any program in its own folder, which holds its inputs under the paths given here, and to which it writes its
+/// outputs. Of the project's files, it can only open those that it declares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// The program and its arguments. Either this or `shell`.
+    /// The program and its arguments. Give either this or `shell`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// A line for `/bin/sh -c`, run with -e and -u.
+    /// A command line for `/bin/sh -c`, run with -e and -u.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// What it reads: path in its folder → source.
+    /// Its inputs: path in its folder → source.
     #[serde(default)]
     pub inputs: BTreeMap<String, Source>,
-    /// What it writes: files or folders, paths in its folder. A path is also the output's name.
+    /// Its outputs: paths of files or folders in its folder. A path is also the output's name.
     pub outputs: Vec<String>,
-    /// A file in its folder, which it writes, with what it measured: a JSON object of numbers, possibly nested
-    /// (`{"accuracy": 0.9, "test": {"loss": 0.3}}`). `metrics.jsonl`, one metric a line, is kept without being named.
+    /// A file that it writes in its folder with its metrics: a JSON object of numbers, possibly nested (`{"accuracy":
+    /// 0.9, "test": {"loss": 0.3}}`). `metrics.jsonl`, with one metric per line, is kept without being named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
     /// Parameters by name: numbers, strings, booleans, lists or maps of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, Value>,
-    /// How the program is given its parameters.
+    /// How parameters are passed to the program.
     #[serde(default)]
     pub parameters_as: Delivery,
-    /// Programs on PATH whose bytes and `--version` join the key, such as `python3`. What else is installed does not.
+    /// Programs on PATH whose bytes and `--version` are part of the key, such as `python3`. Other installed software is
+    /// not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
     /// Environment variables to set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Environment variables to hand on from the caller; their values join the key. Besides these a command gets PATH,
-    /// HOME, LANG and TMPDIR, which do not.
+    /// Environment variables to pass on from the caller; their values are part of the key. A command also gets PATH,
+    /// HOME, LANG and TMPDIR, which are not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass_env: Vec<String>,
-    /// Whether it is held to what it declares.
+    /// Whether it can only access what it declares.
     #[serde(default)]
     pub isolation: Isolation,
-    /// Files and folders outside the project that it may read though they do not join the key, such as a cache of
-    /// downloaded models. The machine's software need not be named. `${VAR}` is replaced from the environment.
+    /// Files and folders outside the project that it may read although they are not part of the key, such as a cache of
+    /// downloaded models. The machine's software need not be listed. `${VAR}` is replaced from the environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
 }
 
-/// How a program is given its parameters.
+/// How parameters are passed to a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Delivery {
-    /// As `--name=value`, behind its other arguments; a line for the shell finds them in "$@". Lists and maps are JSON.
+    /// As `--name=value`, after its other arguments; in a `shell` line they are "$@". Lists and maps are JSON.
     #[default]
     Arguments,
-    /// As environment variables of these names. Lists and maps are JSON.
+    /// As environment variables with the parameters' names. Lists and maps are JSON.
     Environment,
     /// As a JSON object in this file of its folder.
     Json(String),
@@ -61,20 +62,20 @@ pub enum Delivery {
     Ron(String),
 }
 
-/// Whether a command is held to what it declares.
+/// Whether a command can only access what it declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Isolation {
-    /// By the kernel's Landlock: of all files but the machine's software it can read its inputs, and write its own folder.
-    /// Where the kernel has none, the stage runs all the same and its record says so.
+    /// Enforced by the kernel's Landlock: apart from the machine's software, it can only read its inputs and write to
+    /// its own folder. If the kernel has no Landlock, the stage runs unconfined and its record says so.
     #[default]
     Landlock,
-    /// It may open whatever its user may.
+    /// It may open any file that the user may.
     None,
 }
 
 impl Kind for Command {
     const NAME: &'static str = "command";
-    /// 2: a command is confined, and finds a file from outside the store as a copy.
+    /// 2: a command is confined, and gets a copy of a file from outside the store.
     const VERSION: u32 = 2;
     const TOLERANCE: Tolerance = Tolerance::Exact;
     const COMMAND: bool = true;
@@ -105,25 +106,25 @@ impl Kind for Command {
         ensure(
             self.argv.is_empty() != self.shell.is_none(),
             "argv",
-            "and 'shell' exclude each other, and a command needs one of them",
+            "and 'shell' exclude each other; give exactly one of them",
         )?;
         ensure(
             !self.outputs.is_empty() || self.metrics.is_some(),
             "outputs",
-            "is empty; name what the command writes, or nothing can be kept of it",
+            "is empty; name the files that the command writes",
         )?;
         self.check_paths()?;
         for name in self.env.keys().chain(&self.pass_env) {
-            ensure(is_variable(name), "env", format!("'{name}' is no name of a variable"))?;
+            ensure(is_variable(name), "env", format!("'{name}' is not a valid name for a variable"))?;
         }
         for name in self.parameters.keys() {
             let fits = is_variable(name) && !name.contains(char::is_whitespace);
-            ensure(fits, "parameters", format!("'{name}' is no name of a parameter"))?;
+            ensure(fits, "parameters", format!("'{name}' is not a valid name for a parameter"))?;
             let twice = self.parameters_as == Delivery::Environment && self.env.contains_key(name);
-            ensure(!twice, "parameters", format!("'{name}' stands in `env` too"))?;
+            ensure(!twice, "parameters", format!("'{name}' is in `env` too"))?;
         }
         for (i, tool) in self.tools.iter().enumerate() {
-            ensure(!tool.is_empty(), "tools", "'' is no name of a program")?;
+            ensure(!tool.is_empty(), "tools", "'' is not the name of a program")?;
             ensure(!self.tools[..i].contains(tool), "tools", format!("'{tool}' is named twice"))?;
         }
         Ok(())
@@ -140,7 +141,7 @@ impl Kind for Command {
 }
 
 impl Command {
-    /// The file that its parameters are written to, if it is given them so.
+    /// The file that its parameters are written to, if they are passed that way.
     pub fn parameter_file(&self) -> Option<&str> {
         match &self.parameters_as {
             Delivery::Json(path) | Delivery::Ron(path) => Some(path),
@@ -152,11 +153,15 @@ impl Command {
         let outside = |path: &str| format!("'{path}' is not a relative path inside the stage's folder");
         for path in &self.outputs {
             ensure(is_inside(path), "outputs", outside(path))?;
-            ensure(path != "metrics", "outputs", "'metrics' stands for the metrics of a stage; choose another name")?;
+            ensure(
+                path != "metrics",
+                "outputs",
+                "'metrics' is reserved for the metrics of a stage; choose another name",
+            )?;
             ensure(
                 !self.inputs.contains_key(path),
                 "outputs",
-                format!("'{path}' is an input too; inputs are read-only"),
+                format!("'{path}' is also an input; inputs are read-only"),
             )?;
         }
         let mut sorted: Vec<_> = self.outputs.iter().collect();
@@ -169,20 +174,27 @@ impl Command {
             ensure(
                 inner.is_none(),
                 "outputs",
-                format!("'{outer}' holds '{}', which is named too; name one of them", inner.map_or("", |inner| inner)),
+                format!(
+                    "'{outer}' contains '{}', which is also named; name one of them",
+                    inner.map_or("", |inner| inner)
+                ),
             )?;
         }
         for path in self.inputs.keys() {
             ensure(is_inside(path), "inputs", outside(path))?;
-            // An input is read-only, and a folder among them is a link to where it lies.
+            // An input is read-only, and an input folder is a link to its real path.
             let above = self.inputs.keys().find(|above| within(path, above));
             let above = above.map_or("", String::as_str);
-            ensure(above.is_empty(), "inputs", format!("'{path}' lies in the input '{above}'; give it another path"))?;
+            ensure(
+                above.is_empty(),
+                "inputs",
+                format!("'{path}' is inside the input '{above}'; give it another path"),
+            )?;
         }
         if let Some(file) = self.parameter_file() {
             ensure(is_inside(file), "parameters_as", outside(file))?;
             let taken = self.inputs.contains_key(file) || self.outputs.iter().any(|o| o == file);
-            ensure(!taken, "parameters_as", format!("'{file}' is an input or output too"))?;
+            ensure(!taken, "parameters_as", format!("'{file}' is also an input or output"))?;
         }
         if let Some(file) = &self.metrics {
             ensure(is_inside(file), "metrics", outside(file))?;
@@ -196,7 +208,7 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0'])
 }
 
-/// Whether a path stays inside the folder it starts in, and names something below it.
+/// Whether a path is relative and stays inside its folder.
 fn is_inside(path: &str) -> bool {
     use std::path::{Component, Path};
     !path.is_empty() && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))

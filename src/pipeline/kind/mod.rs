@@ -1,5 +1,5 @@
-//! What a stage kind is: a struct of parameters that says what it reads and writes. `command` is the one kind that the
-//! engine brings; all others come from its caller, in a [`Registry`].
+//! Stage kinds: structs of parameters that declare what they read and write. The engine itself only defines `command`;
+//! its caller supplies all others in a [`Registry`].
 
 mod command;
 mod registry;
@@ -13,16 +13,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
-/// How the slot of a program is called: this, and its name.
+/// The prefix of a program's slot, followed by its name.
 pub const TOOL_SLOT: &str = "tool ";
 
 /// Where a stage reads from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Source {
-    /// An output of another stage: `Stage("images/train")` is output `train` of stage `images`; the output may be left
-    /// out where the stage has one only, or where its first one is meant.
+    /// An output of another stage: `Stage("images/train")` is output `train` of stage `images`. Without an output, it
+    /// is the stage's first one.
     Stage(String),
-    /// A file or folder outside the store. `${VAR}` and `${VAR:-default}` are replaced from the environment; a relative
+    /// A file or folder outside the store. `${VAR}` and `${VAR:-default}` are replaced from the environment. A relative
     /// path starts at the current folder.
     Path(String),
 }
@@ -30,44 +30,44 @@ pub enum Source {
 /// One input of a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
-    /// The name under which the stage finds it, and the field of the pipeline file that says it.
+    /// The name under which the stage finds it, and its field in the pipeline file.
     pub slot: String,
     /// Where it comes from.
     pub source: Source,
-    /// How it counts in the stage's key.
+    /// How it affects the stage's key.
     pub role: Role,
 }
 
-/// How an input counts in the stage's key.
+/// How an input affects the stage's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Its content digest joins the key.
+    /// Its content digest is part of the key.
     Content,
-    /// The same, and the source is an output of this name. What a command writes is believed to be one, whatever its name.
+    /// Like `Content`, and the source must be an output of this name. Any output of a command is accepted.
     Output(&'static str),
-    /// The source is a stage, and what is meant is the input that it has in this slot, or, of a stage that makes what it lists, its
-    /// output `images`. It is located, not hashed: the stage's own output, another input here, already holds a digest of all
-    /// that matters in it.
-    Through(&'static str),
-    /// The source names a program: its bytes and its version join the key. The stage finds it on PATH by itself.
+    /// The source is a stage, and the input is what that stage reads in this slot, or its output `images` if it writes
+    /// the images that it lists. It is located but not hashed: another input, the stage's own output, already contains
+    /// a digest of all relevant content.
+    Located(&'static str),
+    /// The source is a program, whose bytes and version are part of the key. The stage finds it on PATH itself.
     Tool,
 }
 
 impl Input {
-    /// An input that is hashed, from another stage.
+    /// A hashed input from another stage.
     pub fn stage(slot: &str, stage: &str) -> Self {
         Input { slot: slot.into(), source: Source::Stage(stage.into()), role: Role::Content }
     }
 
-    /// An input that is hashed, from an output of this name of another stage.
+    /// A hashed input from an output of this name of another stage.
     pub fn output(slot: &str, stage: &str, name: &'static str) -> Self {
         Input { role: Role::Output(name), ..Self::stage(slot, stage) }
     }
 
-    /// An index, and beside it (slot `<slot>.images`) the folder of images that it lists.
+    /// An index, and in slot `<slot>.images` the folder of images that it lists.
     pub fn index(slot: &str, stage: &str) -> [Self; 2] {
         let images =
-            Input { slot: format!("{slot}.images"), source: Source::Stage(stage.into()), role: Role::Through("root") };
+            Input { slot: format!("{slot}.images"), source: Source::Stage(stage.into()), role: Role::Located("root") };
         [Self::output(slot, stage, "index"), images]
     }
 }
@@ -86,57 +86,57 @@ pub const fn output(name: &'static str, path: &'static str) -> Output {
     Output { name: Cow::Borrowed(name), path: Cow::Borrowed(path) }
 }
 
-/// A value that is out of range: the field's path inside the stage, and what is wrong with it and what would be right.
+/// A value that is out of range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// Dotted path of the field.
     pub field: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what is allowed.
     pub message: String,
 }
 
-/// Complains about `field` unless `ok`.
+/// Returns a complaint about `field` unless `ok`.
 pub fn ensure(ok: bool, field: &str, message: impl Into<String>) -> Result<(), Complaint> {
     if ok { Ok(()) } else { Err(Complaint { field: field.into(), message: message.into() }) }
 }
 
 /// A stage kind: the parameters of one kind of stage.
 pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
-    /// The word in pipeline files.
+    /// The name in pipeline files.
     const NAME: &'static str;
-    /// Raised when the same parameters and inputs give other results than before.
+    /// Must be raised when the same parameters and inputs give other results than before.
     const VERSION: u32;
-    /// What the stage writes besides its metrics. The first is meant where a reference names none.
+    /// The stage's outputs besides its metrics. A reference without an output means the first.
     const OUTPUTS: &'static [Output];
-    /// Parameters added since `VERSION` was last raised, each with the JSON of the value that is today's behaviour: at
-    /// that value it is left out of the preimage, so that adding it moved no key.
+    /// Parameters added since `VERSION` was last raised, each with the JSON of its default, which is today's behaviour.
+    /// With that value a parameter is left out of the preimage, so that adding it changed no key.
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[];
-    /// The fields (dotted paths) that say where to read from: what is read there joins the key, the name does not.
+    /// The fields (dotted paths) that name sources: the content that is read is part of the key, the name is not.
     const SOURCES: &'static [&'static str] = &[];
-    /// The fields that decide how a result is computed and no bit of it: they join no key, and a stage that was broken off
-    /// goes on under another value.
+    /// The fields that affect how a result is computed but none of its bits. They are not part of the key, and a
+    /// stopped stage can resume with another value.
     const NOT_HASHED: &'static [&'static str] = &[];
-    /// How far two results under different determinism classes may be apart.
+    /// How much results of different determinism classes may differ.
     const TOLERANCE: Tolerance;
-    /// Whether its stages are any program, and not the worker's.
+    /// Whether its stages run an arbitrary program instead of the worker.
     const COMMAND: bool = false;
-    /// Whether its stages join the metrics of others into a table.
+    /// Whether its stages combine the metrics of others into a table.
     const COMPARISON: bool = false;
-    /// What it writes.
+    /// Its outputs.
     fn outputs(&self) -> Vec<Output> {
         Self::OUTPUTS.to_vec()
     }
-    /// What it reads.
+    /// Its inputs.
     fn inputs(&self) -> Vec<Input>;
-    /// Checks ranges, so that a wrong value is told before anything runs.
+    /// Checks ranges, so that an invalid value is reported before anything runs.
     fn check(&self) -> Result<(), Complaint>;
-    /// The parameters that decide the result, as they stand in the preimage. Most kinds: all fields but those above.
+    /// The parameters that decide the result, as in the preimage. By default, all fields except those above.
     fn parameters(&self) -> serde_json::Value {
         hashed(self)
     }
 }
 
-/// All fields but those that say where to read from, and those that decide nothing.
+/// All fields except those that name sources, and those that are not hashed.
 pub fn hashed<K: Kind>(kind: &K) -> serde_json::Value {
     let mut value = serde_json::to_value(kind).expect("parameters are plain data");
     for path in K::SOURCES.iter().chain(K::NOT_HASHED) {

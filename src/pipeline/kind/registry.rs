@@ -8,17 +8,17 @@ use std::sync::{LazyLock, OnceLock};
 /// One stage kind, without its type.
 #[derive(Debug)]
 pub struct Entry {
-    /// The word in pipeline files.
+    /// The name in pipeline files.
     pub name: &'static str,
     /// The version of its code, as declared.
     pub version: u32,
-    /// What it writes besides its metrics, where that is the same for all its stages.
+    /// Its outputs besides its metrics, if they are the same for all its stages.
     pub outputs: &'static [Output],
-    /// Whether its stages are any program, and not the worker's.
+    /// Whether its stages run an arbitrary program instead of the worker.
     pub command: bool,
-    /// Whether its stages join the metrics of others into a table.
+    /// Whether its stages combine the metrics of others into a table.
     pub comparison: bool,
-    /// How far two results under different determinism classes may be apart.
+    /// How much results of different determinism classes may differ.
     pub tolerance: Tolerance,
     /// Its fields as a JSON schema: types, defaults, meanings.
     pub schema: fn() -> schemars::Schema,
@@ -31,11 +31,11 @@ pub struct Entry {
 pub struct Read {
     /// The parameters that decide the result, as canonical JSON.
     pub key_parameters: Box<str>,
-    /// All parameters, defaults filled in, as JSON. Empty where they are the same text.
+    /// All parameters with defaults filled in, as JSON. Empty if equal to `key_parameters`.
     pub parameters: Box<str>,
-    /// What the stage reads.
+    /// The stage's inputs.
     pub inputs: Vec<Input>,
-    /// What the stage writes.
+    /// The stage's outputs.
     pub outputs: Vec<Output>,
 }
 
@@ -73,7 +73,7 @@ impl Entry {
     }
 }
 
-/// The stage kinds that a program knows, and the code behind each. The engine learns them from its caller.
+/// The known stage kinds, and the code behind each. The engine gets them from its caller.
 #[derive(Debug)]
 pub struct Registry {
     entries: Vec<Entry>,
@@ -82,12 +82,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry of these kinds, in the order data flows.
+    /// A registry of these kinds, in the order of the data flow.
     pub const fn new(entries: Vec<Entry>, code: Codebase) -> Self {
         Registry { entries, code }
     }
 
-    /// A registry that knows commands alone, whose code is not looked at.
+    /// A registry with only the kind `command`, whose code is not checked.
     pub fn commands() -> &'static Registry {
         static COMMANDS: LazyLock<Registry> =
             LazyLock::new(|| Registry::new(vec![Entry::of::<Command>()], Codebase::default()));
@@ -105,7 +105,7 @@ impl Registry {
     }
 }
 
-/// RON as pipeline files have it: `Some(…)` may be left out.
+/// The RON options of pipeline files: `Some(…)` may be left out.
 pub fn options() -> ron::Options {
     ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
 }
@@ -114,16 +114,16 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
     let kind: K = options().from_str(text).map_err(|e| ReadError::Ron(Box::new(e)))?;
     kind.check().map_err(ReadError::Range)?;
     let all = canonical(&serde_json::to_value(&kind).expect("parameters are plain data"));
-    let deciding = canonical(&without_neutral::<K>(kind.parameters()));
+    let deciding = canonical(&without_defaults::<K>(kind.parameters()));
     let parameters = if all == deciding { "".into() } else { all };
     Ok(Read { key_parameters: deciding, parameters, inputs: kind.inputs(), outputs: kind.outputs() })
 }
 
-fn without_neutral<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
+fn without_defaults<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
     let Some(fields) = value.as_object_mut() else { return value };
-    for (name, neutral) in K::DEFAULT_NOT_HASHED {
-        let neutral: serde_json::Value = serde_json::from_str(neutral).expect("neutral values are JSON");
-        if fields.get(*name) == Some(&neutral) {
+    for (name, default) in K::DEFAULT_NOT_HASHED {
+        let default: serde_json::Value = serde_json::from_str(default).expect("default values are JSON");
+        if fields.get(*name) == Some(&default) {
             fields.remove(*name);
         }
     }
@@ -132,7 +132,7 @@ fn without_neutral<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
 
 /// JSON with sorted names and no spaces.
 fn canonical(value: &serde_json::Value) -> Box<str> {
-    // serde_json's map is sorted as long as no crate turns on `preserve_order`; a test holds that.
+    // serde_json's map is sorted as long as no crate enables `preserve_order`; a test checks that.
     value.to_string().into()
 }
 

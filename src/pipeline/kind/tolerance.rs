@@ -1,22 +1,22 @@
-//! How far a result made under another determinism class (another CPU, GPU, libtorch, number of threads) may be from the
-//! first and still count as the same. Within one class the promise is identical bytes, and none of this applies.
+//! How much a result of another determinism class (another CPU, GPU, libtorch, number of threads) may differ and still
+//! count as the same. Within one class the bytes must be identical, and no tolerance applies.
 //!
-//! A training amplifies the last bits of its floats, so its weights are not compared, only its metrics. The limits are
-//! declared, about what another seed changes on a small run; no two machines have been compared.
+//! Training amplifies the last bits of its floats, so its weights are not compared, only its metrics. The limits are
+//! declared, not measured: they are about what another seed changes on a small run; no two machines have been compared.
 
-/// What is compared of a stage kind's outputs across determinism classes.
+/// How a stage kind's outputs are compared across determinism classes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tolerance {
-    /// Nothing may differ: no float decides the bytes.
+    /// Nothing may differ: the bytes do not depend on floats.
     Exact,
-    /// Each tensor, by the length of the difference relative to its own.
+    /// Each tensor may differ by this norm of the difference, relative to its own norm.
     Tensors(f64),
-    /// These metrics, by the absolute difference; other outputs may differ.
+    /// These metrics may differ by these absolute amounts; other outputs may differ.
     Metrics(&'static [(&'static str, f64)]),
 }
 
 impl Tolerance {
-    /// Limits for shares of right answers, and losses.
+    /// Limits for accuracies and losses.
     pub const FIGURES: &'static [(&'static str, f64)] = &[
         ("top1", 0.02),
         ("top5", 0.02),

@@ -1,12 +1,12 @@
-//! From text to a tree. The grammar is RON's; values are passed over, not understood.
+//! Parses text into a tree. The grammar is RON's; values are skipped, not interpreted.
 
 use super::{super::diagnostic::Diagnostic, Body, Field, Node, Span};
 use std::collections::HashSet;
 
-/// Deeper nesting than this is refused instead of overflowing the stack.
+/// The maximum nesting depth, which prevents a stack overflow.
 const MAX_DEPTH: u32 = 100;
 
-/// A text, and how far it has been read.
+/// A text, and the current position.
 pub(super) struct Parser<'a> {
     source: u32,
     text: &'a str,
@@ -16,7 +16,7 @@ pub(super) struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// The node that is the whole text.
+    /// Parses the whole text as one node.
     pub(super) fn whole(source: u32, text: &'a str) -> Result<Node<'a>, Diagnostic> {
         if u32::try_from(text.len()).is_err() {
             return Err(Diagnostic::new("the file is larger than 4 GiB"));
@@ -48,7 +48,7 @@ impl<'a> Parser<'a> {
         self.bytes[self.at..].starts_with(text.as_bytes())
     }
 
-    /// Passes over white space and comments; block comments nest.
+    /// Skips white space and comments. Block comments nest.
     fn space(&mut self) -> Result<(), Diagnostic> {
         loop {
             match self.peek() {
@@ -90,7 +90,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `#![enable(…)]` lines at the top: read over, since what they allow is allowed anyway.
+    /// Skips `#![enable(…)]` lines at the top: the extensions are enabled anyway.
     fn extensions(&mut self) -> Result<(), Diagnostic> {
         self.space()?;
         while self.starts_with("#![") {
@@ -106,7 +106,7 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let node = |parser: &Self, name, body| Node { at: parser.span(start), name, body, verbatim: true };
         match self.peek() {
-            None => Err(self.error("the text ends where a value should stand")),
+            None => Err(self.error("the text ends, but a value was expected")),
             Some(b'(') => self.parenthesis().map(|body| node(self, None, body)),
             Some(b'[') => self.items(b']', Self::value).map(|items| node(self, None, Body::List(items))),
             Some(b'{') => {
@@ -150,7 +150,7 @@ impl<'a> Parser<'a> {
 
     fn struct_field(&mut self) -> Result<Field<'a>, Diagnostic> {
         let start = self.at;
-        let Some(key) = self.identifier() else { return Err(self.error("a field name should stand here")) };
+        let Some(key) = self.identifier() else { return Err(self.error("expected a field name")) };
         let at = self.span(start);
         self.space()?;
         if self.peek() != Some(b':') {
@@ -170,7 +170,7 @@ impl<'a> Parser<'a> {
         Ok((key, self.value()?))
     }
 
-    /// The parts between a bracket and its closing one, separated by commas.
+    /// Parses the parts between a bracket and its closing bracket, separated by commas.
     fn items<T>(
         &mut self,
         close: u8,
@@ -179,7 +179,7 @@ impl<'a> Parser<'a> {
         let opening = self.error(format!("this bracket is not closed by '{}'", close as char));
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(self.error(format!("more than {MAX_DEPTH} brackets deep")));
+            return Err(self.error(format!("brackets are nested more than {MAX_DEPTH} deep")));
         }
         self.at += 1;
         let mut items = vec![];
@@ -195,7 +195,7 @@ impl<'a> Parser<'a> {
                 Some(b',') => self.at += 1,
                 Some(byte) if byte == close => break,
                 None => return Err(opening),
-                Some(_) => return Err(self.error(format!("',' or '{}' should stand here", close as char))),
+                Some(_) => return Err(self.error(format!("expected ',' or '{}'", close as char))),
             }
         }
         self.at += 1;
@@ -230,7 +230,7 @@ impl<'a> Parser<'a> {
                 let length = rest.iter().position(ends).unwrap_or(rest.len());
                 if length == 0 {
                     let found = self.text[start..].chars().next().unwrap_or(' ');
-                    return Err(self.error(format!("a value should stand here, not '{found}'")));
+                    return Err(self.error(format!("expected a value, found '{found}'")));
                 }
                 self.at = start + length;
             }
@@ -265,12 +265,12 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Of two entries under one key, the second would win unheard.
+/// Rejects duplicate keys: the second entry would silently win.
 fn no_key_twice(entries: &[(Node, Node)]) -> Result<(), Diagnostic> {
     let mut seen = HashSet::new();
     let mut twice = entries.iter().filter_map(|(key, _)| match key.body {
         Body::Scalar(text) => (!seen.insert(text)).then_some((text, key.at)),
         _ => None,
     });
-    twice.next().map_or(Ok(()), |(text, at)| Err(Diagnostic::new(format!("{text} stands here twice")).at(at)))
+    twice.next().map_or(Ok(()), |(text, at)| Err(Diagnostic::new(format!("{text} appears twice")).at(at)))
 }

@@ -1,18 +1,18 @@
-//! From a tree back to text, with the place that each piece of it comes from.
+//! Renders a tree back to text, with the location that each piece comes from.
 
 use super::{Body, Node, Source, Span};
 
-/// Text put together from several places.
+/// Text assembled from several sources.
 #[derive(Clone, Debug, Default)]
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// (offset in `text`, where it was copied from), rising.
+    /// Pairs of an offset in `text` and the location it was copied from, ascending.
     pieces: Vec<(u32, Span)>,
 }
 
 impl Rendered {
-    /// A node without its own name.
+    /// Renders a node without its own name.
     pub(super) fn nameless(node: &Node, sources: &[Source]) -> Rendered {
         let mut rendered = Rendered::default();
         if node.verbatim && node.name.is_none() {
@@ -23,20 +23,20 @@ impl Rendered {
         rendered
     }
 
-    /// A node with its name.
+    /// Renders a node with its name.
     pub(super) fn whole(node: &Node, sources: &[Source]) -> Rendered {
         let mut rendered = Rendered::default();
         rendered.node(node, sources);
         rendered
     }
 
-    /// Where the byte at `offset` of the text was written.
+    /// The location that the byte at `offset` of the text comes from.
     pub fn origin(&self, offset: usize) -> Option<Span> {
         let last = self.pieces.partition_point(|(start, _)| *start as usize <= offset).checked_sub(1)?;
         let (start, span) = self.pieces[last];
         let within = (offset - start as usize) as u32;
         let length = span.end - span.start;
-        // Past the piece: a bracket or comma of ours. Its neighbour on the left is the best place to point at.
+        // Past the piece: a bracket or comma that was added. Its left neighbour is the best location.
         let at = span.start + within.min(length.saturating_sub(1));
         Some(Span { source: span.source, start: at, end: span.end.max(at + 1) })
     }

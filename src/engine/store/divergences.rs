@@ -1,5 +1,5 @@
-//! Divergences: one key, different bytes. Both records are kept, the older one stands, and what happened is noted here, in
-//! a file a divergence. A note outlives the records.
+//! Divergences: different bytes under one key. Both records are kept, the older one stays current, and the divergence
+//! is noted here in a file of its own. A note outlives the records.
 
 use super::{At, Result, Store, result::names};
 use crate::key::Key;
@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-/// How a second record came about.
+/// The origin of the second record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -20,25 +20,25 @@ pub enum Cause {
     Copied(PathBuf),
 }
 
-/// One key that was seen with different bytes.
+/// A key with records of different bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 pub struct Divergence {
     /// The key.
     pub key: Key,
-    /// The record that stood for the key afterwards.
+    /// The key's current record afterwards.
     pub standing: Box<str>,
-    /// The other one.
+    /// The other record.
     pub other: Box<str>,
-    /// How the second one came about.
+    /// The origin of the second record.
     pub cause: Cause,
     /// When it was noticed.
     pub noticed: String,
-    /// Where.
+    /// On which host.
     pub host: String,
 }
 
 impl Store {
-    /// Notes that a key has records of different bytes. The first note of a pair stays.
+    /// Notes that a key has records of different bytes. Keeps the first note of a pair.
     pub fn note_divergence(&self, key: Key, standing: &str, other: &str, cause: Cause) -> Result<()> {
         let folder = self.root.join("divergences").join(key.to_string());
         let mut pair = [standing, other];
@@ -59,7 +59,7 @@ impl Store {
         super::write_aside(&path, &serde_json::to_vec_pretty(&note).expect("a note is JSON"))
     }
 
-    /// Every note, by key, the oldest of a key first.
+    /// All notes, by key, oldest first.
     pub fn divergences(&self) -> Result<Vec<Divergence>> {
         let root = self.root.join("divergences");
         let mut notes = vec![];
@@ -72,7 +72,7 @@ impl Store {
         Ok(notes)
     }
 
-    /// Keeps what a rerun of a result showed, as it was signed. Returns the file.
+    /// Stores the signed verdict of a rerun. Returns the file.
     pub fn keep_verdict(&self, key: Key, text: &str) -> Result<PathBuf> {
         let folder = self.verdict_folder(key);
         super::make_folder(&folder)?;
@@ -81,7 +81,7 @@ impl Store {
         Ok(path)
     }
 
-    /// What was kept of reruns, as it was signed.
+    /// The signed verdicts of reruns of a key.
     pub fn verdicts(&self, key: Key) -> Result<Vec<Vec<u8>>> {
         let folder = self.verdict_folder(key);
         let mut names = names(&folder)?;
@@ -94,7 +94,7 @@ impl Store {
         self.root.join("verdicts").join(key.to_string())
     }
 
-    /// Takes over what another store noted.
+    /// Copies the notes of another store.
     pub(super) fn merge_divergences(&self, from: &Store, keys: &[Key]) -> Result<()> {
         for key in keys {
             let (theirs, ours) =

@@ -1,8 +1,8 @@
-//! What runs in progress use, so that a collection takes nothing from under them.
+//! Leases of runs in progress on results, which protect the results from collection.
 //!
-//! A run keeps a file `uses/<name>` locked for as long as it lives and lists there every result it may read. A second
-//! lock, `uses/.collecting`, is held shared while results are looked up and noted, and while a finished stage's outputs
-//! are taken in and published; a collection holds it alone. Both are `flock`s: a crash leaves none behind.
+//! A run keeps a file `uses/<name>` locked while it lives, and lists in it every result that it may read. A second
+//! lock, `uses/.collecting`, is shared while results are looked up and leased, and while a finished stage's outputs are
+//! stored and published; a collection holds it exclusively. Both are `flock`s: a crash leaves none behind.
 
 use super::{At, Error, Result, Store, result::names};
 use crate::key::Key;
@@ -13,45 +13,45 @@ use std::{
     path::PathBuf,
 };
 
-/// A run's list of results in use. Dropping it lets go of them.
+/// A run's list of results in use. Dropping it releases them.
 #[derive(Debug)]
-pub(super) struct Use {
+pub(super) struct Lease {
     file: File,
     path: PathBuf,
 }
 
-/// While this is held, no collection removes anything.
+/// A lock that keeps collections from removing anything while it is held.
 #[derive(Debug)]
 pub struct Quiet {
-    /// None: on a read-only file system nothing can be collected either.
+    /// `None` on a read-only file system, where nothing can be collected either.
     _file: Option<File>,
 }
 
-impl Drop for Use {
+impl Drop for Lease {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Store {
-    /// Starts this process's list of results in use; it ends with the store's handle.
+    /// Creates this process's lease, which lasts as long as the store's handle.
     pub fn begin_use(&self) -> Result<()> {
         let path = self.uses_folder()?.join(self.unique());
         let file = File::options().create_new(true).append(true).open(&path).at("create", &path)?;
         file.lock().at("lock", &path)?;
-        *self.in_use.lock().expect("no panic while held") = Some(Use { file, path });
+        *self.lease.lock().expect("no panic while held") = Some(Lease { file, path });
         Ok(())
     }
 
-    /// Notes results that this process may read from now on, if it began a list.
+    /// Adds results that this process may read to its lease, if it has one.
     pub fn note_use(&self, keys: impl IntoIterator<Item = Key>) -> Result<()> {
-        let mut in_use = self.in_use.lock().expect("no panic while held");
-        let Some(Use { file, path }) = in_use.as_mut() else { return Ok(()) };
+        let mut lease = self.lease.lock().expect("no panic while held");
+        let Some(Lease { file, path }) = lease.as_mut() else { return Ok(()) };
         let text: String = keys.into_iter().map(|key| format!("{key}\n")).collect();
         file.write_all(text.as_bytes()).at("write", path)
     }
 
-    /// Keeps collections away; waits for one in progress.
+    /// Blocks collections; waits for one in progress.
     pub fn quiet(&self) -> Result<Quiet> {
         let (file, path) = match self.collecting() {
             Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
@@ -63,7 +63,7 @@ impl Store {
         Ok(Quiet { _file: Some(file) })
     }
 
-    /// Waits until nobody looks up or publishes, and keeps it so.
+    /// Locks exclusively: waits for lookups and publications to end, and blocks new ones.
     pub(super) fn alone(&self) -> Result<Quiet> {
         let (file, path) = self.collecting()?;
         file.lock().at("lock", &path)?;
@@ -82,7 +82,7 @@ impl Store {
         Ok(folder)
     }
 
-    /// The results that runs in progress use. Lists that crashed runs left are removed.
+    /// The results that runs in progress use. Removes the leases of crashed runs.
     pub(super) fn used(&self) -> Result<HashSet<Key>> {
         let folder = self.root.join("uses");
         let mut used = HashSet::new();
