@@ -142,7 +142,7 @@ impl Follow<'_> {
 
     /// The run of this pipeline that is in progress.
     fn run(&self) -> Result<Option<Run>> {
-        self.search(|run| run.goes_on && self.is_ours(run))
+        self.search(|run| run.running && self.is_ours(run))
     }
 
     fn is_ours(&self, run: &Run) -> bool {

@@ -248,8 +248,16 @@ fn report(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(FAILED);
     }
-    eprintln!("error: {error:#}");
+    let text = format!("{error:#}");
+    let (what, way_out) = split(&text);
+    eprintln!("error: {what}");
+    way_out.iter().for_each(|help| eprintln!("help: {help}"));
     ExitCode::from(FAILED)
+}
+
+/// Errors say what happened and, after a semicolon, what to do about it.
+fn split(error: &str) -> (&str, Option<&str>) {
+    error.rsplit_once("; ").map_or((error, None), |(what, help)| (what, Some(help)))
 }
 
 /// Whether stderr takes colours.

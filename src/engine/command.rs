@@ -22,7 +22,7 @@ const COPIED: u64 = 16 << 20;
 /// Where a command runs, and what it is given.
 #[derive(Debug)]
 pub struct Place<'a> {
-    /// Where each input lies, by slot.
+    /// The path of each input, by slot.
     pub inputs: &'a [(&'a str, PathBuf)],
     /// The stage's own folder.
     pub work: &'a Path,

@@ -264,7 +264,7 @@ pub struct Run {
     /// How it ended. `None` if it is in progress, or was killed.
     pub ended: Option<Ended>,
     /// Whether it is in progress.
-    pub goes_on: bool,
+    pub running: bool,
 }
 
 /// Time that hits saved.
@@ -283,7 +283,7 @@ impl Run {
     pub fn read(store: &Store, id: &str) -> store::Result<Option<Run>> {
         let path = file(&store.root().join("runs"), id);
         // Checked before reading: a run that ends between the two has written its last line.
-        let goes_on = is_held(&path);
+        let running = is_held(&path);
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.at("read", &path)?,
@@ -291,7 +291,7 @@ impl Run {
         // Skip lines that are incomplete, or that a newer caco wrote.
         let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         let Some(Line::Began(began)) = lines.next() else { return Ok(None) };
-        let mut run = Run { id: id.into(), began, attempts: vec![], ended: None, goes_on };
+        let mut run = Run { id: id.into(), began, attempts: vec![], ended: None, running };
         for line in lines {
             match line {
                 Line::Began(_) => {}
@@ -299,7 +299,7 @@ impl Run {
                 Line::Ended(ended) => run.ended = Some(ended),
             }
         }
-        run.goes_on &= run.ended.is_none();
+        run.running &= run.ended.is_none();
         Ok(Some(run))
     }
 

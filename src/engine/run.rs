@@ -73,7 +73,7 @@ pub fn request(stage: &Stage, programs: &dyn Programs, executor: &dyn Executor) 
 pub struct Prepared<'a> {
     /// The stage.
     pub stage: &'a Stage,
-    /// Where each input lies, by slot.
+    /// The path of each input, by slot.
     pub inputs: Vec<(&'a str, PathBuf)>,
     /// Its own folder, which survives a crash.
     pub work: &'a Path,
@@ -233,7 +233,7 @@ impl<'r> Runner<'r> {
                 self.advance(id, watch)?;
             }
             while self.open > 0 {
-                self.heed_signals(started, watch);
+                self.follow_signals(started, watch);
                 self.revive(watch)?;
                 self.fill(watch)?;
                 if self.open == 0 {
@@ -493,7 +493,7 @@ impl<'r> Runner<'r> {
         Ok(())
     }
 
-    fn heed_signals(&mut self, started: Instant, watch: &mut dyn FnMut(Event)) {
+    fn follow_signals(&mut self, started: Instant, watch: &mut dyn FnMut(Event)) {
         let (count, signal) = self.signals.get();
         let out_of_time = self.options.max_time.is_some_and(|limit| started.elapsed() >= limit);
         if !self.stopping && (count > 0 || out_of_time) {

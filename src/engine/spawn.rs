@@ -138,8 +138,8 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
     }
 }
 
-/// Confines the calling process for good. That its calls are reported helps messages; where it cannot be had, it goes on
-/// without.
+/// Confines the calling process for good. Reports of its calls make better messages; it continues without them where
+/// the kernel offers none.
 ///
 /// # Safety
 /// As in [`become_program`]: system calls only.
@@ -246,7 +246,7 @@ mod tests {
             u64::from_str_radix(line["SigIgn:".len()..].trim(), 16).unwrap()
         };
         assert!(said.contains("SigBlk:\t0000000000000000"), "{said}");
-        // What whoever started us had ignored, we hand on; SIGPIPE is ignored by Rust, not by them.
+        // Signals that were ignored when we started stay ignored; SIGPIPE is ignored by Rust itself.
         assert_eq!(ignored(&said), ignored(&ours) & !(1 << (libc::SIGPIPE - 1)), "{said}");
     }
 

@@ -27,7 +27,7 @@ impl Past {
     pub fn took(&self) -> Option<Duration> {
         match &self.run.ended {
             Some(ended) => Duration::try_from_secs_f64(ended.seconds).ok(),
-            None if self.run.goes_on => humantime::parse_rfc3339(&self.run.began.started).ok()?.elapsed().ok(),
+            None if self.run.running => humantime::parse_rfc3339(&self.run.began.started).ok()?.elapsed().ok(),
             None => None,
         }
     }
@@ -75,7 +75,7 @@ pub fn newest(store: &Store, pipeline: Option<&str>, most: usize) -> Result<Vec<
 
 fn outcome(run: &Run) -> String {
     let Some(ended) = &run.ended else {
-        return if run.goes_on { "running".into() } else { "killed".into() };
+        return if run.running { "running".into() } else { "killed".into() };
     };
     match ended {
         Ended { error: Some(error), .. } => format!("broke off: {error}"),

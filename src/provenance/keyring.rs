@@ -120,7 +120,7 @@ impl Keyring {
         ensure!(
             meta.mode() & 0o077 == 0,
             "the signing key {path} can be read by others (mode {:04o}); fix it: chmod 600 {path}. If anyone may have \
-             read it, replace it: caco keys new --replace",
+             read it, replace it: caco signer new --replace",
             meta.mode() & 0o7777,
             path = path.display()
         );
@@ -128,7 +128,7 @@ impl Keyring {
             fs::read_to_string(&path).with_context(|| format!("cannot read the signing key {}", path.display()))?;
         let key = SigningKey::from_pkcs8_pem(&text).ok().with_context(|| {
             format!(
-                "{} is not an Ed25519 private key in PEM (PKCS#8); move it away and run `caco keys new`",
+                "{} is not an Ed25519 private key in PEM (PKCS#8); move it away and run `caco signer new`",
                 path.display()
             )
         })?;
@@ -214,7 +214,7 @@ impl Keyring {
         };
         ensure!(
             known.file.starts_with(self.trusted()),
-            "this is the signing key; replace it first: caco keys new --replace"
+            "this is the signing key; replace it first: caco signer new --replace"
         );
         fs::remove_file(&known.file).with_context(|| format!("cannot remove {}", known.file.display()))?;
         Ok(known.name.clone())

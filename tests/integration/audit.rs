@@ -475,7 +475,7 @@ fn a_tampering_is_found_from_the_key_alone_too() {
     let failed: Vec<_> = list["checks"].as_array().unwrap().iter().filter(|c| c["state"] == "fail").collect();
     let names: Vec<_> = failed.iter().map(|c| c["check"].as_str().unwrap()).collect();
     assert_eq!(names, ["inputs", "outputs"]);
-    assert!(failed[0]["told"].as_str().unwrap().contains("data now holds"));
+    assert!(failed[0]["message"].as_str().unwrap().contains("data now holds"));
     assert_eq!(report["passes"], false);
 }
 

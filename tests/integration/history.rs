@@ -77,7 +77,7 @@ fn killed_stopped_and_active_runs_are_distinguished() {
         let mut run =
             project.command(&["run", "p.ron"]).env("GO", project.path()).stderr(Stdio::null()).spawn().unwrap();
         wait_for("the stage to start", || project.path().join("started").exists());
-        assert_eq!(outcome(), "goes on");
+        assert_eq!(outcome(), "running");
         signal(run.id(), sent);
         run.wait().unwrap();
         assert_eq!(outcome(), expected);

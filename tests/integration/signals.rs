@@ -36,7 +36,7 @@ fn an_interrupt_stops_the_run_and_says_how_to_go_on() {
     for (sent, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
         let (project, printed) = interrupted(&[sent]);
         assert_eq!(printed.code, code, "{}", printed.err);
-        assert!(printed.err.contains("stopped; the same command goes on from the last checkpoints"), "{}", printed.err);
+        assert!(printed.err.contains("stopped; the same command resumes from the last checkpoints"), "{}", printed.err);
         assert!(project.holds_no_lock());
     }
 }

@@ -103,7 +103,7 @@ impl<'r> Runner<'r> {
                 _ => {}
             }
         }
-        // What the last attempt told is not how far this one is.
+        // The progress of the last attempt is not this one's.
         let _ = fs::remove_file(work.join(PROGRESS));
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let mut inputs = vec![];
@@ -200,7 +200,7 @@ impl<'r> Runner<'r> {
         self.fail(self.failure(id, key, why), if hung { HUNG_RETRIES } else { 0 }, watch)
     }
 
-    /// What is to be told of the attempt that just failed.
+    /// A description of the attempt that just failed.
     pub(super) fn failure(&self, id: Id, key: Key, why: String) -> Failure {
         let work = self.store.work(key);
         let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
