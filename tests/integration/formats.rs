@@ -80,7 +80,7 @@ fn a_set_says_which_splits_it_has_and_what_is_wrong_with_its_files() {
     let project = Project::with(r#"(stages: {"train": index(root: Path("cifar"), format: Cifar10, split: Val)})"#);
     cifar(&project);
     insta::assert_snapshot!(project.caco(&["check", "p.ron"]).err, @r#"
-    error: stage 'train': split is Val; Cifar10 has the splits Train, Test: name one
+    error: stage 'train': split is Val; Cifar10 has the splits Train, Test; name one
      --> p.ron:1:71
       |
     1 | (stages: {"train": index(root: Path("cifar"), format: Cifar10, split: Val)})
