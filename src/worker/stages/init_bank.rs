@@ -33,7 +33,7 @@ pub fn run(task: &Task) -> Result<()> {
         Ok(State::start(query, Bank::draw(model.dim.into(), bank_size.into(), seed, Kind::Float, device)))
     };
     let (mut state, curve) = train(task, &parameters.model, &parameters, source, device, start, &mut |_, _| Ok(None))?;
-    state.settle();
+    state.finish_init();
     checkpoint::save(&task.output("state.safetensors"), &parameters.model, Position::default(), &state)?;
     let kept = task.byproducts.join("curve.jsonl");
     curve.copy(&kept)?;
