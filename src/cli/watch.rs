@@ -9,7 +9,7 @@ use caco_engine::{
     plan::{Plan, Step},
     store::Store,
 };
-use caco_report::curves::{Follower, tell};
+use caco_report::curves::{Follower, render};
 use clap::Args;
 use std::{collections::HashSet, io::IsTerminal, path::PathBuf, process::ExitCode, thread::sleep, time::Duration};
 
@@ -51,7 +51,7 @@ pub fn main(args: &WatchArgs, store: &StoreArgs) -> Result<ExitCode> {
         } else {
             let width = width();
             let clear = if live { "\x1b[2J\x1b[H" } else { "" };
-            print(&format!("{clear}{}", tell(&found.name, &curve, &pace, width)))?;
+            print(&format!("{clear}{}", render(&found.name, &curve, &pace, width)))?;
         }
         if done || !live {
             return Ok(ExitCode::SUCCESS);

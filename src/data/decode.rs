@@ -32,7 +32,7 @@ impl Decoder {
                 *raster = decode_other(file, format).with_context(|| format!("cannot decode as {format:?}"))?;
                 Ok(())
             }
-            Ok(format) => bail!("{format:?} is not supported; convert it to PNG"),
+            Ok(format) => bail!("{format:?} is not read here; convert it to PNG"),
             Err(_) if file.is_empty() => bail!("the file is empty"),
             Err(_) => bail!("neither JPEG, PNG, BMP, GIF, WebP nor PNM"),
         }

@@ -76,7 +76,7 @@ impl Reader {
         };
         // Memory is allocated for the bytes that exist, not for the length that the index claims.
         let end = within.offset.checked_add(within.bytes).filter(|end| file.metadata().is_ok_and(|m| *end <= m.len()));
-        ensure!(end.is_some(), "the file is shorter than the index says; index the folder again");
+        ensure!(end.is_some(), "the file is shorter than its index says; index the folder again");
         self.bytes.resize(within.bytes as usize, 0);
         Ok(file.read_exact_at(&mut self.bytes, within.offset)?)
     }

@@ -1,4 +1,4 @@
-//! Kind `init_bank`: fills the bank with keys, training the encoders on the way.
+//! Kind `init_bank`: fills the bank with keys while training the encoders.
 
 use super::{
     reading::{dataset, training_views},
@@ -19,7 +19,7 @@ use caco_learn::{
 use caco_measure::metric::Metric;
 use tch::Kind;
 
-/// Writes `state.safetensors`: everything that pre-training starts from.
+/// Writes `state.safetensors`: the state from which pre-training starts.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
     let device = device::open(&task.device, task.threads)?;
