@@ -3,7 +3,7 @@
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::curve;
-use caco_report::curves::tell;
+use caco_report::curves::render;
 use clap::Args;
 use std::{io::IsTerminal, process::ExitCode, thread::sleep, time::Duration};
 
@@ -38,7 +38,7 @@ pub fn main(args: &WatchArgs, store: &StoreArgs) -> Result<ExitCode> {
             print_json(&training.curve.newest(&training.pace))?;
         } else {
             let clear = if live { "\x1b[2J\x1b[H" } else { "" };
-            print(&format!("{clear}{}", tell(&training.stage, &training.curve, &training.pace, width())))?;
+            print(&format!("{clear}{}", render(&training.stage, &training.curve, &training.pace, width())))?;
         }
         if ended || !live {
             return Ok(ExitCode::SUCCESS);

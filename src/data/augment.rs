@@ -1,4 +1,5 @@
-//! Random views: what is drawn for one (distributions as torchvision's transforms), and its application to an image.
+//! Random views: drawing their parameters (same distributions as torchvision's transforms) and applying them to an
+//! image.
 
 use super::{
     blur, colour,
@@ -15,7 +16,7 @@ use std::borrow::Cow;
 const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 /// σ of the blur, pixels: uniform between these.
 const SIGMA: (f64, f64) = (0.1, 2.0);
-/// Tries for a crop that fits before the largest central one is taken.
+/// Attempts to draw a crop that fits, before falling back to the largest central crop.
 const TRIES: usize = 10;
 const SOLARIZE_FROM: u8 = 128;
 
@@ -32,22 +33,22 @@ pub enum Step {
     Hue(f64),
 }
 
-/// Everything that was drawn for one view, in the order of application.
+/// The parameters drawn for one view, in the order of application.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Drawn {
-    /// Side of the result, pixels.
+    /// Side of the result, in pixels.
     pub size: usize,
     /// The crop that is resized to it.
     pub crop: Region,
-    /// The steps of the jitter in the order drawn; none where the jitter is left out.
+    /// The jitter steps in the order drawn; empty if the jitter is skipped.
     pub jitter: Vec<Step>,
-    /// Whether it turns grey.
+    /// Whether it is converted to grey.
     pub grey: bool,
     /// σ of the blur, if any.
     pub sigma: Option<f64>,
     /// Whether values of at least 128 are inverted.
     pub solarize: bool,
-    /// Whether left and right change places.
+    /// Whether it is flipped horizontally.
     pub flip: bool,
 }
 
@@ -77,14 +78,15 @@ impl Drawn {
         Drawn { size: view.size as usize, crop, jitter, grey, sigma, solarize, flip }
     }
 
-    /// The most (8, 4, 2 or 1) that the image can be shrunk by with at least as many pixels in the crop as in the view.
+    /// The largest factor (8, 4, 2 or 1) by which the image can be shrunk so that the crop still has at least as many
+    /// pixels as the view.
     pub fn scale(&self) -> u32 {
         let room = self.crop.width.min(self.crop.height) / self.size.max(1);
         [8, 4, 2].into_iter().find(|scale| *scale <= room).unwrap_or(1) as u32
     }
 
-    /// The same view of `image`, which is the original at 1/`scale`. Where the crop's edges fall between pixels, they move to the
-    /// nearest one.
+    /// The same view of `image`, which is the original at 1/`scale`. Crop edges that fall between pixels move to the
+    /// nearest pixel.
     pub fn scaled(&self, scale: u32, image: &Raster) -> Cow<'_, Drawn> {
         if scale == 1 {
             return Cow::Borrowed(self);
@@ -123,12 +125,12 @@ fn central_crop(width: usize, height: usize) -> Region {
     } else if aspect > ASPECT.1 {
         w = (height as f64 * ASPECT.1).round_ties_even() as usize;
     }
-    // Very narrow images: torchvision would take nothing.
+    // Very narrow images: torchvision would take an empty crop.
     let (w, h) = (w.clamp(1, width), h.clamp(1, height));
     Region { top: (height - h) / 2, left: (width - w) / 2, width: w, height: h }
 }
 
-/// torchvision's `ColorJitter.get_params`; strengths of 0 leave their step out.
+/// torchvision's `ColorJitter.get_params`; a step of strength 0 is left out.
 fn draw_jitter(jitter: Jitter, rng: &mut Rng) -> Vec<Step> {
     let order = rng.permutation(4);
     let mut factor = |strength: f64| rng.range((1.0 - strength).max(0.0), 1.0 + strength);
@@ -141,7 +143,7 @@ fn draw_jitter(jitter: Jitter, rng: &mut Rng) -> Vec<Step> {
     order.into_iter().map(|i| steps[i as usize]).filter(|(strength, _)| *strength > 0.0).map(|(_, step)| step).collect()
 }
 
-/// Applies views; keeps its memory between them.
+/// Applies views, reusing its buffers between them.
 #[derive(Default)]
 pub struct Augmenter {
     scratch: resample::Scratch,
@@ -150,7 +152,7 @@ pub struct Augmenter {
 }
 
 impl Augmenter {
-    /// The view of `image` that was drawn, as `size * size * 3` bytes RGB.
+    /// Writes the drawn view of `image` as `size * size * 3` bytes of RGB.
     pub fn apply(&mut self, drawn: &Drawn, image: &Raster, out: &mut [u8]) {
         self.cut(drawn, image);
         self.recolour(drawn);
@@ -163,7 +165,7 @@ impl Augmenter {
         resample(image, drawn.crop, size, Region::whole(size), Filter::Bilinear, &mut self.scratch, &mut self.view);
     }
 
-    /// Jitter and grey in as few passes as can be: the contrast alone has to see the whole image first.
+    /// Jitter and grey in as few passes as possible: only the contrast has to see the whole image first.
     pub(super) fn recolour(&mut self, drawn: &Drawn) {
         let pixels = &mut self.view.pixels;
         let mut pending = Vec::with_capacity(5);
@@ -199,8 +201,8 @@ impl Augmenter {
         self.view.write_rgb(drawn.flip, out);
     }
 
-    /// The short side of `image` resized to `resize` pixels, then the central `crop` × `crop`, as `crop * crop * 3` bytes
-    /// RGB: torchvision's `Resize` and `CenterCrop`. `resize` must not be below `crop`.
+    /// Resizes the short side of `image` to `resize` pixels and writes the central `crop` × `crop` as `crop * crop * 3`
+    /// bytes of RGB: torchvision's `Resize` and `CenterCrop`. `resize` must not be below `crop`.
     pub fn centre(&mut self, image: &Raster, resize: usize, crop: usize, filter: Filter, out: &mut [u8]) {
         let whole = (image.width, image.height);
         let size = resample::short_side(whole, resize);

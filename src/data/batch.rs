@@ -1,15 +1,15 @@
-//! What a loader hands to training and evaluation: plain bytes, no tensor.
+//! Batches that a loader passes to training and evaluation: plain bytes, no tensors.
 
 use anyhow::Result;
 
 /// Some images, each as the same number of views.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// One entry a view.
+    /// One entry per view.
     pub views: Vec<Pixels>,
-    /// Class numbers, one an image.
+    /// Class numbers, one per image.
     pub labels: Vec<i64>,
-    /// Which images of the index these are.
+    /// The images' numbers in the index.
     pub samples: Vec<u32>,
 }
 
@@ -18,7 +18,7 @@ pub struct Batch {
 pub struct Pixels {
     /// N.
     pub count: usize,
-    /// Height and width, pixels.
+    /// Height and width, in pixels.
     pub size: (usize, usize),
     /// The bytes.
     pub data: Vec<u8>,
@@ -31,7 +31,7 @@ pub type Batches<'a> = Box<dyn Iterator<Item = Result<Batch>> + 'a>;
 pub trait Source {
     /// Batches in an epoch.
     fn batches(&self) -> u64;
-    /// The batches of `epoch` from number `first` on. The same arguments give the same bytes, however often and in
-    /// whatever order they are asked for.
+    /// The batches of `epoch` starting at number `first`. The same arguments always give the same bytes, in any order
+    /// of calls.
     fn epoch(&self, epoch: u64, first: u64) -> Result<Batches<'_>>;
 }

@@ -1,4 +1,4 @@
-//! How fast images become views, and where the time goes.
+//! Measures how fast images are turned into views, and where the time is spent.
 
 use super::{
     augment::{Augmenter, Drawn},
@@ -18,39 +18,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Images that are taken apart operation by operation.
+/// Images that are timed operation by operation.
 const TIMED: usize = 2000;
 
-/// What is measured.
+/// What to measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
     /// A folder in the ImageFolder layout.
     pub folder: PathBuf,
-    /// What is made of each image.
+    /// The views made of each image.
     pub views: Views,
-    /// How JPEG files become pixels.
+    /// How JPEG files are decoded.
     pub decode: Decode,
-    /// Images a batch.
+    /// Images per batch.
     pub batch: usize,
     /// Loader threads.
     pub threads: usize,
-    /// Seconds that count.
+    /// Seconds to measure, after warming up.
     pub seconds: f64,
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Images (not views) that the loader gave in a second.
+    /// Images (not views) per second from the loader.
     pub images_per_second: f64,
-    /// Images counted for that.
+    /// Number of images measured.
     pub images: u64,
     /// Loader threads.
     pub threads: usize,
-    /// Where JPEG files are decoded at a part of their size: how far that moves the bytes of views, on average over images.
+    /// Where JPEG files are decoded at a reduced size: the mean difference this makes to the bytes of views.
     pub difference: Option<f64>,
-    /// Microseconds that one thread spends on an image, all its views together, by operation.
+    /// Microseconds that one thread spends per image (all its views), by operation.
     pub microseconds: BTreeMap<&'static str, f64>,
 }
 
@@ -63,8 +63,8 @@ pub fn measure(setup: &Setup) -> Result<Report> {
 }
 
 /// Reads `set` as training would, epoch after epoch, for at least `span`; the first epoch, or the first quarter of the
-/// span, warms up and does not count. Then takes single images apart. The files are read from wherever the operating
-/// system has them, which is memory after the warming up if they fit.
+/// span, is warm-up and does not count. Then times single images operation by operation. After the warm-up, files that
+/// fit are read from the page cache.
 pub fn loader(
     set: &Dataset,
     views: &[View],
@@ -84,7 +84,8 @@ pub fn loader(
     Ok(Report { images_per_second, images, threads, difference, microseconds: operations(set, views)? })
 }
 
-/// Reads from the start of `epoch` on until `span` is over; gives the images and the time between two batches.
+/// Reads from the start of `epoch` until `span` is over. Returns the number of images and the time from the first batch
+/// to the last.
 fn read(loader: &Loader, span: Duration, epoch: &mut u64) -> Result<(u64, Duration)> {
     let mut images = 0;
     let (start, mut end) = (Instant::now(), Instant::now());
@@ -98,11 +99,11 @@ fn read(loader: &Loader, span: Duration, epoch: &mut u64) -> Result<(u64, Durati
         }
         *epoch += 1;
     }
-    ensure!(images > 0, "the loader gave no image");
+    ensure!(images > 0, "the loader returned no images");
     Ok((images, end - start))
 }
 
-/// The mean difference of views' bytes from those of full decoding, over some images.
+/// The mean difference between the bytes of views and those after full decoding, over a sample of images.
 fn difference(set: &Dataset, reading: &Reading, decode: Decode) -> Result<Option<f64>> {
     if decode == Decode::Full {
         return Ok(None);
@@ -161,7 +162,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Counts the time since the last lap as spent on `operation`.
+    /// Adds the time since the last lap to `operation`.
     fn lap(&mut self, operation: &'static str) {
         let now = Instant::now();
         *self.spent.entry(operation).or_default() += now - self.last.unwrap_or(now);

@@ -1,5 +1,6 @@
-//! `ImageFilter.GaussianBlur` written after Pillow's (`src/libImaging/BoxBlur.c`), meant to be equal to the bit: three passes of a box whose ends
-//! count by a fraction, along the rows and then along the columns, each pass rounded to eight bits.
+//! `ImageFilter.GaussianBlur`, modelled on Pillow's (`src/libImaging/BoxBlur.c`) and meant to be bit-identical: three
+//! passes of a box whose end pixels have fractional weights, along the rows and then along the columns, each pass
+//! rounded to eight bits.
 
 use super::{raster::Raster, vectorise::vectorised};
 
@@ -58,14 +59,14 @@ pub fn gaussian(image: &mut Raster, sigma: f64, spare: &mut Raster) {
     }
 }
 
-/// The output where the whole pixels sum to `inside` and the two at the ends to `ends`. Wraps nowhere: the weights sum
-/// to at most 2^24.
+/// The output where the whole pixels sum to `inside` and the two at the ends to `ends`. Cannot overflow: the weights
+/// sum to at most 2^24.
 #[inline(always)]
 fn weigh(inside: u32, ends: u32, extended: Extended) -> u8 {
     ((inside * extended.whole + ends * extended.end + (1 << 23)) >> 24) as u8
 }
 
-/// Pixels outside the row are those at its ends.
+/// Pixels outside the row repeat the pixel at its end.
 fn along_row(from: &[[u8; 4]], to: &mut [[u8; 4]], extended: Extended) {
     let reach = extended.radius + 1;
     let inner = reach..from.len().saturating_sub(reach).max(reach);

@@ -1,10 +1,11 @@
-//! Compiles the C side of the JPEG decoder.
+//! Compiles the C part of the JPEG decoder.
 
 use std::env;
 
-/// libjpeg reports errors by a call that must not return. C can leave it by longjmp, Rust cannot: hence a shim in C.
+/// libjpeg reports errors through a callback that must not return. C can leave it by longjmp, Rust cannot: hence a C
+/// shim.
 fn main() {
-    // mozjpeg-sys passes on the folders of the headers it was built with.
+    // mozjpeg-sys exports the folders of the headers it was built with.
     let headers = env::var_os("DEP_JPEG_INCLUDE").expect("mozjpeg-sys names its include folders");
     println!("cargo:rerun-if-changed=jpeg.c");
     let mut build = cc::Build::new();

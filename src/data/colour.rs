@@ -1,9 +1,9 @@
-//! Colour operations as torchvision's `transforms.functional` does them on PIL images, meant to be equal to the bit: eight bits after each
-//! step, blends in single precision, hue by way of eight-bit HSV.
+//! Colour operations, meant to be bit-identical to torchvision's `transforms.functional` on PIL images: eight bits
+//! after each step, blends in single precision, hue via eight-bit HSV.
 
 use super::vectorise::vectorised;
 
-/// One operation on every pixel for itself.
+/// An operation on each pixel independently.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pointwise {
     /// Scales towards (below 1) or away from black: `ImageEnhance.Brightness`.
@@ -12,7 +12,7 @@ pub enum Pointwise {
     Contrast(f32, u8),
     /// Scales towards or away from the pixel's own grey: `ImageEnhance.Color`.
     Saturation(f32),
-    /// Turns the hue by this many 255ths, wrapping at 256 as `adjust_hue` does.
+    /// Shifts the hue by this many 255ths, wrapping at 256 as `adjust_hue` does.
     Hue(u8),
     /// `convert("L").convert("RGB")`.
     Grey,
@@ -25,7 +25,7 @@ pub fn hue_step(factor: f64) -> u8 {
     (factor * 255.0) as i32 as u8
 }
 
-/// Applies the operations one after the other, block by block, so that the pixels stay in the cache.
+/// Applies the operations in turn, block by block so that the pixels stay in the cache.
 pub fn apply(operations: &[Pointwise], pixels: &mut [[u8; 4]]) {
     if operations.is_empty() {
         return;
@@ -44,7 +44,7 @@ pub fn apply(operations: &[Pointwise], pixels: &mut [[u8; 4]]) {
     }
 }
 
-/// The mean of the image's grey values, rounded, as `ImageEnhance.Contrast` takes it.
+/// The rounded mean of the image's grey values, as `ImageEnhance.Contrast` computes it.
 pub fn mean_grey(pixels: &[[u8; 4]]) -> u8 {
     let sum: u64 = pixels.chunks(1024).map(|block| u64::from(sum_grey(block))).sum();
     (sum as f64 / pixels.len().max(1) as f64 + 0.5) as u8
@@ -61,20 +61,20 @@ fn join([r, g, b]: [i32; 3]) -> [u8; 4] {
     (r | g << 8 | b << 16 | 255 << 24).to_le_bytes()
 }
 
-/// ITU-R 601-2 in 16 bits of fixed point.
+/// ITU-R 601-2 in 16-bit fixed point.
 #[inline(always)]
 fn luma([r, g, b]: [i32; 3]) -> i32 {
     (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
 }
 
-/// Pillow's `Image.blend`: in single precision, cut off rather than rounded.
+/// Pillow's `Image.blend`: in single precision, truncated rather than rounded.
 #[inline(always)]
 fn blend(from: i32, to: i32, factor: f32) -> i32 {
     whole(from as f32 + factor * (to - from) as f32)
 }
 
-/// Cuts off the part after the point and what is outside 0 to 255. `as i32` asks for NaN and the ends of i32 as well, for which
-/// there is no vector instruction: with it the loops take four times as long.
+/// Truncates and clamps to 0 to 255. `as i32` also handles NaN and the limits of i32, for which there is no vector
+/// instruction: it makes the loops four times slower.
 #[inline(always)]
 fn whole(x: f32) -> i32 {
     // In this form NaN fails the comparison.
@@ -133,23 +133,24 @@ fn hue(pixels: &mut [[u8; 4]], step: u8) {
 }
 }
 
-/// `yes` or `no`, in arithmetic that cannot become a jump: loops with jumps do not become vector instructions.
+/// Selects `yes` or `no` by arithmetic that cannot compile to a branch: loops with branches are not vectorised.
 #[inline(always)]
 fn select(condition: bool, yes: i32, no: i32) -> i32 {
     no ^ ((yes ^ no) & -i32::from(condition))
 }
 
-/// Pillow's `rgb2hsv_row`. There the hue goes through double precision; here through single precision in an order that
-/// gives the same eight bits for every one of the 2^24 colours, which a test holds.
+/// Pillow's `rgb2hsv_row`. Pillow computes the hue in double precision; this uses single precision in an order that
+/// gives the same eight bits for all 2^24 colours, which a test checks.
 #[inline(always)]
 fn hsv([r, g, b]: [i32; 3]) -> [i32; 3] {
     let (top, low) = (r.max(g).max(b), r.min(g).min(b));
     let range = top - low;
-    // One of the three is the top, one the bottom; the distance of the middle one from the top decides the hue.
+    // One channel is the maximum, one the minimum; the distance of the middle one from the maximum decides the hue.
     let middle = r + g + b - top - low;
     let range_or_one = range.max(1) as f32;
     let share = (top - middle) as f32 / range_or_one;
-    // Each sextant as its origin and direction; where two are the top, Pillow asks for red first, then green.
+    // Each sextant as its origin and direction; where two channels are the maximum, Pillow checks red first, then
+    // green.
     let (red, green) = (r == top, (g == top) & (r != top));
     let falls = select(red, i32::from(g != low), select(green, i32::from(r == low), i32::from(g == low)));
     let even = select(red, 1, select(green, 3, 5));
@@ -163,7 +164,7 @@ fn hsv([r, g, b]: [i32; 3]) -> [i32; 3] {
     [select(range == 0, 0, h), s, top]
 }
 
-/// ⌊255 x⌋ of the exact product, for 0 ≤ x ≤ 1: the rounded one may reach the next whole number.
+/// ⌊255 x⌋ of the exact product, for 0 ≤ x ≤ 1: the rounded product may reach the next integer.
 #[inline(always)]
 fn floor_of_255_times(x: f32) -> i32 {
     let guess = whole(x * 255.0);
@@ -171,10 +172,10 @@ fn floor_of_255_times(x: f32) -> i32 {
     guess - i32::from(x * 256.0 - (guess as f32) < x)
 }
 
-/// Pillow's `hsv2rgb`, whose roundings are those of whole-number arithmetic, which a test holds for all 2^24 triples.
+/// Pillow's `hsv2rgb` in integer arithmetic, which rounds the same way; a test checks all 2^24 triples.
 #[inline(always)]
 fn rgb([h, s, v]: [i32; 3]) -> [i32; 3] {
-    // 6 h / 255 = 2 h / 85: sextant and place in it.
+    // 6 h / 255 = 2 h / 85: the sextant and the position in it.
     let sextant = (2 * h * 772) >> 16;
     let place = 2 * h - 85 * sextant;
     let dim = |part: i32| {
@@ -183,8 +184,8 @@ fn rgb([h, s, v]: [i32; 3]) -> [i32; 3] {
         whole(doubled as f32 / 43350.0)
     };
     let (p, q, t) = (dim(85), dim(place), dim(85 - place));
-    // Red holds v in sextants 5 and 0, falls to p, stays and rises; green and blue do the same a third of a turn later each.
-    // Comparisons alone, so that the loop becomes vector instructions. h = 255 is a whole turn.
+    // Red is v in sextants 5 and 0, falls to p, stays and rises; green and blue follow a third of a turn later each.
+    // Only comparisons, so that the loop is vectorised. h = 255 is a full turn.
     let channel = |late: i32| {
         let at = sextant + 6 - late;
         let at = at - select(at >= 12, 12, select(at >= 6, 6, 0));

@@ -1,4 +1,4 @@
-//! A list of images with their labels, and the file it is kept in: one JSON line for the header, then one an image.
+//! A list of images with their labels, and its file format: one JSON line for the header, then one per image.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -7,17 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The version of the index's form.
+/// The version of the index format.
 const FORMAT: u32 = 1;
 
 /// A labelled set of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
-    /// The folder that the paths start in.
+    /// The folder that the paths are relative to.
     pub root: PathBuf,
     /// Class names, by number.
     pub classes: Vec<String>,
-    /// The readable images, sorted by path; a sample's number is its place here.
+    /// The readable images, sorted by path; a sample's number is its position here.
     pub images: Vec<Image>,
 }
 
@@ -28,36 +28,36 @@ pub struct Image {
     pub path: String,
     /// The number of its class.
     pub label: u32,
-    /// In a set whose images can show several classes, or none: the numbers of all it shows, ascending. `label` is of no
-    /// account then.
+    /// In a multi-label set, whose images can show several classes or none: the numbers of all classes it shows,
+    /// ascending. `label` is then unused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shows: Option<Vec<u32>>,
-    /// Width and height, pixels.
+    /// Width and height, in pixels.
     pub size: (u32, u32),
-    /// Length of the file, or of the image's part of one.
+    /// Length of the file, or of the image's part of a file.
     pub bytes: u64,
-    /// BLAKE3 of these bytes, hexadecimal.
+    /// BLAKE3 of these bytes, in hexadecimal.
     pub blake3: String,
-    /// Where the image lies, if not in a file of its own.
+    /// The image's location, if it is not in its own file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Within>,
 }
 
-/// The part of a larger file that is an image.
+/// The part of a larger file that holds an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Within {
     /// The file, relative to the folder.
     pub file: String,
-    /// Where the image starts there.
+    /// Offset of the image in the file.
     pub offset: u64,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Of pixels that are not encoded: width and height. Three planes of bytes follow one another, red, green and blue.
+    /// For raw pixels: width and height. The bytes are three planes, red, green and blue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planes: Option<(u32, u32)>,
 }
 
-/// A file that cannot be decoded, and was left out.
+/// A file that cannot be decoded and was left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
     /// Relative to the folder.
@@ -74,7 +74,7 @@ struct Header {
 }
 
 impl Dataset {
-    /// Reads an index; `root` is the folder that it lists.
+    /// Reads an index of the folder `root`.
     pub fn open(index: &Path, root: &Path) -> Result<Dataset> {
         let text = fs::read_to_string(index).with_context(|| format!("cannot read the index {}", index.display()))?;
         Self::parse(&text, root).with_context(|| format!("the index {} is damaged", index.display()))
@@ -82,14 +82,15 @@ impl Dataset {
 
     fn parse(text: &str, root: &Path) -> Result<Dataset> {
         let mut lines = text.lines();
-        let header: Header = serde_json::from_str(lines.next().unwrap_or_default()).context("line 1 is no header")?;
+        let header: Header =
+            serde_json::from_str(lines.next().unwrap_or_default()).context("line 1 is not a header")?;
         ensure!(header.format == FORMAT, "it has format {}, this caco reads {FORMAT}", header.format);
         let mut images = Vec::with_capacity(header.images);
         for (i, line) in lines.enumerate() {
             if serde_json::from_str::<Unreadable>(line).is_ok() {
                 continue;
             }
-            let image: Image = serde_json::from_str(line).with_context(|| format!("line {} is no image", i + 2))?;
+            let image: Image = serde_json::from_str(line).with_context(|| format!("line {} is not an image", i + 2))?;
             let all = image.shows.iter().flatten().chain([&image.label]);
             if let Some(label) = all.copied().find(|label| *label as usize >= header.classes.len()) {
                 bail!("line {}: label {label} is none of the {} classes", i + 2, header.classes.len());
@@ -98,12 +99,12 @@ impl Dataset {
         }
         ensure!(images.len() == header.images, "it lists {} images, its header says {}", images.len(), header.images);
         let several = images.iter().filter(|image| image.shows.is_some()).count();
-        let message = "images that can show several classes stand among images that show one";
+        let message = "it mixes images that can show several classes with images that show one";
         ensure!(several == 0 || several == images.len(), message);
         Ok(Dataset { root: root.into(), classes: header.classes, images })
     }
 
-    /// Writes the index, with the files that were left out.
+    /// Writes the index, including the files that were left out.
     pub fn save(&self, index: &Path, unreadable: &[Unreadable]) -> Result<()> {
         let mut text = serde_json::to_string(&Header {
             format: FORMAT,
@@ -125,7 +126,7 @@ impl Dataset {
         self.images.iter().map(|image| i64::from(image.label)).collect()
     }
 
-    /// In a set whose images can show several classes: image by image, for each class whether it is there.
+    /// In a multi-label set: image by image, whether each class is present.
     pub fn shown(&self) -> Option<Vec<bool>> {
         let row = |image: &Image| {
             let shows = image.shows.as_ref()?;
@@ -135,7 +136,7 @@ impl Dataset {
         rows.map(|rows| rows.concat())
     }
 
-    /// The file of a sample; of one that is a part of a larger file, its name in the set.
+    /// The file of a sample; for a part of a larger file, its name in the set.
     pub fn file(&self, sample: u32) -> PathBuf {
         self.root.join(&self.images[sample as usize].path)
     }
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_with_its_line() {
+    fn damage_is_reported_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let index = folder.path().join("index.jsonl");
         set().save(&index, &[]).unwrap();
@@ -203,7 +204,7 @@ mod tests {
             (text.replace("\"label\":1", "\"label\":7"), "line 3: label 7"),
             (text.lines().take(2).collect::<Vec<_>>().join("\n"), "lists 1 images"),
             (text.replace("\"format\":1", "\"format\":2"), "format 2"),
-            (text.replace("{\"path\"", "{\"pat\""), "line 2 is no image"),
+            (text.replace("{\"path\"", "{\"pat\""), "line 2 is not an image"),
         ] {
             let error = format!("{:#}", Dataset::parse(&damaged, Path::new("/r")).unwrap_err());
             assert!(error.contains(expected), "{error}");

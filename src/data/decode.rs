@@ -1,4 +1,4 @@
-//! Any image file → RGB, as Pillow's `Image.open(file).convert("RGB")` has it: of an animation, the first picture.
+//! Decodes any image file to RGB, as Pillow's `Image.open(file).convert("RGB")` does: of an animation, the first frame.
 
 use super::{
     jpeg::{self, PIXELS_MAX},
@@ -8,17 +8,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 
-/// Extensions of the files that count as images, in lower case: those of torchvision's `ImageFolder`.
+/// File extensions that count as images, in lower case: those of torchvision's `ImageFolder`.
 pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
-/// Decodes images, one after the other; keeps its memory between them.
+/// Decodes images, reusing its buffers between them.
 #[derive(Default)]
 pub struct Decoder {
     jpeg: jpeg::Decoder,
 }
 
 impl Decoder {
-    /// Decodes the bytes of a file into `raster`. What counts is the content, not the name: ImageNet has a PNG file
+    /// Decodes the bytes of a file into `raster`. The content decides the format, not the name: ImageNet has a PNG file
     /// called `.JPEG`.
     pub fn decode(&mut self, file: &[u8], raster: &mut Raster) -> Result<()> {
         if file.starts_with(&[0xff, 0xd8]) {
@@ -38,8 +38,8 @@ impl Decoder {
         }
     }
 
-    /// As [`Decoder::decode`], a JPEG at 1/`scale` (1, 2, 4 or 8) of its size by a shorter DCT. Other formats are
-    /// decoded in full. Gives the scale that was used.
+    /// Like [`Decoder::decode`], but decodes a JPEG at 1/`scale` (1, 2, 4 or 8) of its size by a shorter DCT. Other
+    /// formats are decoded in full. Returns the scale used.
     pub fn decode_scaled(&mut self, file: &[u8], scale: u32, raster: &mut Raster) -> Result<u32> {
         if scale > 1 && file.starts_with(&[0xff, 0xd8]) {
             self.jpeg.decode(file, scale, raster).context("cannot decode as JPEG")?;
@@ -63,8 +63,8 @@ fn decode_other(file: &[u8], format: ImageFormat) -> Result<Raster> {
     Ok(rgb(decoded))
 }
 
-/// Alpha is dropped, not blended. Of 16 bits the upper eight are kept, but grey of 16 bits without alpha is cut off at 255: such
-/// a file has a mode of its own in Pillow (`I;16`, or `I` for PGM), whose conversion does that.
+/// Alpha is dropped, not blended. Of 16 bits the upper eight are kept, but 16-bit grey without alpha is clamped to 255:
+/// Pillow reads such a file in a mode of its own (`I;16`, or `I` for PGM), whose conversion does that.
 fn rgb(decoded: DynamicImage) -> Raster {
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let high = |v: u16| (v >> 8) as u8;

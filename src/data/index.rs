@@ -1,4 +1,4 @@
-//! Making an index: every image of a listing is read, decoded and digested, in parallel.
+//! Builds an index: reads, decodes and hashes every image of a listing, in parallel.
 
 use super::{
     dataset::{Dataset, Image, Unreadable},
@@ -13,11 +13,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// How many unreadable files an error lists.
+/// Maximum number of unreadable files that an error lists.
 const SHOWN: usize = 20;
 
-/// Examines what a format lists below `root`. Every image is decoded whole: a header alone does not show a truncated file.
-/// Unreadable files are returned beside the index; `progress` is called with images done and in all.
+/// Examines the images that a format lists below `root`. Every image is decoded in full, because the header does not
+/// reveal a truncated file. Unreadable files are returned beside the index; `progress` is called with the number of
+/// images done and the total.
 pub fn build(root: &Path, listing: Listing, progress: impl Fn(u64, u64) + Sync) -> (Dataset, Vec<Unreadable>) {
     let (done, total) = (AtomicU64::new(0), listing.images.len() as u64);
     let read = |(reader, raster): &mut (Reader, Raster), listed: Listed| {
@@ -47,7 +48,7 @@ fn examine(root: &Path, listed: Listed, reader: &mut Reader, raster: &mut Raster
     Ok(Image { path, label, shows, size, bytes, blake3, within })
 }
 
-/// The error that names all unreadable files, up to a bound.
+/// Fails with the names of the unreadable files, up to a bound.
 pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     if unreadable.is_empty() {
         return Ok(());
@@ -56,7 +57,7 @@ pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     let more = unreadable.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("\n  … and {more} more") } else { String::new() };
     bail!(
-        "{} image(s) cannot be read; mend or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}",
+        "{} image(s) cannot be read; repair or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}",
         unreadable.len()
     )
 }

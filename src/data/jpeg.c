@@ -1,4 +1,4 @@
-/* The C side of jpeg.rs: one decompressor that is used again and again, and whose errors come back as return values.
+/* The C part of jpeg.rs: a reusable decompressor that returns errors as values.
  * libjpeg's error_exit must not return; here it leaves by longjmp, past C frames only. */
 
 #include <setjmp.h>
@@ -28,8 +28,8 @@ static void fail(j_common_ptr info) {
     longjmp(d->leave, 1);
 }
 
-/* Running out of data is an error, as it is in PIL; other warnings (stray bytes, a bad code in the middle) are let
- * pass, as PIL does: ImageNet has files with them. */
+/* Running out of data is an error, as in PIL; other warnings (stray bytes, a bad code in the middle) are ignored,
+ * as in PIL: ImageNet has files with them. */
 static void warn(j_common_ptr info, int level) {
     if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) fail(info);
 }
@@ -62,7 +62,7 @@ static int create(decoder *d) {
     return 0;
 }
 
-/* NULL when there is no memory. */
+/* Returns NULL if memory runs out. */
 decoder *caco_jpeg_new(void) {
     decoder *d = calloc(1, sizeof *d);
     if (d != NULL && create(d) != 0) {
@@ -74,8 +74,8 @@ decoder *caco_jpeg_new(void) {
 
 const char *caco_jpeg_message(const decoder *d) { return d->message; }
 
-/* Reads the header. Gives the size in pixels after scaling by 1/scale (1, 2, 4 or 8) and the samples a pixel that
- * caco_jpeg_read will write: always 4, which are R, G, B, 255, or the C, M, Y, K of the file where cmyk is set. */
+/* Reads the header. Outputs the size in pixels after scaling by 1/scale (1, 2, 4 or 8). caco_jpeg_read will write 4
+ * samples per pixel: R, G, B, 255, or the C, M, Y, K of the file if cmyk is set. */
 int caco_jpeg_open(decoder *d, const unsigned char *data, size_t length, unsigned scale, unsigned *width,
                    unsigned *height, int *cmyk) {
     if (setjmp(d->leave)) {
@@ -98,7 +98,7 @@ int caco_jpeg_open(decoder *d, const unsigned char *data, size_t length, unsigne
     return 0;
 }
 
-/* Decodes what caco_jpeg_open opened: height rows of width * 4 bytes, one after the other. */
+/* Decodes the image opened by caco_jpeg_open: height consecutive rows of width * 4 bytes. */
 int caco_jpeg_read(decoder *d, unsigned char *out) {
     if (setjmp(d->leave)) {
         jpeg_abort_decompress(&d->info);

@@ -1,6 +1,6 @@
-//! JPEG, meant to be what Pillow decodes, to the bit: libjpeg-turbo's slow integer DCT and smooth ("fancy") chroma upsampling. The
-//! decoder is mozjpeg's, whose decoding half is libjpeg-turbo's; it is built from source with a C compiler alone, and
-//! has SIMD where nasm is at hand.
+//! JPEG decoding, meant to be bit-identical to Pillow's: libjpeg-turbo's slow integer DCT and smooth ("fancy") chroma
+//! upsampling. The decoder is mozjpeg's, whose decoding half is libjpeg-turbo's; building it from source needs only a C
+//! compiler, and nasm for SIMD.
 
 use super::raster::Raster;
 use anyhow::{Result, ensure};
@@ -10,7 +10,7 @@ use std::{
     ptr::NonNull,
 };
 
-/// Images of more pixels are refused, as Pillow refuses them: a small file can claim any size.
+/// Images of more pixels are rejected, as in Pillow: a small file can claim any size.
 pub const PIXELS_MAX: usize = 178_956_970;
 
 unsafe extern "C" {
@@ -29,7 +29,7 @@ unsafe extern "C" {
     fn caco_jpeg_read(decoder: *mut c_void, out: *mut u8) -> c_int;
 }
 
-/// A JPEG decoder; one serves any number of images, one after the other.
+/// A JPEG decoder, reusable for any number of images.
 pub struct Decoder(NonNull<c_void>);
 
 // SAFETY: the C object holds no thread-local state and no reference to anything outside it between calls.
@@ -44,26 +44,26 @@ impl Default for Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // SAFETY: made by caco_jpeg_new, freed once.
+        // SAFETY: created by caco_jpeg_new, freed once.
         unsafe { caco_jpeg_free(self.0.as_ptr()) }
     }
 }
 
 impl Decoder {
-    /// Decodes `data` at 1/`scale` (1, 2, 4 or 8) of its size; above 1, the DCT itself is shortened, which is faster
-    /// than decoding and shrinking, and not the same pixels. The image is rounded up to whole pixels. Grey and CMYK
-    /// become RGB as Pillow's `convert("RGB")` has it; EXIF orientation is ignored.
+    /// Decodes `data` at 1/`scale` (1, 2, 4 or 8) of its size; above 1, a shorter DCT is used, which is faster than
+    /// decoding and shrinking but gives different pixels. The size is rounded up to whole pixels. Grey and CMYK are
+    /// converted to RGB like Pillow's `convert("RGB")`; EXIF orientation is ignored.
     ///
-    /// Errors: not a JPEG, truncated, too large, or of a process that libjpeg does not know.
+    /// Errors: not a JPEG, truncated, too large, or of a JPEG process that libjpeg does not support.
     pub fn decode(&mut self, data: &[u8], scale: u32, raster: &mut Raster) -> Result<()> {
         let (mut width, mut height, mut cmyk) = (0, 0, 0);
-        // SAFETY: the pointers are to live memory of the length given; C keeps `data` until the next call only.
+        // SAFETY: the pointers are to live memory of the given length; C keeps `data` only until the next call.
         let code = unsafe {
             caco_jpeg_open(self.0.as_ptr(), data.as_ptr(), data.len(), scale, &mut width, &mut height, &mut cmyk)
         };
         ensure!(code == 0, "{}", self.message());
         let (width, height) = (width as usize, height as usize);
-        // A progressive file's coefficients take memory for the whole image at any scale.
+        // A progressive file's coefficients need memory for the whole image at any scale.
         let whole = width * height * (scale * scale) as usize;
         ensure!(whole <= PIXELS_MAX, "{whole} pixels are more than {PIXELS_MAX}");
         raster.resize(width, height);
@@ -83,7 +83,8 @@ impl Decoder {
     }
 }
 
-/// Pillow takes every CMYK JPEG to be inverted, as Adobe writes them, and converts by `255 - k` times the complement.
+/// Pillow assumes that every CMYK JPEG is inverted, as Adobe writes them, and converts by `255 - k` times the
+/// complement.
 fn rgb_of_inverted_cmyk(stored: [u8; 4]) -> [u8; 4] {
     let [c, m, y, k] = stored.map(|v| 255 - v);
     let light = u32::from(255 - k);

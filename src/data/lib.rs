@@ -1,6 +1,6 @@
-//! Images: formats, decoding, augmentation, loading, synthesis. In the order an image goes: [`format`] lists the files of a
-//! data set, [`index`] examines them, [`dataset`] reads what it found, [`reader`] reads a file and [`decode`] turns it into a
-//! [`raster`], [`augment`] into views, [`loader`] collects them in batches.
+//! Images: formats, decoding, augmentation, loading, synthesis. In the order of processing: [`format`] lists the files
+//! of a data set, [`index`] examines them, [`dataset`] reads the index, [`reader`] reads a file, [`decode`] turns it
+//! into a [`raster`], [`augment`] makes views of it, and [`loader`] collects them in batches.
 
 pub mod augment;
 pub mod batch;

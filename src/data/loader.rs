@@ -1,7 +1,7 @@
-//! Batches of views from image files, by any number of threads: order and bytes are the same for all of them.
+//! Loads batches of views from image files with any number of threads; order and bytes do not depend on that number.
 //!
-//! Work is handed out image by image. A batch's memory is made when its first image is begun; at most [`AHEAD`] batches
-//! are begun before the consumer takes the oldest, which bounds memory and is the only thing that makes threads wait.
+//! Work is handed out image by image. A batch is allocated when its first image is started; at most [`AHEAD`] batches
+//! are started before the consumer takes the oldest, which bounds memory and is the only thing that makes threads wait.
 
 use super::{
     augment::{Augmenter, Drawn},
@@ -19,21 +19,21 @@ use std::{
     thread::JoinHandle,
 };
 
-/// Batches that may be begun before the consumer takes the oldest.
+/// Batches that may be started before the consumer takes the oldest.
 const AHEAD: usize = 3;
 
-/// What is made of each image.
+/// The transform applied to each image.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transform {
     /// Random views.
     Views(Vec<View>),
-    /// The short side resized to `resize`, then the central `crop` × `crop`.
+    /// The short side is resized to `resize`, then the central `crop` × `crop` is taken.
     Centre {
-        /// Short side, pixels.
+        /// Short side, in pixels.
         resize: usize,
-        /// Side of the crop, pixels.
+        /// Side of the crop, in pixels.
         crop: usize,
-        /// How it is resized.
+        /// Resampling filter.
         filter: Filter,
     },
 }
@@ -50,17 +50,17 @@ impl Transform {
 /// How a data set is read.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// What is made of each image.
+    /// The transform applied to each image.
     pub transform: Transform,
     /// Images per batch.
     pub batch: usize,
-    /// Whether each epoch has an order of its own; else the order of the index.
+    /// Whether each epoch is shuffled; otherwise images come in the order of the index.
     pub shuffle: bool,
-    /// Whether an incomplete last batch is left out.
+    /// Whether an incomplete last batch is dropped.
     pub drop_last: bool,
-    /// Seed of order and views.
+    /// Seed of the order and the views.
     pub seed: u64,
-    /// Threads that decode.
+    /// Decoding threads.
     pub threads: usize,
 }
 
@@ -72,19 +72,19 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A loader; fails where an epoch would hold no batch.
+    /// Creates a loader; fails if an epoch would have no batches.
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
         let loader = Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full };
         let (images, batch) = (set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
-            "{images} images do not fill one batch of {batch}; lower `batch` or give more images"
+            "{images} images do not fill one batch of {batch}; lower `batch` or use more images"
         );
         Ok(loader)
     }
 
-    /// The same loader, with JPEG files decoded in this way. It matters to views alone.
+    /// Sets how JPEG files are decoded. This only affects views.
     pub fn decoding(self, decode: Decode) -> Loader {
         Loader { decode, ..self }
     }
@@ -118,7 +118,7 @@ impl Source for Loader {
     }
 }
 
-/// One epoch under way. Dropping it stops the threads.
+/// An epoch in progress. Dropping it stops the threads.
 struct Epoch {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -135,16 +135,16 @@ struct Shared {
     desk: Mutex<Desk>,
     /// A batch is complete, or a thread failed.
     complete: Condvar,
-    /// There is room for another batch.
+    /// Another batch may be started.
     room: Condvar,
 }
 
-/// Which work is next, and what is under way.
+/// The next piece of work, and the batches in progress.
 #[derive(Default)]
 struct Desk {
-    /// The next image: batch, and place in it.
+    /// The next image: its batch, and its position in the batch.
     next: (usize, usize),
-    /// Batches begun and not yet taken, the oldest first.
+    /// Batches started and not yet taken, the oldest first.
     begun: VecDeque<Begun>,
     /// Batches taken.
     taken: usize,
@@ -160,7 +160,7 @@ struct Begun {
 /// Where a thread writes one view of one image.
 struct Slot(*mut u8, usize);
 
-// SAFETY: every slot is a range of its batch's memory that no other thread has.
+// SAFETY: every slot is a range of its batch's memory that no other thread accesses.
 unsafe impl Send for Slot {}
 
 impl Epoch {
@@ -238,7 +238,7 @@ impl Shared {
         }
     }
 
-    /// The next image and where its views go; waits while too many batches are begun.
+    /// The next image and where to write its views; waits while too many batches are in progress.
     fn take_work(&self) -> Option<(usize, usize, Vec<Slot>)> {
         let mut desk = self.desk.lock().expect("no panic while held");
         loop {
@@ -256,7 +256,7 @@ impl Shared {
                 let at = batch - desk.taken;
                 let slot = |view: &mut Vec<u8>| {
                     let length = view.len() / count;
-                    // SAFETY: the range lies inside the view, which is neither moved nor resized until every image of the
+                    // SAFETY: the range is inside the view, which is neither moved nor resized until every image of the
                     // batch is handed in.
                     Slot(unsafe { view.as_mut_ptr().add(place * length) }, length)
                 };

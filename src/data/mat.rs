@@ -1,21 +1,22 @@
-//! MATLAB's MAT-files of level 5, in which several data sets keep their annotations: numbers, text, cells and structs.
+//! Reads MATLAB's MAT-files of level 5, the annotation format of several data sets: numbers, text, cells and structs.
 //!
 //! Source: MathWorks, "MAT-File Format" (R2022b), chapter "Level 5 MAT-File Format". A file is a header of 128 bytes and
-//! elements, each a tag (type, length) and its data padded to eight bytes; a matrix is an element of elements. Everything read is
-//! checked against what is there, so that a damaged file is an error and not a crash.
+//! elements, each a tag (type, length) and its data padded to eight bytes; a matrix is an element of elements. Every
+//! length is
+//! checked against the bytes available, so that a damaged file is an error and not a crash.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{collections::BTreeMap, io::Read, rc::Rc};
 
 const HEADER: usize = 128;
-/// The most that compressed variables may be unpacked to, together. ImageNet's, the largest used here, has 1 MB.
+/// Upper bound on the total size of decompressed variables. ImageNet's, the largest used here, has 1 MB.
 const UNPACKED_MAX: u64 = 64 << 20;
-/// The most elements of cell and struct arrays in a file: an empty one costs memory too.
+/// Upper bound on the elements of cell and struct arrays in a file: empty ones cost memory too.
 const ELEMENTS_MAX: usize = 1 << 20;
-/// Cells in structs in cells, at most.
+/// Maximum nesting depth of cells and structs.
 const DEEPEST: usize = 16;
 
-/// An element of a struct array, field by field. All elements share the names.
+/// An element of a struct array, by field. All elements share the field names.
 pub type Fields = BTreeMap<Rc<str>, Value>;
 
 /// A value of a MAT-file.
@@ -27,7 +28,7 @@ pub enum Value {
     Text(String),
     /// A cell array.
     Cells(Vec<Value>),
-    /// A struct array: for each element, field by field.
+    /// A struct array: the fields of each element.
     Structs(Vec<Fields>),
     /// An object, a function or a sparse matrix: not read.
     Other,
@@ -42,7 +43,7 @@ impl Value {
         }
     }
 
-    /// The only number, which must be whole and not negative.
+    /// The single number, which must be a non-negative integer.
     pub fn whole(&self) -> Result<u32> {
         match self.numbers()? {
             [n] => whole(*n),
@@ -50,7 +51,7 @@ impl Value {
         }
     }
 
-    /// The numbers, which must be whole and not negative.
+    /// The numbers, which must be non-negative integers.
     pub fn wholes(&self) -> Result<Vec<u32>> {
         self.numbers()?.iter().map(|n| whole(*n)).collect()
     }
@@ -91,7 +92,7 @@ impl Value {
 }
 
 fn whole(n: f64) -> Result<u32> {
-    ensure!(n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&n), "{n} is no whole number");
+    ensure!(n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&n), "{n} is not a whole number");
     Ok(n as u32)
 }
 
@@ -107,7 +108,7 @@ pub fn field<'a>(of: &'a Fields, name: &str) -> Result<&'a Value> {
 pub fn parse(file: &[u8]) -> Result<BTreeMap<String, Value>> {
     ensure!(file.len() >= HEADER, "the file ends within its header");
     ensure!(!file.starts_with(b"MATLAB 7.3"), "it is a MAT-file of version 7.3 (HDF5); save it with '-v7' instead");
-    ensure!(&file[126..128] == b"IM", "it is no little-endian MAT-file of level 5");
+    ensure!(&file[126..128] == b"IM", "it is not a little-endian MAT-file of level 5");
     let mut variables = BTreeMap::new();
     let (mut input, mut left, mut elements) = (Elements(&file[HEADER..]), UNPACKED_MAX, ELEMENTS_MAX);
     while let Some(element) = input.next()? {
@@ -153,7 +154,7 @@ struct Element<'a> {
     data: &'a [u8],
 }
 
-/// The elements that follow one another in some bytes.
+/// A sequence of elements in a byte slice.
 struct Elements<'a>(&'a [u8]);
 
 impl<'a> Elements<'a> {
@@ -169,7 +170,7 @@ impl<'a> Elements<'a> {
             length => (word(0) & 0xffff, length as usize, 4),
         };
         let room = if start == 4 { 4 } else { self.0.len() - 8 };
-        ensure!(length <= room, "an element says it has {length} bytes, {room} are there");
+        ensure!(length <= room, "an element claims {length} bytes, {room} are left");
         let data = &self.0[start..start + length];
         // Compressed elements are not padded.
         let padded = if start == 4 || kind == COMPRESSED { length } else { length.next_multiple_of(8) };
@@ -183,7 +184,7 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// A matrix: its name and its value. Of the elements of cell and struct arrays, `left` may still come.
+/// A matrix: its name and its value. `left` is how many more elements of cell and struct arrays are allowed.
 fn matrix(data: &[u8], depth: usize, left: &mut usize) -> Result<(String, Value)> {
     ensure!(depth > 0, "arrays are nested more than {DEEPEST} deep");
     if data.is_empty() {
@@ -201,7 +202,7 @@ fn matrix(data: &[u8], depth: usize, left: &mut usize) -> Result<(String, Value)
         let side = if (0.0..=1e9).contains(side) { *side as usize } else { usize::MAX };
         n.checked_mul(side)
     });
-    let count = count.filter(|n| *n <= data.len()).context("a matrix says it has more elements than bytes")?;
+    let count = count.filter(|n| *n <= data.len()).context("a matrix claims more elements than it has bytes")?;
     let name = latin(parts.need("name")?.data);
     let value = match class {
         CELL => Value::Cells((0..count).map(|_| inner(&mut parts, depth, left)).collect::<Result<_>>()?),
@@ -243,7 +244,7 @@ fn structs(parts: &mut Elements, count: usize, depth: usize, left: &mut usize) -
     Ok(Value::Structs((0..count).map(|_| one(parts)).collect::<Result<_>>()?))
 }
 
-/// Text up to its first zero.
+/// Latin-1 text up to the first zero byte.
 fn latin(bytes: &[u8]) -> String {
     bytes.iter().take_while(|b| **b != 0).map(|b| *b as char).collect()
 }
@@ -251,7 +252,7 @@ fn latin(bytes: &[u8]) -> String {
 /// Numbers of any stored type.
 fn numbers(element: &Element) -> Result<Vec<f64>> {
     fn all<const N: usize>(data: &[u8], read: fn([u8; N]) -> f64) -> Result<Vec<f64>> {
-        ensure!(data.len().is_multiple_of(N), "{} bytes are no whole number of items of {N}", data.len());
+        ensure!(data.len().is_multiple_of(N), "{} bytes are not a whole number of {N}-byte items", data.len());
         Ok(data.chunks_exact(N).map(|item| read(item.try_into().expect("N bytes"))).collect())
     }
     let data = element.data;
@@ -291,7 +292,7 @@ mod tests {
     const PACKED: &[u8] = include_bytes!("../../tests/formats/packed.mat");
 
     #[test]
-    fn what_scipy_wrote_is_read() {
+    fn files_written_by_scipy_are_read() {
         for file in [PLAIN, PACKED] {
             let variables = parse(file).unwrap();
             assert_eq!(variable(&variables, "labels").unwrap().wholes().unwrap(), [3, 1, 2, 77]);
@@ -307,19 +308,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_of_another_sort_is_told() {
+    fn missing_variables_and_wrong_types_are_errors() {
         let variables = parse(PLAIN).unwrap();
-        let told = |error: anyhow::Error| format!("{error:#}");
-        assert!(told(variable(&variables, "setid").unwrap_err()).contains("the variables are: annotations, halves"));
-        assert!(told(variables["labels"].text().unwrap_err()).contains("an array of numbers, not text"));
-        assert!(told(variables["labels"].whole().unwrap_err()).contains("4 numbers, not one"));
-        assert!(told(variables["halves"].wholes().unwrap_err()).contains("0.5 is no whole number"));
+        let message = |error: anyhow::Error| format!("{error:#}");
+        assert!(message(variable(&variables, "setid").unwrap_err()).contains("the variables are: annotations, halves"));
+        assert!(message(variables["labels"].text().unwrap_err()).contains("an array of numbers, not text"));
+        assert!(message(variables["labels"].whole().unwrap_err()).contains("4 numbers, not one"));
+        assert!(message(variables["halves"].wholes().unwrap_err()).contains("0.5 is not a whole number"));
         let annotation = &variables["annotations"].structs().unwrap()[0];
-        assert!(told(field(annotation, "klass").unwrap_err()).contains("the fields are class, fname"));
-        assert!(told(parse(b"MATLAB 7.3").unwrap_err()).contains("header"));
+        assert!(message(field(annotation, "klass").unwrap_err()).contains("the fields are class, fname"));
+        assert!(message(parse(b"MATLAB 7.3").unwrap_err()).contains("header"));
     }
 
-    /// An element: its tag, and its data padded.
+    /// An element: its tag and its padded data.
     fn element(kind: u32, data: &[u8]) -> Vec<u8> {
         let mut bytes = [kind.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat();
         bytes.extend(data);
@@ -339,12 +340,12 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_nothing_are_bounded() {
+    fn arrays_of_empty_elements_are_bounded() {
         let empty = element(MATRIX, b"").repeat(ELEMENTS_MAX + 1);
-        let told = |file: &[u8]| format!("{:#}", parse(file).unwrap_err());
-        assert!(told(&file(CELL, &[1, ELEMENTS_MAX as i32 + 1], &empty)).contains("more than 1048576 elements"));
+        let message = |file: &[u8]| format!("{:#}", parse(file).unwrap_err());
+        assert!(message(&file(CELL, &[1, ELEMENTS_MAX as i32 + 1], &empty)).contains("more than 1048576 elements"));
         let no_fields = [element(5, &8i32.to_le_bytes()), element(1, b"")].concat();
-        assert!(told(&file(STRUCT, &[1, 9], &no_fields)).contains("has no fields"));
+        assert!(message(&file(STRUCT, &[1, 9], &no_fields)).contains("has no fields"));
         assert_eq!(parse(&file(5, &[60_000, 60_000], b"")).unwrap()[""], Value::Other);
     }
 

@@ -1,4 +1,4 @@
-//! Packing: the images of a set, shrunk, one after the other in one file.
+//! Packs the images of a set, shrunk, into a single file.
 
 use super::{
     dataset::{Dataset, Image, Within},
@@ -18,11 +18,11 @@ use std::{
 
 /// The file with all images.
 const FILE: &str = "images.bin";
-/// Images that are made before they are written, which bounds memory.
+/// Images packed before they are written, which bounds memory.
 const CHUNK: usize = 512;
 
-/// Writes the images of `set`, in its order, into the folder `out`; gives the set that lists them there. The bytes do not depend on
-/// the number of threads. `progress` is called with images done and in all.
+/// Writes the images of `set`, in its order, into the folder `out`; returns the set that lists them there. The bytes do
+/// not depend on the number of threads. `progress` is called with the number of images done and the total.
 pub fn pack(set: &Dataset, parameters: &Pack, out: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<Dataset> {
     let path = out.join(FILE);
     let naming = || format!("cannot write {}", path.display());
@@ -44,7 +44,7 @@ pub fn pack(set: &Dataset, parameters: &Pack, out: &Path, progress: impl Fn(u64,
     Ok(Dataset { root: out.into(), classes: set.classes.clone(), images })
 }
 
-/// An image as it will be stored.
+/// An image as it is stored.
 struct Packed {
     bytes: Vec<u8>,
     size: (u32, u32),
@@ -65,7 +65,7 @@ impl Packed {
     }
 }
 
-/// What a thread keeps between images.
+/// The buffers that a thread reuses between images.
 #[derive(Default)]
 struct Packer {
     reader: Reader,
@@ -94,7 +94,7 @@ impl Packer {
         Ok(Packed { bytes, size, planes: parameters.encoding == Encoding::Raw })
     }
 
-    /// Makes `small` of `image`, where it is larger than asked for.
+    /// Shrinks `image` into `small` if it is larger than requested.
     fn shrink(&mut self, parameters: &Pack) -> bool {
         let (whole, short) = ((self.image.width, self.image.height), parameters.short as usize);
         if whole.0.min(whole.1) <= short {

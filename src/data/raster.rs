@@ -1,12 +1,12 @@
 //! One image in memory.
 
-/// Height × width pixels, row by row, each R, G, B and a fourth byte that means nothing: a pixel is one 32-bit word, so
-/// that loops over pixels become vector instructions.
+/// Height × width pixels, row by row, each R, G, B and an unused fourth byte: a pixel is one 32-bit word, so that loops
+/// over pixels are vectorised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Raster {
-    /// Width, pixels.
+    /// Width, in pixels.
     pub width: usize,
-    /// Height, pixels.
+    /// Height, in pixels.
     pub height: usize,
     /// The pixels, `width * height` of them.
     pub pixels: Vec<[u8; 4]>,
@@ -20,13 +20,13 @@ impl Raster {
         raster
     }
 
-    /// Gives it another size and keeps the memory; what the pixels are then is not said.
+    /// Changes the size and keeps the memory; the pixels are unspecified afterwards.
     pub fn resize(&mut self, width: usize, height: usize) {
         (self.width, self.height) = (width, height);
         self.pixels.resize(width * height, [0, 0, 0, 255]);
     }
 
-    /// From `width * height * 3` bytes RGB.
+    /// From `width * height * 3` bytes of RGB.
     pub fn from_rgb(width: usize, height: usize, rgb: &[u8]) -> Self {
         assert_eq!(rgb.len(), width * height * 3, "{width} x {height} pixels of three bytes");
         let pixels = rgb.as_chunks::<3>().0.iter().map(|&[r, g, b]| [r, g, b, 255]).collect();
@@ -38,7 +38,7 @@ impl Raster {
         &self.pixels[y * self.width..(y + 1) * self.width]
     }
 
-    /// Writes `width * height * 3` bytes RGB, each row from right to left where `mirror` is set.
+    /// Writes `width * height * 3` bytes of RGB, each row from right to left if `mirror` is set.
     pub fn write_rgb(&self, mirror: bool, out: &mut [u8]) {
         assert_eq!(out.len(), self.width * self.height * 3, "{} x {} pixels of three bytes", self.width, self.height);
         let copy = |from: &[u8; 4], to: &mut [u8; 3]| to.copy_from_slice(&from[..3]);
@@ -55,7 +55,7 @@ impl Raster {
         }
     }
 
-    /// As `width * height * 3` bytes RGB.
+    /// As `width * height * 3` bytes of RGB.
     pub fn to_rgb(&self) -> Vec<u8> {
         let mut out = vec![0; self.width * self.height * 3];
         self.write_rgb(false, &mut out);

@@ -1,4 +1,4 @@
-//! Reading the images of a set: a file, or a part of a larger one, into a raster.
+//! Reads the images of a set, each a file or a part of a larger one, into a raster.
 
 use super::{
     dataset::{Dataset, Within},
@@ -14,10 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files with many images that stay open. Beyond this all are closed: an ordinary limit is 1,024 for a process.
+/// Multi-image files kept open. Beyond this number all are closed: the usual limit is 1,024 per process.
 const OPEN_MAX: usize = 32;
 
-/// Reads images one after the other; keeps its memory, and files with many images open, between them. One a thread.
+/// Reads images; between them it reuses its buffers and keeps multi-image files open. One per thread.
 #[derive(Default)]
 pub struct Reader {
     decoder: Decoder,
@@ -26,15 +26,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads and decodes a sample, a JPEG at 1/`scale` (1, 2, 4 or 8) of its size. Gives the scale that was used. An error names
-    /// the file.
+    /// Reads and decodes a sample, a JPEG at 1/`scale` (1, 2, 4 or 8) of its size. Returns the scale used. An error
+    /// names the file.
     pub fn image(&mut self, set: &Dataset, sample: u32, scale: u32, raster: &mut Raster) -> Result<u32> {
         let image = &set.images[sample as usize];
         let naming = || format!("cannot read image {}", set.file(sample).display());
         let now = self.read(&set.root, &image.path, image.within.as_ref()).with_context(naming)?.len();
         if now as u64 != image.bytes {
             let (path, then) = (set.file(sample), image.bytes);
-            bail!("image {} has {now} bytes, its index says {then}; index the folder again", path.display());
+            bail!("image {} has {now} bytes, the index says {then}; index the folder again", path.display());
         }
         let planes = image.within.as_ref().is_some_and(|within| within.planes.is_some());
         let used = if planes || scale == 1 {
@@ -47,12 +47,12 @@ impl Reader {
         let expected = (then.0.div_ceil(used) as usize, then.1.div_ceil(used) as usize);
         if now != expected {
             let path = set.file(sample);
-            bail!("image {} has not the size that its index says, {then:?}; index the folder again", path.display());
+            bail!("image {} does not have the size in the index, {then:?}; index the folder again", path.display());
         }
         Ok(used)
     }
 
-    /// The bytes of an image as they are stored, from the file `path` below `root` or from within another one.
+    /// The stored bytes of an image, from the file `path` below `root` or from within another file.
     pub fn read(&mut self, root: &Path, path: &str, within: Option<&Within>) -> Result<&[u8]> {
         self.bytes.clear();
         match within {
@@ -74,14 +74,14 @@ impl Reader {
                 vacant.insert(file)
             }
         };
-        // Memory is claimed for what is there, not for what is said to be there.
+        // Memory is allocated for the bytes that exist, not for the length that the index claims.
         let end = within.offset.checked_add(within.bytes).filter(|end| file.metadata().is_ok_and(|m| *end <= m.len()));
         ensure!(end.is_some(), "the file is shorter than its index says; index the folder again");
         self.bytes.resize(within.bytes as usize, 0);
         Ok(file.read_exact_at(&mut self.bytes, within.offset)?)
     }
 
-    /// Decodes what was read last.
+    /// Decodes the bytes read last.
     pub fn decode(&mut self, within: Option<&Within>, raster: &mut Raster) -> Result<()> {
         match within.and_then(|within| within.planes) {
             None => self.decoder.decode(&self.bytes, raster),
@@ -94,7 +94,7 @@ fn planes(bytes: &[u8], width: usize, height: usize, raster: &mut Raster) -> Res
     let count = bytes.len() / 3;
     ensure!(
         bytes.len() == 3 * count && width.checked_mul(height) == Some(count),
-        "{} bytes are no three planes of {width} x {height}",
+        "{} bytes are not three planes of {width} x {height}",
         bytes.len()
     );
     let (red, rest) = bytes.split_at(count);

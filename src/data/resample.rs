@@ -1,14 +1,15 @@
-//! Resizing written after Pillow's (`src/libImaging/Resample.c`), equal to the bit to that of version 13: the filter's support
-//! grows when shrinking, one pass along the rows and one along the columns, each rounded to eight bits, weights in fixed point.
+//! Resizing modelled on Pillow's (`src/libImaging/Resample.c`), bit-identical to version 13: the filter's support grows
+//! when shrinking, one pass along the rows and one along the columns, each rounded to eight bits, with fixed-point
+//! weights.
 
 use super::{raster::Raster, vectorise::vectorised};
 use caco_kinds::Filter;
 use serde::{Deserialize, Serialize};
 
-/// Bits after the point of a weight.
+/// Fractional bits of a weight.
 const BITS: u32 = 32 - 8 - 2;
 
-/// A rectangle of whole pixels.
+/// A rectangle with integer pixel coordinates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
     /// First column.
@@ -22,35 +23,35 @@ pub struct Region {
 }
 
 impl Region {
-    /// All of a picture, given its width and height.
+    /// The whole image, given its width and height.
     pub fn whole((width, height): (usize, usize)) -> Region {
         Region { left: 0, top: 0, width, height }
     }
 }
 
-/// Width and height of a picture whose short side is resized to `short` pixels: those of torchvision's `Resize`.
+/// Width and height of an image whose short side is resized to `short` pixels, as torchvision's `Resize` computes them.
 pub fn short_side((width, height): (usize, usize), short: usize) -> (usize, usize) {
     let long = (short as f64 * width.max(height) as f64 / width.min(height) as f64) as usize;
     if width <= height { (short, long) } else { (long, short) }
 }
 
-/// The weights of one axis: output `i` is the sum of `width` inputs from `first[i]` on.
+/// The weights of one axis: output `i` is the weighted sum of `width` inputs starting at `first[i]`.
 struct Taps {
     first: Vec<usize>,
     width: usize,
-    /// `width` weights an output.
+    /// `width` weights per output.
     weights: Vec<i32>,
 }
 
 impl Taps {
-    /// The outputs `window` of an axis of `from` inputs that is resized to `to`.
+    /// The outputs `window` of an axis resized from `from` to `to` pixels.
     fn new(from: usize, to: usize, window: std::ops::Range<usize>, filter: Filter) -> Taps {
         let scale = from as f64 / to as f64;
         let filter_scale = scale.max(1.0);
         let support = support(filter) * filter_scale;
         let span = |i: usize| {
             let centre = (i as f64 + 0.5) * scale;
-            // Truncation, as in C; below 0 it is cut to 0 either way.
+            // Truncates, as in C; a value below 0 becomes 0 either way.
             let low = (centre - support + 0.5) as usize;
             let high = ((centre + support + 0.5) as usize).min(from);
             (centre, low, high)
@@ -64,7 +65,7 @@ impl Taps {
             shares.extend((low..high).map(|x| weight(filter, (x as f64 - centre + 0.5) * (1.0 / filter_scale))));
             let sum: f64 = shares.iter().sum();
             let fixed = shares.iter().map(|w| fixed_point(if sum == 0.0 { *w } else { w / sum }));
-            // Every output takes `width` inputs, so that the loops have one length; the surplus weighs nothing.
+            // Every output takes `width` inputs, so that all loops have the same length; the surplus has weight 0.
             let first = low.min(from - width);
             taps.first.push(first);
             taps.weights.extend(std::iter::repeat_n(0, low - first));
@@ -74,12 +75,12 @@ impl Taps {
         taps
     }
 
-    /// The first input that any output takes.
+    /// The first input that any output uses.
     fn start(&self) -> usize {
         self.first.iter().copied().min().unwrap_or(0)
     }
 
-    /// The one after the last.
+    /// One past the last input.
     fn end(&self) -> usize {
         self.first.iter().map(|first| first + self.width).max().unwrap_or(0)
     }
@@ -119,15 +120,15 @@ fn fixed_point(weight: f64) -> i32 {
     (if weight < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
 }
 
-/// Memory that [`resample`] uses between its passes.
+/// Buffers that [`resample`] uses between its passes.
 #[derive(Default)]
 pub struct Scratch {
     lines: Vec<[u8; 4]>,
     sums: Vec<i32>,
 }
 
-/// Cuts `crop` out of `image`, resizes it to `size` (width, height) and keeps `window` of the result: what
-/// `image.crop(…).resize(size, filter).crop(window)` gives in Pillow. Pixels outside the crop have no influence.
+/// Cuts `crop` out of `image`, resizes it to `size` (width, height) and keeps `window` of the result, like
+/// `image.crop(…).resize(size, filter).crop(window)` in Pillow. Pixels outside the crop have no influence.
 pub fn resample(
     image: &Raster,
     crop: Region,
@@ -148,7 +149,7 @@ pub fn resample(
             horizontal(row, &columns, line);
         }
     };
-    // A pass over part of the rows or columns: those that the other pass reads.
+    // The first pass covers only the rows or columns that the other pass reads.
     let (width, first, last) = if columns_first(crop, size) {
         (crop.width, 0, window.height)
     } else {
@@ -175,8 +176,8 @@ pub fn resample(
     }
 }
 
-/// Whether Pillow sums along the columns first: since version 13, where the height shrinks by more than twice as many
-/// pixels as the width (`horizontal_first` in Resample.c). The order shows in the last bit.
+/// Whether Pillow sums along the columns first: since version 13, if the height shrinks by more than twice as many
+/// pixels as the width (`horizontal_first` in Resample.c). The order affects the last bit.
 fn columns_first(crop: Region, size: (usize, usize)) -> bool {
     let shrinks = |from: usize, to: usize| from as i64 - to as i64;
     let (down, across) = (shrinks(crop.height, size.1), shrinks(crop.width, size.0));

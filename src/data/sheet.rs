@@ -1,4 +1,4 @@
-//! A contact sheet: images of a set, and beside each the views that a training would make of it.
+//! A contact sheet: images of a set, each beside the views that training would make of it.
 
 use super::{
     augment::{Augmenter, Drawn},
@@ -17,14 +17,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 /// Pixels between two pictures.
 const GAP: usize = 4;
-/// The most pixels of a side of the sheet: more is more than viewers open.
+/// Maximum side of the sheet in pixels: viewers do not open larger images.
 const SIDE_MAX: usize = 32_768;
 
-/// What is shown.
+/// What to show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
-    /// An index; without it the folder is read in `format`.
+    /// An index; without it the folder is read as `format`.
     pub index: Option<PathBuf>,
     /// The folder of the images.
     pub root: PathBuf,
@@ -36,33 +36,34 @@ pub struct Setup {
     pub split: Option<Split>,
     /// The views made of each image.
     pub views: Views,
-    /// Seed of the choice of images, and of the views.
+    /// Seed for choosing the images and drawing the views.
     pub seed: u64,
-    /// The epoch whose views are made.
+    /// The epoch whose views are shown.
     pub epoch: u64,
-    /// How many images.
+    /// Number of images.
     pub count: usize,
-    /// The file written, as PNG.
+    /// The PNG file to write.
     pub out: PathBuf,
 }
 
-/// What stands in a row of the sheet.
+/// A row of the sheet.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// The image's name in the set.
     pub path: String,
-    /// The classes that it shows.
+    /// Its classes.
     pub classes: Vec<String>,
-    /// Width and height, pixels.
+    /// Width and height, in pixels.
     pub size: (u32, u32),
     /// Its number in the index.
     pub sample: u32,
 }
 
-/// Writes the sheet and tells its rows, from the top. The views are those that a training with this seed sees in this epoch.
+/// Writes the sheet and returns its rows, from the top. The views are those that training with this seed sees in this
+/// epoch.
 pub fn draw(setup: &Setup) -> Result<Vec<Row>> {
     let (set, samples) = open(setup)?;
-    ensure!(!set.images.is_empty(), "there is no image");
+    ensure!(!set.images.is_empty(), "there are no images");
     let sheet = paint(&set, &samples, &setup.views.list(), setup)?;
     let (width, height) = (sheet.width as u32, sheet.height as u32);
     let picture = image::RgbImage::from_raw(width, height, sheet.to_rgb()).context("a sheet has all its pixels")?;
@@ -72,7 +73,7 @@ pub fn draw(setup: &Setup) -> Result<Vec<Row>> {
     Ok(set.images.iter().zip(samples).map(|(image, sample)| row(&set, image, sample)).collect())
 }
 
-/// The images that are shown, and their numbers in the whole set. Of a folder, only these are read.
+/// The images to show, and their numbers in the whole set. Of a folder, only these are read.
 fn open(setup: &Setup) -> Result<(Dataset, Vec<u32>)> {
     if let Some(index) = &setup.index {
         let set = Dataset::open(index, &setup.root)?;
@@ -92,10 +93,11 @@ fn open(setup: &Setup) -> Result<(Dataset, Vec<u32>)> {
     Ok((set, samples))
 }
 
-/// Images of as many classes as there is room for, given one class of each image.
+/// Chooses images of as many classes as there is room for, given one class of each image.
 fn choose(classes: Vec<Option<u32>>, setup: &Setup) -> Vec<u32> {
     let mut seen = BTreeMap::new();
-    // How many of its class come before an image in the order: all first ones come first, then all second ones.
+    // Images are sorted by how many of their class precede them: the first of every class, then the second of every
+    // class.
     let turn = |sample: u32| {
         let before = seen.entry(classes[sample as usize]).or_insert(0u32);
         *before += 1;

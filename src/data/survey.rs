@@ -1,4 +1,4 @@
-//! What is in the folder of a data set: how many images of how many classes, and which of them cannot be read.
+//! Surveys the folder of a data set: counts its images and classes, and finds images that cannot be read.
 
 use super::{
     dataset::Unreadable,
@@ -10,7 +10,7 @@ use caco_kinds::{Format, Split};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What is looked at.
+/// What to survey.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
@@ -18,24 +18,24 @@ pub struct Setup {
     pub root: PathBuf,
     /// Its layout.
     pub format: Format,
-    /// The split, where the layout has some.
+    /// The split, if the layout has splits.
     pub split: Option<Split>,
-    /// Whether every image is decoded, or only looked for.
+    /// Whether to decode every image, or only check that it exists.
     pub decode: bool,
 }
 
-/// What is there.
+/// The result of a survey.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Images that the annotations list.
+    /// Images listed in the annotations.
     pub images: usize,
-    /// Classes that they name.
+    /// Classes named in the annotations.
     pub classes: usize,
-    /// Images that are missing, or cannot be decoded.
+    /// Images that are missing or cannot be decoded.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Looks at a split; `progress` is called with the images decoded and in all.
+/// Surveys a split; `progress` is called with the number of images decoded and the total.
 pub fn survey(setup: &Setup, progress: impl Fn(u64, u64) + Sync) -> Result<Report> {
     let listing = format::list(setup.format, setup.split, &setup.root)?;
     let (images, classes) = (listing.images.len(), listing.classes.len());
@@ -49,7 +49,7 @@ pub fn survey(setup: &Setup, progress: impl Fn(u64, u64) + Sync) -> Result<Repor
 
 fn missing(root: &Path, image: &Listed) -> Option<Unreadable> {
     let there = image.within.is_some() || root.join(&image.path).is_file();
-    (!there).then(|| Unreadable { path: image.path.clone(), unreadable: "is not there".into() })
+    (!there).then(|| Unreadable { path: image.path.clone(), unreadable: "does not exist".into() })
 }
 
 #[cfg(test)]
@@ -58,17 +58,17 @@ mod tests {
     use crate::format::tests::tree;
 
     #[test]
-    fn missing_images_are_told_without_decoding_and_bad_ones_with() {
+    fn missing_images_are_found_without_decoding_and_bad_ones_with() {
         let listed = br#"{"pie": ["pie/1", "pie/2"]}"#;
         let root = tree(&[("meta/train.json", listed), ("images/pie/1.jpg", b"no image")]);
         let setup =
             |decode| Setup { root: root.path().into(), format: Format::Food101, split: Some(Split::Train), decode };
-        let told = |decode| {
+        let unreadable = |decode| {
             let report = survey(&setup(decode), |_, _| ()).unwrap();
             assert_eq!((report.images, report.classes), (2, 1));
             report.unreadable.into_iter().map(|file| file.path).collect::<Vec<_>>()
         };
-        assert_eq!(told(false), ["images/pie/2.jpg"]);
-        assert_eq!(told(true), ["images/pie/1.jpg", "images/pie/2.jpg"]);
+        assert_eq!(unreadable(false), ["images/pie/2.jpg"]);
+        assert_eq!(unreadable(true), ["images/pie/1.jpg", "images/pie/2.jpg"]);
     }
 }

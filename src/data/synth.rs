@@ -1,5 +1,5 @@
-//! Drawn image sets. What tells the classes apart is shape and texture; colour, place, size, turn and background are
-//! drawn anew for each image and tell nothing.
+//! Synthetic image sets. Classes differ in shape and texture; colour, position, size, rotation and background are
+//! random for each image and carry no information about the class.
 
 use anyhow::{Context, Result};
 use caco_kinds::{Domain, Synthesize};
@@ -16,8 +16,8 @@ use tiny_skia::{
     PathBuilder, Pattern, Pixmap, Point, SpreadMode, Stroke, Transform,
 };
 
-/// Draws a set into `out/train` and `out/test`, in the ImageFolder layout; `progress` is called with images done and in
-/// all.
+/// Draws a set into `out/train` and `out/test`, in the ImageFolder layout; `progress` is called with the number of
+/// images done and the total.
 pub fn draw(spec: &Synthesize, out: &Path, progress: impl Fn(u64, u64) + Sync) -> Result<()> {
     let (done, total) = (AtomicU64::new(0), u64::from(spec.train) + u64::from(spec.test));
     for (split, count, purpose) in [("train", spec.train, "synth train"), ("test", spec.test, "synth test")] {
@@ -63,21 +63,21 @@ fn save(image: &Pixmap, quality: u8, path: &Path) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A tinted grey. Strong colours would name an image better than its shape does, and a network that tells images apart
-/// would learn them instead; a tint this weak does not survive the colour jitter.
+/// A tinted grey. Strong colours would identify an image better than its shape does, and a network trained to
+/// discriminate images would learn them instead; a tint this weak does not survive the colour jitter.
 fn colour(rng: &mut Rng) -> Color {
     let grey = rng.range(0.1, 0.9);
     let mut channel = || (grey + rng.range(-0.1, 0.1)).clamp(0.0, 1.0) as f32;
     Color::from_rgba(channel(), channel(), channel(), 1.0).expect("channels are in 0 to 1")
 }
 
-/// A colour a little lighter, darker or otherwise tinted.
+/// A slightly lighter, darker or differently tinted colour.
 fn nearby(of: Color, rng: &mut Rng) -> Color {
     let mut shifted = |channel: f32| (channel + rng.range(-0.12, 0.12) as f32).clamp(0.0, 1.0);
     Color::from_rgba(shifted(of.red()), shifted(of.green()), shifted(of.blue()), 1.0).expect("channels are in 0 to 1")
 }
 
-/// A colour that stands out against another: its lightness differs by at least a third.
+/// A colour that contrasts with another: its lightness differs by at least a third.
 fn contrasting(with: Color, rng: &mut Rng) -> Color {
     let light = |c: Color| 0.3 * c.red() + 0.59 * c.green() + 0.11 * c.blue();
     loop {
@@ -95,7 +95,7 @@ fn paint<'a>(colour: Color) -> Paint<'a> {
     paint
 }
 
-/// Two nearby colours that run into each other, and a few strokes and patches.
+/// A gradient between two nearby colours, with a few strokes and patches.
 fn background(canvas: &mut Pixmap, rng: &mut Rng) {
     let side = canvas.width() as f32;
     let mut at = || Point::from_xy(rng.range(0.0, f64::from(side)) as f32, rng.range(0.0, f64::from(side)) as f32);
@@ -134,7 +134,7 @@ fn blob(side: f32, rng: &mut Rng) -> Outline {
     path.finish().unwrap_or_else(|| PathBuilder::from_circle(x, y, side * 0.05).expect("a circle is a path"))
 }
 
-/// Size, turn and place of a figure that is drawn around the origin with radius 1.
+/// Size, rotation and position of a figure that is drawn around the origin with radius 1.
 fn placement(side: f32, radius: (f64, f64), rng: &mut Rng) -> Transform {
     let radius = rng.range(radius.0, radius.1) as f32 * side;
     let margin = (radius * 0.85).min(side / 2.0);
@@ -232,7 +232,7 @@ fn figure(class: u32, family: u32) -> Option<Outline> {
     path.finish()
 }
 
-/// A closed polygon whose corners lie at these radii in turn.
+/// A closed polygon whose corners have these radii in turn.
 fn polygon(path: &mut PathBuilder, corners: u32, radii: &[f32]) {
     for i in 0..corners {
         let (angle, radius) = (TAU * i as f32 / corners as f32, radii[i as usize % radii.len()]);
@@ -290,7 +290,7 @@ fn glyphs(canvas: &mut Pixmap, class: u32, rng: &mut Rng) {
     }
 }
 
-/// The strokes of each class: lists of points, one list a stroke.
+/// The strokes of each class, each a list of points.
 const STROKES: [&[&[(f32, f32)]]; 16] = [
     &[&[(-0.8, -0.9), (-0.8, 0.9), (0.8, 0.9)]],
     &[&[(-0.9, -0.8), (0.9, -0.8)], &[(0.0, -0.8), (0.0, 0.9)]],
@@ -310,7 +310,7 @@ const STROKES: [&[&[(f32, f32)]]; 16] = [
     &[&[(0.0, -0.9), (0.8, 0.0), (0.0, 0.9), (-0.8, 0.0), (0.0, -0.9)]],
 ];
 
-/// The strokes of a class with every point moved a little.
+/// The strokes of a class with every point jittered.
 fn glyph(class: u32, rng: &mut Rng) -> Option<Outline> {
     let mut path = PathBuilder::new();
     for stroke in STROKES[class as usize % STROKES.len()] {

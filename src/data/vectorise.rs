@@ -1,6 +1,6 @@
-//! Runs plain loops at the width of the processor at hand. The crate is built for the oldest processor of its
-//! architecture; a function declared here is compiled for the newer ones as well, and the first fitting one is called.
-//! The loops are the same lines, integer or plain IEEE arithmetic, so the results are the same bits.
+//! Runs plain loops at the vector width of the current processor. The crate is built for the oldest processor of its
+//! architecture; a function declared here is also compiled for newer ones, and the first supported version is called.
+//! All versions come from the same source, in integer or plain IEEE arithmetic, so the results are bit-identical.
 
 /// Declares a function whose body is compiled for each instruction set.
 macro_rules! vectorised {

@@ -1,4 +1,4 @@
-//! Checksums of a file, and whether they are the ones that are expected.
+//! Computes the checksums of a file and compares them with the expected ones.
 
 use super::Archive;
 use anyhow::{Context, Result};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{fmt::Write, fs::File, io::Read, path::Path};
 
-/// Length and checksums of a file, checksums in hexadecimal digits.
+/// Length and checksums of a file; checksums in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
     pub bytes: u64,
@@ -15,17 +15,17 @@ pub struct Digests {
     pub sha256: String,
 }
 
-/// Something that a file is not.
+/// A property in which a file differs from the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Which figure it is.
+    /// The property: length, SHA-256 or MD5.
     pub what: &'static str,
     pub expected: String,
     pub found: String,
 }
 
-/// Reads a file once and tells, as it goes, how far it is.
-pub fn of(path: &Path, tell: &mut dyn FnMut(u64)) -> Result<Digests> {
+/// Reads a file once, reporting progress in bytes.
+pub fn of(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<Digests> {
     let read = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(read)?;
     let (mut md5, mut sha256, mut bytes) = (Md5::new(), Sha256::new(), 0);
@@ -38,7 +38,7 @@ pub fn of(path: &Path, tell: &mut dyn FnMut(u64)) -> Result<Digests> {
         md5.update(&buffer[..count]);
         sha256.update(&buffer[..count]);
         bytes += count as u64;
-        tell(bytes);
+        progress(bytes);
     }
     Ok(Digests { bytes, md5: hex(&md5.finalize()), sha256: hex(&sha256.finalize()) })
 }
@@ -51,7 +51,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Digests {
-    /// The first figure of the archive that is another one here.
+    /// The first property of the archive that differs here.
     pub fn mismatch(&self, archive: &Archive) -> Option<Mismatch> {
         let figures = [
             ("length", archive.bytes.map(|bytes| bytes.to_string()), self.bytes.to_string()),
@@ -76,7 +76,7 @@ pub(super) mod tests {
     use super::*;
     use crate::Unpack;
 
-    /// An archive of which nothing is known but its name.
+    /// An archive of which only the name is known.
     pub fn archive(file: &str) -> Archive {
         Archive {
             file: file.into(),
@@ -97,11 +97,11 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("abc");
         std::fs::write(&path, "abc").unwrap();
-        let mut told = vec![];
-        let digests = of(&path, &mut |bytes| told.push(bytes)).unwrap();
+        let mut reports = vec![];
+        let digests = of(&path, &mut |bytes| reports.push(bytes)).unwrap();
         assert_eq!(digests.md5, "900150983cd24fb0d6963f7d28e17f72");
         assert_eq!(digests.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!((digests.bytes, told), (3, vec![3]));
+        assert_eq!((digests.bytes, reports), (3, vec![3]));
         assert!(format!("{:#}", of(&folder.path().join("x"), &mut |_| ()).unwrap_err()).contains("cannot read"));
     }
 

@@ -1,8 +1,7 @@
-//! Downloads over HTTP that go on where they were broken off.
+//! Resumable downloads over HTTP.
 //!
-//! What has come lies in `<file>.part`, and beside it in `<file>.part.json` from where and of which version it is. A server
-//! that cannot go on, or has another version by now, makes the download start over; whether the parts fit tells the checksum
-//! in the end ([`super::digest`]).
+//! A partial download is kept in `<file>.part`, with its URL and version in `<file>.part.json`. If the server cannot
+//! resume, or now has another version, the download starts over; the checksum verifies the result ([`super::digest`]).
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -19,36 +18,36 @@ use ureq::{
     http::{HeaderMap, Response, StatusCode},
 };
 
-/// How often a download that comes forward is taken up again at one address.
+/// How often a download that makes progress is resumed at one URL.
 const TRIES: u32 = 20;
 
-/// What is told as bytes come: how many there are, and how many there will be.
-pub type Tell<'a> = dyn FnMut(u64, Option<u64>) + 'a;
+/// Called as bytes arrive, with the number received and the total.
+pub type Progress<'a> = dyn FnMut(u64, Option<u64>) + 'a;
 
-/// What downloads.
+/// An HTTP client for downloads.
 pub struct Client {
     agent: Agent,
-    /// Waited before a broken connection is taken up again.
+    /// Pause before resuming after a broken connection.
     pause: Duration,
 }
 
-/// What is to be downloaded.
+/// A file to download.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// Where it can be had, tried in turn.
+    /// Its URLs, tried in order.
     pub urls: &'a [String],
-    /// Its length, if it is known.
+    /// Its length, if known.
     pub bytes: Option<u64>,
-    /// Whether a checksum will tell if what came is right: then one address may go on where another broke off.
+    /// Whether a checksum will verify the result: then one URL may resume where another broke off.
     pub checked: bool,
 }
 
-/// No address gave the file.
+/// No URL delivered the file.
 #[derive(Clone, Debug)]
 pub struct Unavailable {
-    /// Every address, and what went wrong there.
+    /// Every URL, and what went wrong there.
     pub tried: Vec<(String, String)>,
-    /// Whether none could be reached at all.
+    /// Whether none could be reached.
     pub offline: bool,
 }
 
@@ -61,11 +60,11 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Why an address did not give the file.
+/// Why a URL did not deliver the file.
 enum Trouble {
-    /// It is the address's fault. `reached`: whether it answered.
+    /// The server or connection failed. `reached`: whether it answered.
     There { why: String, reached: bool },
-    /// It is the fault of this machine.
+    /// This machine failed.
     Here(anyhow::Error),
 }
 
@@ -81,29 +80,29 @@ impl Trouble {
     }
 }
 
-/// Which version of which file a part is of.
+/// The URL and version of a partial download.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Version {
     url: String,
-    /// What the server calls this version: a strong ETag, or a date.
+    /// The server's identifier of this version: a strong ETag, or a date.
     validator: Option<String>,
-    /// The length of the whole.
+    /// The length of the whole file.
     total: Option<u64>,
 }
 
-/// What has come of a file.
+/// A partial download.
 struct Part {
     path: PathBuf,
     version: Version,
     length: u64,
 }
 
-/// The place of what has come of a file so far.
+/// The path of the partial download of a file.
 pub fn part_of(to: &Path) -> PathBuf {
     suffixed(to, ".part")
 }
 
-/// The path with something after its last name.
+/// The path with a suffix appended to its file name.
 pub fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -117,13 +116,13 @@ impl Default for Client {
 }
 
 impl Client {
-    /// One that waits for an answer so long, and pauses so long before it takes up a broken connection.
+    /// Waits `patience` for a response, and `pause` before resuming after a broken connection.
     fn new(patience: Duration, pause: Duration) -> Self {
         let config = Agent::config_builder()
             .timeout_resolve(Some(patience / 2))
             .timeout_connect(Some(patience / 2))
             .timeout_recv_response(Some(patience))
-            // Of one read: how long a file takes, nobody knows.
+            // For one read: how long a whole file takes is not known.
             .timeout_per_read(Some(patience))
             .http_status_as_error(false)
             .accept_encoding("identity")
@@ -131,12 +130,12 @@ impl Client {
         Client { agent: config.build().into(), pause }
     }
 
-    /// Downloads a file to [`part_of`] the path. An error is [`Unavailable`] where it is not this machine's fault.
-    pub fn download(&self, wanted: &Wanted, to: &Path, tell: &mut Tell) -> Result<()> {
+    /// Downloads a file to [`part_of`] the path. The error is [`Unavailable`] unless this machine failed.
+    pub fn download(&self, wanted: &Wanted, to: &Path, progress: &mut Progress) -> Result<()> {
         let mut part = Part::open(&part_of(to))?;
         let (mut tried, mut offline) = (vec![], true);
         for url in wanted.urls {
-            match self.at_address(url, wanted, &mut part, tell) {
+            match self.at_address(url, wanted, &mut part, progress) {
                 Ok(()) => return part.close(),
                 Err(Trouble::Here(error)) => return Err(error),
                 Err(Trouble::There { why, reached }) => {
@@ -149,20 +148,20 @@ impl Client {
         Err(Unavailable { tried, offline }.into())
     }
 
-    /// Downloads from one address, as long as it comes forward there.
-    fn at_address(&self, url: &str, wanted: &Wanted, part: &mut Part, tell: &mut Tell) -> Result<(), Trouble> {
+    /// Downloads from one URL, resuming as long as there is progress.
+    fn at_address(&self, url: &str, wanted: &Wanted, part: &mut Part, progress: &mut Progress) -> Result<(), Trouble> {
         for _ in 1..TRIES {
             let before = part.length;
-            match self.go_on(url, wanted, part, tell) {
+            match self.resume(url, wanted, part, progress) {
                 Err(Trouble::There { .. }) if part.length > before => thread::sleep(self.pause),
                 done => return done,
             }
         }
-        self.go_on(url, wanted, part, tell)
+        self.resume(url, wanted, part, progress)
     }
 
-    /// Asks for what is missing, and takes what comes. What is there stays until something better is about to come.
-    fn go_on(&self, url: &str, wanted: &Wanted, part: &mut Part, tell: &mut Tell) -> Result<(), Trouble> {
+    /// Requests the missing bytes and appends them. Existing bytes are kept until replacements are about to arrive.
+    fn resume(&self, url: &str, wanted: &Wanted, part: &mut Part, progress: &mut Progress) -> Result<(), Trouble> {
         let mut resumes = part.length > 0 && part.fits(url, wanted);
         if resumes && wanted.bytes == Some(part.length) {
             return Ok(());
@@ -180,20 +179,20 @@ impl Client {
         if let (Some(there), Some(bytes)) = (version.total, wanted.bytes)
             && there != bytes
         {
-            return Err(Trouble::there(format!("it has {there} bytes there, {bytes} are expected")));
+            return Err(Trouble::there(format!("the file there has {there} bytes, {bytes} are expected")));
         }
         if !resumes {
             part.clear()?;
         }
         part.version = version;
-        part.take(response.body_mut().as_reader(), wanted.bytes, tell)
+        part.take(response.body_mut().as_reader(), wanted.bytes, progress)
     }
 
     fn ask(&self, url: &str, part: &Part, resumes: bool) -> Result<Response<Body>, Trouble> {
         let mut request = self.agent.get(url);
         if resumes {
             request = request.header("Range", format!("bytes={}-", part.length));
-            // With it, a server that has another version by now sends all of that.
+            // With it, a server that now has another version sends that version in full.
             if let Some(validator) = part.version.validator.as_ref().filter(|_| part.version.url == url) {
                 request = request.header("If-Range", validator);
             }
@@ -202,13 +201,13 @@ impl Client {
     }
 }
 
-/// Whether an address was reached at which something went wrong.
+/// Whether the server was reached despite this error.
 fn reached(error: &ureq::Error) -> bool {
     use ErrorKind::*;
     match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => false,
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
-        // A name that cannot be looked up has no kind of its own; what comes of a connection that stood, has.
+        // A failed name lookup has no error kind of its own; errors of an established connection do.
         ureq::Error::Io(e) => {
             matches!(e.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof | InvalidData)
         }
@@ -216,11 +215,11 @@ fn reached(error: &ureq::Error) -> bool {
     }
 }
 
-/// The version that a server sends, of which `have` bytes are here.
+/// The version that a server sends, of which `have` bytes have been received.
 fn version(url: &str, response: &Response<Body>, have: u64) -> Version {
     let headers = response.headers();
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
-    // A weak ETag names files that are alike, not equal.
+    // A weak ETag identifies equivalent files, not identical ones.
     let strong = text("ETag").filter(|tag| tag.starts_with('"'));
     let total = match response.status() {
         StatusCode::PARTIAL_CONTENT => range(headers).and_then(|(_, total)| total),
@@ -229,7 +228,7 @@ fn version(url: &str, response: &Response<Body>, have: u64) -> Version {
     Version { url: url.into(), validator: strong.or_else(|| text("Last-Modified")), total }
 }
 
-/// Where the bytes start that a server sends, and how many the whole has: `bytes 100-199/200`.
+/// The start of the range that a server sends, and the length of the whole file: `bytes 100-199/200`.
 fn range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let text = headers.get("Content-Range")?.to_str().ok()?.trim().strip_prefix("bytes ")?;
     let (range, total) = text.split_once('/')?;
@@ -243,25 +242,26 @@ impl Part {
         Ok(Part { path: path.into(), version: noted.unwrap_or_default(), length })
     }
 
-    /// Whether an address can go on with it.
+    /// Whether the download can be resumed from this URL.
     fn fits(&self, url: &str, wanted: &Wanted) -> bool {
         let short = wanted.bytes.is_none_or(|bytes| self.length <= bytes);
         short && (wanted.checked || (self.version.url == url && self.version.validator.is_some()))
     }
 
-    /// Whether a server cannot go on with it: it has fewer bytes, another version, or sends other bytes than asked for.
+    /// Whether the server cannot resume it: it has fewer bytes, another version, or sends a different range than
+    /// requested.
     fn is_refused_by(&self, url: &str, response: &Response<Body>) -> bool {
         match response.status() {
             StatusCode::RANGE_NOT_SATISFIABLE => true,
-            StatusCode::PARTIAL_CONTENT => !self.goes_on_with(url, response),
+            StatusCode::PARTIAL_CONTENT => !self.resumes_with(url, response),
             _ => false,
         }
     }
 
-    fn goes_on_with(&self, url: &str, response: &Response<Body>) -> bool {
+    fn resumes_with(&self, url: &str, response: &Response<Body>) -> bool {
         let Some((start, total)) = range(response.headers()) else { return false };
         let (here, there) = (&self.version.validator, version(url, response, self.length).validator);
-        // Two servers call the same version by different names.
+        // Two servers may identify the same version differently.
         let alike = self.version.url != url || here.is_none() || there.is_none() || *here == there;
         start == self.length
             && (total.is_none() || self.version.total.is_none() || total == self.version.total)
@@ -281,14 +281,14 @@ impl Part {
         Ok(())
     }
 
-    /// Writes what comes after what is there, so many bytes in all at most.
-    fn take(&mut self, mut body: impl Read, most: Option<u64>, tell: &mut Tell) -> Result<(), Trouble> {
+    /// Appends the body to the part, up to `most` bytes in total.
+    fn take(&mut self, mut body: impl Read, most: Option<u64>, progress: &mut Progress) -> Result<(), Trouble> {
         let cannot = || format!("cannot write {}", self.path.display());
         let mut file = File::options().create(true).append(true).open(&self.path).with_context(cannot)?;
         let noted = serde_json::to_vec(&self.version).expect("strings and numbers can be written");
         fs::write(suffixed(&self.path, ".json"), noted).with_context(cannot)?;
         let (total, mut buffer) = (self.version.total, vec![0; 1 << 17]);
-        tell(self.length, total);
+        progress(self.length, total);
         loop {
             let count = match body.read(&mut buffer) {
                 Ok(count) => count,
@@ -300,10 +300,10 @@ impl Part {
             }
             file.write_all(&buffer[..count]).with_context(|| format!("cannot write {}", self.path.display()))?;
             self.length += count as u64;
-            tell(self.length, total);
+            progress(self.length, total);
             if let Some(most) = most.filter(|most| self.length > *most) {
                 self.clear()?;
-                return Err(Trouble::there(format!("it sends more than the {most} bytes that are expected")));
+                return Err(Trouble::there(format!("it sends more than the expected {most} bytes")));
             }
         }
         match total.or(most) {
@@ -312,7 +312,7 @@ impl Part {
         }
     }
 
-    /// All is there.
+    /// Completes the download.
     fn close(self) -> Result<()> {
         let synced = File::open(&self.path).and_then(|file| file.sync_all());
         synced.with_context(|| format!("cannot write {}", self.path.display()))?;

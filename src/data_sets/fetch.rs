@@ -1,4 +1,4 @@
-//! Brings a data set to its place: finds or downloads its archives, compares them, unpacks them.
+//! Fetches a data set: finds or downloads its archives, verifies and unpacks them.
 
 use super::{
     Archive, DataSet, Unpack,
@@ -15,7 +15,7 @@ use std::{
     str::FromStr,
 };
 
-/// What is to be fetched, and how.
+/// A data set to fetch, and how.
 pub struct Fetch<'a> {
     pub set: &'a DataSet,
     pub place: &'a Place,
@@ -26,15 +26,15 @@ pub struct Fetch<'a> {
 /// Where archives come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Origin {
-    /// The addresses that the catalogue knows.
+    /// The URLs in the catalogue.
     Published,
-    /// An address that holds files of the same names.
+    /// A URL with files of the same names.
     Mirror(String),
-    /// A folder that holds files of the same names.
+    /// A folder with files of the same names.
     Folder(PathBuf),
 }
 
-/// What a fetch does with an archive.
+/// A step of fetching an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Download,
@@ -42,27 +42,27 @@ pub enum Step {
     Unpack,
 }
 
-/// What wants to know how far a fetch is.
+/// Observes the progress of a fetch.
 pub trait Watch {
-    /// It begins with this, of an archive.
+    /// A step of an archive begins.
     fn begin(&mut self, step: Step, file: &str);
-    /// It has come so far, of so many bytes.
+    /// `done` of `total` bytes are processed.
     fn at(&mut self, done: u64, total: Option<u64>);
 }
 
-/// Whether there was something to do.
+/// Whether there was anything to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Fetched,
     AlreadyThere,
 }
 
-/// Archives that a person has to get.
+/// Archives that have to be downloaded by hand.
 #[derive(Debug)]
 pub struct Missing {
-    /// What was tried, and why it did not help.
+    /// What was tried, and why it failed.
     why: String,
-    /// What to do, a step a line.
+    /// What to do, one step per line.
     steps: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ impl FromStr for Origin {
 }
 
 impl Fetch<'_> {
-    /// Fetches the data set. An error is [`Missing`] where archives cannot be had.
+    /// Fetches the data set. The error is [`Missing`] if archives cannot be obtained.
     pub fn run(&self, watch: &mut dyn Watch) -> Result<Outcome> {
         let _lock = self.place.lock()?;
         self.place.recover()?;
@@ -101,12 +101,12 @@ impl Fetch<'_> {
             self.unpack(archive, &staging, watch)?;
         }
         let root = staging.join(&self.set.root);
-        ensure!(root.is_dir(), "the archives of '{}' hold no folder {}", self.set.name, self.set.root);
+        ensure!(root.is_dir(), "the archives of '{}' do not contain the folder {}", self.set.name, self.set.root);
         self.place.finish(&stamps)?;
         Ok(Outcome::Fetched)
     }
 
-    /// Has all archives in their place. All are tried before it says which cannot be had.
+    /// Puts all archives in place. All are tried before the missing ones are reported.
     fn obtain_all(&self, watch: &mut dyn Watch) -> Result<Vec<Stamp>> {
         let (mut stamps, mut missing, mut offline) = (vec![], vec![], false);
         for archive in &self.set.archives {
@@ -125,7 +125,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// Has an archive in its place, the right one. Nothing is downloaded where no network is known to be there.
+    /// Puts the right archive in place. Nothing is downloaded if the network is known to be down.
     fn obtain(&self, archive: &Archive, offline: bool, watch: &mut dyn Watch) -> Result<Digests> {
         let path = self.place.archive(archive);
         if !path.exists() && !self.bring(archive, &path)? {
@@ -137,17 +137,17 @@ impl Fetch<'_> {
         compare(archive, &path, watch)
     }
 
-    /// Takes an archive over from a folder, if it comes from one and is there.
+    /// Takes an archive from a folder, if the origin is one and contains it.
     fn bring(&self, archive: &Archive, to: &Path) -> Result<bool> {
         let Origin::Folder(folder) = self.origin else { return Ok(false) };
-        ensure!(folder.is_dir(), "--from: {} is no folder, and no address that starts with http", folder.display());
+        ensure!(folder.is_dir(), "--from: {} is neither a folder nor a URL that starts with http", folder.display());
         let from = folder.join(&archive.file);
         if !from.is_file() {
             return Ok(false);
         }
-        // What a symbolic link means, not the link.
+        // The target of a symbolic link, not the link.
         let from = from.canonicalize().with_context(|| format!("cannot read {}", from.display()))?;
-        // A link takes no space; other file systems than the folder's need a copy.
+        // A hard link takes no space; across file systems a copy is needed.
         let part = part_of(to);
         let _ = fs::remove_file(&part);
         let copied = fs::hard_link(&from, &part).or_else(|_| fs::copy(&from, &part).map(|_| ()));
@@ -161,7 +161,7 @@ impl Fetch<'_> {
             Origin::Published => archive.urls.clone(),
             Origin::Mirror(address) => vec![format!("{address}/{}", archive.file)],
             Origin::Folder(folder) => {
-                let tried = vec![(folder.display().to_string(), format!("it holds no {}", archive.file))];
+                let tried = vec![(folder.display().to_string(), format!("it does not contain {}", archive.file))];
                 return Err(Unavailable { tried, offline: false }.into());
             }
         };
@@ -192,26 +192,26 @@ impl Fetch<'_> {
             false => tried.join("\n"),
         };
         let files = missing.iter().map(|(archive, _)| self.step(archive));
-        let again = "run the same command again: it finds what is there, compares it and unpacks it".to_owned();
+        let again = "run the same command again: it finds, verifies and unpacks the archives".to_owned();
         Missing { why, steps: self.set.manual.iter().cloned().chain(files).chain([again]).collect() }
     }
 
-    /// What to do to get an archive.
+    /// How to get an archive.
     fn step(&self, archive: &Archive) -> String {
         let length = archive.bytes.map(|bytes| format!("{bytes} bytes"));
         let sha256 = archive.sha256.as_ref().map(|digits| format!("SHA-256 {digits}"));
         let md5 = archive.md5.as_ref().map(|digits| format!("MD5 {digits}"));
         let known: Vec<String> = length.into_iter().chain(md5.or(sha256)).collect();
-        let known = if known.is_empty() { "nothing is known to compare it with".into() } else { known.join(", ") };
+        let known = if known.is_empty() { "no length or checksum is known".into() } else { known.join(", ") };
         let what = match archive.urls.first() {
             Some(url) => format!("download {url}"),
-            None => format!("take {}", archive.file),
+            None => format!("put {}", archive.file),
         };
         format!("{what} ({known}) to {}", self.place.archive(archive).display())
     }
 }
 
-/// Has a file that is used as it is among what is unpacked.
+/// Puts a file that needs no unpacking among the unpacked files.
 fn lay(from: &Path, to: &Path) -> std::io::Result<()> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
@@ -219,7 +219,7 @@ fn lay(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ()))
 }
 
-/// Reads an archive and compares it with what is known of it. One that is not right is kept, under another name.
+/// Reads an archive and compares it with the catalogue. A mismatching one is kept under another name.
 fn compare(archive: &Archive, path: &Path, watch: &mut dyn Watch) -> Result<Digests> {
     watch.begin(Step::Compare, &archive.file);
     let length = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
@@ -228,8 +228,8 @@ fn compare(archive: &Archive, path: &Path, watch: &mut dyn Watch) -> Result<Dige
     let wrong = suffixed(path, ".wrong");
     fs::rename(path, &wrong).with_context(|| format!("cannot move {} away", path.display()))?;
     bail!(
-        "{} is not the file that is known: {mismatch}. It is kept as {}. Run the command again to get it anew; if the same \
-         one comes, take another source with --from",
+        "{} is not the expected file: {mismatch}. It is kept as {}. Run the command again to download it again; if the \
+         result is the same, use another source with --from",
         path.display(),
         wrong.display()
     )
@@ -250,7 +250,7 @@ mod tests {
         fn at(&mut self, _: u64, _: Option<u64>) {}
     }
 
-    /// A data set of a tar and of a file that is used as it is, and a folder that holds both.
+    /// A data set of a tar archive and a plain file, and a folder that contains both.
     fn set_and_mirror() -> (DataSet, tempfile::TempDir) {
         let mirror = tempfile::tempdir().unwrap();
         let mut tar = ::tar::Builder::new(vec![]);
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(steps, expected.map(|(step, file)| (step, file.to_owned())));
         assert_eq!(fs::read_to_string(place.folder().join("dtd/images/x")).unwrap(), "1");
         assert_eq!(fs::read_to_string(place.folder().join("dtd/b.mat")).unwrap(), "labels");
-        // A second time nothing is read, even when the archives are gone.
+        // The second time nothing is read, even when the archives are gone.
         place.remove_archives(&set).unwrap();
         let (done, steps) = fetch(&set, &place, &origin);
         assert_eq!((done.unwrap(), steps), (Outcome::AlreadyThere, vec![]));
@@ -305,10 +305,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let place = Place::new(home.path().join("dtd"));
         let (done, _) = fetch(&set, &place, &Origin::Folder(mirror.path().into()));
-        let told = format!("{:#}", done.unwrap_err());
+        let error = format!("{:#}", done.unwrap_err());
         let expected = format!("its MD5 is {}, {} was expected", md5_of("labels"), "0".repeat(32));
-        assert!(told.contains("archives/b.mat is not the file") && told.contains(&expected), "{told}");
-        assert!(told.contains("b.mat.wrong") && told.contains("--from"), "{told}");
+        assert!(error.contains("archives/b.mat is not the expected file") && error.contains(&expected), "{error}");
+        assert!(error.contains("b.mat.wrong") && error.contains("--from"), "{error}");
         assert_eq!(fs::read_to_string(place.folder().join("archives/b.mat.wrong")).unwrap(), "labels");
         assert!(!place.folder().join("dtd").exists() && !place.folder().join("archives/b.mat").exists());
     }
@@ -327,8 +327,8 @@ mod tests {
         let place = Place::new(home.path().join("dtd"));
         let (done, _) = fetch(&set, &place, &Origin::Published);
         let missing = done.unwrap_err().downcast::<Missing>().unwrap();
-        let told = missing.to_string();
-        assert!(told.starts_with("no network: http://127.0.0.1:1/a.tar: "), "{told}");
+        let error = missing.to_string();
+        assert!(error.starts_with("no network: http://127.0.0.1:1/a.tar: "), "{error}");
         let tar = &set.archives[0];
         let step = format!(
             "2. download http://127.0.0.1:1/a.tar ({} bytes, MD5 {}) to {}",
@@ -337,10 +337,10 @@ mod tests {
             place.archive(tar).display()
         );
         assert!(
-            told.contains("1. ask") && told.contains(&step) && told.contains("4. run the same command again"),
-            "{told}"
+            error.contains("1. ask") && error.contains(&step) && error.contains("4. run the same command again"),
+            "{error}"
         );
-        // Whoever does as told gets on.
+        // Following the steps succeeds.
         for archive in &set.archives {
             fs::copy(mirror.path().join(&archive.file), place.archive(archive)).unwrap();
         }
@@ -348,16 +348,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_folder_lacks_is_named() {
+    fn archives_missing_from_a_folder_are_named() {
         let (set, mirror) = set_and_mirror();
         fs::remove_file(mirror.path().join("b.mat")).unwrap();
         let home = tempfile::tempdir().unwrap();
         let place = Place::new(home.path().join("dtd"));
-        let told = format!("{:#}", fetch(&set, &place, &Origin::Folder(mirror.path().into())).0.unwrap_err());
-        assert!(told.contains("it holds no b.mat") && !told.contains("a.tar ("), "{told}");
+        let error = format!("{:#}", fetch(&set, &place, &Origin::Folder(mirror.path().into())).0.unwrap_err());
+        assert!(error.contains("it does not contain b.mat") && !error.contains("a.tar ("), "{error}");
         let none = Origin::Folder(mirror.path().join("none"));
-        let told = format!("{:#}", fetch(&set, &Place::new(home.path().join("x")), &none).0.unwrap_err());
-        assert!(told.contains("none is no folder"), "{told}");
+        let error = format!("{:#}", fetch(&set, &Place::new(home.path().join("x")), &none).0.unwrap_err());
+        assert!(error.contains("none is neither a folder"), "{error}");
     }
 
     #[test]
@@ -367,16 +367,16 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let place = Place::new(home.path().join("dtd"));
         let origin = Origin::Folder(mirror.path().into());
-        let told = format!("{:#}", fetch(&set, &place, &origin).0.unwrap_err());
-        assert!(told.contains("hold no folder elsewhere"), "{told}");
+        let error = format!("{:#}", fetch(&set, &place, &origin).0.unwrap_err());
+        assert!(error.contains("do not contain the folder elsewhere"), "{error}");
         assert!(!place.folder().join("dtd").exists());
-        // The next run begins anew.
+        // The next run starts over.
         set.root = "dtd".into();
         assert_eq!(fetch(&set, &place, &origin).0.unwrap(), Outcome::Fetched);
     }
 
     #[test]
-    fn addresses_and_folders_are_told_apart() {
+    fn urls_and_folders_are_distinguished() {
         let origin = |text: &str| text.parse::<Origin>().unwrap();
         assert_eq!(origin("https://host/data/"), Origin::Mirror("https://host/data".into()));
         assert_eq!(origin("http/data"), Origin::Folder("http/data".into()));

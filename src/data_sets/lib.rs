@@ -1,7 +1,7 @@
-//! Public data sets: where their archives come from, how to tell that they are whole, and how they are unpacked.
+//! Public data sets: where their archives come from, how they are verified, and how they are unpacked.
 //!
-//! `data_sets.ron` holds what is known of each. A data set lies in a folder of its own ([`place`]); [`fetch`] brings it
-//! there: [`download`], compared by [`digest`], then [`unpack`].
+//! `data_sets.ron` is the catalogue. Each data set has its own folder ([`place`]); [`fetch`] fills it: [`download`],
+//! verify with [`digest`], then [`unpack`].
 
 pub mod digest;
 pub mod download;
@@ -18,71 +18,71 @@ use std::{
     path::{Component, Path},
 };
 
-/// Data sets that are known.
+/// The catalogue of data sets.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Catalogue {
-    /// In the order in which they are listed.
+    /// The data sets, in listing order.
     pub sets: Vec<DataSet>,
 }
 
-/// What is known of a data set.
+/// The catalogue entry of a data set.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSet {
-    /// What it is called here.
+    /// Its name in caco.
     pub name: String,
-    /// What its makers call it, who they are, and which version it is.
+    /// Its official name, its authors, and its version.
     pub title: String,
     /// Its home page.
     pub source: String,
-    /// What its home page says about its use.
+    /// Its terms of use, by its home page.
     pub licence: String,
-    /// How it lies when unpacked, as an `index` stage names it.
+    /// Its layout when unpacked, as an `index` stage names it.
     pub format: Format,
-    /// The folder below its own that an `index` stage takes as root.
+    /// The subfolder that an `index` stage takes as root.
     pub root: String,
     /// Images of each split.
     pub images: BTreeMap<Split, u64>,
-    /// How many classes there are.
+    /// Number of classes.
     pub classes: u32,
-    /// The files that it is published as.
+    /// The files in which it is published.
     pub archives: Vec<Archive>,
-    /// What only a person can do to get the archives.
+    /// Manual steps needed to get the archives.
     #[serde(default)]
     pub manual: Vec<String>,
-    /// What else is worth knowing.
+    /// Further remarks.
     #[serde(default)]
     pub note: Option<String>,
 }
 
-/// A file that a data set, or part of it, is published as.
+/// A file in which a data set, or part of it, is published.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     /// Its name.
     pub file: String,
-    /// Where it can be downloaded, the best address first. None: only by hand.
+    /// Its URLs, the best first. Empty: it can only be downloaded by hand.
     #[serde(default)]
     pub urls: Vec<String>,
-    /// Its length.
+    /// Its length in bytes.
     #[serde(default)]
     pub bytes: Option<u64>,
-    /// Its MD5, in hexadecimal digits.
+    /// Its MD5, in hexadecimal.
     #[serde(default)]
     pub md5: Option<String>,
-    /// Its SHA-256, in hexadecimal digits.
+    /// Its SHA-256, in hexadecimal.
     #[serde(default)]
     pub sha256: Option<String>,
     /// How it is unpacked.
     pub unpack: Unpack,
-    /// Archives in it that are unpacked where they lie, and removed.
+    /// Nested archives, which are unpacked in place and removed.
     #[serde(default)]
     pub nested: Vec<String>,
-    /// It cannot be longer than this when unpacked. Left out: [`unpack::Limits::default`].
+    /// Upper bound on its unpacked size. Default: [`unpack::Limits::default`].
     #[serde(default)]
     pub unpacked: Option<u64>,
-    /// The folder below the data set's that it is unpacked into. Empty: that folder itself.
+    /// The subfolder of the data set's folder that it is unpacked into. Empty: that folder itself.
     #[serde(default)]
     pub into: String,
 }
@@ -90,7 +90,7 @@ pub struct Archive {
 /// How an archive is unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, Deserialize)]
 pub enum Unpack {
-    /// It is used as it is.
+    /// Not unpacked, used as it is.
     No,
     Tar,
     TarGz,
@@ -98,15 +98,15 @@ pub enum Unpack {
 }
 
 impl Catalogue {
-    /// The data sets that this program knows.
+    /// The built-in catalogue.
     pub fn embedded() -> Self {
         Self::read(include_str!("data_sets.ron")).expect("a test reads the embedded catalogue")
     }
 
-    /// Those of a file.
+    /// Reads a catalogue file.
     pub fn load(file: &Path) -> Result<Self> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Self::read(&text).with_context(|| format!("{} is no catalogue of data sets", file.display()))
+        Self::read(&text).with_context(|| format!("{} is not a catalogue of data sets", file.display()))
     }
 
     fn read(text: &str) -> Result<Self> {
@@ -119,7 +119,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// The data set of that name, if there is one.
+    /// The data set of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<&DataSet> {
         self.sets.iter().find(|set| set.name == name)
     }
@@ -134,7 +134,7 @@ impl DataSet {
     fn check(&self) -> Result<()> {
         let (mut files, mut name) = (BTreeSet::new(), Path::new(&self.name).components());
         let plain = matches!((name.next(), name.next()), (Some(Component::Normal(_)), None));
-        ensure!(plain, "the name is no name of a folder");
+        ensure!(plain, "the name cannot be used for a folder");
         below("root", &self.root)?;
         for archive in &self.archives {
             ensure!(files.insert(&archive.file), "two archives are called '{}'", archive.file);
@@ -148,12 +148,12 @@ impl DataSet {
         self.images.values().sum()
     }
 
-    /// Bytes of all archives, if all are known.
+    /// Total bytes of all archives, if all are known.
     pub fn bytes(&self) -> Option<u64> {
         self.archives.iter().map(|archive| archive.bytes).sum()
     }
 
-    /// The lines of a pipeline file that index it, once it lies in `folder`.
+    /// The lines of a pipeline file that index it, once it is in `folder`.
     pub fn index_lines(&self, folder: &Path) -> Vec<String> {
         self.images.keys().map(|split| self.index_line(folder, *split)).collect()
     }
@@ -161,7 +161,7 @@ impl DataSet {
     fn index_line(&self, folder: &Path, split: Split) -> String {
         let (root, name) = (folder.join(&self.root), split.name());
         let rest = match self.format {
-            // An image folder says by a folder what other layouts say in their annotations.
+            // An image folder has a folder per split, where other layouts have annotations.
             Format::ImageFolder => format!("index(root: Path({:?}))", root.join(name)),
             format => format!("index(root: Path({root:?}), format: {format:?}, split: {split:?})"),
         };
@@ -172,7 +172,7 @@ impl DataSet {
 impl Archive {
     fn check(&self) -> Result<()> {
         let name = Path::new(&self.file).file_name();
-        ensure!(name.is_some_and(|name| name == self.file.as_str()), "its name is no name of a file");
+        ensure!(name.is_some_and(|name| name == self.file.as_str()), "its name cannot be used for a file");
         below("into", &self.into)?;
         self.nested.iter().try_for_each(|nested| below("nested", nested))?;
         digits("md5", self.md5.as_deref(), 32)?;
@@ -180,7 +180,7 @@ impl Archive {
     }
 }
 
-/// Refuses a path that does not lie below the folder that it starts at.
+/// Rejects a path that leaves the folder it is relative to.
 fn below(field: &str, path: &str) -> Result<()> {
     let normal = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     ensure!(normal, "{field}: '{path}' leaves the data set's folder");
@@ -207,7 +207,7 @@ mod tests {
             assert!(!set.root.is_empty() && !set.images.is_empty() && set.classes > 1, "{}", set.name);
             assert!(set.all_images() >= u64::from(set.classes), "{}", set.name);
             assert!(set.source.starts_with("http") && !set.licence.is_empty(), "{}", set.name);
-            // One that cannot be downloaded says what a person has to do.
+            // An entry that cannot be downloaded has manual steps.
             let by_hand = set.archives.iter().any(|archive| archive.urls.is_empty());
             assert!(!by_hand || !set.manual.is_empty(), "{}", set.name);
             for archive in &set.archives {
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn roots_are_where_archives_are_unpacked() {
-        // Of an archive that is unpacked into the folder itself, the first part of the root is its own folder.
+        // For an archive that is unpacked into the folder itself, the first part of the root is its own folder.
         for set in &Catalogue::embedded().sets {
             let into: Vec<&str> =
                 set.archives.iter().map(|a| a.into.as_str()).filter(|into| !into.is_empty()).collect();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_catalogue_that_is_not_right_is_refused() {
+    fn an_invalid_catalogue_is_refused() {
         let set = |name: &str, root: &str, archive: &str| {
             format!(
                 "(name: \"{name}\", title: \"\", source: \"\", licence: \"\", format: Dtd, root: \"{root}\", images: {{}}, \
@@ -268,15 +268,15 @@ mod tests {
             )
         };
         let archive = |rest: &str| format!("(unpack: Tar, {rest})");
-        let told =
+        let error =
             |sets: &str| format!("{:#}", Catalogue::read(&format!("#![enable(implicit_some)][{sets}]")).unwrap_err());
-        assert!(told(&(set("a", "", "") + &set("a", "", ""))).contains("two data sets are called 'a'"));
-        assert!(told(&set("a/b", "", "")).contains("the name is no name of a folder"));
-        assert!(told(&set("..", "", "")).contains("the name is no name of a folder"));
-        assert!(told(&set("a", "../b", "")).contains("'../b' leaves the data set's folder"));
-        assert!(told(&set("a", "/b", "")).contains("'/b' leaves the data set's folder"));
-        let file = |rest: &str| told(&set("a", "", &archive(rest)));
-        assert!(file(r#"file: "x/y""#).contains("its name is no name of a file"));
+        assert!(error(&(set("a", "", "") + &set("a", "", ""))).contains("two data sets are called 'a'"));
+        assert!(error(&set("a/b", "", "")).contains("the name cannot be used for a folder"));
+        assert!(error(&set("..", "", "")).contains("the name cannot be used for a folder"));
+        assert!(error(&set("a", "../b", "")).contains("'../b' leaves the data set's folder"));
+        assert!(error(&set("a", "/b", "")).contains("'/b' leaves the data set's folder"));
+        let file = |rest: &str| error(&set("a", "", &archive(rest)));
+        assert!(file(r#"file: "x/y""#).contains("its name cannot be used for a file"));
         assert!(file(r#"file: "x", into: "..""#).contains("into: '..'"));
         assert!(file(r#"file: "x", md5: "12""#).contains("md5: '12' is not 32 hexadecimal digits"));
         assert!(file(r#"file: "x", nested: ["/a"]"#).contains("nested: '/a'"));

@@ -1,8 +1,8 @@
-//! Where a data set lies: a folder of its own, with the archives as they came in `archives/`, what was unpacked beside it,
-//! and in `.unpacked` which archives that was.
+//! The folder of a data set: the original archives in `archives/`, the unpacked files beside it, and in `.unpacked` the
+//! list of archives they came from.
 //!
-//! Archives are unpacked in `.unpacking` and moved when all are there. Its own `.unpacked` is written when it is whole and
-//! moves last, so that whoever comes after a crash knows whether to begin anew or to move the rest.
+//! Archives are unpacked in `.unpacking` and moved once all are complete. Its own `.unpacked` is written when it is
+//! complete and moved last, so that after a crash the next run knows whether to start over or to move the rest.
 
 use super::{Archive, DataSet, digest::Digests, download::part_of};
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +24,7 @@ pub struct Place {
     folder: PathBuf,
 }
 
-/// An archive that was unpacked.
+/// A record of an unpacked archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stamp {
     pub file: String,
@@ -32,18 +32,18 @@ pub struct Stamp {
     pub digests: Digests,
 }
 
-/// How much of a data set is there.
+/// How much of a data set is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// All of it, unpacked.
+    /// The whole data set, unpacked.
     Here,
-    /// Archives, or parts of them.
+    /// Archives or partial downloads.
     Partly,
     Absent,
 }
 
-/// Nobody else fetches into the folder while it lives.
+/// While held, no other process fetches into the folder.
 pub struct Lock {
     _file: File,
 }
@@ -57,12 +57,12 @@ impl Place {
         &self.folder
     }
 
-    /// Where an archive lies, or is to lie.
+    /// The path of an archive.
     pub fn archive(&self, archive: &Archive) -> PathBuf {
         self.folder.join(ARCHIVES).join(&archive.file)
     }
 
-    /// Makes the folder, and locks it.
+    /// Creates the folder and locks it.
     pub fn lock(&self) -> Result<Lock> {
         let archives = self.folder.join(ARCHIVES);
         fs::create_dir_all(&archives).with_context(|| format!("cannot make the folder {}", archives.display()))?;
@@ -71,13 +71,13 @@ impl Place {
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => {
-                bail!("another `caco data fetch` is at work in {}; wait until it is done", self.folder.display())
+                bail!("another `caco data fetch` is running in {}; wait until it has finished", self.folder.display())
             }
             Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 
-    /// How much of a data set is here.
+    /// How much of a data set is present here.
     pub fn state(&self, set: &DataSet) -> State {
         let begun = |archive: &Archive| {
             let path = self.archive(archive);
@@ -90,7 +90,7 @@ impl Place {
         }
     }
 
-    /// Whether the data set is unpacked here, of the archives that the catalogue knows.
+    /// Whether the data set is unpacked here, from the archives in the catalogue.
     pub fn holds(&self, set: &DataSet) -> bool {
         let stamps = self.stamps();
         let right = |archive: &Archive| {
@@ -99,13 +99,13 @@ impl Place {
         self.folder.join(&set.root).is_dir() && set.archives.iter().all(right)
     }
 
-    /// The archives that were unpacked here. A file that cannot be read says of none.
+    /// The archives that were unpacked here; empty if the record cannot be read.
     fn stamps(&self) -> Vec<Stamp> {
         let bytes = fs::read(self.folder.join(STAMP)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// Ends what a run before has begun: moves what it has unpacked, or removes it where it is not whole.
+    /// Completes an interrupted run: moves its unpacked files, or removes them if incomplete.
     pub fn recover(&self) -> Result<()> {
         let staging = self.folder.join(STAGING);
         if staging.join(STAMP).exists() {
@@ -119,14 +119,14 @@ impl Place {
         }
     }
 
-    /// An empty folder to unpack into.
+    /// Creates an empty folder to unpack into.
     pub fn stage(&self) -> Result<PathBuf> {
         let staging = self.folder.join(STAGING);
         fs::create_dir(&staging).with_context(|| format!("cannot make the folder {}", staging.display()))?;
         Ok(staging)
     }
 
-    /// All archives are unpacked: makes it last, and moves it to where it is looked for.
+    /// Once all archives are unpacked: makes the result durable and moves it to its final place.
     pub fn finish(&self, stamps: &[Stamp]) -> Result<()> {
         let staging = self.folder.join(STAGING);
         for entry in entries(&staging)? {
@@ -135,19 +135,20 @@ impl Place {
         let (draft, path) = (staging.join(".unpacked.new"), staging.join(STAMP));
         let text = serde_json::to_vec_pretty(stamps).expect("strings and numbers can be written");
         fs::write(&draft, text).with_context(|| cannot_write(&draft))?;
-        // Its name appears when its content, and all that it speaks of, is on the disk.
+        // The stamp gets its name only once its content, and all it describes, is on disk.
         sync(&staging)?;
         fs::rename(&draft, &path).with_context(|| cannot_write(&path))?;
         self.publish()
     }
 
-    /// Refuses to unpack where something lies already. Only the first part of the path is looked at: it is moved as a whole.
+    /// Fails if the destination already exists. Only the first component of the path is checked, as it is moved as a
+    /// whole.
     pub fn vacant(&self, path: &Path) -> Result<()> {
         let Some(first) = path.components().next() else { return Ok(()) };
         let to = self.folder.join(first);
         ensure!(
             !to.exists(),
-            "{} is there already and was not unpacked from these archives; move it away, or say another folder with --to",
+            "{} already exists and was not unpacked from these archives; move it away, or name another folder with --to",
             to.display()
         );
         Ok(())
@@ -179,14 +180,14 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }
 
-/// What lies in a folder.
+/// The entries of a folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = || format!("cannot read the folder {}", folder.display());
     let entries = fs::read_dir(folder).with_context(read)?;
     entries.map(|entry| Ok(entry.with_context(read)?.path())).collect()
 }
 
-/// Waits until all that was written is on the disk, of a hundred thousand files at once.
+/// Waits until everything written is on disk, for a hundred thousand files at once.
 fn sync(folder: &Path) -> Result<()> {
     let file = File::open(folder).with_context(|| cannot_write(folder))?;
     // SAFETY: the descriptor is open for the length of the call.
@@ -237,23 +238,23 @@ mod tests {
         place.finish(&stamps()).unwrap();
         assert_eq!(place.state(&set("1")), State::Here);
         assert!(place.folder().join("more/y").exists() && !place.folder().join(STAGING).exists());
-        // The catalogue knows another archive by now.
+        // The catalogue now has another archive.
         assert_eq!(place.state(&set("9")), State::Absent);
         fs::write(part_of(&place.archive(&set("9").archives[0])), "").unwrap();
         assert_eq!(place.state(&set("9")), State::Partly);
-        // The stamp alone is no data set.
+        // A stamp without files is not a data set.
         fs::remove_dir_all(place.folder().join("dtd")).unwrap();
         assert!(!place.holds(&set("1")));
     }
 
     #[test]
-    fn what_a_crash_left_is_ended() {
+    fn an_interrupted_run_is_completed() {
         let (_folder, place) = place();
-        // Before all was unpacked: it is removed.
+        // Interrupted before everything was unpacked: removed.
         let staging = unpack(&place);
         place.recover().unwrap();
         assert!(!staging.exists() && !place.folder().join("dtd").exists());
-        // After that, when one of two folders was moved: the other one follows.
+        // Interrupted after one of two folders was moved: the other one follows.
         let staging = unpack(&place);
         fs::write(staging.join(STAMP), serde_json::to_vec(&stamps()).unwrap()).unwrap();
         fs::rename(staging.join("dtd"), place.folder().join("dtd")).unwrap();
@@ -263,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_not_written_over() {
+    fn existing_files_are_not_overwritten() {
         let (_folder, place) = place();
         fs::create_dir(place.folder().join("dtd")).unwrap();
         unpack(&place);
-        let told = format!("{:#}", place.finish(&stamps()).unwrap_err());
-        assert!(told.contains("set/dtd is there already") && told.contains("--to"), "{told}");
+        let error = format!("{:#}", place.finish(&stamps()).unwrap_err());
+        assert!(error.contains("set/dtd already exists") && error.contains("--to"), "{error}");
         assert!(!place.holds(&set("1")));
     }
 
@@ -276,8 +277,8 @@ mod tests {
     fn two_do_not_fetch_at_once() {
         let (_folder, place) = place();
         let lock = place.lock().unwrap();
-        let told = format!("{:#}", place.lock().err().unwrap());
-        assert!(told.contains("another `caco data fetch` is at work"), "{told}");
+        let error = format!("{:#}", place.lock().err().unwrap());
+        assert!(error.contains("another `caco data fetch` is running"), "{error}");
         drop(lock);
         place.lock().unwrap();
     }

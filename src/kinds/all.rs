@@ -6,7 +6,7 @@ use super::{
 };
 use caco_pipeline::kind::{Command, Entry};
 
-/// Every kind, in the order data flows.
+/// Every kind, in the order of the data flow.
 pub fn all() -> Vec<Entry> {
     vec![
         Entry::of::<Command>(),

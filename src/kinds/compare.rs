@@ -1,23 +1,23 @@
 use super::*;
 
-/// Sets figures side by side, each with its 95 % interval, its difference to a baseline, and the claim it is held
-/// against where there is one, with a verdict.
+/// Compares metrics in a table, each with its 95 % interval, its difference from a baseline, and, where there is one,
+/// the published claim it is checked against, with a verdict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
-    /// The lines of the table. Rows of one name are runs of one thing under different seeds: they make one line, with
-    /// their mean and an interval over seeds and images.
+    /// The lines of the table. Rows with the same name are runs of the same experiment under different seeds: they make
+    /// one line, with their mean and an interval over seeds and images.
     pub rows: Vec<Row>,
-    /// What the columns are called, by place in the rows' `results`; the kind of evaluation where it is not said.
+    /// Names of the columns, by position in the rows' `results`; by default the kind of evaluation.
     #[serde(default)]
     pub columns: Vec<String>,
     /// Name of the row that the others are compared with.
     #[serde(default)]
     pub baseline: Option<String>,
-    /// Points of accuracy: the standard deviation between seeds that is assumed of a row with a single run.
+    /// The standard deviation between seeds, in points of accuracy, that is assumed for a row with a single run.
     #[serde(default)]
     pub seed_deviation: f64,
-    /// Why the images here are not those that the claims are about. Claims are then shown without a verdict.
+    /// Why the images here are not those that the claims refer to. Claims are then shown without a verdict.
     #[serde(default)]
     pub stand_in: Option<String>,
 }
@@ -26,20 +26,20 @@ pub struct Compare {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// What the line is called.
+    /// Name of the line.
     pub name: String,
-    /// Evaluation stages, in the order of the columns. Empty where there is nothing but claims.
+    /// Evaluation stages, in the order of the columns. Empty if there are only claims.
     #[serde(default)]
     pub results: Vec<String>,
     /// Why there are no results.
     #[serde(default)]
     pub not_run: Option<String>,
-    /// What somebody claimed of it.
+    /// Published claims about it.
     #[serde(default)]
     pub claims: Vec<Claim>,
 }
 
-/// A published figure.
+/// A published metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
@@ -47,15 +47,16 @@ pub struct Claim {
     pub of: String,
     /// Name of the metric, such as `top1`.
     pub metric: String,
-    /// The figure, in per cent. Left out where none is known: the evaluation then stands in the table without one.
+    /// The published value, in per cent. Left out if none is known: the table then shows the evaluation without a
+    /// claim.
     #[serde(default)]
     pub value: Option<f64>,
     /// Where it was published.
     pub source: String,
-    /// How well it is known.
+    /// How reliable the value is.
     #[serde(default)]
     pub standing: Standing,
-    /// Points of accuracy within which a figure counts as the same.
+    /// The margin, in points of accuracy, within which a metric counts as reproduced.
     #[serde(default = "margin")]
     pub margin: f64,
 }
@@ -64,13 +65,13 @@ fn margin() -> f64 {
     1.0
 }
 
-/// How well a published figure is known.
+/// How reliable a published value is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Standing {
-    /// Read in the source itself.
+    /// Taken from the source itself.
     #[default]
     Verified,
-    /// Read in another text that quotes it.
+    /// Taken from another text that quotes it.
     SecondHand,
 }
 
@@ -86,7 +87,7 @@ impl Kind for Compare {
         output("latex", "comparison.tex"),
     ];
 
-    /// Two slots a row and column, both counted from 0: `<row>.<column>` is the metrics of that evaluation,
+    /// Two slots per row and column, both counted from 0: `<row>.<column>` is the metrics of that evaluation,
     /// `<row>.<column>.predictions` its predictions.
     fn inputs(&self) -> Vec<Input> {
         let slots = |i: usize, j: usize, stage: &str| {
@@ -110,11 +111,11 @@ impl Kind for Compare {
         ensure(
             names.contains(&baseline.as_str()),
             "baseline",
-            format!("'{baseline}' is no row; rows are {}", names.join(", ")),
+            format!("'{baseline}' is not a row; the rows are {}", names.join(", ")),
         )
     }
 
-    /// The column of a row is named by its place, so that a renamed stage moves no key.
+    /// A claim refers to its column by position, so that renaming a stage changes no key.
     fn parameters(&self) -> serde_json::Value {
         let claim = |row: &Row, claim: &Claim| {
             let column = row.results.iter().position(|of| *of == claim.of);
@@ -137,13 +138,13 @@ impl Kind for Compare {
 impl Compare {
     fn check_row(&self, i: usize, row: &Row) -> Result<(), Complaint> {
         let at = |field: &str| format!("rows[{i}].{field}");
-        let why = "is not given: a row without results says why it has none";
+        let why = "is missing; a row without results must say why it has none";
         ensure(!row.results.is_empty() || row.not_run.is_some(), &at("not_run"), why)?;
-        let both = "is given, and there are results: leave one out";
+        let both = "is given although there are results; leave one out";
         ensure(row.results.is_empty() || row.not_run.is_none(), &at("not_run"), both)?;
         for claim in &row.claims {
             let known = row.results.is_empty() || row.results.contains(&claim.of);
-            let message = format!("'{}' is none of the row's results: {}", claim.of, row.results.join(", "));
+            let message = format!("'{}' is not one of the row's results: {}", claim.of, row.results.join(", "));
             ensure(known, &at("claims"), message)?;
             let message = format!("has a margin of {}; give points of accuracy, more than 0", claim.margin);
             ensure(claim.margin > 0.0 && claim.margin.is_finite(), &at("claims"), message)?;

@@ -1,19 +1,19 @@
 use super::*;
 
-/// An encoder for others: its backbone as safetensors with the names of torchvision and timm, its head and the bank beside it,
-/// and a model card with the figures.
+/// Exports an encoder for use elsewhere: its backbone as safetensors with the tensor names of torchvision and timm, its
+/// head and the bank beside it, and a model card with the metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportWeights {
     /// The stage whose encoder is exported.
     pub encoder: String,
-    /// Whether its head is exported too; weights that were imported have none.
+    /// Whether its head is exported too; imported weights have none.
     #[serde(default = "yes")]
     pub head: bool,
-    /// The output that holds the bank, such as `pretrain/bank`; left out: no bank is exported.
+    /// The output that holds the bank, such as `pretrain/bank`. If left out, no bank is exported.
     #[serde(default)]
     pub bank: Option<String>,
-    /// Evaluation stages whose figures the card shows.
+    /// Evaluation stages whose metrics the card shows.
     #[serde(default)]
     pub results: Vec<String>,
 }
@@ -37,7 +37,7 @@ impl Kind for ExportWeights {
         outputs
     }
 
-    /// Slots `encoder` and `bank`, and for each result, counted from 0, `<n>` its metrics and `<n>.predictions`.
+    /// Slots `encoder` and `bank`, and for each result, counted from 0, `<n>` for its metrics and `<n>.predictions`.
     fn inputs(&self) -> Vec<Input> {
         let mut inputs = vec![Input::output("encoder", &self.encoder, "encoder")];
         inputs.extend(self.bank.iter().map(|bank| Input::output("bank", bank, "bank")));

@@ -1,6 +1,7 @@
 use super::*;
 
-/// Features of a frozen encoder on every image of an index: the globally pooled output of layer 4, in index order.
+/// Extracts features of every image of an index with a frozen encoder: the globally pooled output of layer 4, in index
+/// order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Features {
@@ -10,15 +11,15 @@ pub struct Features {
     pub index: String,
     /// The short side is resized to this many pixels.
     pub resize: u32,
-    /// Side of the centre crop, pixels.
+    /// Side of the centre crop, in pixels.
     pub crop: u32,
-    /// How the image is resized.
+    /// Resampling filter.
     #[serde(default)]
     pub filter: Filter,
-    /// Images per forward pass. Not part of the key's meaning: features in eval mode do not depend on it beyond rounding.
+    /// Images per forward pass. In eval mode it affects features only by rounding.
     #[serde(default = "batch")]
     pub batch: u32,
-    /// Arithmetic of the encoder.
+    /// Floating-point precision of the encoder.
     #[serde(default)]
     pub precision: Precision,
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The filter of a resize, as PIL has it (support grows when shrinking).
+/// The resampling filter of a resize, as in PIL (support grows when shrinking).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Filter {
     /// Triangle filter.

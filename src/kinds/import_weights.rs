@@ -1,7 +1,7 @@
 use super::*;
 
-/// A backbone from a file that others published, for the evaluations: safetensors, or a PyTorch `.pth` or `.pth.tar`. Nothing
-/// in the file is executed. Every tensor of the backbone must be there in its shape; what else there is, is left out.
+/// Imports a published backbone for evaluation, from safetensors or a PyTorch `.pth` or `.pth.tar` file. Nothing in the
+/// file is executed. Every tensor of the backbone must be present with its shape; other tensors are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportWeights {
@@ -15,7 +15,8 @@ pub struct ImportWeights {
     /// The first layers.
     #[serde(default)]
     pub stem: Stem,
-    /// What stands before the backbone's names in the file, such as `state_dict.module.encoder_q.`; left out: found.
+    /// Prefix of the backbone's tensor names in the file, such as `state_dict.module.encoder_q.`. If left out, it is
+    /// detected.
     #[serde(default)]
     pub prefix: Option<String>,
 }

@@ -6,25 +6,25 @@ use super::*;
 pub struct Index {
     /// The folder of the data set.
     pub root: Source,
-    /// How the data set is laid out there.
+    /// The layout of the data set.
     #[serde(default)]
     pub format: Format,
-    /// Which of its official splits is meant, in a layout that has some.
+    /// The official split to list, in a layout that has splits.
     #[serde(default)]
     pub split: Option<Split>,
-    /// What to do about a file that cannot be decoded.
+    /// What to do about files that cannot be decoded.
     #[serde(default)]
     pub unreadable: Unreadable,
 }
 
-/// The layout of a data set: where its images and labels are. `caco data list` tells where the sets are to be had.
+/// The layout of a data set: where its images and labels are. `caco data list` shows where to get the data sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Format {
-    /// `<class>/…/<image>`. Classes are numbered in the byte order of their names. A split is a folder of its own.
+    /// `<class>/…/<image>`. Classes are numbered in the byte order of their names. Each split is a separate folder.
     #[default]
     ImageFolder,
-    /// Tar archives in which `<name>.jpg` (or another image) and `<name>.cls` lie beside one another, read in place; class names are
-    /// the lines of `classes.txt`, if there is one. A split is a folder of its own.
+    /// Tar archives that contain `<name>.jpg` (or another image) next to `<name>.cls`, read in place; class names are
+    /// the lines of `classes.txt`, if it exists. Each split is a separate folder.
     WebDataset,
     /// CIFAR-10, binary version. Splits: Train, Test.
     Cifar10,
@@ -38,13 +38,15 @@ pub enum Format {
     StanfordCars,
     /// FGVC Aircraft, by variant. Splits: Train, Val, TrainVal, Test.
     FgvcAircraft,
-    /// PASCAL VOC 2007, several labels an image; objects marked difficult count as absent. Splits: Train, Val, TrainVal, Test.
+    /// PASCAL VOC 2007, several labels per image; objects marked difficult count as absent. Splits: Train, Val,
+    /// TrainVal, Test.
     Voc2007,
     /// Describable Textures, split 1. Splits: Train, Val, TrainVal, Test.
     Dtd,
     /// Oxford-IIIT Pets, by breed. Splits: TrainVal, Test.
     OxfordPets,
-    /// Caltech-101, 102 classes with the background: 30 drawn images of each are for training. Splits: Train, Test.
+    /// Caltech-101, 102 classes with the background; 30 randomly drawn images of each are for training. Splits: Train,
+    /// Test.
     Caltech101,
     /// Oxford Flowers-102. Splits: Train, Val, TrainVal, Test.
     Flowers102,
@@ -55,18 +57,18 @@ pub enum Format {
 /// A split of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Split {
-    /// For fitting.
+    /// Training images.
     Train,
-    /// For choosing.
+    /// Validation images.
     Val,
-    /// Both of these.
+    /// Training and validation images.
     TrainVal,
-    /// For the one final look.
+    /// Test images, for the final evaluation.
     Test,
 }
 
 impl Split {
-    /// Its name in data sets' own files.
+    /// Its name in the files of data sets.
     pub fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -78,7 +80,7 @@ impl Split {
 }
 
 impl Format {
-    /// The splits that the layout has; none where a folder is one split.
+    /// The splits of the layout; empty if each split is a separate folder.
     pub fn splits(self) -> &'static [Split] {
         use Split::{Test, Train, TrainVal, Val};
         match self {
@@ -92,13 +94,13 @@ impl Format {
     }
 }
 
-/// What an index does about files that cannot be decoded.
+/// What to do about files that cannot be decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Unreadable {
     /// The stage fails and names them all.
     #[default]
     Fail,
-    /// They are listed in the index and left out of every use.
+    /// They are listed in the index and never used.
     LeaveOut,
 }
 
@@ -120,8 +122,8 @@ impl Kind for Index {
         let names = splits.iter().map(|split| format!("{split:?}")).collect::<Vec<_>>().join(", ");
         let given = self.split.map_or_else(|| "is missing; ".into(), |split| format!("is {split:?}; "));
         let message = match splits {
-            [] => format!("{given}{format:?} has no splits, leave it out and give the split's folder as `root`"),
-            _ => format!("{given}{format:?} has the splits {names}: name one"),
+            [] => format!("{given}{format:?} has no splits; leave it out and give the split's folder as `root`"),
+            _ => format!("{given}{format:?} has the splits {names}; name one"),
         };
         let known = self.split.map_or(splits.is_empty(), |split| splits.contains(&split));
         ensure(known, "split", message)
@@ -138,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn a_split_is_named_where_there_are_some() {
+    fn a_split_is_required_if_the_layout_has_splits() {
         assert_eq!(complaint(Format::ImageFolder, None), None);
         assert_eq!(complaint(Format::OxfordPets, Some(Split::Test)), None);
-        let told = |format, split| complaint(format, split).unwrap();
-        assert_eq!(told(Format::OxfordPets, None), "is missing; OxfordPets has the splits TrainVal, Test: name one");
-        assert_eq!(told(Format::Cifar10, Some(Split::Val)), "is Val; Cifar10 has the splits Train, Test: name one");
-        assert!(told(Format::WebDataset, Some(Split::Val)).contains("has no splits"));
+        let message = |format, split| complaint(format, split).unwrap();
+        assert_eq!(message(Format::OxfordPets, None), "is missing; OxfordPets has the splits TrainVal, Test; name one");
+        assert_eq!(message(Format::Cifar10, Some(Split::Val)), "is Val; Cifar10 has the splits Train, Test; name one");
+        assert!(message(Format::WebDataset, Some(Split::Val)).contains("has no splits"));
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
-/// Fills the bank with keys in one partial pass, training the encoders on the way ("bank initialisation"). Every
-/// pre-training with the same batch, bank size and views can share it.
+/// Fills the bank with keys in one partial pass while training the encoders ("bank initialisation"). All pre-trainings
+/// with the same batch, bank size and views can share it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitBank {
@@ -9,9 +9,9 @@ pub struct InitBank {
     pub index: String,
     /// The network.
     pub model: Model,
-    /// The random views; only the first two are drawn here.
+    /// The random views; only the first two are used here.
     pub views: Views,
-    /// How JPEG files become pixels.
+    /// How JPEG files are decoded.
     #[serde(default)]
     pub decode: Decode,
     /// Images per step, over all processes.
@@ -37,17 +37,18 @@ pub struct InitBank {
     /// LARS trust coefficient.
     #[serde(default = "trust")]
     pub trust: f64,
-    /// What is kept of a forward pass for the gradient. `Recompute` takes less memory and more time, and gives the same result; unlike
-    /// `accumulate`, it leaves the whole batch to batch norm. No part of the key.
+    /// Which activations are kept for the backward pass. `Recompute` takes less memory and more time, with the same
+    /// result; unlike `accumulate`, it gives batch norm the whole batch. Not part of the key.
     #[serde(default)]
     pub activations: Activations,
-    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    /// Number of equal parts in which a batch passes through the encoders, to save memory. Batch norm then sees one
+    /// part at a time.
     #[serde(default = "one")]
     pub accumulate: u32,
-    /// Arithmetic of the encoders.
+    /// Floating-point precision of the encoders.
     #[serde(default)]
     pub precision: Precision,
-    /// Seed of weights, bank, order and views.
+    /// Seed of the weights, the bank, the order and the views.
     #[serde(default)]
     pub seed: u64,
 }
@@ -113,8 +114,8 @@ impl Kind for InitBank {
     }
 
     fn parameters(&self) -> serde_json::Value {
-        // Only the two large views are drawn here, so the small ones must not move the key; and a preset and the same
-        // views spelled out are one thing.
+        // Only the two large views are used here, so the small ones must not change the key; nor must it matter whether
+        // a preset or the equivalent list of views is given.
         let mut large = self.views.list();
         large.truncate(2);
         let mut value = hashed(self);

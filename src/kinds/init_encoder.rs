@@ -1,12 +1,12 @@
 use super::*;
 
-/// An encoder with its starting weights: the untrained line of a comparison.
+/// Creates an encoder with its initial weights: the untrained line of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitEncoder {
     /// The network.
     pub model: Model,
-    /// Seed of the weights; the same as of the bank initialisation, for the encoder that training starts from.
+    /// Seed of the weights. With the seed of the bank initialisation, this is the encoder that training starts from.
     #[serde(default)]
     pub seed: u64,
 }

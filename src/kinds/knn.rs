@@ -1,23 +1,23 @@
 use super::*;
 
-/// Weighted k-nearest-neighbour accuracy on frozen features of unit length.
+/// Evaluates frozen features of unit length by weighted k-nearest-neighbour accuracy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Knn {
     /// A features stage: the images that vote.
     pub train: String,
-    /// A features stage: the images whose labels are guessed.
+    /// A features stage: the images to classify.
     pub test: String,
-    /// Neighbours.
+    /// Number of neighbours.
     #[serde(default = "k")]
     pub k: u32,
     /// Votes are weighted by exp(cosine / temperature).
     #[serde(default = "temperature")]
     pub temperature: f64,
-    /// Share of the training images that vote, drawn by `seed`; 1 takes all.
+    /// Fraction of the training images that vote, drawn by `seed`; 1 means all.
     #[serde(default = "share")]
     pub share: f64,
-    /// Seed of the share.
+    /// Seed for drawing that fraction.
     #[serde(default)]
     pub seed: u64,
 }

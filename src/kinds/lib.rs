@@ -1,5 +1,5 @@
-//! The stage kinds of the experiment as a pipeline file writes them: one plain struct a kind, one file each. What a kind
-//! computes is in the worker's stage of the same name; nothing here touches a tensor or a file.
+//! The stage kinds of the experiment as written in a pipeline file: one plain struct per kind, one file each. The
+//! computation of a kind is in the worker's stage of the same name; nothing here touches tensors or files.
 
 mod all;
 mod compare;

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Linear evaluation: a linear classifier on a frozen backbone in eval mode, trained on augmented images by SGD under
+/// Linear evaluation: a linear classifier on a frozen backbone in eval mode, trained on augmented images by SGD with
 /// LARC; the last epoch is reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -11,14 +11,14 @@ pub struct LinearEval {
     pub train: String,
     /// An index stage: the test images.
     pub test: String,
-    /// Side of the training crops and of the test's centre crop, pixels.
+    /// Side of the training crops and of the test centre crop, in pixels.
     pub size: u32,
-    /// Short side to which test images are resized, pixels.
+    /// Short side to which test images are resized, in pixels.
     pub resize: u32,
-    /// Area of the training crops as a share of the image.
+    /// Area of the training crops as a fraction of the image.
     #[serde(default = "scale")]
     pub scale: (f64, f64),
-    /// How JPEG files become pixels, for the training crops.
+    /// How JPEG files are decoded for the training crops.
     #[serde(default)]
     pub decode: Decode,
     /// Passes over the training images.
@@ -36,10 +36,10 @@ pub struct LinearEval {
     /// LARC trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
-    /// Arithmetic of the backbone.
+    /// Floating-point precision of the backbone.
     #[serde(default)]
     pub precision: Precision,
-    /// Seed of the classifier's starting weights, the order and the crops.
+    /// Seed of the classifier's initial weights, the order and the crops.
     #[serde(default)]
     pub seed: u64,
 }

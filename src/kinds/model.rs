@@ -53,7 +53,7 @@ pub enum Stem {
     Cifar,
 }
 
-/// Arithmetic of the forward and backward passes. Loss, bank and optimizer are f32 in both.
+/// Floating-point precision of the forward and backward passes. Loss, bank and optimizer use f32 in both cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Precision {
     /// 32-bit floats.
@@ -63,25 +63,25 @@ pub enum Precision {
     Bf16,
 }
 
-/// What is kept of a forward pass for the gradient. It decides memory and time, and no bit of the result (held by tests on the
-/// CPU; not tried on a GPU).
+/// Which activations of a forward pass are kept for the backward pass. This affects memory and time but not a bit of
+/// the result (tested on the CPU; not tried on a GPU).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Activations {
-    /// Everything.
+    /// All activations.
     #[default]
     Keep,
-    /// What goes from one residual block to the next; what lies inside them is computed again.
+    /// Only activations between residual blocks; those inside are recomputed.
     Recompute,
 }
 
 impl Model {
-    /// Whether there is a head: where weights came from elsewhere there may be none, and its sizes are 0.
+    /// Whether there is a head. Imported weights may have none; its sizes are then 0.
     pub fn has_head(&self) -> bool {
         self.hidden > 0 && self.dim > 0
     }
 
-    /// What joins the key of a training of this network beside its parameters. Its strided 1×1 convolutions run at stride 1 where
-    /// they have few input channels; results of before may be those of a kernel that wrote out of bounds.
+    /// Adds to the key of a training of this network. Strided 1×1 convolutions with few input channels now run at
+    /// stride 1; earlier results may come from a kernel that wrote out of bounds.
     pub(super) fn rekey(&self, parameters: &mut serde_json::Value) {
         let channels = if self.arch == Arch::ResNet50 { 4 * self.width } else { self.width };
         if channels < 16 {
@@ -89,7 +89,7 @@ impl Model {
         }
     }
 
-    /// Complains about sizes of zero.
+    /// Rejects sizes of zero.
     pub fn check(&self) -> Result<(), Complaint> {
         for (field, value) in [("model.width", self.width), ("model.hidden", self.hidden), ("model.dim", self.dim)] {
             ensure((1..=65536).contains(&value), field, format!("is {value}; give 1 to 65536"))?;

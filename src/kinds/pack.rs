@@ -1,16 +1,16 @@
 use super::*;
 
-/// Stores the images of an index in one file, for reading in sequence where decoding or a slow disk is the limit: the short side
-/// resized to `short` pixels where it is longer. Its output `index` takes the place of the index that it reads, in the same order. Views
-/// of packed images are not those of the originals: large crops are of fewer pixels.
+/// Packs the images of an index into one file, for sequential reading where decoding or a slow disk is the bottleneck.
+/// A short side longer than `short` pixels is resized to it. Its output `index` replaces the index that it reads, in
+/// the same order. Views of packed images differ from those of the originals: large crops have fewer pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pack {
     /// An index stage: the images.
     pub index: String,
-    /// The short side, pixels. Smaller images keep their size.
+    /// The short side, in pixels. Smaller images keep their size.
     pub short: u32,
-    /// How images are resized.
+    /// Resampling filter.
     #[serde(default)]
     pub filter: Filter,
     /// How pixels are stored.
@@ -21,9 +21,9 @@ pub struct Pack {
 /// How packed pixels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Encoding {
-    /// JPEG of this quality, 1 to 100, without subsampling from 90 on. Files that are not resized stay as they are.
+    /// JPEG of this quality, 1 to 100, without subsampling from 90 up. Files that are not resized are kept unchanged.
     Jpeg(u8),
-    /// Three bytes a pixel: the largest file, and no decoding.
+    /// Three bytes per pixel: the largest file, but no decoding.
     Raw,
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Contrastive pre-training: CaCo (Wang et al., TPAMI 2023), or one of the variants it is compared with.
+/// Contrastive pre-training by CaCo (Wang et al., TPAMI 2023), or one of the variants it is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pretrain {
@@ -8,11 +8,11 @@ pub struct Pretrain {
     pub index: String,
     /// The bank initialisation to start from.
     pub init: String,
-    /// The network; must be the one that was initialised.
+    /// The network; must be that of the bank initialisation.
     pub model: Model,
-    /// The random views. More than two make it multi-crop.
+    /// The random views; more than two for multi-crop.
     pub views: Views,
-    /// How JPEG files become pixels.
+    /// How JPEG files are decoded.
     #[serde(default)]
     pub decode: Decode,
     /// Passes over the training images.
@@ -22,7 +22,7 @@ pub struct Pretrain {
     /// Processes that share the batch; 1 for now.
     #[serde(default = "one")]
     pub processes: u32,
-    /// How the bank takes part.
+    /// How the bank is used.
     #[serde(default)]
     pub objective: Objective,
     /// Temperature τ of the loss.
@@ -34,7 +34,7 @@ pub struct Pretrain {
     /// Learning rate of the bank.
     #[serde(default = "bank_rate")]
     pub bank_rate: f64,
-    /// Where given, the bank's rate goes down to this by a cosine instead of staying constant after the warm-up.
+    /// If given, the bank's rate decays to this by a cosine schedule instead of staying constant after the warm-up.
     #[serde(default)]
     pub bank_rate_final: Option<f64>,
     /// Momentum of the bank's update.
@@ -46,7 +46,7 @@ pub struct Pretrain {
     /// Epochs of linear warm-up.
     #[serde(default = "warmup")]
     pub warmup: u32,
-    /// Momentum of the key encoder at the start; it rises to 1 by a cosine.
+    /// Initial momentum of the key encoder; it rises to 1 by a cosine schedule.
     #[serde(default = "key_momentum")]
     pub key_momentum: f64,
     /// LARS momentum.
@@ -58,39 +58,40 @@ pub struct Pretrain {
     /// LARS trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
-    /// What is kept of a forward pass for the gradient. `Recompute` takes less memory and more time, and gives the same result; unlike
-    /// `accumulate`, it leaves the whole batch to batch norm. No part of the key.
+    /// Which activations are kept for the backward pass. `Recompute` takes less memory and more time, with the same
+    /// result; unlike `accumulate`, it gives batch norm the whole batch. Not part of the key.
     #[serde(default)]
     pub activations: Activations,
-    /// Equal parts that a batch goes through the encoders in, for want of memory. Batch norm then sees a part at a time.
+    /// Number of equal parts in which a batch passes through the encoders, to save memory. Batch norm then sees one
+    /// part at a time.
     #[serde(default = "one")]
     pub accumulate: u32,
-    /// Arithmetic of the encoders.
+    /// Floating-point precision of the encoders.
     #[serde(default)]
     pub precision: Precision,
-    /// What happens where all queries come to point the same way.
+    /// What to do if the encoder collapses, so that all queries point in the same direction.
     #[serde(default)]
     pub collapse: Collapse,
-    /// A kNN accuracy during training, for watching; it decides nothing.
+    /// kNN accuracy during training, for monitoring only.
     #[serde(default)]
     pub monitor: Option<Monitor>,
-    /// Seed of order and views.
+    /// Seed of the order and the views.
     #[serde(default)]
     pub seed: u64,
 }
 
-/// A kNN accuracy during training.
+/// kNN accuracy during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Monitor {
-    /// An index stage: the images whose labels are guessed.
+    /// An index stage: the images to classify.
     pub index: String,
-    /// Every so many epochs.
+    /// Interval in epochs.
     pub every: u32,
-    /// Share of the training images that vote.
+    /// Fraction of the training images that vote.
     #[serde(default = "super::knn::share")]
     pub share: f64,
-    /// Neighbours.
+    /// Number of neighbours.
     #[serde(default = "super::knn::k")]
     pub k: u32,
     /// Votes are weighted by exp(cosine / temperature).
@@ -98,17 +99,17 @@ pub struct Monitor {
     pub temperature: f64,
 }
 
-/// What happens where the encoder has collapsed: it gives one answer for all images, and no more is learnt.
+/// What to do if the encoder has collapsed: it outputs the same for all images, and training makes no more progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Collapse {
-    /// Training ends with an error that names the step.
+    /// Training fails with an error that names the step.
     #[default]
     Stop,
-    /// Training goes on to its end: for an ablation in which a collapse is a finding.
+    /// Training continues to the end, for an ablation in which a collapse is a finding.
     Continue,
 }
 
-/// How the bank takes part in training.
+/// How training uses the bank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Objective {
     /// Cooperative positives and adversarial negatives: the paper's method.
@@ -116,9 +117,9 @@ pub enum Objective {
     CaCo,
     /// The bank stays as initialised.
     FixedBank,
-    /// Only the negatives move.
+    /// Only the negatives are updated.
     AdversarialOnly,
-    /// Only the positives move.
+    /// Only the positives are updated.
     CooperativeOnly,
     /// The other view's key is the positive and the bank is all adversarial negatives, as in AdCo (Hu et al. 2021).
     KeyPositive,

@@ -1,25 +1,25 @@
 use super::*;
 
-/// Draws a labelled set of images: shapes and textures that tell the classes apart, under changing colour, scale,
-/// position and background that do not. Written as JPEG files in the ImageFolder layout.
+/// Draws a labelled set of synthetic images: classes differ in shape and texture; colour, scale, position and
+/// background vary independently of the class. Writes JPEG files in the ImageFolder layout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Synthesize {
-    /// Which family of classes.
+    /// The family of classes.
     #[serde(default)]
     pub domain: Domain,
     /// Number of classes, 2 to 16.
     pub classes: u32,
-    /// Training images in all, spread evenly over the classes.
+    /// Total training images, spread evenly over the classes.
     pub train: u32,
-    /// Test images in all, spread evenly over the classes.
+    /// Total test images, spread evenly over the classes.
     pub test: u32,
-    /// Side of each image, pixels.
+    /// Side of each image, in pixels.
     pub size: u32,
     /// JPEG quality, 1 to 100.
     #[serde(default = "quality")]
     pub quality: u8,
-    /// Seed of every draw.
+    /// Seed of the images.
     #[serde(default)]
     pub seed: u64,
 }
@@ -28,10 +28,10 @@ fn quality() -> u8 {
     92
 }
 
-/// A family of drawn classes. The second is there to transfer to.
+/// A family of synthetic classes. The second is for transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Domain {
-    /// One filled, textured shape on a cluttered background; the class is shape and texture.
+    /// One filled, textured shape on a cluttered background; the class is the shape and texture.
     #[default]
     Shapes,
     /// Glyphs made of strokes, in groups; the class is the stroke pattern.
@@ -55,7 +55,7 @@ impl Kind for Synthesize {
             ensure(
                 (least..=10_000_000).contains(&n),
                 field,
-                format!("is {n}; give at least one image a class ({least})"),
+                format!("is {n}; give at least one image per class ({least})"),
             )?;
         }
         ensure((16..=1024).contains(&self.size), "size", format!("is {}; give 16 to 1024 pixels", self.size))?;

@@ -1,60 +1,61 @@
 use super::*;
 
-/// Transfer evaluation: ℓ2-regularised multinomial logistic regression by L-BFGS on frozen features; the strength is
-/// chosen on a validation split, the classifier is fitted again on training and validation images, and the test split
-/// is looked at once (Kornblith et al. 2019; Chen et al. 2020, appendix B.8). Where images can show several classes it is
-/// one classifier a class.
+/// Transfer evaluation: ℓ2-regularised multinomial logistic regression by L-BFGS on frozen features; the regularisation
+/// strength is chosen on a validation split, the classifier is refitted on training and validation images, and the test
+/// split is evaluated once (Kornblith et al. 2019; Chen et al. 2020, appendix B.8). If images can show several classes,
+/// one classifier per class is fitted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TransferEval {
     /// A features stage: the training images.
     pub train: String,
-    /// A features stage: the validation images. Without it, a stratified share of the training images drawn by `seed`.
+    /// A features stage: the validation images. By default, a stratified fraction of the training images drawn by
+    /// `seed`.
     #[serde(default)]
     pub val: Option<String>,
     /// A features stage: the test images.
     pub test: String,
-    /// What is reported.
+    /// The metric to report.
     #[serde(default)]
     pub metric: TransferMetric,
-    /// What is fitted on the features.
+    /// The classifier to fit.
     #[serde(default)]
     pub classifier: TransferClassifier,
-    /// How many strengths are tried, log-spaced from the first of `range` to the second.
+    /// Number of regularisation strengths to try, log-spaced over `range`.
     #[serde(default = "strengths")]
     pub strengths: u32,
     /// Weakest and strongest regularisation λ of the objective Σ CE + λ/2 ‖weights‖².
     #[serde(default = "range")]
     pub range: (f64, f64),
-    /// Share of the training images that validates where there is no `val`.
+    /// Fraction of the training images used for validation if there is no `val`.
     #[serde(default = "share")]
     pub val_share: f64,
-    /// Seed of that share.
+    /// Seed for drawing that fraction.
     #[serde(default)]
     pub seed: u64,
 }
 
-/// What a transfer evaluation reports.
+/// The metric of a transfer evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TransferMetric {
-    /// Share of right answers.
+    /// Accuracy.
     #[default]
     Top1,
-    /// Mean over classes of the share of right answers.
+    /// Mean per-class accuracy.
     MeanPerClass,
-    /// Mean over classes of the 11-point average precision (VOC 2007), where images can show several classes.
+    /// Mean over classes of the 11-point average precision (VOC 2007), if images can show several classes.
     Map11,
 }
 
-/// What a transfer evaluation fits.
+/// The classifier of a transfer evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TransferClassifier {
     /// Logistic regression.
     #[default]
     Logistic,
-    /// A linear support vector machine for each class, on features of unit length, each class with a strength of its own; for
-    /// `Map11` only (the protocol of Goyal et al. 2019 for VOC 2007, but strengths are chosen on the validation images and not
-    /// by cross-validation).
+    /// A linear support vector machine per class, on features of unit length, each class with its own strength; for
+    /// `Map11` only (the protocol of Goyal et al. 2019 for VOC 2007, except that strengths are chosen on the validation
+    /// images and not by cross-validation).
     Svm,
 }
 
@@ -87,7 +88,7 @@ impl Kind for TransferEval {
     fn check(&self) -> Result<(), Complaint> {
         ensure(self.strengths >= 1, "strengths", "is 0; give at least 1")?;
         let ranks = self.classifier == TransferClassifier::Logistic || self.metric == TransferMetric::Map11;
-        ensure(ranks, "classifier", "is Svm, which ranks images for each class: give metric: Map11, or Logistic")?;
+        ensure(ranks, "classifier", "is Svm, which ranks images for each class; give metric: Map11, or Logistic")?;
         let (low, high) = self.range;
         ensure(
             0.0 < low && low <= high && high.is_finite(),
@@ -97,7 +98,7 @@ impl Kind for TransferEval {
         ensure(
             self.val_share > 0.0 && self.val_share < 1.0,
             "val_share",
-            format!("is {}; give a share between 0 and 1", self.val_share),
+            format!("is {}; give a fraction between 0 and 1", self.val_share),
         )
     }
 }

@@ -2,26 +2,26 @@ use super::{Complaint, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The random views of one image, large ones first. Presets fill in the numbers of the paper.
+/// The random views of an image, large ones first. Presets use the values of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Views {
     /// Two large views: crop scale 0.2–1; blur p 1.0 and 0.1; solarize p 0.2 on the second.
     SingleCrop {
-        /// Side of both views, pixels.
+        /// Side of both views, in pixels.
         size: u32,
     },
     /// Two large views, crop scale 0.14–1, and `count` small ones, 0.05–0.14; blur p 0.5, no solarize.
     MultiCrop {
-        /// Side of the two large views, pixels.
+        /// Side of the two large views, in pixels.
         size: u32,
-        /// Side of the small views, pixels.
+        /// Side of the small views, in pixels.
         small: u32,
-        /// How many small views; 6 in the paper.
+        /// Number of small views; 6 in the paper.
         #[serde(default = "six")]
         count: u32,
     },
-    /// Each view spelled out. The first two are the large ones.
+    /// An explicit list of views. The first two are the large ones.
     Custom(Vec<View>),
 }
 
@@ -29,14 +29,14 @@ fn six() -> u32 {
     6
 }
 
-/// How JPEG files become pixels, before views are cut out of them.
+/// How JPEG files are decoded before views are cropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Decode {
-    /// In full: views are torchvision's to the bit.
+    /// In full: views are bit-identical to torchvision's.
     #[default]
     Full,
-    /// At 1/2, 1/4 or 1/8 of their size, by a shorter DCT, where every crop of the image still has as many pixels as its view.
-    /// Faster where images are more than twice as large as views; not quite the same pixels.
+    /// At 1/2, 1/4 or 1/8 of their size, by a shorter DCT, if every crop of the image still has at least as many pixels
+    /// as its view. Faster if images are more than twice as large as views, but the pixels differ slightly.
     Scaled,
 }
 
@@ -44,9 +44,9 @@ pub enum Decode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct View {
-    /// Side, pixels.
+    /// Side, in pixels.
     pub size: u32,
-    /// Area of the crop as a share of the image, drawn uniformly; aspect ratio log-uniform in 3/4 to 4/3.
+    /// Area of the crop as a fraction of the image, drawn uniformly; aspect ratio log-uniform in 3/4 to 4/3.
     pub scale: (f64, f64),
     /// Strengths of the colour jitter.
     #[serde(default)]
@@ -54,7 +54,7 @@ pub struct View {
     /// Probability of the jitter.
     #[serde(default)]
     pub jitter_p: f64,
-    /// Probability of turning grey.
+    /// Probability of conversion to grey.
     #[serde(default)]
     pub grey_p: f64,
     /// Probability of a Gaussian blur with σ uniform in 0.1 to 2 (pixels, PIL's radius).
@@ -68,7 +68,7 @@ pub struct View {
     pub flip_p: f64,
 }
 
-/// Colour jitter as torchvision draws it: factors uniform in 1 ± strength (hue: ± strength turns), in random order.
+/// Colour jitter as in torchvision: factors uniform in 1 ± strength (hue: ± strength turns), in random order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jitter {
@@ -83,7 +83,7 @@ pub struct Jitter {
 }
 
 impl Views {
-    /// Every view, spelled out. The first two are the large ones.
+    /// The explicit list of views. The first two are the large ones.
     pub fn list(&self) -> Vec<View> {
         let jitter = |saturation| Jitter { brightness: 0.4, contrast: 0.4, saturation, hue: 0.1 };
         match self {
@@ -121,11 +121,15 @@ impl Views {
         }
     }
 
-    /// Complains about fewer than two views, sizes of zero and shares outside 0 to 1.
+    /// Rejects fewer than two views, sizes of zero and fractions outside 0 to 1.
     pub fn check(&self) -> Result<(), Complaint> {
         let views = self.list();
         ensure(views.len() >= 2, "views", format!("has {} view(s); the method compares at least two", views.len()))?;
-        ensure(views[0].size == views[1].size, "views", "the first two views, the large ones, must have one size")?;
+        ensure(
+            views[0].size == views[1].size,
+            "views",
+            "the first two views, the large ones, must have the same size",
+        )?;
         for (i, v) in views.iter().enumerate() {
             let at = |field: &str| format!("views (view {i}): {field}");
             ensure((8..=4096).contains(&v.size), &at("size"), format!("is {}; give 8 to 4096 pixels", v.size))?;

@@ -1,7 +1,7 @@
-//! Where tensors live, and how libtorch is set up for a stage: threads, determinism, and CUDA where there is one.
+//! Selects the device and sets up libtorch for a stage: threads, determinism, and CUDA if there is a GPU.
 //!
-//! The program is linked against the CPU half of libtorch only. A GPU's half is the same file that any PyTorch of this
-//! version carries, `libtorch_cuda.so`; loaded before the first tensor, it registers itself.
+//! The program is linked only against the CPU part of libtorch. The CUDA part is `libtorch_cuda.so`, the same file as
+//! in any PyTorch of this version; loaded before the first tensor is created, it registers itself.
 
 use crate::bridge;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,17 +15,17 @@ use std::{
 };
 use tch::{Cuda, Device};
 
-/// Names a folder that holds `libtorch_cuda.so`.
+/// Environment variable for the folder that contains `libtorch_cuda.so`.
 pub const CUDA_FOLDER: &str = "CACO_LIBTORCH_CUDA";
 
 static OPENED: Mutex<Option<(Device, usize)>> = Mutex::new(None);
 
-/// Sets libtorch up and gives the device called `name`: `auto` (the first GPU, or the CPU without one), `cpu` or
-/// `cuda:N`. To be called before the first tensor is made. `threads` are those of one operation.
+/// Sets up libtorch and returns the device called `name`: `auto` (the first GPU, or the CPU without one), `cpu` or
+/// `cuda:N`. Must be called before the first tensor is created. `threads` is the number of threads per operation.
 pub fn open(name: &str, threads: usize) -> Result<Device> {
     let device = choose(name)?;
     static FIRST: Once = Once::new();
-    // libtorch lets this be said once only.
+    // libtorch allows this call only once.
     FIRST.call_once(|| tch::set_num_interop_threads(1));
     tch::set_num_threads(i32::try_from(threads.max(1)).context("number of threads")?);
     bridge::deterministic(true)?;
@@ -37,7 +37,7 @@ pub fn open(name: &str, threads: usize) -> Result<Device> {
 fn choose(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        // Loading takes a second and a gigabyte: only where there is a driver.
+        // Loading takes a second and a gigabyte, so it is done only if there is a driver.
         "auto" if !Path::new("/dev/nvidiactl").exists() => Ok(Device::Cpu),
         "auto" => match load_cuda() {
             Ok(()) if Cuda::device_count() > 0 => Ok(Device::Cuda(0)),
@@ -45,16 +45,16 @@ fn choose(name: &str) -> Result<Device> {
         },
         _ => {
             let number = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
-            let Some(number) = number else { bail!("device '{name}' is none of auto, cpu and cuda:N") };
-            load_cuda().with_context(|| format!("device '{name}' needs the CUDA half of libtorch"))?;
+            let Some(number) = number else { bail!("device '{name}' is not one of auto, cpu and cuda:N") };
+            load_cuda().with_context(|| format!("device '{name}' needs the CUDA part of libtorch"))?;
             let count = Cuda::device_count();
-            ensure!((number as i64) < count, "device '{name}' is not there: libtorch sees {count} GPU(s)");
+            ensure!((number as i64) < count, "device '{name}' does not exist: libtorch sees {count} GPU(s)");
             Ok(Device::Cuda(number))
         }
     }
 }
 
-/// Loads `libtorch_cuda.so`, once: from the folder that [`CUDA_FOLDER`] names, from beside `libtorch_cpu.so`, or from
+/// Loads `libtorch_cuda.so` once: from the folder in [`CUDA_FOLDER`], from the folder of `libtorch_cpu.so`, or from
 /// wherever the dynamic linker finds it.
 fn load_cuda() -> Result<()> {
     static LOADED: Mutex<bool> = Mutex::new(false);
@@ -86,7 +86,7 @@ fn load_cuda() -> Result<()> {
     )
 }
 
-/// The file that a loaded library of this name came from.
+/// The file of a loaded library with this name.
 fn mapped(name: &str) -> Option<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let path = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.ends_with(name))?;
@@ -104,8 +104,9 @@ fn dlopen(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The determinism class of what was opened last: two runs of one class give the same bits. The CPU's vendor and those
-/// of its instruction sets that kernels are chosen by, threads of one operation, libtorch's version, the GPU's name.
+/// The determinism class of the last opened device: two runs in the same class give the same bits. It consists of the
+/// CPU vendor and the instruction sets by which kernels are chosen, the threads per operation, the libtorch version,
+/// and the GPU name.
 pub fn class() -> Value {
     let opened = *OPENED.lock().unwrap_or_else(|e| e.into_inner());
     let (device, threads) = opened.unwrap_or((Device::Cpu, tch::get_num_threads() as usize));
@@ -143,9 +144,9 @@ fn cpu() -> String {
     std::iter::once(vendor).chain(present).collect::<Vec<_>>().join(" ")
 }
 
-/// A GPU's name, asked of the driver.
+/// The name of a GPU, from the driver.
 fn gpu_name(number: usize) -> Option<String> {
-    // SAFETY: the signatures are those of cuda.h; the name is at most the length given, and terminated.
+    // SAFETY: the signatures are those of cuda.h; the name is terminated and at most as long as given.
     unsafe {
         let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
         let symbol = |name: &CStr| -> Option<*mut c_void> {
@@ -171,7 +172,7 @@ mod tests {
     fn names_are_checked() {
         assert_eq!(choose("cpu").unwrap(), Device::Cpu);
         let error = choose("gpu").unwrap_err().to_string();
-        assert!(error.contains("'gpu' is none of auto, cpu and cuda:N"), "{error}");
+        assert!(error.contains("'gpu' is not one of auto, cpu and cuda:N"), "{error}");
     }
 
     #[test]

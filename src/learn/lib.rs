@@ -1,4 +1,4 @@
-//! Networks, their training and their evaluation, on libtorch. It has never heard of stages, keys or caches.
+//! Networks, their training and their evaluation, on libtorch. Independent of stages, keys and caches.
 
 pub mod bridge;
 pub mod device;

@@ -1,9 +1,10 @@
-//! Rates by epoch. A rate is constant within an epoch, as in the authors' published training.
+//! Learning rate schedules. A rate is constant within an epoch, as in the authors' published training.
 
 use std::f64::consts::PI;
 
-/// A rate that warms up linearly over `warmup` epochs to `base`, then falls to `last` by a half cosine over the others
-/// (Loshchilov and Hutter 2017): (e + 1)/`warmup` of `base` for e < `warmup`, and `base` again at e = `warmup`.
+/// A rate that warms up linearly over `warmup` epochs to `base`, then falls to `last` by a half cosine over the
+/// remaining epochs (Loshchilov and Hutter 2017): (e + 1)/`warmup` of `base` for e < `warmup`, and `base` again at e =
+/// `warmup`.
 pub fn warm_cosine(base: f64, last: f64, warmup: u64, epochs: u64, epoch: u64) -> f64 {
     if epoch < warmup {
         return base * (epoch + 1) as f64 / warmup as f64;

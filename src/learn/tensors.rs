@@ -1,7 +1,7 @@
 //! Named tensors in a file, in the safetensors format: <https://github.com/huggingface/safetensors>.
 //!
-//! Written here and not by the crate because equal contents must give equal bytes: the crate writes its metadata in a
-//! random order.
+//! Not written with the safetensors crate because equal contents must give equal bytes, and the crate writes metadata
+//! in random order.
 
 use anyhow::{Context as _, Result, bail};
 use safetensors::{Dtype, SafeTensors};
@@ -13,17 +13,17 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// Tensors by name, with the strings that go with them.
+/// Tensors by name, with string metadata.
 #[derive(Debug, Default)]
 pub struct Tensors {
-    /// The tensors. Read ones lie on the CPU, contiguous.
+    /// The tensors. Those read from a file are contiguous and on the CPU.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Anything else worth saying.
+    /// Additional metadata.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Tensors {
-    /// Reads a whole file. Errors name the file, and the tensor whose type is not known here.
+    /// Reads a whole file. Errors name the file, and any tensor of unsupported type.
     pub fn read(path: &Path) -> Result<Self> {
         let context = || format!("cannot read tensors from {}", path.display());
         let bytes = fs::read(path).with_context(context)?;
@@ -44,26 +44,26 @@ impl Tensors {
         Ok(Tensors { tensors, metadata })
     }
 
-    /// Adds a tensor; no copy is made.
+    /// Adds a tensor without copying it.
     pub fn insert(&mut self, name: impl Into<String>, tensor: &Tensor) {
         self.tensors.insert(name.into(), tensor.detach());
     }
 
-    /// Adds what `named` yields, each name behind `prefix`; no copies are made.
+    /// Adds the tensors of `named`, prefixing each name with `prefix`, without copying them.
     pub fn extend<'a>(&mut self, prefix: &str, named: impl IntoIterator<Item = (&'a str, &'a Tensor)>) {
         for (name, tensor) in named {
             self.insert(format!("{prefix}{name}"), tensor);
         }
     }
 
-    /// Takes out the tensors whose names start with `prefix`, without it.
+    /// Removes and returns the tensors whose names start with `prefix`, with the prefix stripped.
     pub fn take(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
         let names: Vec<String> = self.tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
         let mut taken = |name: &String| self.tensors.remove(name).expect("a key of the map");
         names.iter().map(|name| (name[prefix.len()..].to_string(), taken(name))).collect()
     }
 
-    /// Writes a file: aside, synced, then renamed, so that it is whole or not there. Equal contents give equal bytes.
+    /// Writes a file atomically: to a temporary file, synced, then renamed. Equal contents give equal bytes.
     pub fn write(&self, path: &Path) -> Result<()> {
         let aside = path.with_extension("partial");
         let write = || -> Result<()> {
@@ -71,7 +71,7 @@ impl Tensors {
             self.write_to(&mut out)?;
             out.into_inner()?.sync_all()?;
             fs::rename(&aside, path)?;
-            // The rename itself survives a power cut only once the folder is on disk.
+            // The rename survives a power failure only once the folder is synced.
             if let Some(folder) = path.parent() {
                 File::open(folder)?.sync_all()?;
             }
@@ -96,7 +96,7 @@ impl Tensors {
             offset = end;
         }
         let mut header = serde_json::to_vec(&header)?;
-        // Data starts at a multiple of eight bytes; the format allows spaces behind the header.
+        // Data starts at a multiple of eight bytes; the format allows trailing spaces in the header.
         header.resize(header.len().next_multiple_of(8), b' ');
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
@@ -175,11 +175,11 @@ mod tests {
         }
         read.write(&second).unwrap();
         assert_eq!(fs::read(first).unwrap(), fs::read(second).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left aside");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[test]
-    fn a_prefix_takes_its_own() {
+    fn take_removes_tensors_with_the_prefix() {
         let mut file = sample();
         let taken = file.take("a.");
         assert_eq!(taken.keys().collect::<Vec<_>>(), ["count", "weight"]);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_file_is_an_error_that_names_it() {
+    fn a_truncated_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cut.safetensors");
         sample().write(&path).unwrap();

@@ -1,11 +1,11 @@
-//! How sure a measured number is: 95 % intervals for shares, their differences and means over runs.
+//! Uncertainty of metrics: 95 % intervals for proportions, their differences and means over runs.
 
 use crate::rng::Rng;
 
 /// The 97.5 % quantile of the standard normal distribution.
 pub const Z: f64 = 1.959_963_984_540_054;
 
-/// Wilson's 95 % score interval for a share (Wilson 1927). Nothing measured gives the whole range.
+/// Wilson's 95 % score interval for a proportion (Wilson 1927). Without samples it is the full range.
 pub fn wilson(right: u64, samples: u64) -> (f64, f64) {
     if samples == 0 {
         return (0.0, 1.0);
@@ -16,21 +16,22 @@ pub fn wilson(right: u64, samples: u64) -> (f64, f64) {
     ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
-/// How two answers to the same questions went.
+/// Paired outcomes of two classifiers on the same samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
-    /// Both right.
+    /// Both correct.
     pub both: u64,
-    /// Only the first right.
+    /// Only the first correct.
     pub first: u64,
-    /// Only the second right.
+    /// Only the second correct.
     pub second: u64,
-    /// Neither right.
+    /// Neither correct.
     pub neither: u64,
 }
 
 impl Pairs {
-    /// Counts, question by question, whether the first and the second answer is right. Both must be equally long.
+    /// Counts the outcomes, given for each sample whether the first and the second is correct. Both must have the same
+    /// length.
     pub fn count(first: &[bool], second: &[bool]) -> Self {
         assert_eq!(first.len(), second.len(), "answers to the same questions");
         let mut pairs = Pairs::default();
@@ -46,9 +47,9 @@ impl Pairs {
         pairs
     }
 
-    /// 95 % interval for the first share less the second: square-and-add from Wilson's limits, with the correlation of
-    /// the pairs, continuity-corrected (Newcombe 1998, "Improved confidence intervals for the difference between
-    /// binomial proportions based on paired data", Statistics in Medicine 17, method 10).
+    /// 95 % interval for the first proportion minus the second: square-and-add from Wilson's limits, with the
+    /// correlation of the pairs, continuity-corrected (Newcombe 1998, "Improved confidence intervals for the difference
+    /// between binomial proportions based on paired data", Statistics in Medicine 17, method 10).
     pub fn difference(&self) -> (f64, f64) {
         let n = self.both + self.first + self.second + self.neither;
         if n == 0 {
@@ -63,7 +64,7 @@ impl Pairs {
         (p1 - p2 - side(p1 - low1, high2 - p2), p1 - p2 + side(high1 - p1, p2 - low2))
     }
 
-    /// The φ coefficient, its numerator cut by n/2 where positive; 0 where a margin is empty.
+    /// The φ coefficient, with its numerator reduced by n/2 if positive; 0 if a margin is empty.
     fn correlation(&self) -> f64 {
         let [a, b, c, d] = [self.both, self.first, self.second, self.neither].map(|count| count as f64);
         let margins = (a + b) * (c + d) * (a + c) * (b + d);
@@ -73,13 +74,13 @@ impl Pairs {
     }
 }
 
-/// Resamples of a bootstrap: enough that the ends of a 95 % interval are steady to a few hundredths of its width.
+/// Number of bootstrap resamples: enough for the ends of a 95 % interval to be stable to a few hundredths of its width.
 pub const RESAMPLES: u64 = 2000;
 
 /// 95 % bootstrap interval, corrected for bias (Efron 1981, "Nonparametric standard errors and confidence intervals",
-/// section 7): where most resamples lie above the figure itself, as with a figure that takes maxima, the figure lies above
-/// the truth, and the ends move down. `figure` gets how often each of `samples` was drawn, and answers with the number
-/// measured on them. The draws are named by `seed`. Nothing to draw from gives the widest interval.
+/// section 7): if most resamples are above the metric itself, as for a metric that takes maxima, the metric is above
+/// the true value, and the ends are moved down. `figure` is called with how often each of `samples` was drawn, and
+/// returns the metric on them. The draws are determined by `seed`. Without samples it is the widest interval.
 pub fn bootstrap(samples: usize, seed: u64, mut figure: impl FnMut(&[u32]) -> f64) -> (f64, f64) {
     if samples == 0 {
         return (f64::NEG_INFINITY, f64::INFINITY);
@@ -98,7 +99,7 @@ pub fn bootstrap(samples: usize, seed: u64, mut figure: impl FnMut(&[u32]) -> f6
     (end(-Z), end(Z))
 }
 
-/// Share of sorted numbers below `value`, those equal to it counted half; never quite 0 or 1.
+/// Fraction of sorted numbers below `value`, counting equal ones half; always strictly between 0 and 1.
 fn share_below(sorted: &[f64], value: f64) -> f64 {
     let (below, up_to) = (sorted.partition_point(|x| *x < value), sorted.partition_point(|x| *x <= value));
     let half = 0.5 / sorted.len() as f64;
@@ -110,7 +111,7 @@ fn normal(z: f64) -> f64 {
     0.5 * libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2)
 }
 
-/// Where the standard normal distribution is `p`, 0 < p < 1: it rises, so halving the range finds it.
+/// The quantile `p` of the standard normal distribution, 0 < p < 1, by bisection.
 fn normal_quantile(p: f64) -> f64 {
     let (mut low, mut high) = (-10.0, 10.0);
     for _ in 0..60 {
@@ -120,19 +121,19 @@ fn normal_quantile(p: f64) -> f64 {
     (low + high) / 2.0
 }
 
-/// Quantile `p` of sorted numbers, linear between them (Hyndman and Fan 1996, type 7).
+/// Quantile `p` of sorted numbers, with linear interpolation (Hyndman and Fan 1996, type 7).
 fn quantile(sorted: &[f64], p: f64) -> f64 {
     let place = p * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     below + (above - below) * place.fract()
 }
 
-/// The 97.5 % quantile of Student's t distribution with `freedom` (> 0, not necessarily whole) degrees of freedom.
+/// The 97.5 % quantile of Student's t distribution with `freedom` (> 0, not necessarily an integer) degrees of freedom.
 pub fn student(freedom: f64) -> f64 {
     if !freedom.is_finite() {
         return Z;
     }
-    // P(|T| > t) = I_x(ν/2, 1/2) with x = ν / (ν + t²); it falls with t, so halving the range of t finds it.
+    // P(|T| > t) = I_x(ν/2, 1/2) with x = ν / (ν + t²); it decreases with t, so t is found by bisection.
     let beyond = |t: f64| incomplete_beta(freedom / (freedom + t * t), freedom / 2.0, 0.5);
     let (mut low, mut high) = (0.0, 2.0);
     while beyond(high) > 0.05 && high < 1e300 {
@@ -173,7 +174,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     front * fraction
 }
 
-/// ln Γ(x) for x > 0: Stirling's series (DLMF 5.11.1), after the recurrence has carried x beyond 10.
+/// ln Γ(x) for x > 0: Stirling's series (DLMF 5.11.1), after the recurrence has raised x above 10.
 fn ln_gamma(x: f64) -> f64 {
     let (mut x, mut shift) = (x, 0.0);
     while x < 10.0 {
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(Pairs::default().difference(), (-1.0, 1.0));
     }
 
-    /// Share of `trials` in which `interval` holds `truth`.
+    /// Fraction of `trials` in which `interval` contains `truth`.
     fn coverage(trials: u64, truth: f64, mut interval: impl FnMut(&mut Rng) -> (f64, f64)) -> f64 {
         let covers = |trial: &u64| {
             let (low, high) = interval(&mut Rng::new(11, "coverage", 0, *trial));
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn wilson_covers_the_truth_as_often_as_it_says() {
+    fn wilson_has_its_nominal_coverage() {
         for (n, p) in [(1000, 0.5), (1000, 0.9), (1000, 0.03), (2000, 0.7)] {
             let share = coverage(30_000, p, |rng| wilson((0..n).filter(|_| rng.chance(p)).count() as u64, n));
             assert!((0.94..=0.96).contains(&share), "n {n}, p {p}: {share}");
@@ -263,8 +264,8 @@ mod tests {
     }
 
     #[test]
-    fn differences_cover_the_truth_as_often_as_they_say() {
-        // (both, only first, only second): alike encoders, one better than the other, independent ones.
+    fn differences_have_their_nominal_coverage() {
+        // (both, only first, only second): similar encoders, one better than the other, independent ones.
         for (both, first, second) in [(0.6, 0.08, 0.05), (0.5, 0.3, 0.02), (0.42, 0.28, 0.18)] {
             let share = coverage(4000, first - second, |rng| {
                 let mut pairs = Pairs::default();
@@ -299,7 +300,8 @@ mod tests {
 
     #[test]
     fn the_bootstrap_corrects_a_bias() {
-        // The mean of squares less the square of the mean is a variance, which errs down by 1/n, and a resample once more.
+        // The mean of squares minus the square of the mean is a variance, which is biased down by 1/n, and again by 1/n
+        // in a resample.
         let values: Vec<f64> = (0..40).map(|i| f64::from(i % 8)).collect();
         let spread = |counts: &[u32]| {
             let weigh = |f: fn(f64) -> f64| -> f64 {
@@ -307,7 +309,7 @@ mod tests {
             };
             weigh(|v| v * v) - weigh(|v| v).powi(2)
         };
-        // The same corrected interval by numpy, of 200,000 resamples of its own.
+        // The same corrected interval computed with numpy from 200,000 resamples.
         let (low, high) = bootstrap(40, 0, spread);
         assert!(close((low, high), (3.994, 6.874), 0.12), "{low} {high}");
         assert_eq!(bootstrap(3, 0, |_| 0.5), (0.5, 0.5));

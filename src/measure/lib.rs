@@ -1,4 +1,4 @@
-//! What every other member counts with: random draws, metrics, intervals, scores, and predictions as files.
+//! Numerical basics shared by the other crates: random numbers, metrics, intervals, scores, and prediction files.
 
 pub mod interval;
 pub mod metric;

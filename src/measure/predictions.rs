@@ -1,4 +1,4 @@
-//! What an evaluation answered, image by image: enough to compute each of its figures again, without a tensor library.
+//! The predictions of an evaluation, image by image: enough to recompute each of its metrics, without a tensor library.
 
 use crate::{
     interval,
@@ -10,16 +10,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::{fs, path::Path};
 
-/// A figure that is computed from predictions.
+/// A metric computed from predictions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Figure {
-    /// Share of images whose first answer is right.
+    /// Fraction of images whose first answer is correct.
     #[serde(rename = "top1")]
     Top1,
-    /// Share of images whose right label is among the first five answers.
+    /// Fraction of images whose correct label is among the first five answers.
     #[serde(rename = "top5")]
     Top5,
-    /// Mean over classes of the share of images whose first answer is right.
+    /// Mean over classes of the fraction of images whose first answer is correct.
     #[serde(rename = "mean_per_class")]
     MeanPerClass,
     /// Mean over classes of the 11-point average precision.
@@ -28,7 +28,7 @@ pub enum Figure {
 }
 
 impl Figure {
-    /// The name that its metric has.
+    /// The name of the metric.
     pub fn name(self) -> &'static str {
         match self {
             Figure::Top1 => "top1",
@@ -39,44 +39,44 @@ impl Figure {
     }
 }
 
-/// The answers of one evaluation.
+/// The predictions of one evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
     /// The kind of evaluation, such as `knn`.
     pub evaluation: String,
     /// The images: `val` or `test`.
     pub split: String,
-    /// A digest of the images, where it is known: equal ones are the same images in the same order.
+    /// A digest of the images, if known: equal digests mean the same images in the same order.
     pub images: Option<String>,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// What is computed from the answers.
+    /// The metrics computed from the answers.
     pub figures: Vec<Figure>,
-    /// What was answered.
+    /// The labels and answers.
     pub answers: Answers,
 }
 
-/// What is right, and what was answered.
+/// Labels and answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answers {
-    /// Of images that show one class.
+    /// For images that show one class.
     Classes {
-        /// The right class of each image.
+        /// The correct class of each image.
         labels: Vec<i64>,
         /// The same number of classes for each image, the likeliest first.
         likeliest: Vec<i64>,
     },
-    /// Of images that can show several: image by image, one entry a class.
+    /// For images that can show several classes: image by image, one entry per class.
     Scores {
-        /// Whether the class is there.
+        /// Whether the class is shown.
         shown: Vec<bool>,
-        /// How likely it was held to be, in any unit.
+        /// Its score, on any scale.
         scores: Vec<f64>,
     },
 }
 
 impl Predictions {
-    /// How many images were answered.
+    /// Number of images.
     pub fn samples(&self) -> usize {
         match &self.answers {
             Answers::Classes { labels, .. } => labels.len(),
@@ -84,8 +84,7 @@ impl Predictions {
         }
     }
 
-    /// What is right, as numbers: the class of each image, or image by image 1 for each class that is there and 0 for
-    /// others.
+    /// The labels as numbers: the class of each image, or image by image 1 for each class shown and 0 for the others.
     pub fn labels(&self) -> Vec<i64> {
         match &self.answers {
             Answers::Classes { labels, .. } => labels.clone(),
@@ -93,7 +92,7 @@ impl Predictions {
         }
     }
 
-    /// Whether each image counts as right for `figure`. None do where images can show several classes.
+    /// Whether each image counts as correct for `figure`. Empty if images can show several classes.
     pub fn right(&self, figure: Figure) -> Vec<bool> {
         let k = if figure == Figure::Top5 { 5 } else { 1 };
         match &self.answers {
@@ -104,7 +103,7 @@ impl Predictions {
         }
     }
 
-    /// The images as each class's scores rank them. None where images show one class each.
+    /// The images ranked by the scores of each class. Empty if images show one class each.
     pub fn rankings(&self) -> Vec<Ranking> {
         match &self.answers {
             Answers::Classes { .. } => vec![],
@@ -112,7 +111,7 @@ impl Predictions {
         }
     }
 
-    /// The figures, with 95 % intervals: Wilson's for shares, a bootstrap over the images for the others.
+    /// The metrics with 95 % intervals: Wilson's for proportions, a bootstrap over the images for the others.
     pub fn metrics(&self) -> Vec<Metric> {
         self.figures.iter().map(|&figure| self.metric(figure)).collect()
     }
@@ -136,15 +135,15 @@ impl Predictions {
         }
     }
 
-    /// Reads what `Predictions::write` wrote. Errors name the file and what is wrong in it.
+    /// Reads a file written by `Predictions::write`. Errors name the file and the fault.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&bytes).with_context(|| format!("{} does not hold predictions", path.display()))
+        Self::parse(&bytes).with_context(|| format!("{} is not a predictions file", path.display()))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self> {
         let TensorFile { tensors, metadata } = TensorFile::read(bytes)?;
-        let said = |key: &str| metadata.get(key).with_context(|| format!("its metadata lack '{key}'"));
+        let said = |key: &str| metadata.get(key).with_context(|| format!("its metadata lacks '{key}'"));
         let tensor = |name: &str| tensors.get(name).with_context(|| format!("it has no tensor '{name}'"));
         let integers = |name: &str| {
             let tensor = tensor(name)?;
@@ -177,14 +176,14 @@ impl Predictions {
             Answers::Scores { shown, scores } => {
                 let fits = classes > 0 && !shown.is_empty() && shown.len() % classes == 0;
                 ensure!(fits && shown.len() == scores.len(), "{} scores of {classes} classes", scores.len());
-                ensure!(ranked == self.figures.len(), "one answer an image is missing, its figures need it");
+                ensure!(ranked == self.figures.len(), "one answer per image is missing, its metrics need it");
             }
             Answers::Classes { labels, likeliest } => {
                 let (n, answers) = (labels.len(), likeliest.len());
                 ensure!(n > 0 && answers % n == 0 && answers >= n, "{answers} answers for {n} images");
                 let (width, needed) = (answers / n, if self.figures.contains(&Figure::Top5) { 5 } else { 1 });
-                ensure!(width >= needed, "{width} answers an image, its figures need {needed}");
-                ensure!(ranked == 0, "it has no tensor 'scores', its figures need it");
+                ensure!(width >= needed, "{width} answers per image, its metrics need {needed}");
+                ensure!(ranked == 0, "it has no tensor 'scores', its metrics need it");
                 let outside = labels.iter().chain(likeliest).find(|class| !(0..classes as i64).contains(*class));
                 ensure!(outside.is_none(), "class {} of {classes}", outside.copied().unwrap_or_default());
             }

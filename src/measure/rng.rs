@@ -1,10 +1,10 @@
-//! Every random draw of the project: a generator is named by (seed, purpose, epoch, sample) and carries no state
-//! across them, so any number of threads, and a resumed run, draw what a single uninterrupted one would.
+//! All random numbers of the project: a generator is identified by (seed, purpose, epoch, sample) and shares no state
+//! with others, so any number of threads, and a resumed run, draw the same as a single uninterrupted one.
 //!
 //! The generator is xoshiro256++ (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2019), seeded
-//! by BLAKE3 of the name.
+//! by the BLAKE3 hash of this identity.
 
-/// A stream of random numbers; see the module's page for what names it.
+/// A stream of random numbers; see the module documentation for its identity.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: [u64; 4],
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn draws_are_frozen() {
-        // Results in users' caches were drawn with these; a change here is a change of every stage's code version.
+        // Results in users' caches depend on these numbers; a change here changes the code version of every stage.
         let mut rng = Rng::new(7, "golden", 1, 2);
         let drawn: Vec<u64> = (0..3).map(|_| rng.next_u64()).collect();
         insta::assert_debug_snapshot!(drawn);

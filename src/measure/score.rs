@@ -1,17 +1,17 @@
-//! From answers to figures: accuracy, accuracy by class, average precision.
+//! Computes metrics from answers: accuracy, mean per-class accuracy, average precision.
 
-/// Whether the right label is among the first `k` of each image's answers. `answers` holds `width` of them an image,
-/// the likeliest first.
+/// Whether the correct label is among the first `k` answers of each image. `answers` has `width` answers per image, the
+/// likeliest first.
 pub fn hits(labels: &[i64], answers: &[i64], width: usize, k: usize) -> Vec<bool> {
-    assert_eq!(answers.len(), labels.len() * width, "{width} answers an image");
+    assert_eq!(answers.len(), labels.len() * width, "{width} answers per image");
     assert!((1..=width).contains(&k), "top {k} of {width} answers");
     labels.iter().zip(answers.chunks_exact(width)).map(|(label, answers)| answers[..k].contains(label)).collect()
 }
 
-/// Mean over classes of the share of right answers, each image counted as often as `counts` says (once where there is
-/// none). Classes without images are left out; without any the mean is 0.
+/// Mean over classes of the fraction of correct answers, with each image weighted by `counts` (1 if absent). Classes
+/// without images are ignored; if all are empty the mean is 0.
 pub fn mean_per_class(labels: &[i64], right: &[bool], classes: usize, counts: Option<&[u32]>) -> f64 {
-    assert_eq!(labels.len(), right.len(), "one answer an image");
+    assert_eq!(labels.len(), right.len(), "one answer per image");
     let (mut hits, mut images) = (vec![0u64; classes], vec![0u64; classes]);
     for (i, (&label, &right)) in labels.iter().zip(right).enumerate() {
         let count = counts.map_or(1, |counts| u64::from(counts[i]));
@@ -22,25 +22,25 @@ pub fn mean_per_class(labels: &[i64], right: &[bool], classes: usize, counts: Op
     hits.iter().zip(&images).filter(|(_, n)| **n > 0).map(|(h, n)| *h as f64 / *n as f64).sum::<f64>() / seen as f64
 }
 
-/// Images in the order in which a detector of one class ranks them.
+/// Images ranked by a detector of one class.
 #[derive(Clone, Debug)]
 pub struct Ranking {
-    /// Image number, and whether the class is in it; the highest score first.
+    /// Image number and whether it shows the class, in descending order of score.
     ranked: Vec<(usize, bool)>,
 }
 
 impl Ranking {
-    /// Ranks by score; equal scores stay in the images' order.
+    /// Ranks by score; images with equal scores keep their order.
     pub fn new(scores: &[f64], positive: &[bool]) -> Self {
-        assert_eq!(scores.len(), positive.len(), "one score an image");
+        assert_eq!(scores.len(), positive.len(), "one score per image");
         let mut ranked: Vec<(usize, bool)> = positive.iter().copied().enumerate().collect();
         ranked.sort_by(|a, b| scores[b.0].total_cmp(&scores[a.0]));
         Ranking { ranked }
     }
 
-    /// 11-point average precision, as VOC 2007 has it (Everingham et al. 2010, section 4.2): the mean, over recalls of
-    /// 0, 0.1 … 1, of the best precision at that recall or beyond. Each image counts as often as `counts` says (once
-    /// where there is none). 0 without positives.
+    /// 11-point average precision, as in VOC 2007 (Everingham et al. 2010, section 4.2): the mean, over recalls of 0,
+    /// 0.1 … 1, of the best precision at that recall or higher. Each image is weighted by `counts` (1 if absent). 0
+    /// without positives.
     pub fn eleven_point(&self, counts: Option<&[u32]>) -> f64 {
         let count = |image: usize| counts.map_or(1, |counts| u64::from(counts[image]));
         let positives: u64 = self.ranked.iter().filter(|(_, positive)| *positive).map(|(image, _)| count(*image)).sum();
@@ -51,13 +51,13 @@ impl Ranking {
                 seen += 1;
                 found += u64::from(positive);
                 if positive {
-                    // Recall found/positives reaches the tenths up to this one.
+                    // A recall of found/positives reaches the tenths up to this one.
                     let tenths = (10 * found / positives) as usize;
                     best[tenths] = best[tenths].max(found as f64 / seen as f64);
                 }
             }
         }
-        // A precision at some recall counts for every lower one.
+        // A precision at some recall counts for every lower recall.
         for i in (0..10).rev() {
             best[i] = best[i].max(best[i + 1]);
         }
@@ -65,11 +65,11 @@ impl Ranking {
     }
 }
 
-/// The ranking of each class. `scores` and `positive` are image by image, one entry a class.
+/// The ranking of each class. `scores` and `positive` are image by image, one entry per class.
 pub fn rankings(scores: &[f64], positive: &[bool], classes: usize) -> Vec<Ranking> {
     assert!(
         classes > 0 && scores.len() == positive.len() && scores.len().is_multiple_of(classes),
-        "{classes} scores an image"
+        "{classes} scores per image"
     );
     let column = |class: usize| {
         let scores: Vec<f64> = scores.iter().skip(class).step_by(classes).copied().collect();
@@ -79,8 +79,7 @@ pub fn rankings(scores: &[f64], positive: &[bool], classes: usize) -> Vec<Rankin
     (0..classes).map(column).collect()
 }
 
-/// Mean of the classes' 11-point average precisions, each image counted as often as `counts` says (once where there is
-/// none).
+/// Mean of the classes' 11-point average precisions, with each image weighted by `counts` (1 if absent).
 pub fn mean_average_precision(rankings: &[Ranking], counts: Option<&[u32]>) -> f64 {
     rankings.iter().map(|ranking| ranking.eleven_point(counts)).sum::<f64>() / rankings.len().max(1) as f64
 }
@@ -91,7 +90,7 @@ mod tests {
     use crate::rng::Rng;
 
     #[test]
-    fn top_k_looks_at_the_first_k_answers() {
+    fn top_k_uses_the_first_k_answers() {
         let answers = [3, 1, 2, 0, 3, 1];
         assert_eq!(hits(&[1, 0], &answers, 3, 1), [false, true]);
         assert_eq!(hits(&[1, 1], &answers, 3, 2), [true, false]);
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_weigh_the_same_however_many_images_they_have() {
+    fn classes_have_equal_weight_however_many_images_they_have() {
         let labels = [0, 0, 0, 0, 1, 3];
         let right = [true, true, true, false, false, true];
         // Class 2 has no images.

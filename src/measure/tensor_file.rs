@@ -5,22 +5,22 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// A header is no longer than this, as in the format's own library.
+/// Maximum length of a header, as in the reference implementation.
 const LONGEST_HEADER: usize = 100_000_000;
 
-/// A file's tensors by name, and what else it says.
+/// The tensors of a file by name, and its metadata.
 #[derive(Debug)]
 pub struct TensorFile<'a> {
     /// The tensors.
     pub tensors: BTreeMap<String, TensorView<'a>>,
-    /// Free text by key.
+    /// Text by key.
     pub metadata: BTreeMap<String, String>,
 }
 
 /// One tensor in the bytes of its file.
 #[derive(Debug, PartialEq)]
 pub struct TensorView<'a> {
-    /// The type as the format writes it: `F32`, `I64`.
+    /// The type as written in the format: `F32`, `I64`.
     pub dtype: String,
     /// The length of each dimension.
     pub shape: Vec<usize>,
@@ -45,16 +45,16 @@ struct Headers {
 }
 
 impl<'a> TensorFile<'a> {
-    /// Reads a file's bytes. Errors say what is wrong in them.
+    /// Parses the bytes of a file. Errors describe the fault.
     pub fn read(bytes: &'a [u8]) -> Result<Self> {
         let (length, rest) = bytes.split_first_chunk().context("it is shorter than a header")?;
         let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        ensure!(length <= rest.len() && length <= LONGEST_HEADER, "its header of {length} bytes is not there");
+        ensure!(length <= rest.len() && length <= LONGEST_HEADER, "its header of {length} bytes is missing");
         let (header, data) = rest.split_at(length);
         let Headers { metadata, tensors } = serde_json::from_slice(header).context("its header")?;
         let view = |(name, header): (String, Header)| {
             let Header { dtype, shape, data_offsets: (from, to) } = header;
-            let data = data.get(from..to).with_context(|| format!("its tensor '{name}' is not there"))?;
+            let data = data.get(from..to).with_context(|| format!("its tensor '{name}' is missing"))?;
             let count = shape.iter().try_fold(1usize, |count, side| count.checked_mul(*side));
             let bits = bits(&dtype).with_context(|| format!("its tensor '{name}' is of the unknown type {dtype}"))?;
             let fits = count.and_then(|count| count.checked_mul(bits)) == Some(data.len() * 8);
@@ -76,7 +76,7 @@ fn bits(dtype: &str) -> Option<usize> {
 }
 
 impl TensorView<'_> {
-    /// The numbers, where they are floats of 32 or 64 bits.
+    /// The numbers, if they are 32- or 64-bit floats.
     pub fn floats(&self) -> Option<Vec<f64>> {
         match &*self.dtype {
             "F32" => Some(self.each(|bytes| f64::from(f32::from_le_bytes(bytes)))),
@@ -85,13 +85,13 @@ impl TensorView<'_> {
         }
     }
 
-    /// The numbers, where they are integers of 64 bits.
+    /// The numbers, if they are 64-bit integers.
     pub fn integers(&self) -> Option<Vec<i64>> {
         (self.dtype == "I64").then(|| self.each(i64::from_le_bytes))
     }
 
     fn each<const N: usize, T>(&self, read: impl Fn([u8; N]) -> T) -> Vec<T> {
-        self.data.chunks_exact(N).map(|bytes| read(bytes.try_into().expect("chunks are as long as said"))).collect()
+        self.data.chunks_exact(N).map(|bytes| read(bytes.try_into().expect("chunks have N bytes"))).collect()
     }
 }
 

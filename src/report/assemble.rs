@@ -1,4 +1,4 @@
-//! From the metrics and predictions of evaluations to a comparison.
+//! Assembles a comparison from the metrics and predictions of evaluations.
 
 use super::{
     comparison::{Cell, Claim, Comparison, Figure, Line},
@@ -14,7 +14,7 @@ use caco_measure::{
 
 use std::path::PathBuf;
 
-/// The comparison that these parameters ask for. `input` tells where the input in a slot lies.
+/// Builds the comparison described by the parameters. `input` returns the path of the input in a slot.
 pub fn compare(parameters: &Compare, input: Inputs) -> Result<Comparison> {
     let mut names: Vec<&str> = vec![];
     for row in &parameters.rows {
@@ -37,7 +37,7 @@ struct Found {
     predictions: Predictions,
 }
 
-/// Where each input lies, by slot.
+/// The path of each input, by slot.
 type Inputs<'a> = &'a dyn Fn(&str) -> Result<PathBuf>;
 
 struct Reader<'a> {
@@ -46,7 +46,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The rows of one name: runs of one thing. Each with its number.
+    /// The rows with this name, which are runs of the same experiment, with their numbers.
     fn runs(&self, name: &str) -> Vec<(usize, &Row)> {
         self.parameters.rows.iter().enumerate().filter(|(_, row)| row.name == name).collect()
     }
@@ -74,7 +74,7 @@ impl Reader<'_> {
         Ok(Line { name: name.into(), cells, not_run: None })
     }
 
-    /// The claim, its verdict still open unless there can be none.
+    /// The claim, with its verdict still open unless there can be none.
     fn claim(&self, claim: &Claimed) -> Claim {
         match &self.parameters.stand_in {
             Some(why) => shown(claim, Verdict::NotRun, why),
@@ -82,7 +82,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The figures of each column of a line.
+    /// The metrics of each column of a line.
     fn columns(&self, name: &str) -> Result<Vec<Vec<Figure>>> {
         let rows = self.runs(name);
         let width = rows.first().map_or(0, |(_, row)| row.results.len());
@@ -95,7 +95,7 @@ impl Reader<'_> {
         let first = &found[0].predictions;
         for (other, (_, row)) in found.iter().zip(rows) {
             let alike = other.predictions.evaluation == first.evaluation && other.predictions.figures == first.figures;
-            ensure!(alike, "'{}' and '{stage}' stand in one column but are other evaluations", row.results[j]);
+            ensure!(alike, "'{}' and '{stage}' are in the same column but are different evaluations", row.results[j]);
         }
         let named = self.parameters.columns.get(j).cloned();
         let evaluation = named.unwrap_or_else(|| first.evaluation.clone());
@@ -111,17 +111,18 @@ impl Reader<'_> {
     }
 }
 
-/// Whether each claim is about one of the figures.
+/// Checks that each claim refers to one of the metrics.
 fn check(claims: &[&Claimed], figures: &[Figure]) -> Result<()> {
     for claim in claims {
         let names: Vec<&str> = figures.iter().map(Figure::name).collect();
         let known = names.contains(&claim.metric.as_str());
-        ensure!(known, "'{}' measures no '{}' to claim, only {}", claim.of, claim.metric, names.join(", "));
+        let Claimed { of, metric, .. } = claim;
+        ensure!(known, "a claim refers to metric '{metric}' of '{of}', which measures only {}", names.join(", "));
     }
     Ok(())
 }
 
-/// One figure of the evaluations found, one a run.
+/// A metric of the evaluations found, one per run.
 fn figure(evaluation: &str, found: &[Found], of: predictions::Figure) -> Result<Figure> {
     let metric = |run: &Found| {
         let named = run.metrics.iter().find(|m| m.name == of.name() && m.split == run.predictions.split);

@@ -1,40 +1,40 @@
-//! A model card: what exported weights are, for programs and for people.
+//! A model card: describes exported weights, for programs and for people.
 
 use caco_kinds::{Arch, Model, Stem};
 use caco_measure::metric::Metric;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// What exported weights are.
+/// The description of exported weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Card {
-    /// The key of the result that holds them: it leads to all that they were made from.
+    /// The key of the result that contains them, which leads to everything they were computed from.
     pub key: String,
-    /// BLAKE3 of the encoder that was exported.
+    /// BLAKE3 of the exported encoder.
     pub encoder: String,
     /// The backbone.
     pub architecture: Architecture,
-    /// What the backbone wants to see.
+    /// The input format of the backbone.
     pub images: Images,
     /// The files, by name.
     pub files: BTreeMap<String, Part>,
-    /// What it achieved.
+    /// Its metrics.
     pub figures: Vec<Figure>,
 }
 
 /// A backbone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
-    /// Depth, width, stem, and the sizes of the head that it was trained with.
+    /// Depth, width, stem, and the sizes of the head it was trained with.
     #[serde(flatten)]
     pub model: Model,
     /// Number of features.
     pub features: u64,
-    /// Number of parameters, without the head's.
+    /// Number of parameters, without those of the head.
     pub parameters: u64,
 }
 
-/// RGB images as shares of 255, less `mean`, divided by `std`.
+/// RGB images as fractions of 255, minus `mean`, divided by `std`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Images {
     /// Mean of red, green and blue.
@@ -46,18 +46,18 @@ pub struct Images {
 /// One file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Its digest.
+    /// Its BLAKE3 digest.
     pub blake3: String,
 }
 
-/// One figure.
+/// A metric of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The kind of evaluation.
     pub evaluation: String,
-    /// The number; accuracies are shares.
+    /// The metric; accuracies are fractions.
     #[serde(flatten)]
     pub metric: Metric,
 }
@@ -105,7 +105,7 @@ impl Card {
         text
     }
 
-    /// How PyTorch's libraries load the backbone, where they have a constructor for it.
+    /// How PyTorch libraries load the backbone, if they have a constructor for it.
     fn usage(&self) -> String {
         let Model { arch, width, stem, .. } = &self.architecture.model;
         if *width != 64 || *stem != Stem::Imagenet {
@@ -148,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn a_card_promises_no_constructor_that_there_is_not() {
+    fn a_card_names_only_constructors_that_exist() {
         assert!(!card(16).markdown().contains("torchvision.models"));
     }
 
     #[test]
-    fn a_card_comes_back_from_its_json() {
+    fn a_card_round_trips_through_json() {
         let text = serde_json::to_string(&card(64)).unwrap();
         assert_eq!(serde_json::from_str::<Card>(&text).unwrap(), card(64));
         assert!(text.contains(r#""architecture":{"arch":"ResNet50","width":64"#), "{text}");

@@ -1,6 +1,6 @@
-//! Curves in a terminal.
+//! Draws curves in a terminal.
 
-/// The mean of each of `columns` equal parts of a curve; one value a column where there are fewer.
+/// The mean of each of `columns` equal parts of a curve; one value per column if there are fewer.
 fn columns(values: &[f64], columns: usize) -> Vec<f64> {
     let count = columns.min(values.len());
     let part = |i: usize| &values[i * values.len() / count..(i + 1) * values.len() / count];
@@ -12,7 +12,7 @@ fn range(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
 }
 
-/// Which of `levels` a value reaches between `low` and `high`, from 0. A flat curve runs in the middle.
+/// Which of `levels` a value reaches between `low` and `high`, from 0. A flat curve is drawn in the middle.
 fn level(value: f64, (low, high): (f64, f64), levels: usize) -> usize {
     if high <= low {
         return levels / 2;
@@ -28,7 +28,8 @@ pub fn sparkline(values: &[f64], width: usize) -> String {
     values.iter().map(|v| BARS[level(*v, range, BARS.len())]).collect()
 }
 
-/// A curve in `height` lines of at most `width` characters, two values a character and four levels a line (Braille).
+/// A curve in `height` lines of at most `width` characters, with two values per character and four levels per line
+/// (Braille).
 pub fn plot(values: &[f64], width: usize, height: usize) -> Vec<String> {
     // The dots of a character, from the top: left column, right column.
     const DOTS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
@@ -38,7 +39,7 @@ pub fn plot(values: &[f64], width: usize, height: usize) -> Vec<String> {
     let mut last = None;
     for (x, value) in values.iter().enumerate() {
         let y = levels - 1 - level(*value, range, levels);
-        // A steep piece is a line and not two dots.
+        // A steep segment is drawn as a line, not as two dots.
         let from = last.map_or(y, |last: usize| if last < y { last + 1 } else { last.saturating_sub(1).max(y) });
         for y in from.min(y)..=from.max(y) {
             cells[y / 4][x / 2] |= DOTS[y % 4][x % 2];

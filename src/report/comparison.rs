@@ -1,4 +1,4 @@
-//! A comparison, as it is kept.
+//! A comparison, as stored.
 
 use super::{
     estimate::{Mean, Run, difference, estimate},
@@ -7,7 +7,7 @@ use super::{
 use caco_measure::metric::Metric;
 use serde::{Deserialize, Serialize};
 
-/// Figures side by side.
+/// A comparison of metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The line that the others are compared with.
@@ -16,63 +16,63 @@ pub struct Comparison {
     pub lines: Vec<Line>,
 }
 
-/// One encoder's figures.
+/// The metrics of one encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Its figures.
+    /// Its metrics.
     pub cells: Vec<Cell>,
-    /// Why there are none.
+    /// Why it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_run: Option<String>,
 }
 
-/// One figure.
+/// One metric.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// What was evaluated, and how.
+    /// The evaluation.
     pub evaluation: String,
     /// Name of the metric.
     pub metric: String,
-    /// What was measured: the mean over the runs, its interval over seeds and images. Nothing where it was not run.
+    /// The measured value: the mean over the runs, with its interval over seeds and images. `None` if it was not run.
     pub measured: Option<Metric>,
-    /// What each run measured, where there are several.
+    /// The values of the runs, if there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<f64>,
-    /// Ours less the baseline's on the same images, and its 95 % interval.
+    /// The difference from the baseline on the same images, and its 95 % interval.
     pub difference: Option<(f64, (f64, f64))>,
-    /// What was published.
+    /// The published claim.
     pub claim: Option<Claim>,
 }
 
-/// A published figure beside ours.
+/// A published metric to compare with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The figure, per cent; nothing where none is known.
+    /// The published value in per cent; `None` if unknown.
     pub per_cent: Option<f64>,
-    /// Points of accuracy within which a figure counts as the same.
+    /// The margin, in points of accuracy, within which a metric counts as reproduced.
     pub margin: f64,
-    /// Where it stands.
+    /// Where it was published.
     pub source: String,
-    /// Whether it was read in another text that quotes it.
+    /// Whether it was taken from another text that quotes it.
     pub second_hand: bool,
-    /// How ours compares.
+    /// How the measured value compares.
     pub verdict: Verdict,
-    /// What the verdict rests on, or what would decide, or why there is none. May be empty.
+    /// The basis of the verdict, or what would decide it, or why there is none. May be empty.
     pub note: String,
 }
 
-/// A figure of one line: its runs, and how they are put together.
+/// A metric of one line: its runs, and how they are combined.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// What was evaluated, and how.
+    /// The evaluation.
     pub evaluation: String,
-    /// The metric of each run, one of the same name from each.
+    /// The metric of each run, all with the same name.
     pub metrics: Vec<Metric>,
     /// The answers of each run.
     pub runs: Vec<Run>,
-    /// How answers make the figure.
+    /// How answers are averaged into the metric.
     pub mean: Mean,
 }
 
@@ -82,8 +82,8 @@ impl Figure {
         &self.metrics[0].name
     }
 
-    /// The figure beside the baseline's and a claim (of which the verdict is still to be filled in). `deviation` is the
-    /// standard deviation between seeds that is assumed of a single run, a share.
+    /// The metric with its difference from the baseline and a claim (whose verdict is filled in here). `deviation` is
+    /// the standard deviation between seeds assumed for a single run, as a fraction.
     pub fn cell(&self, baseline: Option<&Figure>, claim: Option<Claim>, deviation: f64) -> Cell {
         let first = &self.metrics[0];
         let single = first.interval.unwrap_or((first.value, first.value));
@@ -115,7 +115,7 @@ impl Figure {
 }
 
 impl Claim {
-    /// With the verdict on a figure, unless there already is one that says why there can be none.
+    /// Fills in the verdict on a metric, unless it is already known that there can be none.
     fn judged(self, measured: &Metric, effort: Effort) -> Claim {
         if self.verdict == Verdict::NotRun {
             return self;
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_run_is_shown_as_it_was_measured_and_judged_with_its_assumption() {
+    fn a_single_run_is_shown_as_measured_and_judged_with_the_assumed_deviation() {
         let cell = figure(&[700], "a").cell(Some(&figure(&[500], "a")), Some(claim(71.3, 5.0)), 0.0);
         assert_eq!(cell.measured, Some(Metric::share("top1", "test", 700, 1000)));
         assert!(cell.runs.is_empty());
@@ -187,12 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn several_runs_give_their_mean_and_each_figure() {
+    fn several_runs_give_their_mean_and_each_value() {
         let cell = figure(&[700, 720, 740], "a").cell(None, Some(claim(50.0, 1.0)), 0.0);
         assert_eq!(cell.runs, [0.7, 0.72, 0.74]);
         let measured = cell.measured.unwrap();
         assert!((measured.value - 0.72).abs() < 1e-12);
-        // Three runs with a deviation of two points, over images too: wider than one run's 69.1 to 74.7.
+        // Three runs with a deviation of two points, including images: wider than 69.1 to 74.7 for one run.
         let (low, high) = measured.interval.unwrap();
         assert!(low < 0.69 && high > 0.75, "{low} {high}");
         let judged = cell.claim.unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn other_images_or_evaluations_make_no_difference() {
+    fn other_images_or_evaluations_have_no_difference() {
         let ours = figure(&[700], "a");
         assert_eq!(ours.cell(Some(&figure(&[500], "b")), None, 0.0).difference, None);
         let other = Figure { evaluation: "knn".into(), ..figure(&[500], "a") };
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_known_figure_nothing_is_judged() {
+    fn a_claim_without_a_value_is_not_judged() {
         let unknown = Claim { per_cent: None, ..claim(0.0, 1.0) };
         let shown = figure(&[700], "a").cell(None, Some(unknown), 0.0).claim.unwrap();
         assert_eq!(shown.verdict, Verdict::Undecided);

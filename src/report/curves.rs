@@ -1,5 +1,5 @@
-//! The curves of a training, read while it goes on, and drawn for a terminal. What the fields mean is not known here: each
-//! number of a line is a point of the curve of its name.
+//! Follows the curves of a training while it runs, and renders them for a terminal. The fields have no meaning here:
+//! each number in a line is a point of the curve with its name.
 
 use super::chart::{plot, sparkline};
 use anyhow::{Context as _, Result};
@@ -11,9 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The field that has a plot and not only a line.
+/// The field shown as a plot instead of a sparkline.
 const PLOTTED: &str = "loss";
-/// Fields that count and are no curves.
+/// Fields that are counters, not curves.
 const COUNTERS: [&str; 2] = ["step", "epoch"];
 const HEIGHT: usize = 8;
 
@@ -26,12 +26,12 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A file that need not exist yet.
+    /// Follows a file that need not exist yet.
     pub fn of(path: PathBuf) -> Self {
         Follower { path, read: 0, rest: String::new(), series: BTreeMap::new() }
     }
 
-    /// Takes in what was added; from the start where the file was cut, as a resumed training does.
+    /// Reads the lines added since the last call; starts over if the file was truncated, as a resumed training does.
     pub fn read(&mut self) -> Result<()> {
         let context = |path: &Path| format!("cannot read {}", path.display());
         let Ok(mut file) = File::open(&self.path) else { return Ok(()) };
@@ -43,7 +43,7 @@ impl Follower {
         let mut added = Vec::new();
         self.read += file.read_to_end(&mut added).with_context(|| context(&self.path))? as u64;
         self.rest += &String::from_utf8_lossy(&added);
-        // A line that is being written is left for the next time.
+        // An incomplete line is left for the next call.
         let whole = self.rest.rfind('\n').map_or(0, |end| end + 1);
         for line in self.rest.drain(..whole).collect::<String>().lines() {
             let Ok(row) = serde_json::from_str::<Map<String, Value>>(line) else { continue };
@@ -60,15 +60,15 @@ impl Follower {
         self.series.get(name).and_then(|values| values.last().copied())
     }
 
-    /// The newest value of each field, of a pace beside it too.
+    /// The newest value of each field, including those of `pace`.
     pub fn newest(&self, pace: &Follower) -> Map<String, Value> {
         let names = self.series.iter().chain(pace.series.iter().filter(|(name, _)| *name != "step"));
         names.filter_map(|(name, values)| Some((name.clone(), Value::from(*values.last()?)))).collect()
     }
 }
 
-/// The curves for people, in lines of about `width` characters.
-pub fn tell(name: &str, curve: &Follower, pace: &Follower, width: usize) -> String {
+/// Renders the curves as text, in lines of about `width` characters.
+pub fn render(name: &str, curve: &Follower, pace: &Follower, width: usize) -> String {
     let count = |name| curve.last(name).map_or("–".into(), |n| format!("{n}"));
     let mut text = format!("{name}  epoch {}, step {}", count("epoch"), count("step"));
     if let (Some(rate), Some(wait)) = (pace.last("images_per_second"), pace.last("loader_wait")) {
@@ -129,6 +129,6 @@ mod tests {
         }
         let mut pace = Follower::of("".into());
         pace.series = [("images_per_second".into(), vec![310.4]), ("loader_wait".into(), vec![0.021])].into();
-        insta::assert_snapshot!(tell("pretrain/short", &curve, &pace, 70));
+        insta::assert_snapshot!(render("pretrain/short", &curve, &pace, 70));
     }
 }

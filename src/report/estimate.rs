@@ -1,13 +1,13 @@
-//! A figure over several runs of the same thing under different seeds, and the difference of two such figures, each
-//! with a 95 % interval for what other seeds *and* other images would give.
+//! A metric over several runs of the same experiment under different seeds, and the difference of two such metrics,
+//! each with a 95 % interval that covers other seeds *and* other images.
 //!
-//! Runs that answered the same images are a crossed design: with figure = mean over runs and images, its variance is
-//! σ²(seeds)/S + σ²(images)/n + σ²(seeds × images)/(S·n) for S runs of n images. The variance of the runs' figures,
-//! over S, holds the first and the third; the variance of the images' means, over n, the second and the third; so the
-//! third is taken off once (a two-way analysis of variance with random effects; Searle, Casella, McCulloch 1992,
-//! chapter 4). Seeds are few and images many: each has its own quantile of Student's t, and the two half-widths are put
-//! together as the sides of a right angle, which keeps a seed variance that came out small by chance from making the
-//! interval short. In simulations of 3 and 5 runs on 1,000 images it covers 95.7 to 97.7 %.
+//! Runs on the same images are a crossed design: if the metric is the mean over runs and images, its variance is
+//! σ²(seeds)/S + σ²(images)/n + σ²(seeds × images)/(S·n) for S runs on n images. The variance between runs, divided by
+//! S, contains the first and the third term; the variance between the means of images, divided by n, the second and the
+//! third; so the third is subtracted once (a two-way analysis of variance with random effects; Searle, Casella,
+//! McCulloch 1992, chapter 4). Seeds are few and images many: each has its own quantile of Student's t, and the two
+//! half-widths are added in quadrature, so that a seed variance that is small by chance does not make the interval too
+//! short. In simulations of 3 and 5 runs on 1,000 images it covers 95.7 to 97.7 %.
 
 use caco_measure::{
     interval::{Pairs, Z, bootstrap, student},
@@ -17,37 +17,37 @@ use caco_measure::{
 /// The answers of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
-    /// What the images are: equal texts are the same images in the same order.
+    /// Identifies the images: equal strings mean the same images in the same order.
     pub images: String,
-    /// The class of each image; where it can show several, image by image 1 for each that is there, 0 for others.
+    /// The class of each image; if it can show several, image by image 1 for each class shown and 0 for the others.
     pub labels: Vec<i64>,
-    /// Whether each image was answered right. Empty for ranks.
+    /// Whether each image was answered correctly. Empty for rankings.
     pub right: Vec<bool>,
-    /// The images as each class ranks them. Empty but for ranks.
+    /// The images ranked by each class. Only for rankings.
     pub rankings: Vec<Ranking>,
 }
 
-/// How single answers make a figure.
+/// How answers are averaged into a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mean {
     /// Over images.
     Images,
     /// Over classes of the mean over their images.
     Classes,
-    /// Over classes of the average precision of their ranking: no mean of single answers, so it is resampled.
+    /// Over classes of the average precision of their ranking: not a mean of single answers, so it is resampled.
     Ranks,
 }
 
-/// A figure, and where its uncertainty comes from.
+/// A metric, and the sources of its uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// Mean over the runs.
     pub value: f64,
     /// 95 % interval.
     pub interval: (f64, f64),
-    /// Variance between runs; for a single run what was assumed.
+    /// Variance between runs; for a single run the assumed one.
     pub between: f64,
-    /// Variance that the value has from the images.
+    /// Variance of the value due to the images.
     pub within: f64,
 }
 
@@ -59,7 +59,7 @@ impl Run {
         }
     }
 
-    /// A mean over classes, each image counted so often.
+    /// A mean over classes, with each image weighted by `counts`.
     fn resampled(&self, mean: Mean, counts: Option<&[u32]>) -> f64 {
         match mean {
             Mean::Ranks => score::mean_average_precision(&self.rankings, counts),
@@ -75,7 +75,7 @@ impl Run {
         self.labels.iter().max().map_or(0, |most| *most as usize + 1)
     }
 
-    /// Image numbers by what is averaged first.
+    /// Image numbers grouped by what is averaged first.
     fn groups(&self, mean: Mean) -> Vec<Vec<usize>> {
         let mut groups = vec![Vec::new(); if mean == Mean::Classes { self.classes() } else { 1 }];
         for (image, &label) in self.labels.iter().enumerate() {
@@ -86,8 +86,8 @@ impl Run {
     }
 }
 
-/// The figure of `runs` (at least one). `single` is the interval of a single run over its images; where there is one
-/// run only, other seeds are assumed to deviate from it by the standard deviation `assumed`.
+/// The metric of `runs` (at least one). `single` is the interval of a single run over its images; if there is only one
+/// run, other seeds are assumed to deviate from it by the standard deviation `assumed`.
 pub fn estimate(runs: &[Run], mean: Mean, single: (f64, f64), assumed: f64) -> Estimate {
     let figures: Vec<f64> = runs.iter().map(|run| run.figure(mean)).collect();
     let value = average(&figures);
@@ -97,7 +97,7 @@ pub fn estimate(runs: &[Run], mean: Mean, single: (f64, f64), assumed: f64) -> E
         return Estimate { value, interval: bounded(low, high, 0.0), between: assumed * assumed, within };
     }
     let seeds = Part::of_runs(&figures);
-    // Runs on images of their own have all their variance between them.
+    // For runs on different images, all variance is between runs.
     let (images, shared) = match mean {
         _ if !alike(runs) => (Part::NONE, 0.0),
         Mean::Ranks => (Part::resampled(runs, &[]), 0.0),
@@ -108,8 +108,8 @@ pub fn estimate(runs: &[Run], mean: Mean, single: (f64, f64), assumed: f64) -> E
     Estimate { value, interval: bounded(value - half, value + half, 0.0), between, within: images.variance }
 }
 
-/// The first figure less the second with its 95 % interval; nothing where they are not of the same images. Two single
-/// runs are compared image by image (Newcombe's paired interval, or a paired bootstrap for means over classes).
+/// The first metric minus the second with its 95 % interval; `None` if they are not on the same images. Two single runs
+/// are compared image by image (Newcombe's paired interval, or a paired bootstrap for means over classes).
 pub fn difference(first: &[Run], second: &[Run], mean: Mean, assumed: f64) -> Option<(f64, (f64, f64))> {
     let figures = |runs: &[Run]| -> Vec<f64> { runs.iter().map(|run| run.figure(mean)).collect() };
     let (ones, twos) = (figures(first), figures(second));
@@ -118,7 +118,7 @@ pub fn difference(first: &[Run], second: &[Run], mean: Mean, assumed: f64) -> Op
         return by_run(first, second, &ones, &twos);
     }
     if let ([a], [b]) = (first, second) {
-        // Either could have had another seed.
+        // Both runs could have had other seeds.
         let (low, high) = widened(value, paired(a, b, mean), assumed * std::f64::consts::SQRT_2);
         return Some((value, bounded(low, high, -1.0)));
     }
@@ -137,7 +137,7 @@ pub fn difference(first: &[Run], second: &[Run], mean: Mean, assumed: f64) -> Op
     Some((value, bounded(value - half, value + half, -1.0)))
 }
 
-/// For runs whose images differ from run to run, but are the same for both from pair to pair.
+/// For runs whose images differ between pairs, but are the same within each pair.
 fn by_run(first: &[Run], second: &[Run], ones: &[f64], twos: &[f64]) -> Option<(f64, (f64, f64))> {
     let paired = first.len() > 1 && first.len() == second.len();
     if !paired || !first.iter().zip(second).all(|(a, b)| same_images(a, b)) {
@@ -149,7 +149,7 @@ fn by_run(first: &[Run], second: &[Run], ones: &[f64], twos: &[f64]) -> Option<(
     Some((value, bounded(value - half, value + half, -1.0)))
 }
 
-/// Interval of the difference of two single runs, over images.
+/// Interval over images of the difference of two single runs.
 fn paired(a: &Run, b: &Run, mean: Mean) -> (f64, f64) {
     match mean {
         Mean::Images => Pairs::count(&a.right, &b.right).difference(),
@@ -159,7 +159,7 @@ fn paired(a: &Run, b: &Run, mean: Mean) -> (f64, f64) {
     }
 }
 
-/// Part of a variance, and the degrees of freedom it was estimated with.
+/// A component of a variance, with its degrees of freedom.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     variance: f64,
@@ -169,21 +169,22 @@ struct Part {
 impl Part {
     const NONE: Part = Part { variance: 0.0, freedom: f64::INFINITY };
 
-    /// Of the mean of the runs' figures.
+    /// Variance of the mean over runs.
     fn of_runs(figures: &[f64]) -> Part {
         let n = figures.len() as f64;
         Part { variance: variance(figures) / n, freedom: n - 1.0 }
     }
 
-    /// Of the difference of two independent means (Welch 1947).
+    /// Variance of the difference of two independent means (Welch 1947).
     fn and(self, other: Part) -> Part {
         let variance = self.variance + other.variance;
         let squares = self.variance.powi(2) / self.freedom + other.variance.powi(2) / other.freedom;
         Part { variance, freedom: if squares > 0.0 { variance * variance / squares } else { f64::INFINITY } }
     }
 
-    /// Of the mean of rankings' figures, less that of others on the same images, over those images. It holds what comes from
-    /// seeds meeting images, which is not told apart here: the interval is a little too wide rather than too short.
+    /// Variance over images of the mean metric of rankings, minus that of others on the same images. It includes the
+    /// interaction of seeds and images, which is not separated here: the interval is slightly too wide rather than too
+    /// short.
     fn resampled(runs: &[Run], others: &[Run]) -> Part {
         let (low, high) = bootstrap(runs[0].images(), 0, |counts| {
             let mean = |runs: &[Run]| {
@@ -194,7 +195,7 @@ impl Part {
         Part { variance: ((high - low) / (2.0 * Z)).powi(2), freedom: f64::INFINITY }
     }
 
-    /// Of the mean of one value an image.
+    /// Variance of the mean of one value per image.
     fn of_images(values: &[f64], runs: &[Run], mean: Mean) -> Part {
         let groups = runs[0].groups(mean);
         let of_group = |group: &Vec<usize>| {
@@ -207,14 +208,15 @@ impl Part {
     }
 }
 
-/// Half the 95 % interval of a mean that varies with seeds and images; both parts hold `shared`.
+/// Half the 95 % interval of a mean that varies with seeds and images; both parts include `shared`.
 fn half_width(seeds: Part, images: Part, shared: f64) -> f64 {
     let images = Part { variance: (images.variance - shared).max(0.0), ..images };
     let half = |part: Part| if part.variance > 0.0 { student(part.freedom) * part.variance.sqrt() } else { 0.0 };
     half(seeds).hypot(half(images))
 }
 
-/// Variance that the mean has from seeds meeting images: what is left of each answer without its run and its image.
+/// Variance of the mean due to the interaction of seeds and images: the residual of each answer after removing the
+/// effects of its run and its image.
 fn interaction(runs: &[Run], mean: Mean) -> f64 {
     let s = runs.len() as f64;
     if runs.len() < 2 {
@@ -257,13 +259,13 @@ fn average(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Of one value by its peers; 0 for a value alone.
+/// Sample variance; 0 for a single value.
 fn variance(values: &[f64]) -> f64 {
     let centre = average(values);
     values.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / (values.len().max(2) - 1) as f64
 }
 
-/// An interval around `value`, its sides enlarged by an independent deviation.
+/// An interval around `value`, widened by an independent deviation.
 fn widened(value: f64, (low, high): (f64, f64), deviation: f64) -> (f64, f64) {
     let side = |length: f64| length.hypot(Z * deviation);
     (value - side(value - low), value + side(high - value))
@@ -280,7 +282,7 @@ mod tests {
 
     const CLASSES: i64 = 10;
 
-    /// Runs on `n` images: whether an image is answered depends on the image, on the run, and on both.
+    /// Runs on `n` images: whether an answer is correct depends on the image, on the run, and on both.
     fn drawn(rng: &mut Rng, runs: usize, images: &[f64], level: f64, seeds: f64) -> Vec<Run> {
         let labels: Vec<i64> = (0..images.len() as i64).map(|i| i % CLASSES).collect();
         let mut run = || {
@@ -295,10 +297,10 @@ mod tests {
         (0..n).map(|_| rng.normal()).collect()
     }
 
-    /// The figure in the long run: P(level + N(0, 1) + 0.4 N(0, 1) + seeds N(0, 1) > 0).
+    /// The expected metric: P(level + N(0, 1) + 0.4 N(0, 1) + seeds N(0, 1) > 0).
     fn truth(level: f64, seeds: f64) -> f64 {
         let z = level / (1.16 + seeds * seeds).sqrt();
-        // Φ by its integral, Simpson's rule.
+        // Φ by numerical integration with Simpson's rule.
         let steps = 2000;
         let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
         let weight = |i: i32| if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
@@ -330,7 +332,7 @@ mod tests {
     #[test]
     fn differences_over_runs_cover_other_seeds_and_other_images() {
         for (ones, twos) in [(3, 3), (3, 1), (5, 3)] {
-            // A single run has no spread between seeds here, as is assumed of it.
+            // A single run has no deviation between seeds here, as assumed for it.
             let (seeds, base) = (0.1, if twos == 1 { 0.0 } else { 0.1 });
             let truth = truth(0.8, seeds) - truth(0.5, base);
             let share = covered(1500, truth, |rng| {
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bootstrap_covers_a_mean_over_classes_as_often_as_it_says() {
+    fn the_bootstrap_has_its_nominal_coverage_for_a_mean_over_classes() {
         let share = covered(500, truth(0.8, 0.0), |rng| {
             let images = hardness(rng, 1000);
             let run = &drawn(rng, 1, &images, 0.8, 0.0)[0];
@@ -353,7 +355,7 @@ mod tests {
         assert!((0.93..=0.97).contains(&share), "{share}");
     }
 
-    /// Runs that rank 300 images for two classes; `noise` is what they do not know.
+    /// Runs that rank 300 images for two classes, with noise in the scores.
     fn ranked(rng: &mut Rng, runs: usize, noise: f64) -> Vec<Run> {
         let mut images = Rng::new(9, "ranked", 0, 0);
         let shown: Vec<bool> = (0..600).map(|_| images.chance(0.3)).collect();
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_run_has_the_interval_of_its_images_and_what_is_assumed_of_seeds() {
+    fn a_single_run_has_the_interval_of_its_images_and_the_assumed_deviation_of_seeds() {
         let rng = &mut Rng::new(1, "estimate", 0, 0);
         let images = hardness(rng, 500);
         let runs = drawn(rng, 1, &images, 0.5, 0.0);
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn other_images_are_not_compared_but_run_by_run() {
+    fn runs_on_different_images_are_compared_run_by_run() {
         let rng = &mut Rng::new(3, "estimate", 0, 0);
         let images = hardness(rng, 200);
         let mut first = drawn(rng, 2, &images, 0.9, 0.05);

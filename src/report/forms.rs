@@ -1,4 +1,4 @@
-//! A comparison for terminals, Markdown, spreadsheets and papers.
+//! Formats a comparison for terminals, Markdown, spreadsheets and papers.
 
 use super::comparison::{Cell, Claim, Comparison, Line};
 use std::{borrow::Cow, fmt::Write};
@@ -32,7 +32,7 @@ impl Claim {
 }
 
 impl Comparison {
-    /// Every figure with its line. A line that was not run and of which nothing is claimed has an empty one.
+    /// Every metric with its line. A line that was not run and has no claims gets an empty one.
     fn cells(&self) -> Vec<(&Line, Cow<'_, Cell>)> {
         let mut cells = vec![];
         for line in &self.lines {
@@ -64,7 +64,7 @@ impl Comparison {
         ]
     }
 
-    /// The headings and rows that hold anything: a column that is empty throughout is left out.
+    /// The headings and rows, without empty columns.
     fn table(&self) -> (Vec<&str>, Vec<Vec<String>>) {
         let rows: Vec<[String; 9]> = self.cells().iter().map(|(line, cell)| Self::row(line, cell)).collect();
         let used: Vec<usize> = (0..HEADINGS.len()).filter(|i| rows.iter().any(|row| !row[*i].is_empty())).collect();
@@ -72,7 +72,7 @@ impl Comparison {
         (used.iter().map(|i| HEADINGS[*i]).collect(), rows.iter().map(pick).collect())
     }
 
-    /// Every form that is kept, by file.
+    /// All stored formats, by file name.
     pub fn files(&self) -> serde_json::Result<[(&'static str, String); 4]> {
         Ok([
             ("comparison.json", serde_json::to_string_pretty(self)? + "\n"),
@@ -88,7 +88,8 @@ impl Comparison {
         Self::drawn(&headings, rows)
     }
 
-    /// For a terminal, with a column more. `cell` is asked row by row, and told whether the row holds a figure.
+    /// For a terminal, with an additional column. `cell` is called for each row with whether the row has a measured
+    /// metric.
     pub fn terminal_beside(&self, heading: &str, cell: &mut dyn FnMut(bool) -> String) -> String {
         let (mut headings, mut rows) = self.table();
         headings.push(heading);
@@ -106,7 +107,7 @@ impl Comparison {
             .set_header(headings);
         let mut last = String::new();
         for mut row in rows {
-            // An encoder's name stands once, at its first line.
+            // The name of an encoder is shown only in its first row.
             let name = std::mem::replace(&mut last, row[0].clone());
             if name == row[0] {
                 row[0].clear();
@@ -128,7 +129,7 @@ impl Comparison {
         text
     }
 
-    /// For spreadsheets: shares with all their digits.
+    /// For spreadsheets: fractions with all digits.
     pub fn csv(&self) -> String {
         let mut text = format!("{FIELDS}\n");
         for (line, cell) in self.cells() {
@@ -138,7 +139,7 @@ impl Comparison {
         text
     }
 
-    /// For LaTeX, with the package booktabs.
+    /// For LaTeX with the package booktabs.
     pub fn latex(&self) -> String {
         let (headings, rows) = self.table();
         let line =
@@ -151,7 +152,7 @@ impl Comparison {
     }
 }
 
-/// One cell as [`FIELDS`] has it.
+/// One cell in the order of [`FIELDS`].
 fn fields(line: &Line, cell: &Cell) -> [String; 18] {
     let number = |n: Option<f64>| n.map_or(String::new(), |n| n.to_string());
     let (measured, claim) = (cell.measured.as_ref(), cell.claim.as_ref());
@@ -184,7 +185,7 @@ fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 
-/// LaTeX's own characters, as text.
+/// Escapes the special characters of LaTeX.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -252,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_spreadsheet_has_one_field_a_heading() {
+    fn a_spreadsheet_has_one_field_per_heading() {
         let text = comparison().csv();
-        // Quoted fields hold the only other commas.
+        // The only other commas are in quoted fields.
         let outside = |line: &str| line.split('"').step_by(2).map(|part| part.matches(',').count()).sum::<usize>();
         let counts: Vec<usize> = text.lines().map(outside).collect();
         assert!(counts.iter().all(|count| *count == 17), "{counts:?}");

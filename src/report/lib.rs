@@ -1,4 +1,4 @@
-//! Comparisons (what is in one, how sure its figures are, what they say of claims, and its forms for people), cards of
+//! Comparisons (their contents, the uncertainty of their metrics, verdicts on claims, and output formats), cards of
 //! exported weights, and curves of a training.
 
 pub mod assemble;

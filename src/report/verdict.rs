@@ -1,33 +1,33 @@
-//! What a figure says about a published one.
+//! Compares a metric with a published claim.
 //!
-//! An equivalence test with a margin: the verdict reads off where the figure's 95 % interval lies. So each of these is
-//! wrong with a chance of about 2.5 % at most: "reproduced" where the figure would in the long run be off by the margin or
-//! more, "exceeded" where it would not be above it, "fell short" where it would not be below (Schuirmann 1987's two
-//! one-sided tests, each at 2.5 %). The claim itself is taken as exact. Simulated with the figure in the long run exactly at the
-//! upper end of the margin, 2,000 images, claim 70 %, margin 3 points, 20,000 repetitions: one run is called "reproduced" in
+//! An equivalence test with a margin: the verdict follows from the position of the metric's 95 % interval. Each verdict
+//! is wrong with a probability of at most about 2.5 %: "reproduced" if the expected metric is off by the margin or
+//! more, "exceeded" if it is not above it, "fell short" if it is not below it (Schuirmann 1987's two one-sided tests,
+//! each at 2.5 %). The claim itself is taken as exact. In a simulation with the expected metric exactly at the upper
+//! end of the margin, 2,000 images, claim 70 %, margin 3 points, 20,000 repetitions: one run is called "reproduced" in
 //! 2.6 % and "exceeded" in 2.7 %. `examples/coverage.rs` prints more.
 
 use caco_measure::interval::Z;
 use serde::{Deserialize, Serialize};
 
-/// How a figure compares with a claim.
+/// How a metric compares with a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The whole interval lies within the margin.
+    /// The whole interval is within the margin.
     Reproduced,
-    /// The whole interval lies above it.
+    /// The whole interval is above the margin.
     Exceeded,
-    /// The whole interval lies below it.
+    /// The whole interval is below the margin.
     FellShort,
     /// The interval crosses an end of the margin.
     Undecided,
-    /// There is no figure that the claim is about.
+    /// The claimed metric was not measured.
     NotRun,
 }
 
 impl Verdict {
-    /// The verdict on an interval against a claim and a margin, all shares.
+    /// The verdict on an interval, given a claim and a margin, all as fractions.
     pub fn of(claim: f64, interval: Option<(f64, f64)>, margin: f64) -> Verdict {
         match interval {
             Some((low, _)) if low > claim + margin => Verdict::Exceeded,
@@ -37,7 +37,7 @@ impl Verdict {
         }
     }
 
-    /// As people read it.
+    /// The verdict in words.
     pub fn words(self) -> &'static str {
         match self {
             Verdict::Reproduced => "reproduced",
@@ -49,21 +49,21 @@ impl Verdict {
     }
 }
 
-/// What an undecided figure was measured with.
+/// The runs and images of an undecided metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Runs under different seeds.
+    /// Runs with different seeds.
     pub runs: u64,
-    /// Images of each.
+    /// Images per run.
     pub images: u64,
     /// Variance between runs.
     pub between: f64,
-    /// Variance that the figure has from its images.
+    /// Variance of the metric due to its images.
     pub within: f64,
 }
 
-/// About how many more runs or images would decide, if the figure stayed where it is: the half-width of the interval
-/// has to fall to the distance from the nearer end of the margin. All shares.
+/// Estimates how many more runs or images would decide if the metric stayed the same: the half-width of the interval
+/// has to shrink to the distance from the nearer end of the margin. All as fractions.
 pub fn needed(claim: f64, value: f64, margin: f64, effort: Effort) -> String {
     let Effort { runs, images, between, within } = effort;
     let allowed = (((value - claim).abs() - margin).abs() / Z).powi(2);
@@ -78,7 +78,8 @@ pub fn needed(claim: f64, value: f64, margin: f64, effort: Effort) -> String {
     }
 }
 
-/// How many more than `have` bring `variance` / count down to `allowed`; nothing where none do, or absurdly many.
+/// How many more than `have` reduce `variance` / count to `allowed`; `None` if no number does, or only an absurdly
+/// large one.
 fn more(variance: f64, allowed: f64, have: u64) -> Option<u64> {
     const ABSURD: f64 = 1e8;
     let count = (variance / allowed).ceil();
@@ -91,7 +92,7 @@ mod tests {
     use caco_measure::{interval::wilson, rng::Rng};
 
     #[test]
-    fn verdicts_go_by_the_interval_and_the_margin() {
+    fn verdicts_follow_from_the_interval_and_the_margin() {
         let verdict = |low, high| Verdict::of(0.7, Some((low, high)), 0.02);
         assert_eq!(verdict(0.69, 0.71), Verdict::Reproduced);
         assert_eq!(verdict(0.73, 0.75), Verdict::Exceeded);
@@ -101,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn wrong_verdicts_are_as_rare_as_said() {
-        // In the long run exactly at the margin's upper end: neither reproduced nor exceeded.
+    fn wrong_verdicts_are_as_rare_as_documented() {
+        // The expected metric is exactly at the upper end of the margin: neither reproduced nor exceeded.
         let (trials, images, claim, margin) = (20_000, 2000, 0.7, 0.03);
         let verdict = |trial| {
             let mut rng = Rng::new(1, "verdict", 0, trial);
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_needed_decides() {
         let effort = Effort { runs: 3, images: 2000, between: 1e-4, within: 0.2 / 2000.0 };
-        // 1.5 points from the claim with a margin of 0.5: the half-width has to fall to one point.
+        // 1.5 points from the claim with a margin of 0.5: the half-width has to shrink to one point.
         let allowed = (0.01 / Z).powi(2);
         let text = needed(0.70, 0.715, 0.005, effort);
         assert!(allowed < effort.within && allowed < effort.between / 3.0);

@@ -1,4 +1,4 @@
-//! Executes tensor stages: one file a stage kind, and what a stage is given to work with.
+//! Executes tensor stages: one file per stage kind, and the task that a stage receives.
 
 pub mod pulse;
 pub mod stacks;

@@ -1,5 +1,6 @@
-//! Executes one stage: `caco-worker JOB.json`. Started by the runner. `--bench-step` measures a training step
-//! instead, `--bench-loader` the loader, `--bench-train` both together; `--data-survey` looks at a data set, `--data-sheet` draws it.
+//! Executes one stage: `caco-worker JOB.json`, started by the runner. Instead, `--bench-step` measures a training step,
+//! `--bench-loader` the loader, `--bench-train` both together; `--data-survey` surveys a data set, `--data-sheet` draws
+//! a contact sheet.
 
 use caco_data::{
     bench as loader, sheet,
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Compares convolutions with float64, on as many threads as a stage takes.
+/// Compares convolutions with float64, with as many threads as a stage uses.
 fn self_test() -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     device::open("cpu", threads)?;
@@ -75,7 +76,7 @@ fn self_test() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does what stdin describes, and tells the outcome.
+/// Reads a setup from stdin, runs `act` and prints its report.
 fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow::Result<Report>) -> anyhow::Result<()> {
     trace(None);
     let setup = serde_json::from_reader(std::io::stdin())?;
@@ -83,14 +84,14 @@ fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow:
     Ok(())
 }
 
-/// Surveys a data set. How far it is goes to stdout, a line of JSON each time, before the answer.
+/// Surveys a data set. Prints progress to stdout as lines of JSON before the report.
 fn look(setup: &Setup) -> anyhow::Result<Report> {
     const PAUSE: Duration = Duration::from_millis(100);
-    let told = Mutex::new(Instant::now());
+    let reported = Mutex::new(Instant::now());
     let progress = |done, total| {
-        let Ok(mut told) = told.try_lock() else { return };
-        if told.elapsed() >= PAUSE {
-            *told = Instant::now();
+        let Ok(mut reported) = reported.try_lock() else { return };
+        if reported.elapsed() >= PAUSE {
+            *reported = Instant::now();
             let progress = Progress { done, total, ..Progress::default() };
             println!("{}", serde_json::to_string(&progress).expect("plain data is JSON"));
         }
@@ -98,7 +99,8 @@ fn look(setup: &Setup) -> anyhow::Result<Report> {
     survey::survey(setup, progress)
 }
 
-/// Text to stderr, which is the stage's log; spans to `spans` as JSON, a line each when it closes, with its duration.
+/// Logs text to stderr, which is the stage's log, and spans to `spans`: one line of JSON with the duration per closed
+/// span.
 fn trace(spans: Option<File>) {
     let text = fmt::layer().with_writer(io::stderr).with_ansi(false).without_time();
     let spans = spans.map(|file| {
@@ -110,7 +112,7 @@ fn trace(spans: Option<File>) {
 
 fn execute(path: &str) -> anyhow::Result<()> {
     let job: Job = serde_json::from_slice(&std::fs::read(path)?)?;
-    // A stage computes the same without its spans.
+    // Spans are optional: a stage computes the same without them.
     trace(File::create(job.byproducts.join("trace.jsonl")).ok());
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;

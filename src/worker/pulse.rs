@@ -1,4 +1,4 @@
-//! What a process is working on and how long such work usually takes, so that work that does not end is noticed.
+//! Tracks the current work of a process and how long such work usually takes, to detect work that hangs.
 
 use std::{
     collections::HashMap,
@@ -7,15 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Durations kept of each kind of work.
+/// Number of durations kept per kind of work.
 const KEPT: usize = 64;
-/// Durations from which on they say what is usual. A GPU works behind its queue: of the steps that a training reads together,
-/// all but the last seem short.
+/// Number of durations needed to estimate what is usual. A GPU runs asynchronously: of the steps that training reads
+/// together, all but the last seem short.
 const ENOUGH: usize = 32;
-/// A watchdog that looks later than this was itself not running, and so was the work: the time does not count.
+/// If the watchdog wakes up later than this, the process was not running: the time does not count.
 const LATEST: Duration = Duration::from_secs(2);
 
-/// The work of one process: units of a kind, one after another, such as training steps.
+/// The work of a process: consecutive units of one kind, such as training steps.
 #[derive(Debug)]
 pub struct Pulse {
     least: Duration,
@@ -33,7 +33,7 @@ struct Current {
     kind: &'static str,
     number: u64,
     since: Instant,
-    /// How long the watchdog has seen it.
+    /// How long the watchdog has observed it.
     seen: Duration,
 }
 
@@ -43,7 +43,7 @@ pub struct Stall {
     kind: &'static str,
     number: u64,
     after: Duration,
-    /// None: too few have ended.
+    /// `None` if too few have ended.
     median: Option<Duration>,
 }
 
@@ -54,18 +54,18 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// No work counts as stalled before `least`.
+    /// Work counts as stalled after `least` at the earliest.
     pub fn new(least: Duration) -> Self {
         Pulse { least, state: Mutex::default() }
     }
 
-    /// Unit `number` of a kind of work begins; the one before it, of whatever kind, has ended.
+    /// Unit `number` of a kind of work begins; the previous unit, of any kind, has ended.
     pub fn begin(&self, kind: &'static str, number: u64) {
         self.rest();
         self.state().current = Some(Current { kind, number, since: Instant::now(), seen: Duration::ZERO });
     }
 
-    /// The current unit has ended, and what follows is of no known length.
+    /// The current unit has ended, and the following work has no expected duration.
     pub fn rest(&self) {
         let mut state = self.state();
         let Some(last) = state.current.take() else { return };
@@ -76,12 +76,12 @@ impl Pulse {
         took.push(last.since.elapsed());
     }
 
-    /// Other work follows: what is known of how long units take is of no use for it.
+    /// Other work follows, for which the recorded durations do not apply.
     pub fn forget(&self) {
         *self.state() = State::default();
     }
 
-    /// Looks at the current unit, `elapsed` after the last look.
+    /// Checks the current unit, `elapsed` after the last check.
     pub fn look(&self, elapsed: Duration) -> Option<Stall> {
         let state = &mut *self.state();
         let current = state.current.as_mut()?;
@@ -99,8 +99,8 @@ impl Pulse {
     }
 }
 
-/// Ten times the median, and three times the longest: on a GPU the steps that wait for the device are few and long. Before
-/// enough is known, two hours where the least is a minute.
+/// Ten times the median, and at least three times the longest: on a GPU the steps that wait for the device are few and
+/// long. Until there are enough durations, two hours if `least` is a minute.
 fn limit(took: &[Duration], least: Duration) -> Duration {
     if took.len() < ENOUGH {
         return least.saturating_mul(120);
@@ -121,7 +121,7 @@ impl fmt::Display for Stall {
         write!(f, "{kind} {number} has not ended after {} s", after.as_secs())?;
         match median {
             Some(median) => write!(f, " (median {:.3} s)", median.as_secs_f64()),
-            None => write!(f, ", and too few ended before it to say how long one takes"),
+            None => write!(f, ", and too few have ended to know how long one takes"),
         }
     }
 }
@@ -159,7 +159,7 @@ mod tests {
         pulse.rest();
         assert_eq!(looks(&pulse, 1000), None);
         pulse.begin("batch", 1);
-        assert_eq!(looks(&pulse, 239), None, "nothing is known of batches");
+        assert_eq!(looks(&pulse, 239), None, "no durations of batches are known");
         pulse.begin("step", 51);
         assert_eq!(looks(&pulse, 5).unwrap().0, 2);
         pulse.forget();

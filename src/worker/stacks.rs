@@ -1,4 +1,4 @@
-//! The stacks of all threads of this process, for the log of a stage that has stalled.
+//! Writes the stacks of all threads of this process, for the log of a stalled stage.
 
 use std::{
     ffi::{c_int, c_void},
@@ -10,19 +10,20 @@ use std::{
 };
 
 const DEPTH: usize = 64;
-/// How long a thread has to answer. One that is deep in the kernel does not.
+/// How long to wait for a thread to respond. One that is blocked in the kernel does not.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The frames that the handler of the thread that was asked last has left.
+/// The frames written by the signal handler of the last signalled thread.
 static FRAMES: [AtomicPtr<c_void>; DEPTH] = [const { AtomicPtr::new(ptr::null_mut()) }; DEPTH];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
-/// Prepares [`write`]: to be called before there is anything to look at.
+/// Prepares [`write`]: must be called before it.
 pub fn prepare() {
-    // The first call loads a library, which a handler must not do.
+    // The first call loads a library, which a signal handler must not do.
     let mut frames = [ptr::null_mut(); 1];
-    // SAFETY: the array is as long as said; the handler makes no call that a handler must not make, as of the line above.
+    // SAFETY: the array has the given length; thanks to the first call above, the handler makes only async-signal-safe
+    // calls.
     unsafe {
         libc::backtrace(frames.as_mut_ptr(), 1);
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -32,7 +33,7 @@ pub fn prepare() {
     }
 }
 
-/// No library uses it: OpenMP, CUDA and profilers use others.
+/// A signal that no library uses: OpenMP, CUDA and profilers use others.
 fn signal() -> c_int {
     libc::SIGRTMIN() + 5
 }
@@ -44,16 +45,16 @@ extern "C" fn note(_: c_int) {
         return;
     }
     let mut frames = [ptr::null_mut(); DEPTH];
-    // SAFETY: the array is as long as said.
+    // SAFETY: the array has the given length.
     let count = unsafe { libc::backtrace(frames.as_mut_ptr(), DEPTH as c_int) } as usize;
     frames[..count].iter().zip(&FRAMES).for_each(|(frame, slot)| slot.store(*frame, Ordering::SeqCst));
     COUNT.store(count, Ordering::SeqCst);
-    // Another may have been asked meanwhile, because this one took too long.
+    // Another thread may have been signalled meanwhile, if this one took too long.
     let _ = ASKED.compare_exchange(me, 0, Ordering::SeqCst, Ordering::SeqCst);
 }
 
-/// Writes the stack of every thread but the calling one, the innermost frame first. Code that was made at run time has no
-/// name, and the stack above it may be missing. `between` is called before each thread: a stack takes a moment.
+/// Writes the stack of every thread except the calling one, the innermost frame first. Code generated at run time has
+/// no name, and the stack above it may be missing. `between` is called before each thread, as a stack takes a moment.
 pub fn write(into: &mut impl Write, between: &mut dyn FnMut()) {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let mut numbers: Vec<i32> = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
@@ -71,7 +72,7 @@ pub fn write(into: &mut impl Write, between: &mut dyn FnMut()) {
                     let _ = writeln!(into, "  {}", describe(*frame));
                 }
             }
-            None => _ = writeln!(into, "  it does not answer"),
+            None => _ = writeln!(into, "  it does not respond"),
         }
     }
 }
@@ -92,7 +93,7 @@ fn frames(thread: i32) -> Option<Vec<*mut c_void>> {
     Some(FRAMES[..count].iter().map(|slot| slot.load(Ordering::SeqCst)).collect())
 }
 
-/// The function, with those that were inlined into it before it; file and line where they are known.
+/// The function, preceded by those inlined into it; with file and line if known.
 fn describe(frame: *mut c_void) -> String {
     let mut lines = vec![];
     backtrace::resolve(frame, |symbol| {
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stacks_of_a_spinning_and_of_a_waiting_thread_are_written() {
+    fn the_stacks_of_a_spinning_and_a_waiting_thread_are_written() {
         prepare();
         let (until, waiting) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
         let (theirs, other) = (until.clone(), waiting.clone());

@@ -1,4 +1,4 @@
-//! What a stage's code is given to work with. It knows no wire form: a field that the runner adds to its job touches no
+//! The task that a stage receives. Independent of the wire format, so that a field added to the runner's job affects no
 //! stage.
 
 use crate::pulse::Pulse;
@@ -26,27 +26,27 @@ pub struct Task {
     pub kind: String,
     /// The resolved parameters.
     pub parameters: Value,
-    /// Where each input is, by slot.
+    /// The path of each input, by slot.
     pub inputs: BTreeMap<String, PathBuf>,
-    /// Outputs are written here, each under its declared path.
+    /// The folder for outputs, each under its declared path.
     pub out: PathBuf,
-    /// The stage's own folder. It survives a crash; checkpoints belong here.
+    /// The stage's working folder. It survives a crash; checkpoints belong here.
     pub work: PathBuf,
-    /// By-products are written here: rates, times, anything that may differ between two equal runs.
+    /// The folder for by-products: speeds, times, anything that may differ between equal runs.
     pub byproducts: PathBuf,
     /// Threads it may use.
     pub threads: usize,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
-    /// Where it says how far it is.
+    /// The file to which it reports progress.
     pub progress: PathBuf,
-    /// Set when it is asked to write a checkpoint and return [`Stopped`].
+    /// Set to request that it writes a checkpoint and returns [`Stopped`].
     pub stop: Arc<AtomicBool>,
-    /// What it is working on, for its watchdog.
+    /// Its current work, for the watchdog.
     pub pulse: Arc<Pulse>,
 }
 
-/// The error of a stage that was asked to stop and whose state is on disk.
+/// The error of a stage that stopped on request, with its state on disk.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped at a checkpoint")]
 pub struct Stopped;
@@ -55,7 +55,7 @@ impl Task {
     /// The parameters as the kind's own type.
     pub fn parameters<P: DeserializeOwned>(&self) -> Result<P> {
         serde_json::from_value(self.parameters.clone())
-            .with_context(|| format!("stage '{}': parameters do not fit kind '{}'", self.stage, self.kind))
+            .with_context(|| format!("stage '{}': the parameters do not match kind '{}'", self.stage, self.kind))
     }
 
     /// The input in `slot`.
@@ -66,13 +66,13 @@ impl Task {
         }
     }
 
-    /// The key that the result is stored under: the stage's folder is named by it.
+    /// The key under which the result is stored, which is the name of the stage's folder.
     pub fn key(&self) -> Result<&str> {
         let name = self.work.file_name().and_then(|name| name.to_str());
         name.with_context(|| format!("stage '{}' has no folder", self.stage))
     }
 
-    /// Where the output of this path below the output folder is written.
+    /// The path of an output, given relative to the output folder.
     pub fn output(&self, path: &str) -> PathBuf {
         self.out.join(path)
     }
@@ -82,7 +82,7 @@ impl Task {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Tells whoever watches how far the stage is. Cheap enough for a few calls a second; failures are of no account.
+    /// Reports progress to observers. Cheap enough for a few calls per second; failures are ignored.
     pub fn report(&self, progress: &Progress) {
         let write = || -> io::Result<()> {
             let aside = self.progress.with_extension("partial");

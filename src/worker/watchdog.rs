@@ -1,4 +1,4 @@
-//! A thread that ends a worker whose work has stalled, and shows the runner that the worker responds.
+//! A thread that ends a stalled worker, and signals to the runner that the worker is alive.
 
 use crate::{pulse::Pulse, stacks};
 use anyhow::{Context as _, Result};
@@ -11,15 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Watches `pulse` for as long as the process lives, and renews the file `alive`. A stall ends the process: the stacks of
-/// all threads and the error go to stderr, and the checkpoints stay.
+/// Watches `pulse` for the lifetime of the process, and renews the file `alive`. A stall ends the process: the stacks
+/// of all threads and the error are written to stderr, and the checkpoints are kept.
 pub fn start(pulse: Arc<Pulse>, alive: PathBuf, least: Duration) -> Result<()> {
     stacks::prepare();
     let tick = (least / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let watch = move || {
         let mut looked = Instant::now();
         let mut count = 0_u64;
-        // A runner that sees nothing new thinks the worker dead, so failures show by themselves.
+        // Failures are ignored: a runner that sees no update considers the worker dead.
         let mut renew = || {
             count += 1;
             let _ = fs::write(&alive, count.to_string());
@@ -31,7 +31,7 @@ pub fn start(pulse: Arc<Pulse>, alive: PathBuf, least: Duration) -> Result<()> {
                 let mut stderr = io::stderr().lock();
                 stacks::write(&mut stderr, &mut renew);
                 let _ = writeln!(stderr, "error: {stall}; the stacks of all threads are in the log");
-                // SAFETY: ends the process at once: exit handlers would wait for the threads that hang.
+                // SAFETY: ends the process at once; exit handlers would wait for the hanging threads.
                 unsafe { libc::_exit(job::STALLED) };
             }
             looked = Instant::now();

@@ -80,7 +80,7 @@ fn a_set_says_which_splits_it_has_and_what_is_wrong_with_its_files() {
     let project = Project::with(r#"(stages: {"train": index(root: Path("cifar"), format: Cifar10, split: Val)})"#);
     cifar(&project);
     insta::assert_snapshot!(project.caco(&["check", "p.ron"]).err, @r#"
-    error: stage 'train': split is Val; Cifar10 has the splits Train, Test: name one
+    error: stage 'train': split is Val; Cifar10 has the splits Train, Test; name one
      --> p.ron:1:71
       |
     1 | (stages: {"train": index(root: Path("cifar"), format: Cifar10, split: Val)})
@@ -90,8 +90,8 @@ fn a_set_says_which_splits_it_has_and_what_is_wrong_with_its_files() {
     write(&project, "cifar/test_batch.bin", &[1; 3000]);
     let failed = project.caco(&["run", "p.ron"]);
     assert_eq!(failed.code, 1);
-    let message = "test_batch.bin has 3000 bytes, which are no whole records of 3073";
-    assert!(failed.err.contains(message), "{}", failed.err);
+    let told = "test_batch.bin has 3000 bytes, not a whole number of records of 3073";
+    assert!(failed.err.contains(told), "{}", failed.err);
 }
 
 /// ImageNet in small: six classes.

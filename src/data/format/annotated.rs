@@ -39,12 +39,12 @@ impl List for Sun397 {
         let mut images = vec![];
         for (number, line) in lines(&file)? {
             let class = line.rsplit_once('/').and_then(|(class, _)| numbers.get(class));
-            let class = class.with_context(|| format!("'{line}' is in none of the classes of {}", names.display()));
+            let class = class.with_context(|| format!("'{line}' is in none of the classes in {}", names.display()));
             let path = line.strip_prefix('/').context("a line starts with '/'").and_then(inside);
             let (class, path) = (at(&file, number, class)?, at(&file, number, path)?);
             images.push(image(below(root, &base.join(path))?, *class));
         }
-        // `/a/abbey` is the class `abbey`; what lies deeper (`/c/church/indoor`) keeps both its names.
+        // `/a/abbey` is the class `abbey`; a deeper path (`/c/church/indoor`) keeps both names.
         let name = |class: &String| class.splitn(3, '/').last().unwrap_or_default().to_owned();
         Ok(Listing { classes: classes.iter().map(name).collect(), images })
     }
@@ -66,7 +66,7 @@ impl List for FgvcAircraft {
             let parts = line.split_once(' ').context("a line is an image and its variant");
             let (name, variant) = at(&file, number, parts)?;
             let class = classes.iter().position(|class| class == variant);
-            let class = class.with_context(|| format!("'{variant}' is none of the variants of variants.txt"));
+            let class = class.with_context(|| format!("'{variant}' is not one of the variants in variants.txt"));
             let (class, name) = (at(&file, number, class)?, at(&file, number, inside(name))?);
             images.push(image(below(root, &base.join("images").join(format!("{name}.jpg")))?, class as u32));
         }
@@ -109,8 +109,8 @@ impl List for Dtd {
     }
 }
 
-/// Oxford-IIIT Pets (Parkhi et al. 2012), labelled by breed: `annotations/trainval.txt` and `test.txt`, each line an image,
-/// its class from 1, and two numbers more.
+/// Oxford-IIIT Pets (Parkhi et al. 2012), labelled by breed: `annotations/trainval.txt` and `test.txt`, each line an
+/// image, its class from 1, and two more numbers.
 pub struct OxfordPets;
 
 impl List for OxfordPets {
@@ -131,7 +131,7 @@ impl List for OxfordPets {
     }
 }
 
-/// Of a line such as `great_pyrenees_12 16 2 9`: class number, breed, image.
+/// Class number, breed and image of a line such as `great_pyrenees_12 16 2 9`.
 fn pet(line: &str) -> Result<(u32, &str, &str)> {
     let mut words = line.split_whitespace();
     let (name, class) = words.next().zip(words.next()).context("a line is an image and its class")?;
@@ -174,12 +174,12 @@ mod tests {
             ])
         );
         assert_eq!(listed(Format::Food101, Split::Test, root.path()).len(), 1);
-        let told = |json: &[u8]| refused(Format::Food101, Split::Train, &[("meta/train.json", json)]);
-        assert!(told(br#"{"a": ["../../x"]}"#).contains("leaves the folder"));
-        assert!(told(br#"{"a": ["a/1""#).contains("train.json is damaged"));
-        assert!(told(br#"{"a": ["a/1", "a/1"]}"#).contains("listed twice"));
-        assert!(told(b"{}").contains("lists no image"));
-        assert!(refused(Format::Food101, Split::Train, &[("x", b"")]).contains("holds none of these: meta"));
+        let error = |json: &[u8]| refused(Format::Food101, Split::Train, &[("meta/train.json", json)]);
+        assert!(error(br#"{"a": ["../../x"]}"#).contains("leaves the folder"));
+        assert!(error(br#"{"a": ["a/1""#).contains("train.json is damaged"));
+        assert!(error(br#"{"a": ["a/1", "a/1"]}"#).contains("listed twice"));
+        assert!(error(b"{}").contains("lists no image"));
+        assert!(refused(Format::Food101, Split::Train, &[("x", b"")]).contains("contains none of these: meta"));
     }
 
     #[test]
@@ -193,15 +193,15 @@ mod tests {
         let expected = [("SUN397/a/abbey/sun_b.jpg", "abbey"), ("SUN397/c/church/indoor/sun_a.jpg", "church/indoor")];
         assert_eq!(listed(Format::Sun397, Split::Train, root.path()), pairs(&expected));
         assert_eq!(listed(Format::Sun397, Split::Test, root.path()), pairs(&[("SUN397/a/abbey/sun_c.jpg", "abbey")]));
-        let told = |line: &[u8]| {
+        let error = |line: &[u8]| {
             refused(
                 Format::Sun397,
                 Split::Train,
                 &[("a/x", b""), ("ClassName.txt", b"/a/abbey"), ("Training_01.txt", line)],
             )
         };
-        assert!(told(b"/a/abbey/1.jpg\n/b/bar/1.jpg").contains("line 2: '/b/bar/1.jpg' is in none of the classes"));
-        assert!(told(b"/a/abbey/").contains("leaves the folder"));
+        assert!(error(b"/a/abbey/1.jpg\n/b/bar/1.jpg").contains("line 2: '/b/bar/1.jpg' is in none of the classes"));
+        assert!(error(b"/a/abbey/").contains("leaves the folder"));
     }
 
     #[test]
@@ -216,12 +216,12 @@ mod tests {
         assert_eq!(listed(Format::FgvcAircraft, Split::TrainVal, root.path()).len(), 3);
         let inner = root.path().join("data");
         assert_eq!(listed(Format::FgvcAircraft, Split::Train, &inner)[0].0, "images/1025794.jpg");
-        let told = |line: &[u8]| {
+        let error = |line: &[u8]| {
             refused(Format::FgvcAircraft, Split::Test, &[("variants.txt", b"A 3"), ("images_variant_test.txt", line)])
         };
-        assert!(told(b"1 A 3\n2 A 4").contains("line 2: 'A 4' is none of the variants"));
-        assert!(told(b"1\n").contains("line 1: a line is an image and its variant"));
-        assert!(told(b"../1 A 3\n").contains("leaves the folder"));
+        assert!(error(b"1 A 3\n2 A 4").contains("line 2: 'A 4' is not one of the variants"));
+        assert!(error(b"1\n").contains("line 1: a line is an image and its variant"));
+        assert!(error(b"../1 A 3\n").contains("leaves the folder"));
     }
 
     #[test]
@@ -246,10 +246,10 @@ mod tests {
         let root = tree(&[("annotations/trainval.txt", annotations)]);
         let expected = [("images/Abyssinian_1.jpg", "Abyssinian"), ("images/great_pyrenees_12.jpg", "great_pyrenees")];
         assert_eq!(listed(Format::OxfordPets, Split::TrainVal, root.path()), pairs(&expected));
-        let told = |lines: &[u8]| refused(Format::OxfordPets, Split::Test, &[("annotations/test.txt", lines)]);
-        assert!(told(b"a_1 1 1 1\nb_1 1 1 1\n").contains("line 2: class 1 is 'b' here and 'a' in an earlier line"));
-        assert!(told(b"a_1 0 1 1\n").contains("numbered from 1"));
-        assert!(told(b"a_1 2 1 1\n").contains("names 1 classes, the highest is 2"));
-        assert!(told(b"a_1 x 1 1\n").contains("'x', not a number"));
+        let error = |lines: &[u8]| refused(Format::OxfordPets, Split::Test, &[("annotations/test.txt", lines)]);
+        assert!(error(b"a_1 1 1 1\nb_1 1 1 1\n").contains("line 2: class 1 is 'b' here and 'a' in an earlier line"));
+        assert!(error(b"a_1 0 1 1\n").contains("numbered from 1"));
+        assert!(error(b"a_1 2 1 1\n").contains("names 1 classes, the highest is 2"));
+        assert!(error(b"a_1 x 1 1\n").contains("'x', not a number"));
     }
 }

@@ -7,16 +7,16 @@ use std::{
     path::Path,
 };
 
-/// Archives are made of blocks of this many bytes.
+/// The block size of tar archives, in bytes.
 const BLOCK: u64 = 512;
 
 /// A file inside a tar archive.
 pub struct Member {
-    /// Its name there.
+    /// Its name in the archive.
     pub name: String,
     /// Where its bytes start in the archive's file.
     pub offset: u64,
-    /// How many they are.
+    /// Its length in bytes.
     pub bytes: u64,
 }
 
@@ -29,7 +29,7 @@ pub struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// `length` bytes from `start` on.
+    /// `length` bytes starting at `start`.
     pub fn new(file: &'a File, start: u64, length: u64) -> Self {
         Part { file, start, length, at: 0 }
     }
@@ -52,13 +52,13 @@ impl Seek for Part<'_> {
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
             SeekFrom::End(by) => self.length.checked_add_signed(by),
         };
-        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a place before the start"))?;
+        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the start"))?;
         Ok(self.at)
     }
 }
 
-/// The files in a tar archive that is a part of `file`: what is not a file (folders, links, devices) is left out. `name` is what
-/// errors call the archive. The archive must end as one does: a cut one is an error.
+/// The regular files in a tar archive that is a part of `file`; folders, links and devices are skipped. Errors call the
+/// archive `name`. A truncated archive is an error.
 pub fn members(file: &File, name: &Path, start: u64, length: u64) -> Result<Vec<Member>> {
     let naming = || format!("{} is damaged", name.display());
     let mut archive = tar::Archive::new(Part::new(file, start, length));
@@ -69,12 +69,16 @@ pub fn members(file: &File, name: &Path, start: u64, length: u64) -> Result<Vec<
         let member = String::from_utf8(entry.path_bytes().into_owned());
         let member = member.with_context(|| format!("{}: a name is not UTF-8", name.display()))?;
         let after = offset.checked_add(bytes).filter(|after| *after <= length);
-        end = after.with_context(|| format!("{} ends within {member}; fetch it again", name.display()))?;
+        end = after.with_context(|| format!("{} ends within {member}; download it again", name.display()))?;
         if entry.header().entry_type().is_file() {
             members.push(Member { name: member, offset: start + offset, bytes });
         }
     }
-    ensure!(ends(file, start, length, end.next_multiple_of(BLOCK)), "{} is cut off; fetch it again", name.display());
+    ensure!(
+        ends(file, start, length, end.next_multiple_of(BLOCK)),
+        "{} is truncated; download it again",
+        name.display()
+    );
     Ok(members)
 }
 
@@ -110,7 +114,7 @@ pub mod tests {
     }
 
     #[test]
-    fn members_are_where_they_are_said_to_be() {
+    fn members_are_at_their_listed_offsets() {
         let long = "n".repeat(150);
         let inner = tar(&[("a.txt", b"one"), (&long, b"twenty-two")]);
         let outer = tar(&[("x", b""), ("inner.tar", &inner)]);

@@ -3,13 +3,13 @@
 use super::*;
 
 const SIDE: u32 = 32;
-/// The most bytes of a file of records; the largest in use has 154 MB.
+/// Maximum size of a file of records; the largest in use has 154 MB.
 const RECORDS_MAX: u64 = 1 << 30;
 const PIXELS: u64 = 3 * (SIDE * SIDE) as u64;
 
 /// One of the two sets.
 pub struct Cifar {
-    /// The folder that the archive unpacks to.
+    /// The folder in the archive.
     folder: &'static str,
     /// The file of class names.
     names: &'static str,
@@ -55,7 +55,7 @@ impl Cifar {
         let bytes = read(file, RECORDS_MAX)?;
         let record = (self.labels + PIXELS) as usize;
         let whole = bytes.len().is_multiple_of(record);
-        ensure!(whole, "{} has {} bytes, which are no whole records of {record}", file.display(), bytes.len());
+        ensure!(whole, "{} has {} bytes, not a whole number of records of {record}", file.display(), bytes.len());
         let name = below(root, file)?;
         for (number, labels) in bytes.chunks_exact(record).enumerate() {
             let offset = (number * record) as u64 + self.labels;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_listed_with_their_place() {
+    fn records_are_listed_with_their_offsets() {
         let batch = [record(&[1]), record(&[0])].concat();
         let mut files: Vec<(&str, &[u8])> = CIFAR10.train.iter().map(|name| (*name, &batch[..])).collect();
         files.push(("batches.meta.txt", b"airplane\nautomobile\n\n"));
@@ -103,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn cut_files_and_unknown_labels_are_told() {
-        let told = |test: &[u8]| {
+    fn truncated_files_and_unknown_labels_are_errors() {
+        let error = |test: &[u8]| {
             refused(Format::Cifar10, Split::Test, &[("test_batch.bin", test), ("batches.meta.txt", b"airplane")])
         };
-        assert!(told(&record(&[0])[..3000]).contains("3000 bytes, which are no whole records of 3073"));
-        assert!(told(&record(&[1])).contains("class number 1"));
+        assert!(error(&record(&[0])[..3000]).contains("3000 bytes, not a whole number of records of 3073"));
+        assert!(error(&record(&[1])).contains("class number 1"));
         assert!(refused(Format::Cifar10, Split::Test, &[("batches.meta.txt", b"a")]).contains("test_batch.bin"));
     }
 }

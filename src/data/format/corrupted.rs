@@ -1,5 +1,5 @@
-//! What damaged data sets do: every layout's files, damaged in every way that was thought of. Each must be an error that says
-//! where, or a list of images that cannot be read.
+//! Tests with damaged data sets: the files of every layout, damaged in many ways. Each must be an error that names the
+//! place, or a list of images that cannot be read.
 
 use super::{
     archive::tests::{gz, tar},
@@ -24,7 +24,7 @@ macro_rules! mat {
     };
 }
 
-/// A small set in a layout, whole.
+/// A small undamaged set in a layout.
 fn specimen(format: Format) -> Files {
     let text = |path: &str, text: &str| (path.to_owned(), text.as_bytes().to_vec());
     let images = |paths: &[&str]| -> Files { (2..).zip(paths).map(|(i, path)| (path.to_string(), jpeg(i))).collect() };
@@ -140,7 +140,7 @@ fn specimen(format: Format) -> Files {
     files
 }
 
-/// Damages one of the files, and says how.
+/// Damages one of the files and returns how.
 fn damage(files: &mut Files, rng: &mut Rng) -> String {
     let below = |rng: &mut Rng, n: usize| rng.below(n.max(1) as u64) as usize;
     let which = below(rng, files.len());
@@ -221,7 +221,7 @@ fn write(files: &Files) -> tempfile::TempDir {
 }
 
 #[test]
-fn whole_sets_are_read_without_complaint() {
+fn undamaged_sets_are_read_without_errors() {
     for format in FORMATS {
         let root = write(&specimen(format));
         for split in splits(format) {
@@ -236,7 +236,7 @@ fn whole_sets_are_read_without_complaint() {
 }
 
 #[test]
-fn damaged_sets_are_errors_that_say_where_or_lists_of_unreadable_images() {
+fn damaged_sets_are_errors_naming_the_place_or_lists_of_unreadable_images() {
     const EACH: u64 = 60;
     let (mut errors, mut skips, mut harmless) = (0, 0, 0);
     for format in FORMATS {
@@ -248,10 +248,10 @@ fn damaged_sets_are_errors_that_say_where_or_lists_of_unreadable_images() {
             for split in splits(format) {
                 match list(format, split, root.path()) {
                     Err(error) => {
-                        let told = format!("{error:#}");
-                        let names = |(name, _): &(String, Vec<u8>)| told.contains(name.rsplit('/').next().unwrap());
-                        let place = told.contains(&*root.path().to_string_lossy()) || files.iter().any(names);
-                        assert!(place, "{format:?}, {how}: the error does not say where: {told}");
+                        let message = format!("{error:#}");
+                        let names = |(name, _): &(String, Vec<u8>)| message.contains(name.rsplit('/').next().unwrap());
+                        let place = message.contains(&*root.path().to_string_lossy()) || files.iter().any(names);
+                        assert!(place, "{format:?}, {how}: the error does not name the place: {message}");
                         errors += 1;
                     }
                     Ok(listing) => {

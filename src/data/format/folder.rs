@@ -1,13 +1,13 @@
-//! Sets whose folders are their labels: ImageFolder, and Caltech-101 in it.
+//! Sets labelled by folder: ImageFolder, and Caltech-101 in that layout.
 
 use super::*;
 use crate::decode::EXTENSIONS;
 use caco_measure::rng::Rng;
 use std::collections::BTreeMap;
 
-/// Folders nested deeper than this are taken for a loop of symbolic links.
+/// Deeper nesting is treated as a loop of symbolic links.
 const DEEPEST: usize = 32;
-/// Training images a class of Caltech-101, as its protocol has it (Fei-Fei et al. 2004).
+/// Training images per class of Caltech-101, by its protocol (Fei-Fei et al. 2004).
 const CALTECH_TRAIN: usize = 30;
 
 /// `<class>/…/<image>`, as torchvision's ImageFolder reads it: classes are numbered in the byte order of their names.
@@ -28,8 +28,8 @@ impl List for ImageFolder {
     }
 }
 
-/// Caltech-101 (Fei-Fei et al. 2004): class folders, the background among them. It has no splits of its own: of each class 30
-/// images, drawn, are for training and all others for the test.
+/// Caltech-101 (Fei-Fei et al. 2004): class folders, including the background class. It defines no splits: 30 randomly
+/// drawn images of each class are for training, all others for testing.
 pub struct Caltech101;
 
 impl List for Caltech101 {
@@ -50,7 +50,7 @@ impl List for Caltech101 {
             let enough = paths.len() > CALTECH_TRAIN;
             ensure!(enough, "class '{name}' has {} images; more than {CALTECH_TRAIN} are needed", paths.len());
             paths.sort();
-            // The draw of a class depends on nothing but its number and its images' names.
+            // The draw for a class depends only on its number and its images' names.
             Rng::new(0, "caltech101", 0, u64::from(class)).shuffle(&mut paths);
             let kept = match split {
                 Split::Train => &paths[..CALTECH_TRAIN],
@@ -84,7 +84,7 @@ fn classes(root: &Path) -> Result<Vec<String>> {
 }
 
 fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<()> {
-    ensure!(depth > 0, "{} lies {DEEPEST} folders deep; is it a loop of symbolic links?", folder.display());
+    ensure!(depth > 0, "{} is nested {DEEPEST} folders deep; is it a loop of symbolic links?", folder.display());
     for (name, path) in entries(folder)? {
         let relative = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
         if is_image(&name) && !path.is_dir() {
@@ -96,7 +96,7 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -
     Ok(())
 }
 
-/// Whether a file of that name counts as an image.
+/// Whether a file of this name counts as an image.
 pub fn is_image(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, ending)| EXTENSIONS.contains(&ending.to_ascii_lowercase().as_str()))
 }
@@ -130,18 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_folder_is_told() {
-        let told = |files: &[(&str, &[u8])]| refused(Format::ImageFolder, Split::Train, files);
-        assert!(told(&[]).contains("no class folders"));
-        assert!(told(&[("a/x.txt", b"")]).contains("holds no image"));
-        assert!(told(&[("a/x.jpg", b""), ("b/x.txt", b"")]).contains("b holds no image"));
+    fn folders_without_images_are_errors() {
+        let error = |files: &[(&str, &[u8])]| refused(Format::ImageFolder, Split::Train, files);
+        assert!(error(&[]).contains("no class folders"));
+        assert!(error(&[("a/x.txt", b"")]).contains("holds no image"));
+        assert!(error(&[("a/x.jpg", b""), ("b/x.txt", b"")]).contains("b holds no image"));
         let missing = format!("{:#}", list(Format::ImageFolder, None, Path::new("/nowhere")).unwrap_err());
-        assert!(missing.contains("/nowhere is no folder"), "{missing}");
+        assert!(missing.contains("/nowhere is not a folder"), "{missing}");
     }
 
     #[cfg(unix)]
     #[test]
-    fn links_are_followed_and_loops_told() {
+    fn links_are_followed_and_loops_are_errors() {
         let (root, aside) = (tempfile::tempdir().unwrap(), tree(&[("1.jpg", b"")]));
         std::os::unix::fs::symlink(aside.path(), root.path().join("a")).unwrap();
         assert_eq!(listed(Format::ImageFolder, Split::Train, root.path())[0].0, "a/1.jpg");

@@ -1,4 +1,4 @@
-//! ImageNet-1K (ILSVRC 2012): folders by synset, or the archives as they are downloaded, read in place.
+//! ImageNet-1K (ILSVRC 2012): folders by synset, or the original archives, read in place.
 
 use super::*;
 use crate::mat;
@@ -11,12 +11,12 @@ use std::{
 const TRAIN: &str = "ILSVRC2012_img_train.tar";
 const VAL: &str = "ILSVRC2012_img_val.tar";
 const DEVKIT: &str = "ILSVRC2012_devkit_t12.tar.gz";
-/// The most bytes of the devkit, unpacked, that are read; it has 7 MB.
+/// Maximum number of bytes read from the unpacked devkit; it has 7 MB.
 const DEVKIT_MAX: u64 = 64 << 20;
 
 /// `train/<synset>/*` and `val/<synset>/*`, or `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and the devkit (as an
-/// archive or unpacked), which holds the classes of the validation images. Classes are synsets, in the order of their names, either
-/// way: what was trained on one reads the other.
+/// archive or unpacked), which holds the classes of the validation images. Either way classes are synsets in the order
+/// of their names, so a model trained on one can be evaluated on the other.
 pub struct ImageNet;
 
 impl List for ImageNet {
@@ -37,7 +37,7 @@ fn folders(root: &Path, folder: &str) -> Result<Listing> {
     Ok(listing)
 }
 
-/// An archive of one archive a synset.
+/// An archive that contains one archive per synset.
 fn train(file: &File, path: &Path) -> Result<Listing> {
     let mut synsets = archive::members(file, path, 0, file.metadata()?.len())?;
     synsets.sort_by(|a, b| a.name.cmp(&b.name));
@@ -55,7 +55,7 @@ fn train(file: &File, path: &Path) -> Result<Listing> {
     Ok(Listing { classes, images })
 }
 
-/// An archive of images, whose classes are lines of the devkit.
+/// An archive of images whose classes are lines in the devkit.
 fn val(root: &Path, file: &File, path: &Path) -> Result<Listing> {
     let devkit = Devkit::open(root)?;
     let mut members = archive::members(file, path, 0, file.metadata()?.len())?;
@@ -66,8 +66,9 @@ fn val(root: &Path, file: &File, path: &Path) -> Result<Listing> {
     classes.sort();
     let listed = |(member, truth): (&archive::Member, &u32)| {
         let synset = devkit.synsets.get(truth);
-        let synset =
-            synset.with_context(|| format!("the ground truth of {} is {truth}, no synset's number", member.name))?;
+        let synset = synset.with_context(|| {
+            format!("the ground truth of {} is {truth}, which is not the number of a synset", member.name)
+        })?;
         let class = classes.binary_search(synset).expect("classes are all synsets") as u32;
         let place = inside(&member.name).with_context(|| path.display().to_string())?.to_owned();
         Ok(inside_archive(VAL, place, class, member))
@@ -81,11 +82,11 @@ fn inside_archive(archive: &str, place: String, class: u32, member: &archive::Me
     Listed { path: format!("{archive}/{place}"), label: Label::One(class), within: Some(within) }
 }
 
-/// What the devkit says.
+/// The contents of the devkit.
 struct Devkit {
     /// The synsets of the challenge, by number.
     synsets: BTreeMap<u32, String>,
-    /// The number of each validation image, in the order of their names.
+    /// The synset number of each validation image, in the order of their names.
     truths: Vec<u32>,
 }
 
@@ -110,7 +111,7 @@ impl Devkit {
     }
 }
 
-/// Of an archive, the files that end so.
+/// The files of an archive whose paths end with `endings`.
 fn unpack<const N: usize>(archive: &Path, endings: [&str; N]) -> Result<[Vec<u8>; N]> {
     let file = BufReader::new(File::open(archive)?);
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file).take(DEVKIT_MAX));
@@ -128,7 +129,7 @@ fn unpack<const N: usize>(archive: &Path, endings: [&str; N]) -> Result<[Vec<u8>
         }
     }
     let missing = endings.iter().zip(&found).find(|(_, found)| found.is_none());
-    missing.map_or(Ok(()), |(ending, _)| Err(anyhow::anyhow!("it holds no file {ending}")))?;
+    missing.map_or(Ok(()), |(ending, _)| Err(anyhow::anyhow!("it contains no file {ending}")))?;
     Ok(found.map(Option::unwrap_or_default))
 }
 
@@ -169,7 +170,7 @@ mod tests {
             (tar(&[("n01440764_10.JPEG", b"aa"), ("n01440764_9.JPEG", b"b")]), tar(&[("n01443537_1.JPEG", b"c")]));
         let train = tar(&[("n01443537.tar", &b), ("n01440764.tar", &a)]);
         let val = tar(&[("ILSVRC2012_val_00000002.JPEG", b"v2"), ("ILSVRC2012_val_00000001.JPEG", b"v1")]);
-        // The meta data gives n01443537 the number 1, and n01440764 the number 2.
+        // In the metadata n01443537 has number 1 and n01440764 number 2.
         let root = tree(&[(TRAIN, &train), (VAL, &val), (DEVKIT, &devkit(b"1\n2\n"))]);
         let listing = list(Format::ImageNet, Some(Split::Train), root.path()).unwrap();
         assert_eq!(listing.classes, ["n01440764", "n01443537"]);
@@ -188,19 +189,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_told() {
+    fn missing_and_wrong_files_are_errors() {
         let val = tar(&[("1.JPEG", b"v")]);
-        let told = |files: &[(&str, &[u8])]| refused(Format::ImageNet, Split::Val, files);
-        assert!(told(&[]).contains("none of these: val, ILSVRC2012_img_val.tar"));
-        assert!(told(&[(VAL, &val)]).contains("ILSVRC2012_devkit_t12.tar.gz"));
+        let error = |files: &[(&str, &[u8])]| refused(Format::ImageNet, Split::Val, files);
+        assert!(error(&[]).contains("none of these: val, ILSVRC2012_img_val.tar"));
+        assert!(error(&[(VAL, &val)]).contains("ILSVRC2012_devkit_t12.tar.gz"));
         assert!(
-            told(&[(VAL, &val), (DEVKIT, &devkit(b"1\n2\n"))]).contains("holds 1 images, the devkit's ground truth 2")
+            error(&[(VAL, &val), (DEVKIT, &devkit(b"1\n2\n"))]).contains("holds 1 images, the devkit's ground truth 2")
         );
-        assert!(told(&[(VAL, &val), (DEVKIT, &devkit(b"7\n"))]).contains("is 7, no synset's number"));
-        assert!(told(&[(VAL, &val), (DEVKIT, &devkit(b"x\n"))]).contains("line 1 of the devkit's ground truth is 'x'"));
-        assert!(told(&[(VAL, &val), (DEVKIT, &gz(b"")[..])]).contains("holds no file data/meta.mat"));
-        assert!(told(&[(VAL, &val), (DEVKIT, &devkit(b"1")[..200])]).contains("cannot read"));
-        assert!(told(&[(VAL, &val[..600]), (DEVKIT, &devkit(b"1"))]).contains(VAL));
+        assert!(error(&[(VAL, &val), (DEVKIT, &devkit(b"7\n"))]).contains("is 7, which is not the number of a synset"));
+        assert!(
+            error(&[(VAL, &val), (DEVKIT, &devkit(b"x\n"))]).contains("line 1 of the devkit's ground truth is 'x'")
+        );
+        assert!(error(&[(VAL, &val), (DEVKIT, &gz(b"")[..])]).contains("contains no file data/meta.mat"));
+        assert!(error(&[(VAL, &val), (DEVKIT, &devkit(b"1")[..200])]).contains("cannot read"));
+        assert!(error(&[(VAL, &val[..600]), (DEVKIT, &devkit(b"1"))]).contains(VAL));
         let train = tar(&[("x.txt", b"")]);
         assert!(refused(Format::ImageNet, Split::Train, &[(TRAIN, &train)]).contains("not <synset>.tar"));
     }

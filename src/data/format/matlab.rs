@@ -76,7 +76,7 @@ impl List for Flowers102 {
             let naming = || format!("'{part}' of {}", sets_file.display());
             for number in mat::variable(&sets, part).and_then(Value::wholes).with_context(naming)? {
                 let label = (number as usize).checked_sub(1).and_then(|at| labels.get(at));
-                let beyond = || format!("image {number} is none of the {} that have labels", labels.len());
+                let beyond = || format!("image {number} is not one of the {} that have labels", labels.len());
                 let class = from_one(*label.with_context(beyond).with_context(naming)?)?;
                 images.push(image(below(root, &folder.join(format!("image_{number:05}.jpg")))?, class));
             }
@@ -85,8 +85,8 @@ impl List for Flowers102 {
     }
 }
 
-/// The names of the flowers, which the annotation files do not hold (from the set's page of categories, in the order of its
-/// labels).
+/// The names of the flowers, which the annotation files do not contain (from the categories page of the data set, in
+/// label order).
 const FLOWERS: [&str; 102] = [
     "pink primrose",
     "hard-leaved pocket orchid",
@@ -220,13 +220,13 @@ mod tests {
         let at = |folder: &str| expected.map(|(name, class)| (format!("{folder}/{name}"), class.to_owned()));
         assert_eq!(listed(Format::StanfordCars, Split::Train, root.path()), at("cars_train"));
         assert_eq!(listed(Format::StanfordCars, Split::Test, root.path()), at("cars_test"));
-        let told = |meta: &[u8], cars: &[u8]| {
+        let error = |meta: &[u8], cars: &[u8]| {
             let files = [("cars_meta.mat", meta), ("cars_train_annos.mat", cars), ("cars_train/x", b"")];
             refused(Format::StanfordCars, Split::Train, &files)
         };
-        assert!(told(META, META).contains("there is no variable 'annotations'"));
-        assert!(told(CARS, CARS).contains("there is no variable 'class_names'"));
-        assert!(told(META, &CARS[..300]).contains("cars_train_annos.mat"));
+        assert!(error(META, META).contains("there is no variable 'annotations'"));
+        assert!(error(CARS, CARS).contains("there is no variable 'class_names'"));
+        assert!(error(META, &CARS[..300]).contains("cars_train_annos.mat"));
     }
 
     #[test]

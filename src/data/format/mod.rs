@@ -1,5 +1,5 @@
-//! The layouts in which data sets come: each lists the images of a split with their labels, from its own annotation files.
-//! Listing opens no image.
+//! The layouts of data sets: each lists the images of a split with their labels, from its own annotation files. Listing
+//! opens no images.
 
 mod annotated;
 mod archive;
@@ -29,14 +29,14 @@ pub struct Listing {
     pub images: Vec<Listed>,
 }
 
-/// An image that a layout names.
+/// An image listed by a layout.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
-    /// Its name in the set: of a file of its own, the path below the root, parts separated by `/`.
+    /// Its name in the set; for an image in its own file, the path below the root, with parts separated by `/`.
     pub path: String,
     /// What it shows.
     pub label: Label,
-    /// Where it lies, if not in a file of its own.
+    /// Its location, if it is not in its own file.
     pub within: Option<Within>,
 }
 
@@ -45,17 +45,17 @@ pub struct Listed {
 pub enum Label {
     /// The number of a class.
     One(u32),
-    /// The numbers of all classes that it shows, ascending; maybe none.
+    /// The numbers of all classes that it shows, ascending; may be empty.
     Several(Vec<u32>),
 }
 
 /// A layout.
 pub trait List: Sync {
-    /// The images of a split below `root`; the split is one that the layout has (see [`Format::splits`]).
+    /// The images of a split below `root`; the split must be one that the layout has (see [`Format::splits`]).
     fn list(&self, root: &Path, split: Split) -> Result<Listing>;
 }
 
-/// The images of a split of a set. Errors name the file and the line that is not as the layout says.
+/// The images of a split of a set. Errors name the file and the line that violates the layout.
 pub fn list(format: Format, split: Option<Split>, root: &Path) -> Result<Listing> {
     let layout: &dyn List = match format {
         Format::ImageFolder => &folder::ImageFolder,
@@ -73,10 +73,10 @@ pub fn list(format: Format, split: Option<Split>, root: &Path) -> Result<Listing
         Format::Flowers102 => &matlab::Flowers102,
         Format::ImageNet => &imagenet::ImageNet,
     };
-    ensure!(root.is_dir(), "{} is no folder", root.display());
-    // A layout without splits is not told one.
+    ensure!(root.is_dir(), "{} is not a folder", root.display());
+    // A layout without splits ignores the argument.
     let mut listing = layout.list(root, split.unwrap_or(Split::Train))?;
-    ensure!(!listing.images.is_empty(), "{} lists no image", root.display());
+    ensure!(!listing.images.is_empty(), "{} lists no images", root.display());
     listing.images.sort();
     if let Some(twice) = listing.images.windows(2).find(|pair| pair[0].path == pair[1].path) {
         bail!("{} is listed twice", twice[0].path);
@@ -99,43 +99,43 @@ fn check(listing: &Listing) -> Result<()> {
     Ok(())
 }
 
-/// An image in a file of its own.
+/// An image in its own file.
 fn image(path: String, class: u32) -> Listed {
     Listed { path, label: Label::One(class), within: None }
 }
 
-/// The lines of an annotation file that are not empty, each with its number.
+/// The non-empty lines of an annotation file, with their line numbers.
 fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
     let bytes = read(file, ANNOTATIONS_MAX)?;
-    // Latin-1 is what older annotation files are in; ASCII is the same in both.
+    // Older annotation files are in Latin-1; ASCII is the same in both.
     let text = String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().iter().map(|b| *b as char).collect());
     let text = text.trim_start_matches('\u{feff}');
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim().to_owned()));
     Ok(lines.filter(|(_, line)| !line.is_empty()).collect())
 }
 
-/// Names that are numbered by their lines: none of these is empty.
+/// Names numbered by their line; no line may be empty.
 fn numbered(file: &Path) -> Result<Vec<String>> {
     let lines = lines(file)?;
     let gap = lines.iter().zip(1..).find(|((number, _), expected)| number != expected);
-    ensure!(gap.is_none(), "{}: an empty line stands among the names", file.display());
+    ensure!(gap.is_none(), "{}: there is an empty line among the names", file.display());
     Ok(lines.into_iter().map(|(_, line)| line).collect())
 }
 
-/// The most bytes of a file of annotations; the largest in use has 6 MB.
+/// Maximum size of an annotation file; the largest in use has 6 MB.
 const ANNOTATIONS_MAX: u64 = 64 << 20;
 
-/// A file of at most so many bytes.
+/// Reads a file of at most `most` bytes.
 fn read(file: &Path, most: u64) -> Result<Vec<u8>> {
     let length = fs::metadata(file).with_context(|| format!("cannot read the annotations {}", file.display()))?.len();
-    ensure!(length <= most, "{} has {length} bytes, more than the {most} that such a file can have", file.display());
+    ensure!(length <= most, "{} has {length} bytes, more than the {most} allowed for such a file", file.display());
     fs::read(file).with_context(|| format!("cannot read the annotations {}", file.display()))
 }
 
-/// The first of these that is there below the root: data sets are unpacked one folder higher or lower.
+/// The first of these that exists below the root: data sets are unpacked one folder higher or lower.
 fn one_of(root: &Path, candidates: &[&str]) -> Result<PathBuf> {
     let found = candidates.iter().map(|candidate| root.join(candidate)).find(|path| path.exists());
-    found.with_context(|| format!("{} holds none of these: {}", root.display(), candidates.join(", ")))
+    found.with_context(|| format!("{} contains none of these: {}", root.display(), candidates.join(", ")))
 }
 
 /// The path of `file` below `root`, as an index names it.
@@ -150,14 +150,14 @@ fn below(root: &Path, file: &Path) -> Result<String> {
     Ok(parts.collect::<Result<Vec<_>>>()?.join("/"))
 }
 
-/// A relative name of an annotation file, refused where it is empty or leads elsewhere.
+/// Checks a relative name in an annotation file; an error if it is empty or leaves the folder.
 fn inside(name: &str) -> Result<&str> {
     let leaves = |part: &str| part.is_empty() || part == "." || part == "..";
     ensure!(!name.split('/').any(leaves) && !name.contains(['\\', '\0']), "the path '{name}' leaves the folder");
     Ok(name)
 }
 
-/// Turns what went wrong at a line into an error that names it.
+/// Adds the file and the line to an error.
 fn at<T>(file: &Path, line: usize, result: Result<T>) -> Result<T> {
     result.with_context(|| format!("{}, line {line}", file.display()))
 }
@@ -192,7 +192,7 @@ pub(crate) mod tests {
         listing.images.iter().map(|image| (image.path.clone(), name(&image.label))).collect()
     }
 
-    /// What is said about a tree that is not right.
+    /// The error for an invalid tree.
     pub fn refused(format: Format, split: Split, files: &[(&str, &[u8])]) -> String {
         format!("{:#}", list(format, Some(split), tree(files).path()).unwrap_err())
     }
@@ -206,11 +206,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn old_files_are_latin() {
+    fn old_files_are_read_as_latin1() {
         let root = tree(&[("a.txt", b"\xef\xbb\xbfCitro\xc3\xabn\r\n\n x"), ("b.txt", b"Citro\xebn\n")]);
         assert_eq!(lines(&root.path().join("a.txt")).unwrap(), [(1, "Citroën".into()), (3, "x".into())]);
         assert_eq!(lines(&root.path().join("b.txt")).unwrap(), [(1, "Citroën".into())]);
-        let told = format!("{:#}", numbered(&root.path().join("a.txt")).unwrap_err());
-        assert!(told.contains("a.txt: an empty line stands among the names"), "{told}");
+        let error = format!("{:#}", numbered(&root.path().join("a.txt")).unwrap_err());
+        assert!(error.contains("a.txt: there is an empty line among the names"), "{error}");
     }
 }

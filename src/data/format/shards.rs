@@ -1,15 +1,15 @@
-//! WebDataset: tar archives ("shards") in which an image and its class lie beside one another.
+//! WebDataset: tar archives ("shards") that contain each image next to its class.
 
 use super::*;
 use archive::Member;
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt};
 
-/// The most bytes of a class file.
+/// Maximum size of a class file, in bytes.
 const CLASS_MAX: u64 = 64;
 
-/// Every `*.tar` of the folder, read in place. Files of one name up to its first dot are one sample (`0001.jpg`, `0001.cls`;
-/// github.com/webdataset/webdataset): the image, and the class as a number from 0 in text. Class names are the lines of
-/// `classes.txt`, if it is there, else the numbers.
+/// Every `*.tar` of the folder, read in place. Files with the same name up to the first dot are one sample (`0001.jpg`,
+/// `0001.cls`; github.com/webdataset/webdataset): the image, and the class as a number from 0 in text. Class names are
+/// the lines of `classes.txt` if it exists, else the numbers.
 pub struct WebDataset;
 
 impl List for WebDataset {
@@ -40,7 +40,7 @@ fn samples(file: &File, path: &Path, shard: &str, images: &mut Vec<Listed>) -> R
         let start = name.rfind('/').map_or(0, |slash| slash + 1);
         let Some(dot) = name[start..].find('.').map(|dot| start + dot) else { continue };
         if dot == start {
-            continue; // A hidden file, such as Macs put beside others.
+            continue; // A hidden file, such as those that macOS adds.
         }
         let key = inside(&name[..dot]).with_context(|| path.display().to_string())?;
         let sample = samples.entry(key.to_owned()).or_default();
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn damaged_shards_are_told() {
-        let told = |shard: &[u8]| refused(Format::WebDataset, Split::Train, &[("s.tar", shard)]);
-        assert!(told(&tar(&[("1.jpg", b"x")])).contains("s.tar: sample '1': has no class"));
-        assert!(told(&tar(&[("1.jpg", b"x"), ("1.cls", b"cat")])).contains("has the class 'cat'"));
-        assert!(told(&tar(&[("1.jpg", b"x"), ("1.cls", &[b'1'; 99])])).contains("99 bytes"));
-        assert!(told(&tar(&[("1.jpg", b"x"), ("1.png", b"x")])).contains("two files"));
-        assert!(told(&tar(&[("1.jpg", b"x"), ("1.cls", b"999999999")])).contains("classes.txt"));
-        assert!(told(&tar(&[("1.jpg", &[b'x'; 2000])])[..1000]).contains("s.tar"));
+    fn damaged_shards_are_errors() {
+        let error = |shard: &[u8]| refused(Format::WebDataset, Split::Train, &[("s.tar", shard)]);
+        assert!(error(&tar(&[("1.jpg", b"x")])).contains("s.tar: sample '1': has no class"));
+        assert!(error(&tar(&[("1.jpg", b"x"), ("1.cls", b"cat")])).contains("has the class 'cat'"));
+        assert!(error(&tar(&[("1.jpg", b"x"), ("1.cls", &[b'1'; 99])])).contains("99 bytes"));
+        assert!(error(&tar(&[("1.jpg", b"x"), ("1.png", b"x")])).contains("two files"));
+        assert!(error(&tar(&[("1.jpg", b"x"), ("1.cls", b"999999999")])).contains("classes.txt"));
+        assert!(error(&tar(&[("1.jpg", &[b'x'; 2000])])[..1000]).contains("s.tar"));
         assert!(refused(Format::WebDataset, Split::Train, &[("x", b"")]).contains("holds no shard"));
     }
 }

@@ -27,14 +27,14 @@ pub const CLASSES: [&str; 20] = [
 ];
 
 /// PASCAL VOC 2007 (Everingham et al. 2010), classification: `ImageSets/Main/<class>_<split>.txt`, each line an image and 1
-/// (shown), −1 (not shown) or 0 (only objects marked difficult). Difficult counts as not shown, as transfer papers' code has
-/// it; the challenge's own leaves such images out.
+/// (shown), −1 (not shown) or 0 (only objects marked difficult). Difficult counts as not shown, as in the code of
+/// transfer papers; the challenge's own code leaves such images out.
 pub struct Voc2007;
 
 impl List for Voc2007 {
     fn list(&self, root: &Path, split: Split) -> Result<Listing> {
         let sets = one_of(root, &["ImageSets/Main", "VOC2007/ImageSets/Main", "VOCdevkit/VOC2007/ImageSets/Main"])?;
-        let base = sets.ancestors().nth(2).context("the sets lie two folders deep")?;
+        let base = sets.ancestors().nth(2).context("the sets are two folders deep")?;
         let mut images: Vec<(String, Vec<u32>)> = vec![];
         for (class, name) in CLASSES.iter().enumerate() {
             let file = sets.join(format!("{name}_{}.txt", split.name()));
@@ -46,7 +46,7 @@ impl List for Voc2007 {
                 images = lines.iter().map(name).collect::<Result<_>>()?;
             }
             let (here, before) = (lines.len(), images.len());
-            ensure!(here == before, "{} lists {here} images, the class before it {before}", file.display());
+            ensure!(here == before, "{} lists {here} images, the previous class {before}", file.display());
             for ((number, line), (image, shows)) in lines.iter().zip(&mut images) {
                 if at(&file, *number, shown(line, image))? {
                     shows.push(class as u32);
@@ -66,15 +66,15 @@ fn first(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// Whether the class is shown, by a line of its file, which must be that of `image`.
+/// Whether a line of a class's file says that the class is shown; the line must be that of `image`.
 fn shown(line: &str, image: &str) -> Result<bool> {
     let mut words = line.split_whitespace();
     let (name, mark) = words.next().zip(words.next()).context("a line is an image and 1, 0 or -1")?;
-    ensure!(name == image, "the image is {name}, the class before it has {image} there");
+    ensure!(name == image, "the image is {name}, the previous class has {image} on this line");
     match mark {
         "1" => Ok(true),
         "0" | "-1" => Ok(false),
-        other => bail!("the mark is '{other}'; 1, 0 and -1 are meant"),
+        other => bail!("the mark is '{other}'; it must be 1, 0 or -1"),
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use super::super::tests::*;
     use super::*;
 
-    /// A tree in which `lines` tells the file of each class.
+    /// A tree in which `lines` gives the file of each class.
     fn voc(split: &str, lines: impl Fn(&str) -> &'static str) -> Vec<(String, &'static [u8])> {
         let file = |class: &str| format!("VOCdevkit/VOC2007/ImageSets/Main/{class}_{split}.txt");
         CLASSES.iter().map(|class| (file(class), lines(class).as_bytes())).collect()
@@ -109,15 +109,15 @@ mod tests {
     }
 
     #[test]
-    fn files_that_disagree_are_told() {
-        let told =
+    fn files_that_disagree_are_errors() {
+        let error =
             |lines: fn(&str) -> &'static str| refused(Format::Voc2007, Split::Test, &borrowed(&voc("test", lines)));
-        assert!(told(|class| if class == "cow" { "1 1\n" } else { "1 1\n2 1\n" }).contains("lists 1 images"));
-        let other = told(|class| if class == "cow" { "1 1\n3 1\n" } else { "1 1\n2 1\n" });
+        assert!(error(|class| if class == "cow" { "1 1\n" } else { "1 1\n2 1\n" }).contains("lists 1 images"));
+        let other = error(|class| if class == "cow" { "1 1\n3 1\n" } else { "1 1\n2 1\n" });
         assert!(other.contains("cow_test.txt, line 2: the image is 3"), "{other}");
-        assert!(told(|_| "1 2\n").contains("the mark is '2'"));
-        assert!(told(|_| "1\n").contains("1, 0 or -1"));
-        assert!(told(|_| "../../x 1\n").contains("aeroplane_test.txt, line 1: the path '../../x' leaves the folder"));
+        assert!(error(|_| "1 2\n").contains("the mark is '2'"));
+        assert!(error(|_| "1\n").contains("1, 0 or -1"));
+        assert!(error(|_| "../../x 1\n").contains("aeroplane_test.txt, line 1: the path '../../x' leaves the folder"));
         let missing = refused(Format::Voc2007, Split::Test, &borrowed(&voc("val", |_| "1 1")));
         assert!(missing.contains("aeroplane_test.txt"), "{missing}");
     }

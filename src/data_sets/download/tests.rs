@@ -1,4 +1,4 @@
-//! Downloads from a server of our own, which answers as it is told.
+//! Downloads from a local server with scripted answers.
 
 use super::*;
 use std::{
@@ -11,26 +11,26 @@ use std::{
 /// How a server answers a request.
 #[derive(Clone, Debug)]
 enum Answer {
-    /// As it should, ranges included.
+    /// Correctly, including ranges.
     Well,
-    /// With the whole, whatever was asked for.
+    /// With the whole file, whatever was requested.
     Whole,
-    /// With so many bytes of what it should send, and then it hangs up.
+    /// With this many bytes of the answer, then it hangs up.
     Cut(usize),
-    /// Nothing comes after so many bytes, but the connection stays.
+    /// Stops sending after this many bytes, but keeps the connection open.
     Silence(usize),
     /// With this status and no content.
     Status(&'static str),
-    /// With bytes that start elsewhere than was asked for.
+    /// With a range that starts elsewhere than requested.
     Astray,
-    /// As it should, without saying how much it is.
+    /// Correctly, but without a length.
     Endless,
-    /// By sending the client to this path.
+    /// With a redirect to this path.
     Elsewhere(&'static str),
 }
 use Answer::*;
 
-/// A server for a file, on a port of its own.
+/// A server for one file, on its own port.
 struct Server {
     port: u16,
     file: Arc<Mutex<(Vec<u8>, Option<&'static str>)>>,
@@ -118,7 +118,7 @@ fn content() -> Vec<u8> {
     (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 3) as u8).collect()
 }
 
-/// A download into a folder of its own; no proxy that the environment names.
+/// A download into its own folder, ignoring proxies in the environment.
 struct Job {
     folder: tempfile::TempDir,
     client: Client,
@@ -142,7 +142,7 @@ impl Job {
         self.client.download(wanted, &self.folder.path().join("set.tar"), &mut |_, _| ())
     }
 
-    /// As if an earlier run had been stopped with these bytes of that version.
+    /// Simulates an earlier run interrupted after these bytes of that version.
     fn stopped(&self, bytes: &[u8], url: &str, tag: Option<&str>) {
         fs::write(self.part(), bytes).unwrap();
         let version = Version { url: url.into(), validator: tag.map(Into::into), total: None };
@@ -167,16 +167,16 @@ fn trouble(done: Result<()>) -> Unavailable {
 #[test]
 fn a_file_comes_whole() {
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &[]), Job::new());
-    let mut told = vec![];
+    let mut reports = vec![];
     let to = job.folder.path().join("set.tar");
-    job.client.download(&wanted(&[server.url()]), &to, &mut |done, total| told.push((done, total))).unwrap();
+    job.client.download(&wanted(&[server.url()]), &to, &mut |done, total| reports.push((done, total))).unwrap();
     assert!(job.came());
     assert_eq!(server.asked(), ["/set.tar"]);
-    assert_eq!((told[0], told.last()), ((0, Some(300_000)), Some(&(300_000, Some(300_000)))));
+    assert_eq!((reports[0], reports.last()), ((0, Some(300_000)), Some(&(300_000, Some(300_000)))));
 }
 
 #[test]
-fn a_broken_connection_is_taken_up_where_it_broke() {
+fn a_broken_connection_is_resumed() {
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &[Cut(100_000), Cut(50_000)]), Job::new());
     job.get(&wanted(&[server.url()])).unwrap();
     assert!(job.came());
@@ -185,20 +185,20 @@ fn a_broken_connection_is_taken_up_where_it_broke() {
 }
 
 #[test]
-fn a_later_run_goes_on_too() {
-    // Once the connection brings nothing at all any more, the address is given up.
+fn a_later_run_resumes_too() {
+    // If the connection delivers nothing at all, the URL is given up.
     let answers = [Cut(100_000), Cut(0), Well];
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &answers), Job::new());
-    let told = trouble(job.get(&wanted(&[server.url()])));
-    assert!(told.to_string().contains("the connection broke off after 100000 of 300000 bytes"), "{told}");
-    assert!(!told.offline);
+    let error = trouble(job.get(&wanted(&[server.url()])));
+    assert!(error.to_string().contains("the connection broke off after 100000 of 300000 bytes"), "{error}");
+    assert!(!error.offline);
     job.get(&wanted(&[server.url()])).unwrap();
     assert!(job.came());
     assert_eq!(server.asked()[2], "/set.tar bytes=100000- \"v1\"");
 }
 
 #[test]
-fn a_server_that_falls_silent_is_left() {
+fn a_server_that_stops_sending_is_abandoned() {
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &[Silence(1000)]), Job::new());
     job.get(&wanted(&[server.url()])).unwrap();
     assert!(job.came());
@@ -223,8 +223,8 @@ fn another_version_starts_over() {
 }
 
 #[test]
-fn what_cannot_be_told_apart_starts_over() {
-    // No ETag, no checksum: nothing would tell that the halves do not fit.
+fn indistinguishable_versions_start_over() {
+    // No ETag, no checksum: nothing would detect that the halves do not match.
     let (server, job) = (Server::new(&content(), None, &[]), Job::new());
     job.stopped(&content()[..1000], &server.url(), None);
     job.get(&wanted(&[server.url()])).unwrap();
@@ -240,7 +240,7 @@ fn what_cannot_be_told_apart_starts_over() {
 }
 
 #[test]
-fn a_range_that_is_not_the_one_asked_for_starts_over() {
+fn a_range_that_was_not_requested_starts_over() {
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &[Astray]), Job::new());
     job.stopped(&content()[..1000], &server.url(), Some("\"v1\""));
     job.get(&wanted(&[server.url()])).unwrap();
@@ -254,7 +254,7 @@ fn a_part_that_is_longer_than_the_file_starts_over() {
     job.stopped(&[7; 400_000], &server.url(), Some("\"v1\""));
     job.get(&wanted(&[server.url()])).unwrap();
     assert!(job.came());
-    // It was refused with 416.
+    // The server refused it with 416.
     assert_eq!(server.asked(), ["/set.tar bytes=400000- \"v1\"", "/set.tar"]);
     let job = Job::new();
     job.stopped(&[7; 400_000], &server.url(), Some("\"v1\""));
@@ -264,18 +264,18 @@ fn a_part_that_is_longer_than_the_file_starts_over() {
 }
 
 #[test]
-fn a_server_that_is_down_for_a_while_costs_nothing() {
+fn a_server_that_is_down_for_a_while_loses_no_bytes() {
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &[Status("503 Service Unavailable")]), Job::new());
     job.stopped(&content()[..1000], &server.url(), Some("\"v1\""));
-    let told = trouble(job.get(&wanted(&[server.url()])));
-    assert!(told.to_string().contains("the server answers 503"), "{told}");
+    let error = trouble(job.get(&wanted(&[server.url()])));
+    assert!(error.to_string().contains("the server answers 503"), "{error}");
     job.get(&wanted(&[server.url()])).unwrap();
     assert!(job.came());
     assert_eq!(server.asked(), ["/set.tar bytes=1000- \"v1\"", "/set.tar bytes=1000- \"v1\""]);
 }
 
 #[test]
-fn what_is_there_is_not_asked_for() {
+fn a_complete_part_is_not_requested() {
     let (server, job) = (Server::new(&content(), Some("\"v1\""), &[]), Job::new());
     job.stopped(&content(), &server.url(), Some("\"v1\""));
     job.get(&Wanted { bytes: Some(300_000), ..wanted(&[server.url()]) }).unwrap();
@@ -295,13 +295,13 @@ fn the_next_address_is_tried() {
 #[test]
 fn another_length_is_not_downloaded() {
     let (server, job) = (Server::new(&content(), None, &[]), Job::new());
-    let told = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
-    assert!(told.to_string().contains("it has 300000 bytes there, 5 are expected"), "{told}");
+    let error = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
+    assert!(error.to_string().contains("the file there has 300000 bytes, 5 are expected"), "{error}");
     assert!(!job.part().exists());
-    // A server that does not say how much comes is stopped, too.
+    // A server that sends no length is stopped, too.
     let (server, job) = (Server::new(&content(), None, &[Endless]), Job::new());
-    let told = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
-    assert!(told.to_string().contains("it sends more than the 5 bytes that are expected"), "{told}");
+    let error = trouble(job.get(&Wanted { bytes: Some(5), ..wanted(&[server.url()]) }));
+    assert!(error.to_string().contains("it sends more than the expected 5 bytes"), "{error}");
     assert!(!job.part().exists());
 }
 
@@ -316,13 +316,13 @@ fn a_redirect_is_followed() {
 #[test]
 fn without_network_it_says_so() {
     let job = Job::new();
-    // Nobody listens on port 1.
-    let told = trouble(job.get(&wanted(&["http://127.0.0.1:1/set.tar".into()])));
-    assert!(told.offline && told.to_string().starts_with("no network: http://127.0.0.1:1/set.tar: "), "{told}");
-    // No name ends so (RFC 6761).
-    let told = trouble(job.get(&wanted(&["http://nowhere.invalid/set.tar".into()])));
-    assert!(told.offline && told.to_string().starts_with("no network: http://nowhere.invalid/set.tar: "), "{told}");
+    // Nothing listens on port 1.
+    let error = trouble(job.get(&wanted(&["http://127.0.0.1:1/set.tar".into()])));
+    assert!(error.offline && error.to_string().starts_with("no network: http://127.0.0.1:1/set.tar: "), "{error}");
+    // `.invalid` never resolves (RFC 6761).
+    let error = trouble(job.get(&wanted(&["http://nowhere.invalid/set.tar".into()])));
+    assert!(error.offline && error.to_string().starts_with("no network: http://nowhere.invalid/set.tar: "), "{error}");
     let server = Server::new(&content(), None, &[Status("404 Not Found")]);
-    let told = trouble(job.get(&wanted(&["http://127.0.0.1:1/set.tar".into(), server.url()])));
-    assert!(!told.offline && told.to_string().contains("the server answers 404 Not Found"), "{told}");
+    let error = trouble(job.get(&wanted(&["http://127.0.0.1:1/set.tar".into(), server.url()])));
+    assert!(!error.offline && error.to_string().contains("the server answers 404 Not Found"), "{error}");
 }

@@ -1,7 +1,7 @@
-//! Unpacking of archives that nobody vouches for: what comes out lies below the target, is files and folders and nothing
-//! else, and is bounded in number and size (CWE-22, CWE-59, CWE-409).
+//! Unpacks untrusted archives: only files and folders below the target, bounded in number and size (CWE-22, CWE-59,
+//! CWE-409).
 //!
-//! The target is empty at first and nobody else writes there: no link can be in it, so no path leads out of it.
+//! The target is initially empty and nothing else writes there, so it contains no links and no path leads out of it.
 
 mod tar;
 mod target;
@@ -18,12 +18,12 @@ use std::{
 pub use target::Limits;
 use target::Target;
 
-/// Unpacks an archive, which lies at `from`, into a folder; tells, as it goes, how many bytes it has written.
-pub fn unpack(archive: &Archive, from: &Path, folder: &Path, tell: &mut dyn FnMut(u64)) -> Result<()> {
+/// Unpacks the archive at `from` into a folder, reporting progress in bytes written.
+pub fn unpack(archive: &Archive, from: &Path, folder: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let limits = Limits { bytes: archive.unpacked.unwrap_or(Limits::default().bytes), ..Limits::default() };
     let into = folder.join(&archive.into);
     fs::create_dir_all(&into).with_context(|| format!("cannot make the folder {}", into.display()))?;
-    let mut target = Target::new(&into, limits, tell);
+    let mut target = Target::new(&into, limits, progress);
     file(archive.unpack, from, &mut target).with_context(|| format!("cannot unpack {}", from.display()))?;
     for nested in &archive.nested {
         inner(&into.join(nested), &mut target)
@@ -35,7 +35,7 @@ pub fn unpack(archive: &Archive, from: &Path, folder: &Path, tell: &mut dyn FnMu
 fn file(how: Unpack, from: &Path, target: &mut Target) -> Result<()> {
     let file = File::open(from)?;
     match how {
-        Unpack::No => bail!("it is no archive"),
+        Unpack::No => bail!("it is not an archive"),
         Unpack::Tar => tar::unpack(BufReader::with_capacity(1 << 18, file), target),
         Unpack::TarGz => {
             let gzip = flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file));
@@ -45,7 +45,7 @@ fn file(how: Unpack, from: &Path, target: &mut Target) -> Result<()> {
     }
 }
 
-/// Unpacks an archive that came out of another, where it lies, and removes it. What it holds counts as the outer one's.
+/// Unpacks a nested archive in place and removes it. Its contents count towards the outer archive's limits.
 fn inner(from: &Path, target: &mut Target) -> Result<()> {
     let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
@@ -53,7 +53,7 @@ fn inner(from: &Path, target: &mut Target) -> Result<()> {
         () if ends(&[".tar"]) => Unpack::Tar,
         () if ends(&[".tar.gz", ".tgz"]) => Unpack::TarGz,
         () if ends(&[".zip"]) => Unpack::Zip,
-        () => bail!("'{name}' ends neither in .tar nor .tar.gz, .tgz or .zip"),
+        () => bail!("'{name}' does not end in .tar, .tar.gz, .tgz or .zip"),
     };
     target.beside(from)?;
     file(how, from, target)?;

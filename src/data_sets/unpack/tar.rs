@@ -1,7 +1,7 @@
 //! Tar archives (POSIX ustar and pax, GNU long names), read front to back.
 //!
-//! Headers are read raw: the `tar` crate would read a long name of any length into memory, and take an archive that is
-//! cut off between two files for one that ends there.
+//! Headers are read raw: the `tar` crate would read a name of any length into memory, and would accept an archive that
+//! is truncated between two files.
 
 use super::target::Target;
 use anyhow::{Context, Result, bail, ensure};
@@ -15,9 +15,9 @@ use std::{
 };
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
-/// Headers and contents come in blocks.
+/// The block size of headers and contents.
 const BLOCK: u64 = 512;
-/// Longest name, and longest header of names and attributes.
+/// Maximum length of a name, and of a header with names and attributes.
 const NAME: u64 = 64 << 10;
 
 /// Unpacks an archive.
@@ -32,25 +32,25 @@ pub fn unpack(reader: impl Read, target: &mut Target) -> Result<()> {
         match entry.header().entry_type() {
             EntryType::GNULongName => name = Some(long_name(&mut entry)?),
             EntryType::XHeader => name = path_of_pax(&mut entry)?.or(name),
-            // Attributes of all that follows; none is used.
+            // Attributes of all following entries; none are used.
             EntryType::XGlobalHeader => {}
             _ => one(&mut entry, name.take(), target)?,
         }
     }
-    // An empty block follows the last file; without it, the archive is cut off between two files.
-    ensure!(read.get() >= end.saturating_add(BLOCK), "the archive is cut short: it has no end mark");
-    // The rest is padding. Reading it compares the checksum of a compressed archive.
+    // An empty block follows the last file; without it, the archive is truncated between two files.
+    ensure!(read.get() >= end.saturating_add(BLOCK), "the archive is truncated: it has no end marker");
+    // The rest is padding. Reading it verifies the checksum of a compressed archive.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
     Ok(())
 }
 
-/// Unpacks an entry. `name` is the one that an entry before it says.
+/// Unpacks an entry. `name` is the long name from a preceding entry, if any.
 fn one<R: Read>(entry: &mut Entry<R>, name: Option<Vec<u8>>, target: &mut Target) -> Result<()> {
     let bytes = name.unwrap_or_else(|| entry.path_bytes().into_owned());
     let name = Path::new(OsStr::from_bytes(&bytes));
     let size = entry.size();
     let done = match entry.header().entry_type() {
-        // Before POSIX, a folder was a file whose name ends so.
+        // Before POSIX, a folder was a file whose name ends in a slash.
         EntryType::Regular | EntryType::Continuous if bytes.ends_with(b"/") && size == 0 => target.directory(name),
         EntryType::Regular | EntryType::Continuous => target.file(name, size, entry),
         EntryType::Directory => target.directory(name),
@@ -79,39 +79,39 @@ fn long_name<R: Read>(entry: &mut Entry<R>) -> Result<Vec<u8>> {
     Ok(name)
 }
 
-/// The name that a pax header gives the entry after it.
+/// The name that a pax header gives to the next entry.
 fn path_of_pax<R: Read>(entry: &mut Entry<R>) -> Result<Option<Vec<u8>>> {
     let (bytes, mut path) = (header(entry)?, None);
     for field in PaxExtensions::new(&bytes) {
         let field = field.map_err(damaged)?;
         match field.key_bytes() {
             b"path" => path = Some(field.value_bytes().to_vec()),
-            // Two lengths of one file are read differently by different programs.
-            b"size" => bail!("a pax header says the length of a file; such archives are not unpacked"),
+            // Programs disagree on which of the two lengths of a file counts.
+            b"size" => bail!("a pax header sets the length of a file; such archives are not supported"),
             _ => {}
         }
     }
     Ok(path)
 }
 
-/// What an entry says about another.
+/// The contents of a header entry, which describes another entry.
 fn header<R: Read>(entry: &mut Entry<R>) -> Result<Vec<u8>> {
     let size = entry.size();
-    ensure!(size <= NAME, "the archive has a name or header of {size} bytes; {NAME} are read at most");
+    ensure!(size <= NAME, "the archive has a name or header of {size} bytes; the limit is {NAME}");
     let mut bytes = vec![];
     entry.read_to_end(&mut bytes).map_err(damaged)?;
-    ensure!(bytes.len() as u64 == size, "the archive is cut short in a header");
+    ensure!(bytes.len() as u64 == size, "the archive is truncated in a header");
     Ok(bytes)
 }
 
 fn damaged(error: io::Error) -> anyhow::Error {
-    // What the crate says of an archive that ends where it should not.
+    // The crate's messages for a truncated archive.
     let said = ["unexpected EOF", "failed to read entire block"].iter().any(|words| error.to_string().contains(words));
     let cut = error.kind() == io::ErrorKind::UnexpectedEof || said;
-    anyhow::anyhow!("the archive is {}: {error}", if cut { "cut short" } else { "damaged" })
+    anyhow::anyhow!("the archive is {}: {error}", if cut { "truncated" } else { "damaged" })
 }
 
-/// A reader that knows how much was read, and refuses to go on for ever.
+/// A reader that counts the bytes read and stops at a limit.
 struct Counted<R> {
     reader: R,
     read: Rc<Cell<u64>>,
@@ -123,7 +123,7 @@ impl<R: Read> Read for Counted<R> {
         let count = self.reader.read(buffer)?;
         self.read.set(self.read.get() + count as u64);
         if self.read.get() > self.limit {
-            return Err(io::Error::other("it holds more than is allowed"));
+            return Err(io::Error::other("it exceeds the size limit"));
         }
         Ok(count)
     }

@@ -1,4 +1,4 @@
-//! The folder that an archive is unpacked into, and what may be written there.
+//! The folder that an archive is unpacked into, with limits on what may be written there.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -7,12 +7,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// The most that an archive may hold.
+/// Upper bounds on the contents of an archive.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of all files together.
+    /// Total bytes of all files.
     pub bytes: u64,
-    /// Files and folders.
+    /// Number of files and folders.
     pub entries: u64,
 }
 
@@ -22,35 +22,35 @@ impl Default for Limits {
     }
 }
 
-/// What is written of an archive.
+/// The destination of an archive's contents.
 pub struct Target<'a> {
     folder: PathBuf,
     limits: Limits,
     bytes: u64,
     entries: u64,
     buffer: Vec<u8>,
-    tell: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64),
 }
 
 impl<'a> Target<'a> {
-    pub fn new(folder: &Path, limits: Limits, tell: &'a mut dyn FnMut(u64)) -> Self {
-        Target { folder: folder.into(), limits, bytes: 0, entries: 0, buffer: vec![0; 1 << 17], tell }
+    pub fn new(folder: &Path, limits: Limits, progress: &'a mut dyn FnMut(u64)) -> Self {
+        Target { folder: folder.into(), limits, bytes: 0, entries: 0, buffer: vec![0; 1 << 17], progress }
     }
 
-    /// From here on, what is unpacked goes into the folder of this file.
+    /// Makes the folder of this file the destination of the following entries.
     pub fn beside(&mut self, file: &Path) -> Result<()> {
-        ensure!(file.is_file(), "it holds no such file");
+        ensure!(file.is_file(), "it contains no such file");
         self.folder = file.parent().context("a file has a folder")?.into();
         Ok(())
     }
 
-    /// How many bytes may still come, of files and of what an archive says about them.
+    /// How many more bytes are allowed, of files and their headers.
     pub fn left(&self) -> u64 {
-        // Headers and padding of an archive in which every file is small.
+        // Allows for headers and padding of an archive of small files.
         (self.limits.bytes - self.bytes).saturating_add(self.limits.entries.saturating_mul(2048))
     }
 
-    /// A folder of the archive. It may be named again and again.
+    /// Creates a folder of the archive, which may be listed repeatedly.
     pub fn directory(&mut self, name: &Path) -> Result<()> {
         self.count()?;
         let path = self.place(name)?;
@@ -58,7 +58,7 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// A file of the archive, which says that it has `size` bytes.
+    /// Writes a file of the archive, whose header says it has `size` bytes.
     pub fn file(&mut self, name: &Path, size: u64, content: &mut dyn Read) -> Result<()> {
         self.count()?;
         let path = self.place(name)?;
@@ -68,11 +68,13 @@ impl<'a> Target<'a> {
             fs::create_dir_all(parent)?;
         }
         let mut file = match File::create_new(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!("there is another entry of that name"),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                bail!("there is another entry with this name")
+            }
             file => file?,
         };
         let written = self.copy(content, &mut file)?;
-        ensure!(written >= size, "the archive is cut short: the file has {written} of {size} bytes");
+        ensure!(written >= size, "the archive is truncated: the file has {written} of {size} bytes");
         ensure!(written == size, "the file has {written} bytes, the archive says {size}");
         Ok(())
     }
@@ -83,7 +85,7 @@ impl<'a> Target<'a> {
             let count = match content.read(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    bail!("the archive is cut short: {error}")
+                    bail!("the archive is truncated: {error}")
                 }
                 count => count.context("the archive is damaged")?,
             };
@@ -94,25 +96,25 @@ impl<'a> Target<'a> {
             file.write_all(&self.buffer[..count])?;
             written += count as u64;
             self.bytes += count as u64;
-            (self.tell)(self.bytes);
+            (self.progress)(self.bytes);
         }
     }
 
     fn allow(&self, more: u64) -> Result<()> {
         let bytes = self.limits.bytes;
         let all = self.bytes.checked_add(more).filter(|all| *all <= bytes);
-        ensure!(all.is_some(), "the archive holds more than the {bytes} bytes that are allowed");
+        ensure!(all.is_some(), "the archive exceeds the limit of {bytes} bytes");
         Ok(())
     }
 
     fn count(&mut self) -> Result<()> {
         self.entries += 1;
         let entries = self.limits.entries;
-        ensure!(self.entries <= entries, "the archive holds more than the {entries} entries that are allowed");
+        ensure!(self.entries <= entries, "the archive exceeds the limit of {entries} entries");
         Ok(())
     }
 
-    /// Where an entry goes.
+    /// The destination path of an entry.
     fn place(&self, name: &Path) -> Result<PathBuf> {
         let mut path = self.folder.clone();
         for part in name.components() {
@@ -120,9 +122,9 @@ impl<'a> Target<'a> {
                 Component::Normal(part) => path.push(part),
                 Component::CurDir => {}
                 Component::RootDir | Component::Prefix(_) => {
-                    bail!("its path is absolute; it would be written elsewhere")
+                    bail!("its path is absolute, so it would leave the folder")
                 }
-                Component::ParentDir => bail!("its path has '..' in it; it would be written elsewhere"),
+                Component::ParentDir => bail!("its path has '..' in it, so it would leave the folder"),
             }
         }
         Ok(path)

@@ -1,4 +1,4 @@
-//! Archives that try to write elsewhere, to fill the disk, or to look whole.
+//! Archives that try to write outside the target or fill the disk, and truncated ones.
 
 use super::*;
 use crate::digest::tests::archive;
@@ -14,7 +14,7 @@ impl Tar {
         Tar(Builder::new(vec![]))
     }
 
-    /// With an entry of any kind and name; a name in a header is written as it is.
+    /// Adds an entry of any kind and name; a name in a header is written verbatim.
     fn with(mut self, kind: EntryType, name: &str, content: &[u8]) -> Self {
         let mut header = Header::new_gnu();
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -44,7 +44,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A zip archive of these files, names as they are.
+/// A zip archive of these files, with verbatim names.
 fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(vec![]));
     for (name, content) in files {
@@ -54,7 +54,7 @@ fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// Bytes that do not get shorter when they are compressed.
+/// Incompressible bytes.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -64,7 +64,7 @@ fn noise(count: usize) -> Vec<u8> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Unpacks bytes in a folder whose parent must come out unchanged.
+/// Unpacks bytes in a folder whose parent must not change.
 fn try_with(archive: &Archive, bytes: &[u8]) -> (tempfile::TempDir, Result<()>) {
     let home = tempfile::tempdir().unwrap();
     let (from, to) = (home.path().join("archive"), home.path().join("to"));
@@ -81,7 +81,7 @@ fn try_as(how: Unpack, bytes: &[u8]) -> (tempfile::TempDir, Result<()>) {
     try_with(&Archive { unpack: how, ..archive("archive") }, bytes)
 }
 
-/// What is said of an archive that is refused.
+/// The error for an archive that is refused.
 fn refused(how: Unpack, bytes: &[u8]) -> String {
     format!("{:#}", try_as(how, bytes).1.expect_err("it was unpacked"))
 }
@@ -144,12 +144,12 @@ fn paths_that_lead_elsewhere_are_refused() {
     for name in ["../x", "a/../../x", "a/..", "/tmp/x", "//x"] {
         for how in [Unpack::Tar, Unpack::Zip] {
             let bytes = if how == Unpack::Zip { zipped(&[(name, b"1")]) } else { Tar::new().file(name, b"1").bytes() };
-            let told = refused(how, &bytes);
-            assert!(told.contains("it would be written elsewhere"), "{how:?} {name}: {told}");
-            assert!(told.contains(name) && told.contains("/archive"), "{how:?} {name}: {told}");
+            let error = refused(how, &bytes);
+            assert!(error.contains("it would leave the folder"), "{how:?} {name}: {error}");
+            assert!(error.contains(name) && error.contains("/archive"), "{how:?} {name}: {error}");
         }
-        let told = refused(Unpack::Tar, &Tar::new().with(EntryType::Directory, name, b"").bytes());
-        assert!(told.contains("it would be written elsewhere"), "{name}: {told}");
+        let error = refused(Unpack::Tar, &Tar::new().with(EntryType::Directory, name, b"").bytes());
+        assert!(error.contains("it would leave the folder"), "{name}: {error}");
     }
     let mut pax = Builder::new(vec![]);
     pax.append_pax_extensions([("path", b"../x".as_slice())]).unwrap();
@@ -170,30 +170,30 @@ fn what_is_neither_file_nor_folder_is_refused() {
         (EntryType::new(b'V'), "the unknown kind 'V'"),
     ];
     for (kind, what) in kinds {
-        let told = refused(Unpack::Tar, &Tar::new().with(kind, "link", b"").bytes());
-        assert!(told.contains("entry 'link': it is") && told.contains(what), "{told}");
+        let error = refused(Unpack::Tar, &Tar::new().with(kind, "link", b"").bytes());
+        assert!(error.contains("entry 'link': it is") && error.contains(what), "{error}");
     }
     let mut zip = ZipWriter::new(Cursor::new(vec![]));
     zip.add_symlink("link", "/etc/passwd", SimpleFileOptions::default()).unwrap();
-    let told = refused(Unpack::Zip, &zip.finish().unwrap().into_inner());
-    assert!(told.contains("entry 'link': it is a symbolic link"), "{told}");
+    let error = refused(Unpack::Zip, &zip.finish().unwrap().into_inner());
+    assert!(error.contains("entry 'link': it is a symbolic link"), "{error}");
 }
 
 #[test]
 fn nothing_is_written_over() {
-    let told = refused(Unpack::Tar, &Tar::new().file("a", b"1").file("./a", b"2").bytes());
-    assert!(told.contains("there is another entry of that name"), "{told}");
-    let told = refused(Unpack::Zip, &zipped(&[("a", b"1"), ("./a", b"2")]));
-    assert!(told.contains("there is another entry of that name"), "{told}");
+    let error = refused(Unpack::Tar, &Tar::new().file("a", b"1").file("./a", b"2").bytes());
+    assert!(error.contains("there is another entry with this name"), "{error}");
+    let error = refused(Unpack::Zip, &zipped(&[("a", b"1"), ("./a", b"2")]));
+    assert!(error.contains("there is another entry with this name"), "{error}");
     // The crate shows the last of two entries of one name only.
     let mut bytes = zipped(&[("aa", b"1"), ("ab", b"2")]);
     let places: Vec<usize> = (0..bytes.len() - 1).filter(|at| bytes[*at..].starts_with(b"ab")).collect();
     places.into_iter().for_each(|at| bytes[at + 1] = b'a');
-    let told = refused(Unpack::Zip, &bytes);
-    assert!(told.contains("two entries of the archive have the same name"), "{told}");
-    // A file where a folder is to be.
-    let told = refused(Unpack::Tar, &Tar::new().file("a", b"1").file("a/b", b"2").bytes());
-    assert!(told.contains("entry 'a/b'"), "{told}");
+    let error = refused(Unpack::Zip, &bytes);
+    assert!(error.contains("two entries of the archive have the same name"), "{error}");
+    // A file where a folder is needed.
+    let error = refused(Unpack::Tar, &Tar::new().file("a", b"1").file("a/b", b"2").bytes());
+    assert!(error.contains("entry 'a/b'"), "{error}");
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn bombs_are_stopped() {
         let with = |unpacked| Archive { unpack: how, unpacked: Some(unpacked), ..archive("archive") };
         try_with(&with(2 << 20), &bytes).1.unwrap();
         let (home, done) = try_with(&with((2 << 20) - 1), &bytes);
-        let told = format!("{:#}", done.unwrap_err());
-        assert!(told.contains("entry 'b': the archive holds more than the 2097151 bytes that are allowed"), "{told}");
+        let error = format!("{:#}", done.unwrap_err());
+        assert!(error.contains("entry 'b': the archive exceeds the limit of 2097151 bytes"), "{error}");
         assert!(!home.path().join("to/b").exists(), "{how:?}: it was written before it was counted");
     }
 }
@@ -215,47 +215,47 @@ fn bombs_are_stopped() {
 fn entries_are_counted() {
     let home = tempfile::tempdir().unwrap();
     let bytes = Tar::new().file("a", b"").with(EntryType::Directory, "b", b"").file("c", b"").bytes();
-    let mut tell = |_: u64| ();
-    let mut target = Target::new(home.path(), Limits { entries: 2, ..Limits::default() }, &mut tell);
-    let told = format!("{:#}", super::tar::unpack(&bytes[..], &mut target).unwrap_err());
-    assert_eq!(told, "entry 'c': the archive holds more than the 2 entries that are allowed");
+    let mut progress = |_: u64| ();
+    let mut target = Target::new(home.path(), Limits { entries: 2, ..Limits::default() }, &mut progress);
+    let error = format!("{:#}", super::tar::unpack(&bytes[..], &mut target).unwrap_err());
+    assert_eq!(error, "entry 'c': the archive exceeds the limit of 2 entries");
 }
 
 #[test]
-fn a_name_without_end_is_not_read() {
+fn an_endless_name_is_not_read() {
     let name = vec![b'a'; 1 << 20];
     let bytes = gzip(&Tar::new().with(EntryType::GNULongName, "x", &name).file("x", b"").bytes());
-    let told = refused(Unpack::TarGz, &bytes);
-    assert!(told.contains("a name or header of 1048576 bytes; 65536 are read at most"), "{told}");
+    let error = refused(Unpack::TarGz, &bytes);
+    assert!(error.contains("a name or header of 1048576 bytes; the limit is 65536"), "{error}");
 }
 
 #[test]
-fn padding_without_end_is_not_read() {
+fn endless_padding_is_not_read() {
     let mut bytes = Tar::new().file("a", b"1").bytes();
     bytes.resize(bytes.len() + (8 << 20), 0);
-    let mut tell = |_: u64| ();
+    let mut progress = |_: u64| ();
     let home = tempfile::tempdir().unwrap();
     let limits = Limits { bytes: 1000, entries: 10 };
-    let told = super::tar::unpack(&bytes[..], &mut Target::new(home.path(), limits, &mut tell)).unwrap_err();
-    assert!(format!("{told:#}").contains("holds more than is allowed"), "{told:#}");
+    let error = super::tar::unpack(&bytes[..], &mut Target::new(home.path(), limits, &mut progress)).unwrap_err();
+    assert!(format!("{error:#}").contains("it exceeds the size limit"), "{error:#}");
 }
 
 #[test]
-fn lengths_that_lie_are_refused() {
+fn wrong_lengths_are_refused() {
     // The zip says 3 bytes in its directory; 5 come out.
     let mut zip = zipped(&[("a", b"12345")]);
     let directory = zip.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
     zip[directory + 24] = 3;
-    let told = refused(Unpack::Zip, &zip);
-    assert!(told.contains("entry 'a'") && told.contains("5 bytes, the archive says 3"), "{told}");
+    let error = refused(Unpack::Zip, &zip);
+    assert!(error.contains("entry 'a'") && error.contains("5 bytes, the archive says 3"), "{error}");
     let mut pax = Builder::new(vec![]);
     pax.append_pax_extensions([("size", b"1000000".as_slice())]).unwrap();
     let bytes = [&pax.into_inner().unwrap()[..1024], &Tar::new().file("x", b"1").bytes()].concat();
-    assert!(refused(Unpack::Tar, &bytes).contains("a pax header says the length of a file"));
+    assert!(refused(Unpack::Tar, &bytes).contains("a pax header sets the length of a file"));
 }
 
 #[test]
-fn flipped_bits_are_seen() {
+fn flipped_bits_are_detected() {
     let content = noise(4000);
     let mut zip = zipped(&[("a", &content)]);
     zip[2000] ^= 1;
@@ -269,18 +269,18 @@ fn flipped_bits_are_seen() {
 fn entries_that_share_bytes_are_refused() {
     let mut zip = zipped(&[("a", b"12345"), ("b", b"12345")]);
     let second = zip.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
-    // The second entry of the directory is the first file once more.
+    // The second entry of the directory points to the first file.
     zip[second + 42..second + 46].fill(0);
-    let told = refused(Unpack::Zip, &zip);
-    assert!(told.contains("its entries 'a' and 'b' overlap"), "{told}");
+    let error = refused(Unpack::Zip, &zip);
+    assert!(error.contains("its entries 'a' and 'b' overlap"), "{error}");
 }
 
 #[test]
-fn what_is_cut_short_never_passes() {
+fn truncated_archives_are_refused() {
     let content = noise(1200);
     let tar = Tar::new().file("a", &content).file("b", b"2").with(EntryType::Directory, "c", b"").bytes();
     let zip = zipped(&[("a", &content), ("b", b"2")]);
-    // Two empty blocks end a tar; one is enough to know that nothing is missing.
+    // Two empty blocks end a tar; one is enough to prove that nothing is missing.
     let end = tar.len() - 512;
     for (how, bytes, end) in
         [(Unpack::Tar, &tar, end), (Unpack::TarGz, &gzip(&tar), usize::MAX), (Unpack::Zip, &zip, usize::MAX)]
@@ -288,14 +288,14 @@ fn what_is_cut_short_never_passes() {
         try_as(how, bytes).1.unwrap();
         // Every tenth byte, and every boundary between blocks.
         for length in (0..bytes.len().min(end)).filter(|length| length % 10 == 0 || length % 512 == 0) {
-            let told = refused(how, &bytes[..length]);
-            assert!(told.contains("cut short") || told.contains("damaged"), "{how:?} of {length} bytes: {told}");
+            let error = refused(how, &bytes[..length]);
+            assert!(error.contains("truncated") || error.contains("damaged"), "{how:?} of {length} bytes: {error}");
         }
     }
 }
 
 #[test]
-fn an_archive_in_an_archive_is_unpacked_where_it_lies() {
+fn a_nested_archive_is_unpacked_in_place() {
     let inner = gzip(&Tar::new().file("images/x", b"1").bytes());
     let bytes = zipped(&[("set/images.tar.gz", &inner), ("set/other", b"2")]);
     let with = |nested: &str, unpacked| Archive {
@@ -309,9 +309,9 @@ fn an_archive_in_an_archive_is_unpacked_where_it_lies() {
     done.unwrap();
     let names: Vec<String> = files(&home).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["deep/set/images/x", "deep/set/other"]);
-    let told = |archive: &Archive| format!("{:#}", try_with(archive, &bytes).1.unwrap_err());
-    assert!(told(&with("set/none.tar", 10_000)).contains("cannot unpack set/none.tar of"));
-    assert!(told(&with("set/other", 10_000)).contains("'other' ends neither in .tar"));
-    // What is inside counts as well.
-    assert!(told(&with("set/images.tar.gz", inner.len() as u64 + 1)).contains("bytes that are allowed"));
+    let error = |archive: &Archive| format!("{:#}", try_with(archive, &bytes).1.unwrap_err());
+    assert!(error(&with("set/none.tar", 10_000)).contains("cannot unpack set/none.tar of"));
+    assert!(error(&with("set/other", 10_000)).contains("'other' does not end in .tar"));
+    // The contents of the nested archive count as well.
+    assert!(error(&with("set/images.tar.gz", inner.len() as u64 + 1)).contains("exceeds the limit of"));
 }

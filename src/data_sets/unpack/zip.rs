@@ -8,18 +8,18 @@ use std::{
 };
 use zip::{ZipArchive, read::ZipFile};
 
-/// The kind of a file in the mode that Unix programs note, and the kinds that are unpacked.
+/// The file type bits of a Unix mode, and the types that are unpacked.
 const KIND: u32 = 0o170_000;
 const FILE: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
 
-/// The start of a record of the directory, and the length of one without names.
+/// The signature of a directory record, and the length of a record without names.
 const RECORD: &[u8] = b"PK\x01\x02";
 const LENGTH: usize = 46;
 
 /// Unpacks an archive.
 pub fn unpack(reader: impl Read + Seek, target: &mut Target) -> Result<()> {
-    let mut archive = ZipArchive::new(reader).context("the archive is damaged or cut short")?;
+    let mut archive = ZipArchive::new(reader).context("the archive is damaged or truncated")?;
     apart(&mut archive)?;
     for number in 0..archive.len() {
         let name = archive.name_for_index(number).unwrap_or("?").to_owned();
@@ -30,18 +30,17 @@ pub fn unpack(reader: impl Read + Seek, target: &mut Target) -> Result<()> {
     let records = records(archive.into_inner(), start).context("the archive is damaged")?;
     ensure!(
         records == count,
-        "two entries of the archive have the same name: it has {records}, {count} names among them"
+        "two entries of the archive have the same name: it has {records} entries but {count} names"
     );
     Ok(())
 }
 
-/// Refuses entries that share bytes, which is how a small archive becomes a large one.
+/// Rejects entries that share bytes, which is how a small archive expands into a large one.
 fn apart<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<()> {
     let mut places = vec![];
     for number in 0..archive.len() {
-        let entry = archive.by_index_raw(number).context("the archive is damaged or cut short")?;
-        let end =
-            entry.data_start().checked_add(entry.compressed_size()).context("an entry lies outside the archive")?;
+        let entry = archive.by_index_raw(number).context("the archive is damaged or truncated")?;
+        let end = entry.data_start().checked_add(entry.compressed_size()).context("an entry is outside the archive")?;
         places.push((entry.header_start(), end, entry.name().to_owned()));
     }
     places.sort();
@@ -52,7 +51,7 @@ fn apart<R: Read + Seek>(archive: &mut ZipArchive<R>) -> Result<()> {
     }
 }
 
-/// How many entries the directory has. The crate keeps one of each name.
+/// The number of entries in the directory. The crate keeps one per name.
 fn records(mut reader: impl Read + Seek, start: u64) -> Result<u64> {
     reader.seek(SeekFrom::Start(start))?;
     let (mut count, mut record) = (0, [0; LENGTH]);

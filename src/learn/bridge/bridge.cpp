@@ -1,4 +1,4 @@
-// What training needs of libtorch and the `tch` crate does not bind. Every function here has its page in bridge.rs.
+// Functions of libtorch that training needs and the `tch` crate does not bind. They are documented in mod.rs.
 //
 // Tensors arrive as `torch::Tensor *`, as in torch-sys.
 
@@ -21,13 +21,13 @@ std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
   return result;
 }
 
-// One after the other in memory, without gaps, in the same order in all of them.
+// Whether the tensors are dense and have the same memory layout.
 bool alike(const Tensor &a, const Tensor &b) {
   return a.is_non_overlapping_and_dense() && a.strides() == b.strides() && a.scalar_type() == b.scalar_type();
 }
 
-// The tensors of a list cut into pieces of a fixed size, so that threads share the work evenly and sums do not depend
-// on how many there are.
+// The tensors of a list, cut into pieces of a fixed size, so that threads share the work evenly and sums do not depend
+// on the number of threads.
 struct Piece {
   size_t tensor;
   int64_t begin, end;
@@ -79,7 +79,7 @@ void descend(T *p, const T *g, T *m, int64_t begin, int64_t end, T decay, T scal
   }
 }
 
-// LARS in two passes over the memory instead of seven. Returns the gradient's norm.
+// LARS in two passes over the memory instead of seven. Returns the norm of the gradient.
 template <typename T>
 double lars_fused(std::vector<Tensor> &params, std::vector<Tensor> &grads, std::vector<Tensor> &momenta, Lars s) {
   const size_t count = params.size();
@@ -113,7 +113,7 @@ double lars_fused(std::vector<Tensor> &params, std::vector<Tensor> &grads, std::
   return std::sqrt(total);
 }
 
-// LARS in libtorch's multi-tensor operations: a few launches on a GPU, whatever the number of tensors.
+// LARS with libtorch's multi-tensor operations: a few launches on a GPU, whatever the number of tensors.
 Tensor lars_foreach(std::vector<Tensor> &params, std::vector<Tensor> &grads, std::vector<Tensor> &momenta, Lars s) {
   const Tensor norm = at::stack(at::_foreach_norm(grads)).norm();
   std::vector<Tensor> matrices, matrix_grads;
@@ -144,11 +144,11 @@ char *caco_deterministic(bool yes) {
   return guarded([&] {
     auto &context = at::globalContext();
     context.setDeterministicAlgorithms(yes, false);
-    // On by default with the above, and it would write every new tensor twice.
+    // Enabled by default with the above; it would write every new tensor twice.
     context.setDeterministicFillUninitializedMemory(false);
     context.setDeterministicCuDNN(yes);
     context.setBenchmarkCuDNN(false);
-    // F32 means f32.
+    // F32 must not be computed in TF32.
     context.setAllowTF32CuDNN(false);
     context.setAllowTF32CuBLAS(false);
   });
@@ -162,7 +162,7 @@ char *caco_lars(Tensor *const *params, Tensor *const *grads, Tensor *const *mome
     const Lars settings{rate, momentum, decay, trust};
     bool fused = !p.empty() && p[0].is_cpu();
     for (size_t i = 0; i < count && fused; ++i) {
-      TORCH_CHECK(alike(p[i], m[i]), "a LARS momentum does not lie in memory as its parameter does");
+      TORCH_CHECK(alike(p[i], m[i]), "a LARS momentum has another memory layout than its parameter");
       if (!alike(p[i], g[i])) g[i] = at::empty_like(p[i]).copy_(g[i]);
     }
     if (fused && p[0].scalar_type() == at::kFloat) {

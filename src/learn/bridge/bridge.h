@@ -1,11 +1,11 @@
-// What the files of the bridge share.
+// Shared by the files of the bridge.
 #pragma once
 
 #include <torch/torch.h>
 
 #include <cstring>
 
-// A C++ exception must not reach Rust: it becomes a string that the caller frees, null when all went well.
+// A C++ exception must not reach Rust: it becomes a string that the caller frees, or null on success.
 template <typename F>
 char *guarded(F &&body) {
   try {

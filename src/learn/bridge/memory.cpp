@@ -1,8 +1,8 @@
-// Memory for CPU tensors that stays with the process.
+// An allocator for CPU tensors that keeps freed memory in the process.
 //
-// A training step allocates and frees the same large tensors again and again. malloc gives each back to the system, which
-// then clears it page by page for the next: a tenth of a step. Here a freed block waits for the next request of its size,
-// and blocks are made of huge pages where the system has them.
+// Training steps allocate and free the same large tensors repeatedly. malloc returns each to the system, which then
+// clears it page by page for the next: a tenth of a step. Here a freed block is kept for the next request of its size,
+// and blocks use huge pages where the system has them.
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
@@ -21,7 +21,7 @@
 namespace {
 
 constexpr size_t HUGE = 2 << 20;        // a huge page of x86-64, and of most others
-constexpr size_t LARGE = 256 << 10;     // smaller requests are malloc's
+constexpr size_t LARGE = 256 << 10;     // smaller requests go to malloc
 constexpr size_t GRAIN = 64 << 10;      // sizes are rounded up to this
 
 class Blocks {
@@ -35,14 +35,14 @@ class Blocks {
     return block;
   }
 
-  // False where the block is not one of ours.
+  // Returns false if the block was not allocated here.
   bool give(void *block) {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = sizes_.find(block);
     if (found == sizes_.end()) return false;
     const size_t size = found->second;
     used_ -= size;
-    // What waits is never more than what was ever used at once.
+    // Kept blocks never exceed the peak of memory in use.
     if (waits_ + size > peak_) {
       sizes_.erase(found);
       free(block);
@@ -54,7 +54,7 @@ class Blocks {
   }
 
  private:
-  // The smallest block that waits, fits and wastes at most an eighth.
+  // The smallest kept block that fits and wastes at most an eighth.
   void *waiting(size_t size) {
     const auto found = free_.lower_bound(size);
     if (found == free_.end() || found->first > size + size / 8) return nullptr;
@@ -76,11 +76,11 @@ class Blocks {
 
   std::mutex mutex_;
   std::multimap<size_t, void *> free_;
-  std::map<void *, size_t> sizes_;  // of all blocks, waiting or not
+  std::map<void *, size_t> sizes_;  // of all blocks, in use or kept
   size_t used_ = 0, waits_ = 0, peak_ = 0;
 };
 
-// Never destroyed: tensors of static life may outlive everything.
+// Never destroyed: tensors with static lifetime may outlive everything.
 Blocks &blocks() {
   static Blocks *all = new Blocks;
   return *all;

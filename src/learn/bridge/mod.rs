@@ -1,4 +1,4 @@
-//! What training needs of libtorch and `tch` does not bind: the other side of bridge.cpp.
+//! Functions of libtorch that training needs and `tch` does not bind: the Rust part of bridge.cpp.
 
 mod recompute;
 
@@ -60,20 +60,20 @@ fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
 }
 
-/// The version of libtorch that this was compiled against, such as `2.11.0`.
+/// The version of libtorch compiled against, such as `2.11.0`.
 pub fn version() -> String {
     // SAFETY: a static string.
     unsafe { CStr::from_ptr(caco_version()) }.to_string_lossy().into_owned()
 }
 
-/// Makes libtorch choose deterministic algorithms only, without filling new memory, and f32 mean f32 (no TF32).
+/// Makes libtorch use only deterministic algorithms, without filling new memory, and disables TF32.
 pub fn deterministic(yes: bool) -> Result<()> {
     // SAFETY: no pointers.
     check(unsafe { caco_deterministic(yes) }, "cannot set libtorch's determinism")
 }
 
-/// Lets the memory of large CPU tensors wait for the next of their size, in huge pages, instead of going back to the
-/// system. To be called before the first tensor is made.
+/// Keeps the memory of large CPU tensors, in huge pages, for the next tensor of the same size instead of returning it
+/// to the system. Must be called before the first tensor is created.
 pub fn keep_memory() -> Result<()> {
     // SAFETY: no pointers.
     check(unsafe { caco_keep_memory() }, "cannot set libtorch's allocator")
@@ -90,11 +90,11 @@ pub struct Lars {
     pub trust: f64,
 }
 
-/// One LARS step: changes `params` and `momenta`, and perhaps `grads`. Tensors of one dimension get neither decay nor
-/// trust ratio. On the CPU in two passes over the memory, on a GPU in multi-tensor launches. Gives the norm of all
+/// One LARS step: changes `params` and `momenta`, and may change `grads`. One-dimensional tensors get neither decay nor
+/// trust ratio. Takes two passes over the memory on the CPU, multi-tensor launches on a GPU. Returns the norm of all
 /// gradients together (a scalar on their device), before decay.
 pub fn lars(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], rate: f64, lars: Lars) -> Result<Tensor> {
-    assert!(params.len() == grads.len() && params.len() == momenta.len(), "one gradient and momentum a parameter");
+    assert!(params.len() == grads.len() && params.len() == momenta.len(), "one gradient and momentum per parameter");
     let mut norm = std::ptr::null_mut();
     // SAFETY: the arrays live through the call, and the new tensor is ours.
     unsafe {
@@ -114,9 +114,9 @@ pub fn lars(params: &[Tensor], grads: &[Tensor], momenta: &[Tensor], rate: f64, 
     }
 }
 
-/// `averages` ← `averages` + `weight` · (`values` − `averages`), one by one.
+/// `averages` ← `averages` + `weight` · (`values` − `averages`), elementwise.
 pub fn average(averages: &[Tensor], values: &[Tensor], weight: f64) -> Result<()> {
-    assert_eq!(averages.len(), values.len(), "one value an average");
+    assert_eq!(averages.len(), values.len(), "one value per average");
     // SAFETY: the arrays live through the call.
     let error = unsafe { caco_average(pointers(averages).as_ptr(), pointers(values).as_ptr(), averages.len(), weight) };
     check(error, "moving average")
@@ -135,10 +135,11 @@ pub struct Norm<'a> {
     pub variance: &'a Tensor,
 }
 
-/// Batch norm of `x` [N, C] or [N, C, H, W] (momentum 0.1, ε 1e-5), plus `add` and through a ReLU where there is one, or
-/// through a ReLU alone where `relu`. `x` is used up: without autograd the result takes its place in memory.
+/// Batch norm of `x` [N, C] or [N, C, H, W] (momentum 0.1, ε 1e-5); followed by adding `add` and a ReLU if `add` is
+/// given, or by just a ReLU if `relu`. `x` is consumed: without autograd the result reuses its memory.
 ///
-/// Where the CPU's own kernels do not take it (a GPU, channels that fill no vector), libtorch's operations do.
+/// Falls back to libtorch's operations where the CPU kernels do not apply (on a GPU, or if channels do not fill a
+/// vector).
 pub fn norm(x: Tensor, norm: Norm, add: Option<&Tensor>, relu: bool, train: bool) -> Result<Tensor> {
     let mut result = std::ptr::null_mut();
     // SAFETY: all tensors live through the call, and the new one is ours.
@@ -177,7 +178,7 @@ mod tests {
         ((a - &b).abs().max() / b.abs().max().clamp_min(1.0)).double_value(&[])
     }
 
-    /// How many numbers are further apart than `tolerance` times the largest.
+    /// Number of elements that differ by more than `tolerance` times the largest.
     fn far(a: &Tensor, b: &Tensor, tolerance: f64) -> usize {
         let [a, b] = [a, b].map(|x| x.detach().to_kind(Kind::Double));
         let most = b.abs().max().double_value(&[]).max(1.0) * tolerance;
@@ -211,13 +212,14 @@ mod tests {
     #[test]
     fn a_norm_agrees_with_libtorchs_operations() {
         for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 1e-2), (Kind::BFloat16, 3e-2)] {
-            // Whole vectors in blocks of four, two and one; more than one piece; channels that fill none; no positions.
+            // Full vectors in blocks of four, two and one; more than one piece; channels that do not fill a vector; no
+            // positions.
             for shape in [[5, 112, 3, 3].as_slice(), &[3, 16, 40, 40], &[4, 5, 6, 6], &[9, 48]] {
                 for (add, relu) in [(false, false), (false, true), (true, true)] {
                     let (ours, theirs) = (learn(shape, kind, add, relu, true), learn(shape, kind, add, relu, false));
                     for (i, (a, b)) in ours.iter().zip(&theirs).enumerate() {
-                        // Rounded the other way, a zero may become positive, and the ReLU let its gradient through:
-                        // f64 is held to its last digits, the others to what such a one changes.
+                        // Rounding may turn a zero positive, so that the ReLU passes its gradient: f64 is compared to
+                        // its last digits, the other types allow for a few such elements.
                         let most = if kind == Kind::Double { 0 } else { a.numel() / 2000 };
                         let far = far(a, b, tolerance);
                         assert!(far <= most, "{kind:?} {shape:?} {add} {relu}: {far} numbers of tensor {i}");
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn without_autograd_a_norm_takes_the_place_of_its_input() {
+    fn without_autograd_a_norm_reuses_the_memory_of_its_input() {
         for train in [true, false] {
             no_grad(|| {
                 let x = noise(&[4, 32, 3, 3], 1, Kind::Float);
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_goes_through_a_norm() {
+    fn a_norm_propagates_nan() {
         let x = noise(&[4, 16], 1, Kind::BFloat16);
         let _ = x.get(2).get(3).fill_(f64::NAN);
         let parts = [1.0, 0.0, 0.0, 1.0].map(|value| Tensor::full([16], value, (Kind::Float, Device::Cpu)));
@@ -256,10 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn lars_is_its_formula() {
+    fn lars_follows_its_formula() {
         const LARS: Lars = Lars { momentum: 0.9, weight_decay: 0.01, trust: 0.001 };
         for kind in [Kind::Float, Kind::Double] {
-            // More than one piece; a bias; a tensor of zeros, which is stepped unscaled.
+            // More than one piece; a bias; a tensor of zeros, whose step is not scaled.
             let shapes: [&[i64]; 3] = [&[70, 60, 3, 3], &[33], &[4, 5]];
             let draw = |seed| -> Vec<Tensor> { shapes.iter().map(|shape| noise(shape, seed, kind)).collect() };
             let (params, grads, momenta) = (draw(1), draw(2), draw(3));
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_libtorch_comes_back_as_one() {
+    fn an_error_in_libtorch_is_returned() {
         let x = noise(&[4, 16], 1, Kind::Float);
         let short = Tensor::ones([3], (Kind::Float, Device::Cpu));
         let names = Norm { weight: &short, bias: &short, mean: &short, variance: &short };

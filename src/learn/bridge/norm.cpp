@@ -1,9 +1,9 @@
-// Batch norm together with what follows it, a shortcut's addition and a ReLU.
+// Batch norm fused with the operations that follow it: addition of a shortcut, and a ReLU.
 //
 // libtorch reads a tensor twice for its statistics, once more to normalise it, again to add the shortcut and again for
-// the ReLU, and as often on the way back: on a CPU a fifth of a training step. Here statistics take one read, and all
-// else another; likewise backwards. Sums are taken over pieces of a fixed size and those added up in order, so the number
-// of threads does not change them.
+// the ReLU, and as often in the backward pass: on a CPU a fifth of a training step. Here statistics take one read and
+// everything else another; likewise in the backward pass. Sums are taken over pieces of a fixed size, which are added
+// up in order, so they do not depend on the number of threads.
 
 #include <ATen/Parallel.h>
 
@@ -12,7 +12,7 @@
 
 #include "bridge.h"
 
-// The kernels are compiled for several instruction sets; the machine's is taken when the program starts.
+// The kernels are compiled for several instruction sets; the best for the machine is selected at program start.
 #if defined(__x86_64__) && defined(__linux__)
 #define MULTIVERSIONED __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -25,7 +25,7 @@ using at::Tensor;
 
 namespace {
 
-// ---- Vectors: 64 bytes of the numbers to compute with, f64 for f64 and f32 for all else.
+// ---- Vectors: 64 bytes of the numbers to compute with, f64 for f64 and f32 for other types.
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef double Doubles __attribute__((vector_size(64)));
@@ -65,17 +65,17 @@ INLINE void put(T *to, Vec<T> vec) {
   }
 }
 
-// ---- Kernels, on rows of channels that lie one after the other.
+// ---- Kernels, on consecutive rows of channels.
 
 struct Rows {
   int64_t count, channels;
 };
 
-// What follows the norm.
+// The operation after the norm.
 enum class Then { Nothing, Relu, AddRelu };
 
-// Adds up two terms by channel over all rows, V vectors of channels and U rows at a time: enough sums side by side to
-// hide the latency of an addition. `terms(row, channel)` gives a pair of vectors.
+// Sums two terms per channel over all rows, V vectors of channels and U rows at a time: enough independent sums to
+// hide the latency of an addition. `terms(row, channel)` returns a pair of vectors.
 template <typename T, int V, int U, typename Terms>
 INLINE void sum_block(Rows rows, int64_t c, const Terms &terms, Acc<T> *first, Acc<T> *second) {
   Vec<T> a[V * U] = {}, b[V * U] = {};
@@ -116,7 +116,7 @@ struct Pair {
   V first, second;
 };
 
-// Sums of x − x₀ and of its square, with x₀ the first row: near enough to the mean that nothing cancels.
+// Sums of x − x₀ and of its square, where x₀ is the first row: close enough to the mean to avoid cancellation.
 template <typename T>
 struct Moments {
   const T *x;
@@ -127,13 +127,13 @@ struct Moments {
   }
 };
 
-// What the way back needs of the way there, by channel.
+// Per-channel values of the forward pass that the backward pass needs.
 template <typename T>
 struct Saved {
   const Acc<T> *mean, *scale, *shift;
 };
 
-// The gradient where the ReLU let something through. With an addition its result tells where, else x does.
+// The gradient masked by the ReLU. With an addition the mask comes from its result, otherwise from x.
 template <typename T, Then THEN>
 INLINE Vec<T> let_through(const T *x, const T *dy, const T *y, int64_t i, int64_t c, Saved<T> saved) {
   const Vec<T> g = get(dy + i);
@@ -142,8 +142,8 @@ INLINE Vec<T> let_through(const T *x, const T *dy, const T *y, int64_t i, int64_
   return g;
 }
 
-// Sums of g and of g · (x − mean), with g the gradient that was let through. With an addition g is kept: it is the
-// shortcut's gradient as it stands.
+// Sums of g and of g · (x − mean), where g is the masked gradient. With an addition g is kept: it is also the
+// gradient of the shortcut.
 template <typename T, Then THEN>
 struct Products {
   const T *x, *dy, *y;
@@ -158,7 +158,7 @@ struct Products {
   }
 };
 
-// y = x · scale + shift, and what follows. `y` may be `x`.
+// y = x · scale + shift, and the operation after it. `y` may be `x`.
 template <typename T, Then THEN>
 INLINE void apply(const T *x, const T *add, T *y, Rows rows, const Acc<T> *scale, const Acc<T> *shift) {
   for (int64_t r = 0; r < rows.count; ++r) {
@@ -166,13 +166,13 @@ INLINE void apply(const T *x, const T *add, T *y, Rows rows, const Acc<T> *scale
       const int64_t i = r * rows.channels + c;
       Vec<T> z = get(x + i) * get(scale + c) + get(shift + c);
       if constexpr (THEN == Then::AddRelu) z += get(add + i);
-      if constexpr (THEN != Then::Nothing) z = z < 0 ? Vec<T>{} : z;  // a NaN stays one
+      if constexpr (THEN != Then::Nothing) z = z < 0 ? Vec<T>{} : z;  // keeps NaN
       put(y + i, z);
     }
   }
 }
 
-// dx = g · scale + x · slope + offset. With an addition, `dy` is what was kept.
+// dx = g · scale + x · slope + offset. With an addition, `dy` is the kept g.
 template <typename T, Then THEN>
 INLINE void apply_back(const T *x, const T *dy, T *dx, Rows rows, Saved<T> saved, const Acc<T> *slope,
                        const Acc<T> *offset) {
@@ -186,7 +186,7 @@ INLINE void apply_back(const T *x, const T *dy, T *dx, Rows rows, Saved<T> saved
   }
 }
 
-// Attributes for instruction sets do not reach into templates' callers, so each type has its own plain functions.
+// Attributes for instruction sets do not apply to callers of templates, so each type has its own plain functions.
 #define KERNELS(T)                                                                                                    \
   MULTIVERSIONED void moments(const T *x, Rows rows, Acc<T> *sum, Acc<T> *square) {                                   \
     sum_by_channel<T>(rows, Moments<T>{x, rows.channels}, sum, square);                                               \
@@ -217,7 +217,7 @@ KERNELS(BFloat16)
 
 // ---- Over whole tensors.
 
-// Rows of a piece: 32 K numbers, few enough for a core's cache, many enough to be worth a call.
+// Rows per piece: 32 K numbers, few enough for the cache of a core, many enough to be worth a call.
 int64_t piece(Rows rows) { return std::max<int64_t>(4, (1 << 15) / rows.channels); }
 
 template <typename F>
@@ -234,7 +234,7 @@ at::MemoryFormat format(const Tensor &x) {
   return x.dim() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-// Two sums by channel, made of those of all pieces.
+// Two sums per channel, added up from those of all pieces.
 template <typename T, typename F>
 void sum_pieces(Rows rows, const F &body, std::vector<Acc<T>> &first, std::vector<Acc<T>> &second) {
   const int64_t size = piece(rows), count = (rows.count + size - 1) / size;
@@ -249,7 +249,7 @@ struct Statistics {
   std::vector<double> mean, variance;  // variance is the biased one
 };
 
-// Mean and variance by channel; pieces are joined as in Chan, Golub and LeVeque (1983).
+// Mean and variance per channel; pieces are combined as in Chan, Golub and LeVeque (1983).
 template <typename T>
 Statistics statistics(const T *x, Rows rows) {
   std::vector<Acc<T>> sum, square;
@@ -275,7 +275,7 @@ Statistics statistics(const T *x, Rows rows) {
 
 constexpr double EPSILON = 1e-5, MOMENTUM = 0.1;  // PyTorch's defaults
 
-// scale and shift that normalise with these statistics.
+// The scale and shift that normalise with these statistics.
 template <typename A>
 void affine(const Statistics &s, const Tensor &weight, const Tensor &bias, A *scale, A *shift) {
   const A *w = weight.const_data_ptr<A>(), *b = bias.const_data_ptr<A>();
@@ -307,7 +307,7 @@ struct Norm {
   bool train;
 };
 
-// Calls `body` with a number of x's type.
+// Calls `body` with a value of x's type.
 template <typename F>
 void with_type(const Tensor &x, const F &body) {
   switch (x.scalar_type()) {
@@ -317,7 +317,7 @@ void with_type(const Tensor &x, const F &body) {
   }
 }
 
-// Normalises into `y`, which may be `x`. Gives mean, scale and shift by channel, [3, C].
+// Normalises into `y`, which may be `x`. Returns mean, scale and shift per channel, [3, C].
 Tensor run(const Tensor &x, const Tensor &add, Tensor &y, Norm &norm, Then then) {
   const Rows rows = rows_of(x);
   Tensor saved = at::empty({3, rows.channels}, norm.weight.options().requires_grad(false));
@@ -342,7 +342,7 @@ struct Gradients {
   Tensor x, weight, bias, add;
 };
 
-// The way back through a norm in training.
+// The backward pass through a norm in training.
 Gradients run_back(const Tensor &x, const Tensor &dy, const Tensor &y, const Tensor &weight, const Tensor &saved_, Then then) {
   const Rows rows = rows_of(x);
   Gradients g{at::empty_like(x), at::empty_like(weight), at::empty_like(weight), {}};
@@ -373,7 +373,7 @@ Gradients run_back(const Tensor &x, const Tensor &dy, const Tensor &y, const Ten
         sum += sums[i];
         dot += dots[i];
       }
-      // 1/σ = scale / weight, but a weight may be 0: then nothing comes back anyway.
+      // 1/σ = scale / weight, but a weight may be 0: then the gradient is 0 anyway.
       const double inverse = w[c] != 0 ? saved.scale[c] / static_cast<double>(w[c]) : 0;
       const double k = -saved.scale[c] * inverse * inverse * dot / rows.count;
       dw[c] = inverse * dot;
@@ -411,7 +411,7 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
   }
 };
 
-// Whether the kernels above take it: on the CPU, whole vectors of channels, a type they know.
+// Whether the kernels above apply: on the CPU, full vectors of channels, a supported type.
 bool taken(const Tensor &x, const Tensor &weight) {
   const auto type = x.scalar_type();
   const bool known = type == at::kFloat || type == at::kDouble || type == at::kBFloat16;
@@ -437,17 +437,17 @@ extern "C" char *caco_norm(const Tensor *x, const Tensor *weight, const Tensor *
       *result = new Tensor(composed(*x, add ? *add : Tensor(), norm, then));
       return;
     }
-    TORCH_CHECK(!train || rows_of(*x).count > 1, "batch norm in training needs more than one value a channel");
+    TORCH_CHECK(!train || rows_of(*x).count > 1, "batch norm in training needs more than one value per channel");
     for (const Tensor *t : {weight, bias, mean, variance})
       TORCH_CHECK(t->numel() == x->size(1) && t->is_contiguous() && t->scalar_type() == weight->scalar_type(),
                   "a tensor of the norm has shape ", t->sizes(), ", its input ", x->sizes());
-    TORCH_CHECK(!add || add->sizes() == x->sizes(), "what is added has another shape than the norm's input");
+    TORCH_CHECK(!add || add->sizes() == x->sizes(), "the added tensor has another shape than the norm's input");
     const Tensor dense = x->contiguous(format(*x));
     const Tensor plus = add ? add->to(x->scalar_type()).contiguous(format(*x)) : Tensor();
     if (learning) {
       *result = new Tensor(NormFunction::apply(dense, *weight, *bias, add ? std::optional(plus) : std::nullopt, &norm, then));
     } else {
-      Tensor y = dense;  // in place: nobody needs x any more
+      Tensor y = dense;  // in place: x is no longer needed
       run(dense, plus, y, norm, then);
       *result = new Tensor(y);
     }

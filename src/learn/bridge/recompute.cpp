@@ -1,5 +1,5 @@
-// A part of a network whose activations are not kept for the gradient, but computed again (Chen et al. 2016, "Training
-// Deep Nets with Sublinear Memory Cost", arXiv 1604.06174). The part itself is a closure of the Rust side: see bridge/recompute.rs.
+// A part of a network whose activations are recomputed for the backward pass instead of being kept (Chen et al. 2016,
+// "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174). The part is a Rust closure: see recompute.rs.
 
 #include "bridge.h"
 
@@ -15,7 +15,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-// Runs the part on `count` tensors; `again` says that it is for the gradient. Gives an error as bridge.h has them.
+// Runs the part on `count` tensors; `again` is set in the backward pass. Returns errors as described in bridge.h.
 using Call = char *(*)(void *part, const Tensor *const *inputs, size_t count, bool again, Tensor **result);
 
 class Part : public torch::CustomClassHolder {
@@ -34,7 +34,7 @@ class Part : public torch::CustomClassHolder {
       free(error);
       throw std::runtime_error(message);
     }
-    TORCH_CHECK(result, "a part gave no tensor");
+    TORCH_CHECK(result, "a part returned no tensor");
     const std::unique_ptr<Tensor> owner(result);
     return *result;
   }
@@ -53,11 +53,11 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
 
   static variable_list backward(AutogradContext *context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "what is computed again has no second derivative");
-    variable_list inputs, asked;
+    TORCH_CHECK(!at::GradMode::is_enabled(), "recomputed parts have no second derivative");
+    variable_list inputs, wanted;
     for (const Tensor &saved : context->get_saved_variables()) {
       inputs.push_back(saved.detach().set_requires_grad(saved.requires_grad()));
-      if (saved.requires_grad()) asked.push_back(inputs.back());
+      if (saved.requires_grad()) wanted.push_back(inputs.back());
     }
     const auto part = c10::static_intrusive_pointer_cast<Part>(context->saved_data["part"].toCapsule());
     Tensor result;
@@ -65,11 +65,11 @@ struct Recompute : torch::autograd::Function<Recompute> {
       at::AutoGradMode learning(true);
       result = (*part)(inputs, true);
     }
-    const variable_list found = torch::autograd::grad({result}, asked, {grads[0]});
+    const variable_list found = torch::autograd::grad({result}, wanted, {grads[0]});
     variable_list all;
     size_t next = 0;
     for (const Tensor &input : inputs) all.push_back(input.requires_grad() ? found[next++] : Tensor());
-    all.emplace_back();  // the part itself has no gradient
+    all.emplace_back();  // the part has no gradient
     return all;
   }
 };

@@ -1,4 +1,4 @@
-//! Parts of a network whose activations are not kept for the gradient, but computed again.
+//! Parts of a network whose activations are recomputed for the backward pass instead of being kept.
 
 use super::{check, pointers};
 use anyhow::Result;
@@ -11,7 +11,7 @@ use std::{
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-/// A part: its inputs, and whether it runs again, for the gradient.
+/// A part. Its arguments are the inputs, and whether it is rerun in the backward pass.
 type Part = Box<dyn Fn(&[Tensor], bool) -> Tensor + Send>;
 
 type Call = unsafe extern "C" fn(*mut c_void, *const *const C_tensor, usize, bool, *mut *mut C_tensor) -> *mut c_char;
@@ -27,15 +27,15 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// What `part` makes of `inputs`, with the gradient for those that want one. Besides `part` they are all that is kept for it: when
-/// it is asked for, `part` runs a second time on the same values, perhaps in another thread, and must compute the same
+/// Applies `part` to `inputs`, with gradients for those that require them. Only `part` and `inputs` are kept for the
+/// backward pass, which reruns `part` on the same values, possibly in another thread; it must compute the same result
 /// (Chen et al. 2016, arXiv 1604.06174).
 ///
-/// An error where the part panics.
+/// Returns an error if the part panics.
 pub fn recompute(inputs: &[Tensor], part: impl Fn(&[Tensor], bool) -> Tensor + Send + 'static) -> Result<Tensor> {
     let part: Box<Part> = Box::new(Box::new(part));
     let mut result = std::ptr::null_mut();
-    // SAFETY: the inputs live through the call, the part until `drop_part` is called, and the new tensor is ours.
+    // SAFETY: the inputs outlive the call, the part lives until `drop_part` is called, and we own the new tensor.
     unsafe {
         let error = caco_recompute(
             pointers(inputs).as_ptr(),
@@ -54,7 +54,7 @@ pub fn recompute(inputs: &[Tensor], part: impl Fn(&[Tensor], bool) -> Tensor + S
 ///
 /// # Safety
 ///
-/// `part` is one that [`recompute`] gave away and nobody dropped, `inputs` points to `count` tensors.
+/// `part` was passed to C++ by [`recompute`] and not yet dropped; `inputs` points to `count` tensors.
 unsafe extern "C" fn call_part(
     part: *mut c_void,
     inputs: *const *const C_tensor,
@@ -64,18 +64,18 @@ unsafe extern "C" fn call_part(
 ) -> *mut c_char {
     // SAFETY: as above.
     let (part, inputs) = unsafe { (&*part.cast::<Part>(), slice::from_raw_parts(inputs, count)) };
-    // SAFETY: a clone is a handle of our own.
+    // SAFETY: a clone is a handle that we own.
     let input = |input: &*const C_tensor| unsafe { Tensor::clone_from_ptr(input.cast_mut()) };
-    // A panic must not run into C++.
+    // A panic must not unwind into C++.
     match catch_unwind(AssertUnwindSafe(|| part(&inputs.iter().map(input).collect::<Vec<_>>(), again))) {
         Ok(tensor) => {
-            // SAFETY: the caller takes over a handle of its own, made by the library that frees it.
+            // SAFETY: the caller takes ownership of a new handle, created by the library that frees it.
             unsafe { *result = torch_sys::at_shallow_clone(tensor.as_ptr().cast_mut()) };
             std::ptr::null_mut()
         }
         Err(panic) => {
-            let message = CString::new(said(&*panic).replace('\0', " ")).expect("there is no zero in it");
-            // SAFETY: a copy for C's `free`.
+            let message = CString::new(message_of(&*panic).replace('\0', " ")).expect("zeros are replaced");
+            // SAFETY: a copy that C releases with `free`.
             unsafe { libc::strdup(message.as_ptr()) }
         }
     }
@@ -85,14 +85,14 @@ unsafe extern "C" fn call_part(
 ///
 /// # Safety
 ///
-/// `part` is one that [`recompute`] gave away; it is not used any more.
+/// `part` was passed to C++ by [`recompute`] and is not used afterwards.
 unsafe extern "C" fn drop_part(part: *mut c_void) {
     // SAFETY: as above.
     drop(unsafe { Box::from_raw(part.cast::<Part>()) });
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("it panicked").into()
 }
@@ -107,7 +107,7 @@ mod tests {
         Tensor::from_slice(values).set_requires_grad(true)
     }
 
-    /// a · tanh(b) + c, where `c` wants no gradient, and the turns it ran in.
+    /// a · tanh(b) + c, where `c` requires no gradient; `turns` records the passes it ran in.
     fn part(turns: &Arc<Mutex<Vec<bool>>>) -> impl Fn(&[Tensor], bool) -> Tensor + Send + 'static {
         let turns = turns.clone();
         move |inputs, again| {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_comes_back_as_an_error() {
+    fn a_panic_is_returned_as_an_error() {
         let fails_in = |turn| {
             move |inputs: &[Tensor], again: bool| {
                 assert!(again != turn, "no room for {}", inputs.len());

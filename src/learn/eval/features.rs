@@ -1,6 +1,6 @@
-//! Features of a frozen encoder as a file: `labels` i64 [n] (or [n, classes] of 0 and 1, where an image can show several
-//! classes) and `features` f32 [n, d], written as they come, so that no set is too large for memory, and so that a stopped
-//! extraction goes on where it was.
+//! Features of a frozen encoder as a file: `labels` i64 [n] (or [n, classes] of 0 and 1, if images can show several
+//! classes) and `features` f32 [n, d]. They are written incrementally, so that no set is too large for memory and an
+//! interrupted extraction resumes where it stopped.
 
 use crate::{
     model::{self, Encoder},
@@ -17,28 +17,28 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// Features read back.
+/// Features read from a file.
 #[derive(Debug)]
 pub struct Features {
     /// f32 [n, d], on the CPU.
     pub features: Tensor,
-    /// What the images show.
+    /// The labels of the images.
     pub labels: Labels,
-    /// What is said of the images.
+    /// The image set.
     pub set: Set,
 }
 
-/// What images show.
+/// Labels of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Labels {
     /// The class of each image, 0 to classes − 1.
     One(Vec<i64>),
-    /// Image by image, for each class whether it is there.
+    /// Image by image, whether each class is present.
     Several(Vec<bool>),
 }
 
 impl Labels {
-    /// The class of each image; an error where they can show several.
+    /// The class of each image; an error if images can show several.
     pub fn one(&self) -> Result<&[i64]> {
         match self {
             Labels::One(labels) => Ok(labels),
@@ -48,12 +48,12 @@ impl Labels {
         }
     }
 
-    /// For each image and class whether it is there; an error where images have one class each.
+    /// Whether each image shows each class; an error if images have one class each.
     pub fn several(&self) -> Result<&[bool]> {
         match self {
             Labels::Several(shown) => Ok(shown),
             Labels::One(_) => {
-                bail!("the images of this set have one class each; metric: Map11 is for several an image")
+                bail!("the images of this set have one class each; metric: Map11 is for images with several classes")
             }
         }
     }
@@ -68,11 +68,11 @@ impl Labels {
         let fits = tensor.dim() == 2 && tensor.size()[1] == classes as i64;
         ensure!(fits, "labels of shape {:?} for {classes} classes", tensor.size());
         let strange = values.iter().find(|value| !(0..=1).contains(*value));
-        ensure!(strange.is_none(), "{} among labels of 0 and 1", strange.copied().unwrap_or_default());
+        ensure!(strange.is_none(), "{} found among labels of 0 and 1", strange.copied().unwrap_or_default());
         Ok(Labels::Several(values.iter().map(|&value| value == 1).collect()))
     }
 
-    /// As they stand in a file: numbers, and their shape.
+    /// The numbers as stored in a file, and their shape.
     fn values(&self, classes: usize) -> (Vec<i64>, Vec<usize>) {
         match self {
             Labels::One(labels) => (labels.clone(), vec![labels.len()]),
@@ -82,7 +82,7 @@ impl Labels {
         }
     }
 
-    /// Those of these images.
+    /// The labels of these images.
     fn select(&self, images: &[i64], classes: usize) -> Self {
         match self {
             Labels::One(labels) => Labels::One(images.iter().map(|&image| labels[image as usize]).collect()),
@@ -94,21 +94,21 @@ impl Labels {
     }
 }
 
-/// What a file says of the images that its features are of.
+/// Describes the images of a features file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// A digest of the images: equal ones are the same images in the same order.
+    /// A digest of the images: equal digests mean the same images in the same order.
     pub images: String,
 }
 
 impl Features {
-    /// Reads what [`extract`] wrote. Errors name the file and what is wrong in it.
+    /// Reads a file written by [`extract`]. Errors name the file and the fault.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = Tensors::read(path)?;
         let mut read = || -> Result<Self> {
-            let said = |key: &str| file.metadata.get(key).with_context(|| format!("its metadata lack '{key}'"));
+            let said = |key: &str| file.metadata.get(key).with_context(|| format!("its metadata lacks '{key}'"));
             let classes: Vec<String> = serde_json::from_str(said("classes")?).context("its metadata's 'classes'")?;
             let set = Set { classes, images: said("images")?.clone() };
             let Some(labels) = file.tensors.get("labels") else { bail!("it has no tensor 'labels'") };
@@ -120,10 +120,10 @@ impl Features {
             ensure!(fits, "{rows} labels for features of shape {:?}", features.size());
             Ok(Features { features, labels, set })
         };
-        read().with_context(|| format!("{} does not hold features", path.display()))
+        read().with_context(|| format!("{} is not a features file", path.display()))
     }
 
-    /// The images of these numbers.
+    /// The features of the images with these numbers.
     pub fn select(&self, images: &[i64]) -> Self {
         Features {
             features: self.features.index_select(0, &Tensor::from_slice(images)),
@@ -132,40 +132,40 @@ impl Features {
         }
     }
 
-    /// How many images.
+    /// The number of images.
     pub fn images(&self) -> usize {
         self.features.size()[0] as usize
     }
 }
 
-/// What to extract, and from where.
+/// An extraction: the encoder, the images and the settings.
 pub struct Extraction<'a> {
     /// The network, which is not changed.
     pub encoder: &'a Encoder,
-    /// The images, in order: epoch 0 is read, the first view.
+    /// The images, in order: the first view of epoch 0 is read.
     pub source: &'a dyn Source,
-    /// Images to a batch; the last may have fewer.
+    /// Images per batch; the last may have fewer.
     pub batch: u64,
-    /// The label that each image of the source has.
+    /// The label of each image of the source.
     pub labels: &'a [i64],
-    /// What is kept beside the features: those labels, or several of an image.
+    /// The labels stored beside the features: these, or several per image.
     pub kept: &'a Labels,
-    /// What is said of the images.
+    /// The image set.
     pub set: &'a Set,
-    /// Where the network lives.
+    /// The network's device.
     pub device: Device,
-    /// Its arithmetic.
+    /// Its floating-point precision.
     pub precision: Precision,
 }
 
-/// Writes features to `out`, by way of `partial`, where what an earlier attempt left is kept. `go_on` is told how many
-/// images are done; where it says no, the features so far stay in `partial`, and the answer is false. An error where an
-/// image gives features that are not finite.
-pub fn extract(this: &Extraction, partial: &Path, out: &Path, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
+/// Writes features to `out`, by way of `partial`, from which an interrupted extraction resumes. `keep_going` is called
+/// with the number of images done; if it returns false, the features so far stay in `partial` and the result is false.
+/// An error if the features of an image are not finite.
+pub fn extract(this: &Extraction, partial: &Path, out: &Path, keep_going: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
     let d = this.encoder.network.features() as u64;
     let images = this.labels.len() as u64;
     let (values, shape) = this.kept.values(this.set.classes.len());
-    ensure!(shape[0] as u64 == images, "{} labels are to be kept of {images} images", shape[0]);
+    ensure!(shape[0] as u64 == images, "{} labels to store for {images} images", shape[0]);
     let mut rows = Rows::open(partial, header(&shape, d, this.set)?, &values, d * 4)?;
     let first = if rows.whole == images { images.div_ceil(this.batch) } else { rows.whole / this.batch };
     let mut done = images.min(first * this.batch);
@@ -175,13 +175,13 @@ pub fn extract(this: &Extraction, partial: &Path, out: &Path, go_on: &mut dyn Fn
             let batch = batch?;
             let labels = &this.labels[done as usize..][..batch.labels.len()];
             ensure!(labels == batch.labels, "the images from number {done} on are not in the order of the index");
-            let pixels = batch.views.first().context("a batch has no view")?;
+            let pixels = batch.views.first().context("a batch has no views")?;
             let images = model::normalise(pixels, this.device);
             let features = this.encoder.features(&images, this.precision).to_device(Device::Cpu);
             check(&features, done)?;
             rows.write(&features)?;
             done += batch.labels.len() as u64;
-            if !go_on(done) {
+            if !keep_going(done) {
                 rows.finish()?;
                 return Ok(false);
             }
@@ -197,7 +197,7 @@ fn check(features: &Tensor, first: u64) -> Result<()> {
     let finite = features.isfinite().all_dim(1, false);
     if finite.all().int64_value(&[]) == 0 {
         let image = first + finite.to_kind(Kind::Int64).argmin(0, false).int64_value(&[]) as u64;
-        bail!("the encoder gives features that are not finite on image number {image}");
+        bail!("the encoder's features of image number {image} are not finite");
     }
     Ok(())
 }
@@ -212,7 +212,7 @@ fn header(shape: &[usize], d: u64, set: &Set) -> Result<Vec<u8>> {
         "labels": {"dtype": "I64", "shape": shape, "data_offsets": [0, labels]},
     });
     let mut json = serde_json::to_vec(&json)?;
-    // Data starts at a multiple of eight bytes; the format allows spaces behind the header.
+    // Data starts at a multiple of eight bytes; the format allows trailing spaces in the header.
     json.resize(json.len().next_multiple_of(8), b' ');
     Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
 }
@@ -221,15 +221,15 @@ fn header(shape: &[usize], d: u64, set: &Set) -> Result<Vec<u8>> {
 struct Rows {
     path: PathBuf,
     file: BufWriter<File>,
-    /// Bytes before the first row, and of each row.
+    /// Bytes before the first row, and bytes per row.
     start: u64,
     row: u64,
-    /// Rows that were there.
+    /// Complete rows found.
     whole: u64,
 }
 
 impl Rows {
-    /// Opens what is there, or starts anew where there is nothing, or something else.
+    /// Opens the existing file, or starts over if there is none or it belongs to another set.
     fn open(path: &Path, mut start: Vec<u8>, labels: &[i64], row: u64) -> Result<Self> {
         start.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
         let open = || -> Result<Self> {
@@ -248,7 +248,7 @@ impl Rows {
         open().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Keeps the first `rows` rows and goes on behind them.
+    /// Keeps the first `rows` rows and continues after them.
     fn keep(&mut self, rows: u64) -> Result<()> {
         let length = self.start + rows * self.row;
         let cut = |file: &mut BufWriter<File>| {
@@ -277,7 +277,7 @@ fn starts_with(file: &mut File, start: &[u8]) -> std::io::Result<bool> {
     Ok(found == start)
 }
 
-/// Moves a file; copies it where it has to go to another file system.
+/// Moves a file, copying it across file systems.
 fn publish(from: &Path, to: &Path) -> Result<()> {
     let moved = fs::rename(from, to).or_else(|_| fs::copy(from, to).and_then(|_| fs::remove_file(from)));
     moved.with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
@@ -301,8 +301,8 @@ mod tests {
             device: Device::Cpu,
             precision: Precision::F32,
         };
-        let mut go_on = |done| stop_after.is_none_or(|stop| done < stop);
-        extract(&this, &folder.join("partial"), &folder.join("features.safetensors"), &mut go_on)
+        let mut keep_going = |done| stop_after.is_none_or(|stop| done < stop);
+        extract(&this, &folder.join("partial"), &folder.join("features.safetensors"), &mut keep_going)
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         assert!(features_of(&encoder, &drawn, None, whole.path()).unwrap());
         assert!(!features_of(&encoder, &drawn, Some(8), stopped.path()).unwrap());
-        // Bytes of a batch that was cut off.
+        // Bytes of a partially written batch.
         let mut partial = File::options().append(true).open(stopped.path().join("partial")).unwrap();
         partial.write_all(&[1; 50]).unwrap();
         assert!(features_of(&encoder, &drawn, None, stopped.path()).unwrap());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_holds_features_labels_and_classes() {
+    fn the_file_contains_features_labels_and_classes() {
         let (encoder, drawn) = (sketch::encoder(), Drawn { images: 5, classes: 3, batch: 2, size: 16, seed: 1 });
         let folder = tempfile::tempdir().unwrap();
         features_of(&encoder, &drawn, None, folder.path()).unwrap();
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_set_left_is_not_taken_up() {
+    fn a_partial_file_of_another_set_is_not_resumed() {
         let encoder = sketch::encoder();
         let drawn = |seed| Drawn { images: 6, classes: 3, batch: 2, size: 16, seed };
         let folder = tempfile::tempdir().unwrap();

@@ -9,17 +9,18 @@ use tch::{Kind, Tensor, no_grad};
 /// How neighbours vote.
 #[derive(Clone, Copy, Debug)]
 pub struct Vote {
-    /// Neighbours; all there are where there are fewer.
+    /// Number of neighbours; all images if there are fewer.
     pub k: u32,
-    /// A vote weighs exp(cosine / temperature).
+    /// The weight of a vote is exp(cosine / temperature).
     pub temperature: f64,
 }
 
-/// Similarities held at a time.
+/// Similarities held in memory at a time.
 const BLOCK: i64 = 1 << 24;
 
-/// The class that the nearest of `bank` [m, d] vote for, for each of `queries` [n, d] (floats, any length, on one
-/// device; neither is changed). `labels` are those of the bank, 0 to `classes` − 1. Of equal sums the lower class wins.
+/// For each of `queries` [n, d], the class that the nearest of `bank` [m, d] vote for (floats of any length on one
+/// device; neither is changed). `labels` are those of the bank, 0 to `classes` − 1. If sums are equal, the lower class
+/// wins.
 pub fn classify(bank: &Tensor, labels: &[i64], queries: &Tensor, classes: usize, vote: Vote) -> Result<Vec<i64>> {
     let (images, d) = bank.size2()?;
     ensure!(images > 0 && images == labels.len() as i64, "{images} images that vote, {} labels", labels.len());
@@ -41,26 +42,26 @@ pub fn classify(bank: &Tensor, labels: &[i64], queries: &Tensor, classes: usize,
     })
 }
 
-/// The class with the largest sum of votes. Cosines are sorted, the largest first.
+/// The class with the largest sum of votes. Cosines are sorted in descending order.
 fn elect(cosines: &[f32], nearest: &[i64], labels: &[i64], classes: usize, temperature: f64) -> i64 {
     let mut votes = vec![0.0; classes];
     for (cosine, &image) in cosines.iter().zip(nearest) {
-        // Relative to the nearest: the same election, and no temperature overflows.
+        // Relative to the nearest neighbour: the same result, without overflow at any temperature.
         votes[labels[image as usize] as usize] += (f64::from(cosine - cosines[0]) / temperature).exp();
     }
     let first = |best: usize, class: usize| if votes[class] > votes[best] { class } else { best };
     (0..classes).fold(0, first) as i64
 }
 
-/// Share of `queries` whose class is guessed right: what a training watches.
+/// The accuracy on `queries`, used to monitor training.
 pub fn top1(bank: &Tensor, labels: &[i64], queries: &Tensor, right: &[i64], vote: Vote) -> Result<f64> {
-    ensure!(!right.is_empty() && queries.size2()?.0 == right.len() as i64, "{} labels to guess", right.len());
+    ensure!(!right.is_empty() && queries.size2()?.0 == right.len() as i64, "{} labels to predict", right.len());
     let classes = labels.iter().chain(right).max().map_or(0, |most| *most as usize + 1);
     let answers = classify(bank, labels, queries, classes, vote)?;
     Ok(answers.iter().zip(right).filter(|(answer, right)| answer == right).count() as f64 / right.len() as f64)
 }
 
-/// The images that vote: `share` of `images` (rounded, at least one), drawn by `seed`, in ascending order.
+/// The images that vote: a fraction `share` of `images` (rounded, at least one), drawn by `seed`, in ascending order.
 pub fn sample(images: usize, share: f64, seed: u64) -> Vec<i64> {
     let count = ((share * images as f64).round() as usize).clamp(images.min(1), images);
     let mut drawn = Rng::new(seed, "knn bank", 0, 0).permutation(images);
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn nearer_neighbours_weigh_more() {
+    fn nearer_neighbours_have_more_weight() {
         let bank = on_circle(&[0.0, 50.0, 60.0, 180.0]);
         let labels = [1, 0, 0, 2];
         // At 1°: e^(cos 1°/T) against e^(cos 49°/T) + e^(cos 59°/T): one near neighbour beats two far ones at T = 0.2,

@@ -1,8 +1,8 @@
-//! Minimises a smooth convex function by L-BFGS (Liu and Nocedal 1989) from an estimate of its inverse Hessian that the
-//! function gives itself and may renew between steps. Knows nothing of what is minimised.
+//! Minimises a smooth convex function by L-BFGS (Liu and Nocedal 1989) with an estimate of its inverse Hessian that the
+//! function provides and may renew between steps. Independent of the function.
 //!
-//! Written here because no solver at hand takes such an estimate, and it is what most of the speed comes from: pairs of
-//! steps and gradient changes stay true whatever the estimate, so it can be renewed at any step.
+//! Implemented here because no available solver takes such an estimate, which gives most of the speed: pairs of steps
+//! and gradient changes stay valid whatever the estimate, so it can be renewed at any step.
 
 use std::collections::VecDeque;
 use tch::Tensor;
@@ -11,9 +11,10 @@ use tch::Tensor;
 pub trait Objective {
     /// Value and gradient at a point.
     fn evaluate(&mut self, at: &Tensor) -> (f64, Tensor);
-    /// An estimate of the inverse Hessian, times a vector. Must be symmetric and positive definite, but for directions in which the gradient is always 0.
+    /// An estimate of the inverse Hessian, times a vector. Must be symmetric and positive definite, except in
+    /// directions in which the gradient is always 0.
     fn precondition(&self, vector: &Tensor) -> Tensor;
-    /// Called once a step with the curvature of the point last evaluated at hand: the time to renew the estimate.
+    /// Called once per step, after evaluating the new point, when the estimate can be renewed.
     fn stepped(&mut self);
 }
 
@@ -22,9 +23,9 @@ pub trait Objective {
 pub struct Stop {
     /// The largest absolute entry of the gradient is at most this.
     pub gradient: f64,
-    /// A step lowered the value by no more than this.
+    /// A step decreased the value by no more than this.
     pub decrease: f64,
-    /// Steps at most.
+    /// Maximum number of steps.
     pub steps: u64,
 }
 
@@ -39,14 +40,14 @@ pub struct Minimum {
     pub steps: u64,
     /// Evaluations made.
     pub evaluations: u64,
-    /// False where the steps ran out first.
+    /// False if the maximum number of steps was reached first.
     pub converged: bool,
 }
 
-/// Pairs remembered.
+/// Number of pairs kept.
 const MEMORY: usize = 10;
 
-/// A step and what it did to the gradient; `scale` is 1 / (step · change).
+/// A step and the change of the gradient; `scale` is 1 / (step · change).
 struct Pair {
     step: Tensor,
     change: Tensor,
@@ -72,7 +73,7 @@ pub fn minimise(objective: &mut impl Objective, start: &Tensor, stop: Stop) -> M
         }
         let direction = descend(objective, &pairs, &point.gradient);
         let found = search(objective, &point, &direction, &mut evaluations);
-        // No step along a descent direction lowers the value: the arithmetic has no more digits to give.
+        // No step along a descent direction decreases the value: the limit of precision is reached.
         let Some(next) = found else {
             converged = true;
             break;
@@ -98,7 +99,7 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
 fn remember(pairs: &mut VecDeque<Pair>, from: &Point, to: &Point) {
     let (step, change) = (&to.at - &from.at, &to.gradient - &from.gradient);
     let curvature = dot(&step, &change);
-    // Of a convex function it is positive but for rounding.
+    // For a convex function it is positive up to rounding.
     if curvature > 0.0 {
         if pairs.len() == MEMORY {
             pairs.pop_front();
@@ -128,16 +129,15 @@ fn descend(objective: &impl Objective, pairs: &VecDeque<Pair>, gradient: &Tensor
     direction
 }
 
-/// A point along `direction` that is lower by a share of what the slope promised, and less steep: the weak Wolfe
-/// conditions, the first in the form that rounding does not break (Hager and Zhang 2005). Nothing where no trial is
-/// lower.
+/// A point along `direction` that satisfies the weak Wolfe conditions, the first in a form that is robust to rounding
+/// (Hager and Zhang 2005). `None` if no trial point has a lower value.
 fn search(objective: &mut impl Objective, from: &Point, direction: &Tensor, evaluations: &mut u64) -> Option<Point> {
     const TRIALS: u32 = 60;
     let slope = dot(&from.gradient, direction);
     if slope.is_nan() || slope >= 0.0 {
         return None;
     }
-    // What rounding may add to a sum of this size.
+    // The rounding error of a sum of this size.
     let noise = 1e-14 * from.value.abs();
     let (mut low, mut high, mut length) = (0.0, f64::INFINITY, 1.0);
     for _ in 0..TRIALS {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_run_out_are_told() {
+    fn running_out_of_steps_is_reported() {
         let start = Tensor::full([30], 3.0, (Kind::Double, Device::Cpu));
         let minimum = minimise(&mut Quartic::new(30, false, 1.0), &start, Stop { steps: 3, ..STOP });
         assert!(!minimum.converged && minimum.steps == 3);

@@ -1,5 +1,5 @@
 //! Linear evaluation: a linear classifier on a frozen encoder, trained on augmented images by SGD with momentum under
-//! LARC (layer-wise adaptive rates, You et al. 2017, as NVIDIA's apex has them with `clip=False`).
+//! LARC (layer-wise adaptive rates, You et al. 2017, as in NVIDIA's apex with `clip=False`).
 
 use crate::{
     model::{self, Encoder},
@@ -18,16 +18,16 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub struct Backbone<'a> {
     /// The network, which is not changed.
     pub encoder: &'a Encoder,
-    /// Its arithmetic.
+    /// Its floating-point precision.
     pub precision: Precision,
-    /// Where it lives.
+    /// Its device.
     pub device: Device,
 }
 
 impl Backbone<'_> {
     /// Features [N, d], f32, of a batch's first view.
     fn features(&self, batch: &Batch) -> Result<Tensor> {
-        let pixels = batch.views.first().context("a batch has no view")?;
+        let pixels = batch.views.first().context("a batch has no views")?;
         Ok(self.encoder.features(&model::normalise(pixels, self.device), self.precision))
     }
 }
@@ -37,29 +37,29 @@ impl Backbone<'_> {
 pub struct Training {
     /// Passes over the images.
     pub epochs: u64,
-    /// Learning rate of the first epoch; it falls to 0 by a half cosine, by epoch.
+    /// Learning rate of the first epoch; it falls to 0 per epoch by a half cosine.
     pub rate: f64,
     /// SGD momentum.
     pub momentum: f64,
     /// LARC trust coefficient.
     pub trust: f64,
-    /// Seed of the starting weights.
+    /// Seed of the initial weights.
     pub seed: u64,
 }
 
-/// Where a training stands, and everything that it goes on with.
+/// The state of a training, with everything needed to resume it.
 #[derive(Debug)]
 pub struct State {
     /// Weights [classes, d] and bias [classes], f32.
     parameters: [Tensor; 2],
     momenta: [Tensor; 2],
-    /// Epochs done, and steps of the one under way.
+    /// Epochs done, and steps done in the current one.
     epoch: u64,
     step: u64,
-    /// Sum of the losses of the epoch under way, and over how many images.
+    /// Sum of the losses in the current epoch, and the number of images it covers.
     sum: f64,
     images: u64,
-    /// Mean loss of the last whole epoch.
+    /// Mean loss of the last complete epoch.
     pub loss: f64,
 }
 
@@ -89,21 +89,21 @@ impl State {
         file
     }
 
-    /// Writes everything that [`State::read`] needs.
+    /// Writes the state for [`State::read`].
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = self.classifier();
         file.extend("", MOMENTA.into_iter().zip(&self.momenta));
         for (name, value) in [("epoch", self.epoch), ("step", self.step), ("images", self.images)] {
             file.metadata.insert(name.into(), value.to_string());
         }
-        // As bits: what is read back is the same number, NaN among them.
+        // As bits, so that every number, including NaN, is restored exactly.
         for (name, value) in [("sum", self.sum), ("loss", self.loss)] {
             file.metadata.insert(name.into(), value.to_bits().to_string());
         }
         file.write(path)
     }
 
-    /// Reads what [`State::write`] wrote. Errors name the file and what is missing or does not fit in it.
+    /// Reads a file written by [`State::write`]. Errors name the file and what is missing or does not match.
     pub fn read(path: &Path, classes: i64, d: i64, device: Device) -> Result<Self> {
         let mut file = Tensors::read(path)?;
         let mut read = || -> Result<Self> {
@@ -116,7 +116,7 @@ impl State {
             };
             let (parameters, momenta) = (tensors(NAMES)?, tensors(MOMENTA)?);
             let number = |name: &str| -> Result<u64> {
-                let text = file.metadata.get(name).with_context(|| format!("its metadata lack '{name}'"))?;
+                let text = file.metadata.get(name).with_context(|| format!("its metadata lacks '{name}'"))?;
                 text.parse().with_context(|| format!("its '{name}'"))
             };
             let (sum, loss) = (f64::from_bits(number("sum")?), f64::from_bits(number("loss")?));
@@ -126,7 +126,7 @@ impl State {
         read().with_context(|| format!("{} is not a checkpoint of this evaluation", path.display()))
     }
 
-    /// One step on features [N, d] with labels [N]; gives the mean cross entropy before it, on the device.
+    /// One step on features [N, d] with labels [N]; returns the mean cross entropy before the step, on the device.
     fn learn(&mut self, features: &Tensor, labels: &Tensor, training: &Training, rate: f64) -> Tensor {
         let logarithms = self.scores(features).log_softmax(1, Kind::Float);
         let target = labels.unsqueeze(1);
@@ -144,24 +144,26 @@ impl State {
     }
 }
 
-/// The factor that LARC puts on a gradient: trust · ‖p‖ / (‖g‖ + 1e-8), without weight decay and clipping; 1 where
-/// either is 0.
+/// The factor by which LARC scales a gradient: trust · ‖p‖ / (‖g‖ + 1e-8), without weight decay and clipping; 1 if
+/// either norm is 0.
 fn larc(parameter: &Tensor, gradient: &Tensor, trust: f64) -> Tensor {
     let (p, g) = (parameter.norm(), gradient.norm());
     let factor = &p * trust / (&g + 1e-8);
     factor.where_self(&p.not_equal(0.0).logical_and(&g.not_equal(0.0)), &p.ones_like())
 }
 
-/// Whom the training tells, and who may stop it.
+/// Observes the training and may stop it.
 pub trait Watch {
-    /// Steps done of how many, with the mean loss of the last whole epoch (NaN before). False stops the training.
+    /// Called with the steps done, the total, and the mean loss of the last complete epoch (NaN before the first).
+    /// Returning false stops the training.
     fn step(&mut self, done: u64, total: u64, loss: f64) -> bool;
-    /// An epoch has ended, or the training is about to stop: the state is worth keeping.
+    /// Called after an epoch and before a stop, to save the state.
     fn keep(&mut self, state: &State) -> Result<()>;
 }
 
-/// Trains from `state` to the end; false where `watch` stopped it. The same bytes come out however often it is stopped.
-/// `source` gives one view an image, each epoch its own, the last incomplete batch among them.
+/// Trains from `state` to the end; returns false if `watch` stopped it. The result has the same bytes however often
+/// training is stopped. `source` yields one view per image, different in each epoch, and includes the last incomplete
+/// batch.
 pub fn train(
     backbone: Backbone,
     source: &dyn Source,
@@ -180,7 +182,7 @@ pub fn train(
     Ok(true)
 }
 
-/// The rest of an epoch; true where it was stopped.
+/// Trains for the rest of an epoch; returns true if stopped.
 fn epoch(
     backbone: Backbone,
     source: &dyn Source,
@@ -190,7 +192,7 @@ fn epoch(
 ) -> Result<bool> {
     let steps = source.batches();
     let rate = schedule::warm_cosine(training.rate, 0.0, 0, training.epochs, state.epoch);
-    // Kept on the device: reading it at each step would wait for it.
+    // Kept on the device, because reading it at each step would wait for the device.
     let mut sum = Tensor::from(state.sum).to_device(backbone.device);
     let mut stopped = false;
     for batch in source.epoch(state.epoch, state.step)? {
@@ -216,14 +218,15 @@ fn epoch(
     Ok(stopped)
 }
 
-/// Labels and the `width` likeliest classes of each image of `source`, the likeliest first; of equal scores the lower
-/// class. `width` must not exceed the number of classes. Nothing where `go_on`, told how many images are done, says no.
+/// Labels and the `width` likeliest classes of each image of `source`, the likeliest first; the lower class first if
+/// scores are equal. `width` must not exceed the number of classes. Returns `None` if `keep_going`, called with the
+/// number of images done, returns false.
 pub fn answer(
     backbone: Backbone,
     state: &State,
     source: &dyn Source,
     width: i64,
-    go_on: &mut dyn FnMut(u64) -> bool,
+    keep_going: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<(Vec<i64>, Vec<i64>)>> {
     let (mut labels, mut answers) = (Vec::new(), Vec::new());
     for batch in source.epoch(0, 0)? {
@@ -231,17 +234,18 @@ pub fn answer(
         let scores = no_grad(|| backbone.features(&batch).map(|features| state.scores(&features)))?;
         answers.extend(likeliest(&scores, width)?);
         labels.extend(batch.labels);
-        if !go_on(labels.len() as u64) {
+        if !keep_going(labels.len() as u64) {
             return Ok(None);
         }
     }
     Ok(Some((labels, answers)))
 }
 
-/// The classes of the `width` highest of each row of scores [N, classes], row by row; of equal ones the lower class.
+/// The classes of the `width` highest scores in each row of [N, classes], row by row; the lower class first if scores
+/// are equal.
 pub fn likeliest(scores: &Tensor, width: i64) -> Result<Vec<i64>> {
     if scores.isfinite().all().int64_value(&[]) == 0 {
-        bail!("the classifier gives scores that are not finite");
+        bail!("the classifier's scores are not finite");
     }
     let (_, order) = scores.sort_stable(true, 1, true);
     Ok(Vec::try_from(order.narrow(1, 0, width).contiguous().view(-1))?)
@@ -259,7 +263,7 @@ mod tests {
         Drawn { images, classes: 4, batch: 8, size: 16, seed }
     }
 
-    /// Stops after some steps, and keeps states in a file.
+    /// Stops after some steps, and saves states to a file.
     struct Stopping {
         path: PathBuf,
         left: u64,
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backbone_is_the_same_to_the_bit_afterwards() {
+    fn training_leaves_the_backbone_bit_identical() {
         let encoder = sketch::encoder();
         let bits = |encoder: &Encoder| -> Vec<(String, Vec<u8>)> {
             let named = encoder.network.weights().named();
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_learned_and_answered() {
+    fn colours_are_learned_and_predicted() {
         let encoder = sketch::encoder();
         let backbone = Backbone { encoder: &encoder, precision: Precision::F32, device: Device::Cpu };
         let mut state = State::start(4, encoder.network.features(), 0, Device::Cpu);
@@ -345,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn two_steps_are_those_of_autograd() {
+    fn two_steps_match_autograd() {
         let double = (Kind::Double, Device::Cpu);
         let features = Tensor::linspace(-1.0, 2.0, 15, double).view([5, 3]).sin();
         let labels = Tensor::from_slice(&[0i64, 3, 1, 1, 2]);
@@ -363,8 +367,8 @@ mod tests {
                 *p -= &*m * rate;
             }
             let training = Training { trust: 0.01, ..TRAINING };
-            let told = state.learn(&features.to_kind(Kind::Float), &labels, &training, rate).double_value(&[]);
-            assert!((told - loss.double_value(&[])).abs() < 1e-6);
+            let reported = state.learn(&features.to_kind(Kind::Float), &labels, &training, rate).double_value(&[]);
+            assert!((reported - loss.double_value(&[])).abs() < 1e-6);
         }
         for (theirs, ours) in state.parameters.iter().zip(&ours) {
             assert!((theirs - ours).abs().max().double_value(&[]) < 1e-6);

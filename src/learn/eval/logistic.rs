@@ -1,9 +1,9 @@
 //! ℓ2-regularised multinomial logistic regression: Σ cross entropy + λ/2 ‖weights‖², bias free, to convergence.
 //!
-//! Two things make it fast. Features are centred: with a free bias that changes no minimum, and it takes away the one
-//! direction that costs most steps. And L-BFGS starts from an estimate of the inverse Hessian: the Hessian is
-//! Σᵢ (diag pᵢ − pᵢpᵢᵀ) ⊗ xᵢxᵢᵀ, taken as if the two factors were independent (a Kronecker product, as in Martens and
-//! Grosse 2015), the second weighted by how undecided the classifier is about the image.
+//! Two things make it fast. Features are centred: with a free bias this does not change the minimum, and it removes the
+//! direction that costs most steps. And L-BFGS starts from an estimate of the inverse Hessian: the Hessian is Σᵢ (diag
+//! pᵢ − pᵢpᵢᵀ) ⊗ xᵢxᵢᵀ, approximated as if the two factors were independent (a Kronecker product, as in Martens and
+//! Grosse 2015), the second weighted by the uncertainty of the classifier about the image.
 
 use super::lbfgs::{Minimum, Objective, Stop, minimise};
 use anyhow::{Result, ensure};
@@ -38,15 +38,15 @@ pub struct Fit {
     pub evaluations: u64,
 }
 
-/// Steps after which a regression that has not converged is given up.
+/// Maximum number of steps of a regression.
 const STEPS: u64 = 20_000;
 
-/// A regression on fixed images; each fit starts from where the last ones ended.
+/// A regression on fixed images; each fit starts from the results of the previous ones.
 #[derive(Debug)]
 pub struct Regression {
     problem: Problem,
     mean: Tensor,
-    /// The last two minima and their strengths, the last one last.
+    /// The last two minima and their strengths, the most recent last.
     minima: Vec<(f64, Tensor)>,
 }
 
@@ -57,7 +57,7 @@ impl Regression {
         ensure!(n > 0 && labels.size() == [n], "{n} images, and labels of shape {:?}", labels.size());
         ensure!(classes >= 2, "{classes} class(es); a classifier needs two");
         let (least, most) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
-        ensure!(least >= 0 && most < classes, "labels go from {least} to {most}, there are {classes} classes");
+        ensure!(least >= 0 && most < classes, "labels range from {least} to {most}, but there are {classes} classes");
         let mut centred = features.to_dtype(Kind::Double, false, true);
         let mean = centred.mean_dim(0, false, None);
         ensure!(mean.isfinite().all().int64_value(&[]) == 1, "some features are not finite");
@@ -65,8 +65,8 @@ impl Regression {
         Ok(Regression { problem: Problem::new(centred, labels.shallow_clone(), classes), mean, minima: Vec::new() })
     }
 
-    /// Minimises for one `strength` λ > 0: until the largest absolute entry of the gradient, per image, is at most
-    /// `tolerance`, or a step gains nothing that f64 can show. An error where it does not get there.
+    /// Minimises for one `strength` λ > 0, until the largest absolute entry of the gradient, per image, is at most
+    /// `tolerance`, or a step gains less than f64 can represent. An error if it does not converge.
     pub fn fit(&mut self, strength: f64, tolerance: f64) -> Result<Fit> {
         let _guard = tch::no_grad_guard();
         let start = self.start(strength);
@@ -91,13 +91,13 @@ impl Regression {
         Ok(Fit { classifier, objective: value, steps, evaluations })
     }
 
-    /// Where to start: on the line through the last two minima over the logarithm of the strength, which halves the
-    /// steps of a path; zero at first.
+    /// The starting point: on the line through the last two minima over the logarithm of the strength, which halves the
+    /// steps of a path; initially zero.
     fn start(&self, strength: f64) -> Tensor {
         match self.minima.as_slice() {
             [] => self.problem.zero(),
             [(before, first), (last, second)] if before != last => {
-                // Not beyond the step before: a path may end in a jump.
+                // No further than the previous step: a path may end in a jump.
                 let ahead = ((strength / last).ln() / (last / before).ln()).clamp(0.0, 1.0);
                 second + (second - first) * ahead
             }
@@ -106,15 +106,15 @@ impl Regression {
     }
 }
 
-/// Bytes of features that are multiplied at a time: read once from memory, then again from the cache.
+/// Bytes of features multiplied at a time: read once from memory, then from the cache.
 const BLOCK: i64 = 1 << 22;
 
-/// The function minimised, of weights and bias laid out as [classes, d + 1], the bias last.
+/// The function to minimise, of weights and bias laid out as [classes, d + 1], the bias last.
 #[derive(Debug)]
 struct Problem {
     features: Tensor,
     labels: Tensor,
-    /// Images of a block.
+    /// Images per block.
     block: i64,
     images: i64,
     classes: i64,
@@ -122,10 +122,10 @@ struct Problem {
     /// Probabilities [n, classes] at the point last evaluated.
     probabilities: Tensor,
     curvature: Curvature,
-    /// Steps since the curvature was taken, and after how many it is taken again.
+    /// Steps since the curvature was computed, and after how many it is recomputed.
     age: u64,
     renewal: u64,
-    /// How many steps a renewal costs, at least five.
+    /// The cost of a renewal in steps, at least five.
     price: u64,
 }
 
@@ -210,32 +210,32 @@ impl Objective for Problem {
         if self.age >= self.renewal {
             self.curvature = Curvature::at(&self.features, &self.probabilities);
             self.age = 0;
-            // The nearer the minimum, the less there is to learn.
+            // Closer to the minimum the curvature changes less.
             self.renewal *= 2;
         }
     }
 }
 
-/// The Hessian's estimate A ⊗ G + λ, as eigenvalues and eigenvectors: A over classes, G over features.
+/// The estimate A ⊗ G + λ of the Hessian, as eigenvalues and eigenvectors: A over classes, G over features.
 #[derive(Debug)]
 struct Curvature {
     class_values: Tensor,
     class_vectors: Tensor,
     feature_values: Tensor,
     feature_vectors: Tensor,
-    /// Weighted mean of the features: the bias is free there.
+    /// Weighted mean of the features, where weights and bias decouple.
     centre: Tensor,
     /// Sum of the weights over all images.
     mass: f64,
 }
 
 impl Curvature {
-    /// Images that are looked at: some times as many as there are directions tell them apart.
+    /// Images used for the estimate: a few times the number of directions are enough to resolve them.
     fn rows(images: i64, d: i64) -> i64 {
         images.min(16 * d)
     }
 
-    /// Of features [n, d] and probabilities [n, classes].
+    /// Estimates it from features [n, d] and probabilities [n, classes].
     fn at(features: &Tensor, probabilities: &Tensor) -> Self {
         no_grad(|| {
             let p = probabilities;
@@ -254,8 +254,8 @@ impl Curvature {
         })
     }
 
-    /// Σ weight · (x − centre)(x − centre)ᵀ, estimated from a systematic sample where there are many images: each drawn
-    /// with a chance proportional to its weight, as a few undecided ones can hold most of it.
+    /// Σ weight · (x − centre)(x − centre)ᵀ, estimated from a systematic sample if there are many images: each is drawn
+    /// with probability proportional to its weight, as a few uncertain ones can have most of it.
     fn gram(features: &Tensor, centre: &Tensor, weights: &Tensor, mass: f64) -> Tensor {
         let (images, d) = (features.size()[0], features.size()[1]);
         let rows = Self::rows(images, d);
@@ -267,7 +267,7 @@ impl Curvature {
             let drawn = weights.cumsum(0, Kind::Double).searchsorted(&marks, false, false, "left", None::<Tensor>);
             (features.index_select(0, &drawn.clamp_max(images - 1)) - centre) * share.sqrt()
         };
-        // An estimate: single precision is enough, and twice as fast.
+        // For an estimate single precision is enough, and twice as fast.
         let scaled = scaled.to_kind(Kind::Float);
         scaled.tr().matmul(&scaled).to_kind(Kind::Double)
     }
@@ -275,12 +275,13 @@ impl Curvature {
     /// The inverse of the estimate with ridge λ on the weights, times (weights [classes, d], bias [classes]), laid out
     /// as a point.
     fn solve(&self, weight: &Tensor, bias: &Tensor, strength: f64) -> Tensor {
-        // About the centre the estimate falls into a block for the weights and one for the bias.
+        // Around the centre the estimate splits into a block for the weights and one for the bias.
         let weight = weight - bias.outer(&self.centre);
         let turned = self.class_vectors.tr().matmul(&weight).matmul(&self.feature_vectors);
         let divided = turned / (self.class_values.outer(&self.feature_values) + strength);
         let weight = self.class_vectors.matmul(&divided).matmul(&self.feature_vectors.tr());
-        // The same bias on all classes changes nothing: a direction of no curvature, in which a gradient is rounding only.
+        // Adding the same bias to all classes changes nothing: a direction without curvature, in which a gradient is
+        // only rounding error.
         let bias = bias - bias.mean(Kind::Double);
         let floor = self.class_values.max().double_value(&[]).max(1e-300) * 1e-9;
         let turned = self.class_vectors.tr().mv(&bias) / (self.class_values.clamp_min(floor) * self.mass);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn gradient_and_objective_are_autograds() {
+    fn gradient_and_objective_match_autograd() {
         let (features, labels) = drawn(40, 5, 3);
         let mut regression = Regression::new(&features, &labels, 3).unwrap();
         let problem = &mut regression.problem;
@@ -327,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_is_the_hessian_where_all_images_are_alike_undecided() {
-        // At zero every image has the same probabilities: the Hessian is the Kronecker product exactly.
+    fn the_estimate_is_the_hessian_if_all_images_are_equally_uncertain() {
+        // At zero every image has the same probabilities, so the Hessian is exactly the Kronecker product.
         let (features, labels) = drawn(30, 4, 3);
         let mut regression = Regression::new(&features, &labels, 3).unwrap();
         let problem = &mut regression.problem;
         problem.restart(0.5);
         let (_, at_zero) = problem.evaluate(&problem.zero());
-        // A small step without a common part over classes, which has no curvature in the bias.
+        // A small step without a component common to all classes, which has no curvature in the bias.
         let vector = Tensor::linspace(0.0, 9.0, 15, (Kind::Double, Device::Cpu)).cos().view([3, 5]);
         let vector = (&vector - vector.mean_dim(0, true, None)).view(-1);
         let (_, near) = problem.evaluate(&(&vector * 1e-6));
@@ -357,8 +358,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bias_takes_no_penalty() {
-        // However strong the penalty, the classes' shares remain.
+    fn the_bias_is_not_penalised() {
+        // However strong the penalty, the class frequencies remain.
         let features = Tensor::linspace(5.0, 6.0, 10, (Kind::Float, Device::Cpu)).view([10, 1]);
         let labels = Tensor::from_slice(&[0i64, 1, 1, 1, 0, 1, 1, 1, 1, 1]);
         let fit = Regression::new(&features, &labels, 2).unwrap().fit(1e9, 1e-9).unwrap();
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_fitted_is_told() {
+    fn invalid_data_is_an_error() {
         let features = Tensor::ones([3, 2], (Kind::Float, Device::Cpu));
         let error = |labels: &[i64], features: &Tensor| {
             Regression::new(features, &Tensor::from_slice(labels), 2).unwrap_err().to_string()

@@ -1,4 +1,5 @@
-//! A matrix as NumPy keeps it: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, version 1.0.
+//! Writes a matrix in NumPy's format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, version
+//! 1.0.
 
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path};
@@ -8,7 +9,7 @@ use tch::{Kind, Tensor};
 pub fn write(path: &Path, matrix: &Tensor) -> Result<()> {
     let (n, d) = matrix.size2()?;
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, {d}), }}").into_bytes();
-    // Magic, version, length and header take a multiple of 64 bytes, the last one a line feed.
+    // Magic, version, length and header take a multiple of 64 bytes, the last of which is a line feed.
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header.resize(padded - 1, b' ');
     header.push(b'\n');
@@ -35,7 +36,7 @@ mod tests {
         assert!(bytes[10..].starts_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), } "));
         assert_eq!(bytes[127], b'\n');
         assert_eq!(bytes[128..132], 1.0f32.to_le_bytes());
-        // And libtorch's own reader of the format agrees.
+        // libtorch's reader of the format agrees.
         assert_eq!(
             Tensor::read_npy(&path).unwrap(),
             Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([3, 2])

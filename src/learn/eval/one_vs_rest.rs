@@ -1,4 +1,4 @@
-//! A linear classifier for each class of images that can show several.
+//! One linear classifier per class, for images that can show several classes.
 
 use super::{
     logistic::{Classifier, Regression},
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use caco_kinds::TransferClassifier;
 use tch::{Kind, Tensor};
 
-/// Images that every class's classifier learns from.
+/// The training images shared by the classifiers of all classes.
 #[derive(Debug)]
 pub struct OneVsRest<'a> {
     learner: Learner,
@@ -24,11 +24,11 @@ enum Learner {
     Svm(Machines),
 }
 
-/// How often an image that shows the class counts for a support vector machine (Goyal et al. 2019, "Scaling and
+/// The weight of an image that shows the class, for a support vector machine (Goyal et al. 2019, "Scaling and
 /// benchmarking self-supervised visual representation learning", the published code).
 const POSITIVES: f64 = 2.0;
 
-/// Features as a classifier takes them: a support vector machine those of unit length.
+/// Prepares features for a classifier: a support vector machine takes them at unit length.
 pub fn prepared(features: &Tensor, kind: TransferClassifier) -> Tensor {
     match kind {
         TransferClassifier::Logistic => features.shallow_clone(),
@@ -37,7 +37,7 @@ pub fn prepared(features: &Tensor, kind: TransferClassifier) -> Tensor {
 }
 
 impl<'a> OneVsRest<'a> {
-    /// [`prepared`] features [n, d], and image by image for each class whether it is there.
+    /// From [`prepared`] features [n, d], and image by image whether each class is shown.
     pub fn new(features: &Tensor, shown: &'a [bool], classes: usize, kind: TransferClassifier) -> Result<Self> {
         let (n, _) = features.size2()?;
         ensure!(shown.len() == n as usize * classes, "{n} images, {} labels of {classes} classes", shown.len());
@@ -48,13 +48,16 @@ impl<'a> OneVsRest<'a> {
         Ok(OneVsRest { learner, shown, classes })
     }
 
-    /// The classifier of one class for each strength λ, in this order: weights [d] and bias. Its minimum is that of
-    /// Σ loss + λ/2 ‖weights‖².
+    /// The classifier of one class for each strength λ, in this order: weights [d] and bias that minimise Σ loss + λ/2
+    /// ‖weights‖².
     pub fn fit(&self, class: usize, strengths: &[f64], tolerance: f64) -> Result<Vec<(Tensor, f64)>> {
         let positive: Vec<bool> = self.shown.iter().skip(class).step_by(self.classes).copied().collect();
         let count = positive.iter().filter(|&&there| there).count();
-        let message = format!("{count} of {} images to learn from show class number {class}", positive.len());
-        ensure!(0 < count && count < positive.len(), "{message}; some must, and some must not");
+        let message = format!("{count} of {} training images show class number {class}", positive.len());
+        ensure!(
+            0 < count && count < positive.len(),
+            "{message}; the class needs images that show it and images that do not"
+        );
         let features = match &self.learner {
             Learner::Svm(machines) => return machines.fit(&positive, POSITIVES, strengths),
             Learner::Logistic(features) => features,
@@ -63,7 +66,7 @@ impl<'a> OneVsRest<'a> {
         let mut regression = Regression::new(features, &Tensor::from_slice(&labels), 2)?;
         let mut fits = Vec::with_capacity(strengths.len());
         for strength in strengths {
-            // With the weights of both answers opposite, twice λ/2 (‖w/2‖² + ‖−w/2‖²) is λ/2 ‖w‖².
+            // As the weights of the two outputs are opposite, twice λ/2 (‖w/2‖² + ‖−w/2‖²) is λ/2 ‖w‖².
             let Classifier { weight, bias } = regression.fit(2.0 * strength, tolerance)?.classifier;
             let bias = bias.double_value(&[1]) - bias.double_value(&[0]);
             fits.push((weight.get(1) - weight.get(0), bias));
@@ -72,7 +75,7 @@ impl<'a> OneVsRest<'a> {
     }
 }
 
-/// Classifiers of single classes, as one.
+/// Joins classifiers of single classes into one.
 pub fn joined(rows: &[(Tensor, f64)]) -> Classifier {
     let weights: Vec<&Tensor> = rows.iter().map(|(weight, _)| weight).collect();
     let bias: Vec<f64> = rows.iter().map(|(_, bias)| *bias).collect();

@@ -1,4 +1,4 @@
-//! Predictions as evaluations write them.
+//! Writes the predictions of evaluations.
 
 use crate::tensors::Tensors;
 use anyhow::Result;
@@ -6,8 +6,8 @@ use caco_measure::predictions::{Answers, Predictions};
 use std::path::Path;
 use tch::Tensor;
 
-/// Writes `labels` i64 [n] and `answers` i64 [n, width], or where images can show several classes `labels` i64
-/// [n, classes] of 0 and 1 and `scores` f64 [n, classes]; the rest is metadata.
+/// Writes `labels` i64 [n] and `answers` i64 [n, width], or, if images can show several classes, `labels` i64 [n,
+/// classes] of 0 and 1 and `scores` f64 [n, classes]; everything else is metadata.
 pub fn write(predictions: &Predictions, path: &Path) -> Result<()> {
     let mut file = Tensors::default();
     let (n, labels) = (predictions.samples() as i64, Tensor::from_slice(&predictions.labels()));
@@ -76,11 +76,11 @@ mod tests {
         assert_eq!(Predictions::read(&path).unwrap(), several());
         let wrong = Predictions { figures: vec![Figure::Top1], ..several() };
         write(&wrong, &path).unwrap();
-        assert!(format!("{:#}", Predictions::read(&path).unwrap_err()).contains("one answer an image"));
+        assert!(format!("{:#}", Predictions::read(&path).unwrap_err()).contains("one answer per image"));
     }
 
     #[test]
-    fn figures_are_computed_from_answers() {
+    fn metrics_are_computed_from_answers() {
         let metrics = sample().metrics();
         let found: Vec<_> = metrics.iter().map(|m| (m.name.as_str(), m.split.as_str(), m.value)).collect();
         let per_class = (1.0 + 0.5 + 0.0) / 3.0;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_the_figures_again() {
+    fn a_file_reproduces_the_metrics() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("predictions.safetensors");
         write(&sample(), &path).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_told_apart() {
+    fn broken_files_have_distinct_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("predictions.safetensors");
         let error = |change: fn(&mut Predictions)| {
@@ -120,7 +120,7 @@ mod tests {
             format!("{:#}", Predictions::read(&path).unwrap_err())
         };
         assert!(with(|answers| answers.iter().map(|a| a + 1).collect()).contains("class 6 of 6"));
-        assert!(with(|answers| answers[..4].into()).contains("1 answers an image, its figures need 5"));
+        assert!(with(|answers| answers[..4].into()).contains("1 answers per image, its metrics need 5"));
         assert!(error(|p| p.classes.clear()).contains("class 0 of 0"));
     }
 }

@@ -7,18 +7,18 @@ use caco_kinds::{Arch, Model, Stem};
 use caco_measure::rng::Rng;
 use tch::Device;
 
-/// Images of noise around a colour that tells the class; other noise every epoch where `fresh` is set by a seed > 0.
+/// Images of noise around the colour of their class; if `seed` > 0, the noise differs in every epoch.
 #[derive(Clone, Debug)]
 pub struct Drawn {
-    /// Images in all.
+    /// Number of images.
     pub images: usize,
     /// Classes.
     pub classes: usize,
-    /// Images to a batch; the last may have fewer.
+    /// Images per batch; the last may have fewer.
     pub batch: usize,
-    /// Side, pixels.
+    /// Side, in pixels.
     pub size: usize,
-    /// Of the noise.
+    /// Seed of the noise.
     pub seed: u64,
 }
 
@@ -55,7 +55,7 @@ impl Source for Drawn {
     }
 }
 
-/// A ResNet-18 of width 4 with its starting values.
+/// A ResNet-18 of width 4 with its initial values.
 pub fn encoder() -> Encoder {
     let model = Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 8, dim: 6 };
     Encoder::draw(&model, 3, Device::Cpu)

@@ -1,18 +1,18 @@
-//! A validation split where a set has none of its own.
+//! Draws a validation split for sets that have none.
 
 use caco_measure::rng::Rng;
 
 /// Image numbers of the two parts, each in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// To fit on.
+    /// For fitting.
     pub train: Vec<i64>,
-    /// To choose on.
+    /// For model selection.
     pub val: Vec<i64>,
 }
 
-/// Puts `share` of each class's images (rounded, at least one where the class has two or more, never all) into `val`,
-/// drawn by `seed`.
+/// Puts a fraction `share` of each class's images (rounded, at least one if the class has two or more, never all) into
+/// `val`, drawn by `seed`.
 pub fn stratified(labels: &[i64], classes: usize, share: f64, seed: u64) -> Split {
     let mut members = vec![Vec::new(); classes];
     for (image, &label) in labels.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! Linear support vector machine for one class against the rest: Σ cᵢ max(0, 1 − yᵢ w·xᵢ)² + λ/2 ‖w‖², as LIBLINEAR's
-//! L2-loss primal has it with C = 1/λ (Fan et al. 2008). The bias is the weight of a feature that is always 1, and so takes
-//! the penalty too.
+//! Linear support vector machine for one class against the rest: Σ cᵢ max(0, 1 − yᵢ w·xᵢ)² + λ/2 ‖w‖², like LIBLINEAR's
+//! L2-loss primal with C = 1/λ (Fan et al. 2008). The bias is the weight of a feature that is always 1, so it is
+//! penalised too.
 
 use super::lbfgs::{Objective, Stop, minimise};
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor, no_grad};
 
-/// Features that several machines learn from.
+/// Training features shared by several machines.
 #[derive(Debug)]
 pub struct Machines {
     /// f64 [n, d + 1], the last one 1.
@@ -16,7 +16,7 @@ pub struct Machines {
     vectors: Tensor,
 }
 
-/// Steps after which a machine that has not converged is given up.
+/// Maximum number of steps of a machine.
 const STEPS: u64 = 20_000;
 
 impl Machines {
@@ -30,8 +30,8 @@ impl Machines {
         Ok(Machines { features, values: values.clamp_min(0.0), vectors })
     }
 
-    /// One machine for each strength λ > 0, in this order, each from where the last one ended: weights [d] and bias.
-    /// `positive` says of each image whether it shows the class; such an image's loss counts `weight` times.
+    /// One machine for each strength λ > 0, in this order, each starting from the previous result: weights [d] and
+    /// bias. `positive` says whether each image shows the class; the loss of such an image is weighted by `weight`.
     pub fn fit(&self, positive: &[bool], weight: f64, strengths: &[f64]) -> Result<Vec<(Tensor, f64)>> {
         let (n, columns) = self.features.size2()?;
         ensure!(n == positive.len() as i64, "{n} images and {} labels", positive.len());
@@ -62,11 +62,11 @@ impl Machines {
 
 struct Hinge<'a> {
     machines: &'a Machines,
-    /// 1 or −1 [n], and how often each image's loss counts [n].
+    /// 1 or −1 [n], and the weight of each image's loss [n].
     signs: Tensor,
     weights: Tensor,
     strength: f64,
-    /// Mean over the images of the loss's weight where it is not 0: a share of the features' Gram matrix.
+    /// Mean over the images of the weight of the loss where it is not 0: scales the Gram matrix of the features.
     active: f64,
 }
 
@@ -81,7 +81,7 @@ impl Objective for Hinge<'_> {
         (value, at * self.strength - features.tr().mv(&(weighted * &self.signs)) * 2.0)
     }
 
-    /// As if the images whose loss is not 0 were like all of them.
+    /// Approximated as if the images with non-zero loss were a random sample.
     fn precondition(&self, vector: &Tensor) -> Tensor {
         no_grad(|| {
             let Machines { values, vectors, .. } = self.machines;

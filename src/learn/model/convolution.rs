@@ -1,18 +1,18 @@
-//! Convolutions without bias, kept away from a kernel that writes out of bounds.
+//! Convolutions without bias that avoid a kernel which writes out of bounds.
 //!
 //! oneDNN computes a 1×1 convolution of stride 2 on channels-last images by copying every second pixel into a workspace.
 //! In the weight gradient it places those copies at multiples of its vector length (8 channels with AVX2, 16 with
-//! AVX-512) in a workspace that is sized for the channels there are. With fewer channels it writes past the end: wrong
-//! gradients, a crash, or threads that wait for ever at a barrier that was overwritten
-//! (<https://github.com/uxlfoundation/oneDNN/issues/6035>, open; in libtorch 2.11). Such convolutions drop the unused
-//! pixels here and run at stride 1. The shape decides, never the machine, so that every machine takes the same path.
+//! AVX-512) in a workspace sized for the actual channels. With fewer channels it writes past the end: wrong gradients,
+//! a crash, or threads that wait forever at an overwritten barrier
+//! (<https://github.com/uxlfoundation/oneDNN/issues/6035>, open; in libtorch 2.11). Here such convolutions drop the
+//! unused pixels and run at stride 1. This depends only on the shape, so that every machine takes the same path.
 
 use super::weights::channels_last;
 use caco_measure::rng::Rng;
 use std::sync::LazyLock;
 use tch::{Kind, Tensor};
 
-/// Input channels from which on the kernel stays in bounds on every CPU: the floats of an AVX-512 register.
+/// Input channels at which the kernel stays in bounds on every CPU: the floats of an AVX-512 register.
 const SAFE_CHANNELS: i64 = 16;
 
 /// `x` [N, C, H, W] convolved with `weight` [O, C, k, k] → [N, O, H', W'].
@@ -25,35 +25,35 @@ pub fn convolve(x: &Tensor, weight: &Tensor, stride: i64, padding: i64) -> Tenso
     raw(x, weight, stride, padding)
 }
 
-/// The same by libtorch's own choice of kernel, whatever the shape.
+/// The same with libtorch's choice of kernel, whatever the shape.
 pub fn raw(x: &Tensor, weight: &Tensor, stride: i64, padding: i64) -> Tensor {
     x.conv2d(weight, None::<Tensor>, [stride; 2], [padding; 2], [1, 1], 1)
 }
 
-/// A way to convolve: [`convolve`] or [`raw`].
+/// [`convolve`] or [`raw`].
 pub type Convolve = fn(&Tensor, &Tensor, i64, i64) -> Tensor;
 
-/// A convolution of square images, to be compared with float64.
+/// A convolution of square images, for comparison with float64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// Images.
+    /// Number of images.
     pub batch: i64,
-    /// Channels in.
+    /// Input channels.
     pub from: i64,
-    /// Channels out.
+    /// Output channels.
     pub to: i64,
-    /// Side of the kernel; half of it, rounded down, is the padding.
+    /// Side of the kernel; the padding is half of it, rounded down.
     pub kernel: i64,
     /// Stride.
     pub stride: i64,
     /// Side of the images.
     pub size: i64,
-    /// Whether images and weight are channels last.
+    /// Whether images and weight are channels-last.
     pub channels_last: bool,
 }
 
 impl Case {
-    /// The largest distance of the values and of both gradients from float64, relative to the largest number there.
+    /// The largest difference of the values and both gradients from float64, relative to the largest number there.
     pub fn distance(&self, convolve: Convolve) -> f64 {
         let (exact, single) = (self.learn(Kind::Double, raw), self.learn(Kind::Float, convolve));
         single.iter().zip(&exact).map(|(single, exact)| distance(single, exact)).fold(0.0, f64::max)
@@ -77,7 +77,7 @@ fn distance(ours: &Tensor, exact: &Tensor) -> f64 {
     if apart.is_nan() { f64::INFINITY } else { apart }
 }
 
-/// Normal draws, a different stretch of them for each `seed`.
+/// Normal random numbers, a different sequence for each `seed`.
 fn noise(shape: &[i64], seed: usize) -> Tensor {
     static DRAWN: LazyLock<Vec<f32>> = LazyLock::new(|| {
         let mut rng = Rng::new(0, "convolution", 0, 0);
@@ -88,9 +88,9 @@ fn noise(shape: &[i64], seed: usize) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// Whether this machine's libtorch computes the convolutions of small networks right, as caco asks for them: the largest
-/// distance from float64, relative to the largest number. It is about 1e-6 where all is well; where it is not, this may
-/// crash or never return, so that it is to be called in a process of its own.
+/// Tests whether libtorch computes the convolutions of small networks correctly on this machine. Returns the largest
+/// difference from float64, relative to the largest number; about 1e-6 is normal. On a faulty machine this may crash or
+/// never return, so call it in a separate process.
 pub fn self_test() -> f64 {
     let mut worst = 0.0_f64;
     for from in [3, 4, 8, 16, 32, 64] {
@@ -104,7 +104,7 @@ pub fn self_test() -> f64 {
     worst
 }
 
-/// What [`self_test`] may differ by.
+/// Maximum difference that [`self_test`] may return.
 pub const TOLERANCE: f64 = 1e-4;
 
 #[cfg(test)]

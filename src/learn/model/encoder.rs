@@ -1,4 +1,4 @@
-//! A trained network as a file.
+//! Saves and loads a trained network.
 
 use super::network::{Network, Shape};
 use super::pixels::{MEAN, STD};
@@ -8,30 +8,30 @@ use caco_kinds::{Model, Precision};
 use std::path::Path;
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// A network and the parameters that describe it.
+/// A network and its description.
 #[derive(Debug)]
 pub struct Encoder {
-    /// What the network is.
+    /// The description of the network.
     pub model: Model,
     /// The network, f32.
     pub network: Network,
 }
 
 impl Encoder {
-    /// An encoder with starting values drawn from `seed`.
+    /// An encoder with initial values drawn from `seed`.
     pub fn draw(model: &Model, seed: u64, device: Device) -> Self {
         Encoder { model: model.clone(), network: Shape::from(model).draw(seed, Kind::Float, device) }
     }
 
-    /// Reads what [`Encoder::save`] wrote. An error where the file says nothing of its model, where tensors are missing,
-    /// unexpected or misshaped, or where its images were normalised otherwise than here.
+    /// Reads a file written by [`Encoder::save`]. An error if the file does not describe its model, if tensors are
+    /// missing, unexpected or misshaped, or if its images were normalised differently.
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let file = Tensors::read(path)?;
         let load = || -> Result<Self> {
             let said = |key: &str| {
                 let lacks = || {
                     format!(
-                        "its metadata lack '{key}', so it is not one that caco wrote as an encoder; other people's weights, and exported \
+                        "its metadata lacks '{key}', so it is not an encoder written by caco; other people's weights, and exported \
                          ones, come in by a stage of kind `import_weights`"
                     )
                 };
@@ -40,16 +40,16 @@ impl Encoder {
             let model: Model = serde_json::from_str(said("model")?).context("its metadata's 'model' is not one")?;
             for (key, ours) in [("mean", MEAN), ("std", STD)] {
                 let theirs: [f64; 3] = serde_json::from_str(said(key)?).with_context(|| format!("its '{key}'"))?;
-                ensure!(theirs == ours, "its images were normalised with {key} {theirs:?}, ours are with {ours:?}");
+                ensure!(theirs == ours, "its images were normalised with {key} {theirs:?}, caco uses {ours:?}");
             }
             let network = Shape::from(&model).load(file.tensors, Kind::Float, device)?;
             Ok(Encoder { model, network })
         };
-        load().with_context(|| format!("{} is not an encoder that fits", path.display()))
+        load().with_context(|| format!("{} is not a matching encoder", path.display()))
     }
 
-    /// Writes all tensors, head included, as safetensors. The metadata hold the model (JSON), and the mean and standard
-    /// deviation that its images are normalised with.
+    /// Writes all tensors, including the head, as safetensors. The metadata holds the model (JSON), and the mean and
+    /// standard deviation with which its images are normalised.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut file = Tensors::default();
         file.extend("", self.network.weights().named());
@@ -59,7 +59,8 @@ impl Encoder {
         file.write(path)
     }
 
-    /// Normalised images [N, 3, H, W] → pooled last-layer features [N, d], f32, with running statistics and no gradient.
+    /// Normalised images [N, 3, H, W] → pooled last-layer features [N, d], f32, with running statistics and without
+    /// gradients.
     pub fn features(&self, images: &Tensor, precision: Precision) -> Tensor {
         no_grad(|| self.network.pass(precision, false).features(images).to_kind(Kind::Float))
     }
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_that_do_not_fit_are_named() {
+    fn mismatching_tensors_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("encoder.safetensors");
         let save = || Encoder::draw(&small(Arch::ResNet18), 0, Device::Cpu).save(&path).unwrap();
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn starting_values_have_their_spread() {
+    fn initial_values_have_the_expected_spread() {
         let model = Model { arch: Arch::ResNet18, width: 16, stem: Stem::Cifar, hidden: 256, dim: 64 };
         let encoder = Encoder::draw(&model, 1, Device::Cpu);
         let named: std::collections::BTreeMap<_, _> = encoder.network.weights().named().collect();

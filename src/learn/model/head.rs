@@ -1,4 +1,4 @@
-//! The projection head: Linear, BN, ReLU, twice, then Linear. No biases, no last batch norm.
+//! The projection head: Linear, BN and ReLU, twice, then Linear. No biases, and no final batch norm.
 
 use super::{
     resnet::Norm,
@@ -6,7 +6,7 @@ use super::{
 };
 use tch::Tensor;
 
-/// A head without its tensors. Its layers are named as the places 0, 1, 3, 4, 6 of a `Sequential` called `fc`.
+/// A head without its tensors. Its layers are named like positions 0, 1, 3, 4, 6 of a `Sequential` called `fc`.
 #[derive(Debug)]
 pub struct Head {
     hidden: [(Slot, Norm); 2],
@@ -23,7 +23,7 @@ pub struct Sizes {
 }
 
 impl Head {
-    /// Declares a head from `features` over the hidden width twice to the embedding.
+    /// Declares a head from `features` through two hidden layers to the embedding.
     pub fn declare(features: i64, Sizes { hidden, dim }: Sizes, into: &mut Declaration) -> Self {
         let linear = |into: &mut Declaration, place: u32, from, to| {
             into.parameter(format!("fc.{place}.weight"), &[to, from], Start::LinearUniform)
@@ -33,7 +33,7 @@ impl Head {
         Head { hidden: [first, second], last: linear(into, 6, hidden, dim) }
     }
 
-    /// Features [N, d] → embeddings [N, C], not of unit length.
+    /// Features [N, d] → embeddings [N, C], not normalised.
     pub fn forward(&self, weights: &Weights, features: &Tensor, train: bool) -> Tensor {
         let mut x = features.shallow_clone();
         for (weight, norm) in &self.hidden {

@@ -1,4 +1,4 @@
-//! Backbone and head together, with their tensors.
+//! A network of backbone and head, with its tensors.
 
 use super::{
     head::{Head, Sizes},
@@ -11,7 +11,7 @@ use caco_kinds::{Activations, Model, Precision};
 use std::{collections::BTreeMap, sync::Arc};
 use tch::{Device, Kind, Tensor};
 
-/// What a network is made of, shared by all networks of one shape.
+/// The structure of a network, shared by all networks of one shape.
 #[derive(Debug)]
 struct Structure {
     backbone: ResNet,
@@ -30,7 +30,7 @@ pub struct Network {
 pub struct Shape {
     /// The backbone.
     pub backbone: Layout,
-    /// The head; none where only the backbone is known.
+    /// The head; `None` if there is only a backbone.
     pub head: Option<Sizes>,
 }
 
@@ -49,13 +49,13 @@ impl Shape {
         (Structure { backbone, head }, declaration)
     }
 
-    /// A network with starting values drawn from `seed`.
+    /// A network with initial values drawn from `seed`.
     pub fn draw(&self, seed: u64, kind: Kind, device: Device) -> Network {
         let (structure, declaration) = self.declare();
         Network { structure: Arc::new(structure), weights: declaration.draw(seed, kind, device) }
     }
 
-    /// A network with these tensors; any that is missing, unexpected or misshaped is an error that names it.
+    /// A network with these tensors; missing, unexpected or misshaped tensors are an error that names them.
     pub fn load(&self, named: BTreeMap<String, Tensor>, kind: Kind, device: Device) -> Result<Network> {
         let (structure, declaration) = self.declare();
         Ok(Network { structure: Arc::new(structure), weights: declaration.load(named, kind, device)? })
@@ -68,17 +68,17 @@ impl Network {
         &self.weights
     }
 
-    /// Its tensors, to change their values.
+    /// Its tensors, mutably.
     pub fn weights_mut(&mut self) -> &mut Weights {
         &mut self.weights
     }
 
-    /// The network with parameters that autograd sees, or does not.
+    /// Sets whether autograd tracks the parameters.
     pub fn trainable(self, yes: bool) -> Self {
         Network { weights: self.weights.trainable(yes), ..self }
     }
 
-    /// A network of the same values that shares no tensor, hidden from autograd.
+    /// A copy that shares no tensors and is not tracked by autograd.
     pub fn duplicate(&self) -> Self {
         Network { structure: self.structure.clone(), weights: self.weights.duplicate() }
     }
@@ -93,7 +93,7 @@ impl Network {
         self.structure.backbone.features()
     }
 
-    /// Prepares some forward passes at `precision`: weights are cast once for all of them.
+    /// Prepares forward passes at `precision`: weights are cast once for all of them.
     pub fn pass(&self, precision: Precision, train: bool) -> Pass<'_> {
         let weights = match precision {
             Precision::F32 => self.weights.share(),
@@ -104,7 +104,7 @@ impl Network {
     }
 }
 
-/// Forward passes with one set of weights. Precision F32 leaves the network's own type alone, f64 included.
+/// Forward passes with one set of weights. Precision F32 keeps the network's type, including f64.
 pub struct Pass<'a> {
     structure: &'a Arc<Structure>,
     weights: Weights,
@@ -114,12 +114,12 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The pass, with these activations of the backbone kept for the gradient. Values and gradients are the same.
+    /// Sets which activations of the backbone are kept for the backward pass. Values and gradients do not depend on it.
     pub fn keeping(self, activations: Activations) -> Self {
         Pass { activations, ..self }
     }
 
-    /// Images [N, 3, H, W] → pooled features [N, d], in the type of the pass.
+    /// Images [N, 3, H, W] → pooled features [N, d], in the precision of the pass.
     pub fn features(&self, images: &Tensor) -> Tensor {
         let images = if self.lowered { images.to_kind(Kind::BFloat16) } else { images.shallow_clone() };
         let backbone = &self.structure.backbone;
@@ -130,14 +130,14 @@ impl Pass<'_> {
         }))
     }
 
-    /// Part `number` of the backbone, of which only the input is kept.
+    /// Runs part `number` of the backbone, keeping only its input.
     fn recompute(&self, number: usize, span: &Span, x: Tensor) -> Tensor {
         let mut inputs = vec![x];
         inputs.extend(self.weights.parameters_of(span));
         let (structure, weights, span, train) =
             (self.structure.clone(), self.weights.share(), span.clone(), self.train);
         let part = move |inputs: &[Tensor], again| {
-            // The running statistics have moved when it runs again.
+            // The running statistics must not be updated again when it is rerun.
             let weights = weights.with(&span, &inputs[1..], again);
             structure.backbone.part(number, &weights, inputs[0].shallow_clone(), train)
         };
@@ -152,7 +152,7 @@ impl Pass<'_> {
     }
 }
 
-/// `x` divided by its length along `dim`, or by 1e-12 where that is more.
+/// `x` divided by its length along `dim`, or by 1e-12 if that is larger.
 pub fn unit(x: &Tensor, dim: i64) -> Tensor {
     x / x.norm_scalaropt_dim(2, [dim].as_slice(), true).clamp_min(1e-12)
 }

@@ -1,28 +1,29 @@
-//! From bytes to what a network sees.
+//! Converts image bytes to the input of a network.
 
 use caco_data::batch::Pixels;
 use tch::{Device, Kind, Tensor};
 
-/// Mean of ImageNet's red, green and blue, as shares of 255. Everything the method sees is normalised with it.
+/// Mean of ImageNet's red, green and blue, as fractions of 255. All input is normalised with it.
 pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of ImageNet's red, green and blue, as shares of 255.
+/// Standard deviation of ImageNet's red, green and blue, as fractions of 255.
 pub const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// N × H × W × 3 bytes → f32 [N, 3, H, W] on `device`, channels-last in memory, (x/255 − mean) / std.
 ///
-/// Bytes cross to the device, a quarter of the floats; to a GPU from pinned memory, without waiting.
+/// Bytes are copied to the device, which is a quarter of the size of floats; to a GPU from pinned memory,
+/// asynchronously.
 pub fn normalise(pixels: &Pixels, device: Device) -> Tensor {
     let (height, width) = pixels.size;
     let size = [pixels.count as i64, height as i64, width as i64, 3];
     assert_eq!(pixels.data.len() as i64, size.iter().product::<i64>(), "pixels of {size:?}");
-    // SAFETY: the blob is contiguous and only read, and `bytes` does not outlive this call: the conversion to floats, or
-    // the copy to pinned memory before it, is made here.
+    // SAFETY: the blob is contiguous and only read, and `bytes` does not outlive this call: the conversion to floats,
+    // or the copy to pinned memory before it, happens here.
     let bytes = unsafe { Tensor::from_blob(pixels.data.as_ptr(), &size, &[], Kind::Uint8, Device::Cpu) };
     let bytes = match device {
         Device::Cpu => bytes,
         _ => bytes.pin_memory(device).to_device_(device, Kind::Uint8, true, false),
     };
-    // Made on the device: a copy from here would wait for it.
+    // Created on the device: a copy from the CPU would wait for the device.
     let one = |value: f64| Tensor::full([1], value * 255.0, (Kind::Float, device));
     let scale = |values: [f64; 3]| Tensor::cat(&values.map(one), 0);
     let mut floats = bytes.to_kind(Kind::Float);

@@ -1,4 +1,4 @@
-//! The residual network (He et al. 2016) with torchvision's layout and names, up to its pooled features.
+//! The residual network (He et al. 2016) up to its pooled features, with torchvision's layout and names.
 
 use super::convolution::convolve;
 use super::weights::{Declaration, Slot, Span, Start, Weights};
@@ -24,7 +24,7 @@ pub struct Layout {
 pub enum Block {
     /// Two 3×3 convolutions.
     Basic,
-    /// 1×1, 3×3 (which strides, as torchvision has it), 1×1 to four times the channels.
+    /// 1×1, 3×3 (with the stride, as in torchvision), 1×1 to four times the channels.
     Bottleneck,
 }
 
@@ -39,7 +39,7 @@ impl From<&Model> for Layout {
     }
 }
 
-/// A convolution without bias and the batch norm behind it.
+/// A convolution without bias, followed by a batch norm.
 #[derive(Debug)]
 struct ConvNorm {
     weight: Slot,
@@ -48,7 +48,7 @@ struct ConvNorm {
     norm: Norm,
 }
 
-/// Batch norm over everything but channels, PyTorch's defaults (momentum 0.1, ε 1e-5).
+/// Batch norm over all dimensions except channels, with PyTorch's defaults (momentum 0.1, ε 1e-5).
 #[derive(Debug)]
 pub(super) struct Norm {
     weight: Slot,
@@ -69,7 +69,7 @@ pub struct ResNet {
     stem: ConvNorm,
     pool: bool,
     blocks: Vec<Residual>,
-    /// Of the stem and of each block.
+    /// The spans of the stem and of each block.
     spans: Vec<Span>,
     features: i64,
 }
@@ -102,13 +102,14 @@ impl ResNet {
         self.features
     }
 
-    /// Its parts, each of which takes what the one before gives: the stem, then the residual blocks. The tensors of each.
+    /// The tensors of each part, in order: the stem, then the residual blocks. Each part takes the output of the
+    /// previous one.
     pub fn parts(&self) -> &[Span] {
         &self.spans
     }
 
-    /// What part `number` makes of `x`; the first takes images [N, 3, H, W]. In training mode batch norm uses the batch's
-    /// statistics and moves the running ones.
+    /// Applies part `number` to `x`; the first takes images [N, 3, H, W]. In training mode batch norm uses the
+    /// statistics of the batch and updates the running ones.
     pub fn part(&self, number: usize, weights: &Weights, x: Tensor, train: bool) -> Tensor {
         match number.checked_sub(1) {
             Some(block) => self.blocks[block].forward(weights, x, train),
@@ -120,7 +121,7 @@ impl ResNet {
         }
     }
 
-    /// What the last part gives → features [N, d], averaged over positions.
+    /// Output of the last part → features [N, d], averaged over positions.
     pub fn pool(x: &Tensor) -> Tensor {
         x.adaptive_avg_pool2d([1, 1]).flatten(1, 3)
     }
@@ -172,7 +173,7 @@ impl ConvNorm {
         ConvNorm { weight, stride, padding: kernel / 2, norm: Norm::declare(into, names.1, channels.1) }
     }
 
-    /// Convolution, norm, and the norm's `add` and `relu`.
+    /// Convolution and norm, with the norm's `add` and `relu`.
     fn forward(&self, weights: &Weights, x: &Tensor, add: Option<&Tensor>, relu: bool, train: bool) -> Tensor {
         let y = convolve(x, weights.get(self.weight), self.stride, self.padding);
         self.norm.forward(weights, y, add, relu, train)

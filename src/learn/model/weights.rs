@@ -5,15 +5,15 @@ use caco_measure::rng::Rng;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// Where a tensor lies in [`Weights`].
+/// The position of a tensor in [`Weights`].
 #[derive(Clone, Copy, Debug)]
 pub struct Slot(usize);
 
-/// The tensors that a part of a network declared; they are neighbours.
+/// The tensors that a part of a network declared; they are contiguous.
 #[derive(Clone, Debug)]
 pub struct Span(Range<usize>);
 
-/// How a tensor starts.
+/// How a tensor is initialised.
 #[derive(Clone, Copy, Debug)]
 pub enum Start {
     /// Normal with variance 2 / fan-out (He et al. 2015, for ReLU); the shape is [out, in, height, width].
@@ -34,7 +34,7 @@ struct Entry {
     buffer: bool,
 }
 
-/// What tensors a network has, before any exists. Layers declare theirs here and keep the slots.
+/// Declares the tensors of a network before they exist. Layers declare theirs here and keep the slots.
 #[derive(Clone, Debug, Default)]
 pub struct Declaration {
     entries: Vec<Entry>,
@@ -51,7 +51,7 @@ impl Declaration {
         self.declare(name, shape, start, true)
     }
 
-    /// What `declare` makes of this declaration, and the tensors that it adds.
+    /// Runs `declare` and returns its result with the tensors that it declared.
     pub fn span<Part>(&mut self, declare: impl FnOnce(&mut Self) -> Part) -> (Part, Span) {
         let start = self.entries.len();
         let part = declare(self);
@@ -63,14 +63,14 @@ impl Declaration {
         Slot(self.entries.len() - 1)
     }
 
-    /// The declared tensors at their starting values. Each is drawn from `seed` and its own number, on the CPU, so that
-    /// device and order do not matter. Tensors of four dimensions lie channels-last.
+    /// The declared tensors with their initial values. Each is drawn from `seed` and its own number, on the CPU, so
+    /// that device and order do not matter. Four-dimensional tensors are channels-last.
     pub fn draw(&self, seed: u64, kind: Kind, device: Device) -> Weights {
         self.build(kind, device, |i, entry| entry.draw(&mut Rng::new(seed, "weights", 0, i as u64)))
     }
 
-    /// The tensors that `named` holds under the declared names. Missing, unexpected and misshaped ones are an error
-    /// that names them all.
+    /// Loads the declared tensors from `named`. Missing, unexpected and misshaped ones are an error that names them
+    /// all.
     pub fn load(&self, mut named: BTreeMap<String, Tensor>, kind: Kind, device: Device) -> Result<Weights> {
         let mut faults = Vec::new();
         for Entry { name, shape, .. } in &self.entries {
@@ -88,7 +88,7 @@ impl Declaration {
             let more = faults.len().saturating_sub(8);
             faults.truncate(8);
             let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-            bail!("the tensors do not fit the network: {}{rest}", faults.join("; "));
+            bail!("the tensors do not match the network: {}{rest}", faults.join("; "));
         }
         Ok(self.build(kind, device, |_, entry| named.remove(&entry.name).expect("checked above")))
     }
@@ -101,7 +101,7 @@ impl Declaration {
 }
 
 impl Entry {
-    /// The starting values, f64 on the CPU.
+    /// The initial values, f64 on the CPU.
     fn draw(&self, rng: &mut Rng) -> Tensor {
         let count: i64 = self.shape.iter().product();
         let (out, inside) = (self.shape[0], count / self.shape[0].max(1));
@@ -122,10 +122,10 @@ impl Entry {
     }
 }
 
-/// Copies `x`, so that a tensor [N, C, H, W] lies in memory as N, H, W, C.
+/// Copies `x` such that a tensor [N, C, H, W] is stored as N, H, W, C.
 pub fn channels_last(x: &Tensor) -> Tensor {
     match x.dim() {
-        // `contiguous` would not copy where one of the dimensions is 1, and the strides would stay ambiguous.
+        // `contiguous` does not copy if one of the dimensions is 1, which would leave the strides ambiguous.
         4 => x.permute([0, 2, 3, 1]).copy().contiguous().permute([0, 3, 1, 2]),
         _ => x.copy(),
     }
@@ -160,41 +160,41 @@ impl Weights {
         span.0.clone().filter(|i| !entries[*i].buffer).map(|i| self.tensors[i].shallow_clone()).collect()
     }
 
-    /// The same tensors, but for the parameters of a span, which are `parameters`, and its buffers where they are to be
-    /// `spare`: copies then, which may move without these moving.
+    /// The same tensors, except that the parameters of a span are replaced by `parameters`, and, if `spare`, its
+    /// buffers by copies, so that updating them does not change these.
     pub fn with(&self, span: &Span, parameters: &[Tensor], spare: bool) -> Self {
         let mut parameters = parameters.iter();
         let replaced = |i: usize| match self.declaration.entries[i].buffer {
             true if spare => self.tensors[i].copy(),
             true => self.tensors[i].shallow_clone(),
-            false => parameters.next().expect("there is one for each").shallow_clone(),
+            false => parameters.next().expect("one for each").shallow_clone(),
         };
         let mut all = self.share();
         all.tensors.splice(span.0.clone(), span.0.clone().map(replaced).collect::<Vec<_>>());
         all
     }
 
-    /// Lets autograd see the parameters, or hides them from it.
+    /// Sets whether autograd tracks the parameters.
     pub fn trainable(self, yes: bool) -> Self {
         let of = |(entry, tensor): (&Entry, &Tensor)| tensor.set_requires_grad(yes && !entry.buffer);
         let tensors = self.declaration.entries.iter().zip(&self.tensors).map(of).collect();
         Weights { tensors, ..self }
     }
 
-    /// A copy of all values that shares nothing, hidden from autograd.
+    /// A copy of all values that shares nothing and is not tracked by autograd.
     pub fn duplicate(&self) -> Self {
         let tensors = self.tensors.iter().map(|t| channels_last(&t.detach())).collect();
         Weights { declaration: self.declaration.clone(), tensors }
     }
 
-    /// The same tensors under a second handle.
+    /// A second handle to the same tensors.
     pub fn share(&self) -> Self {
         let tensors = self.tensors.iter().map(Tensor::shallow_clone).collect();
         Weights { declaration: self.declaration.clone(), tensors }
     }
 
-    /// The weights as a pass of `kind` multiplies with them: convolutions and linear layers cast, batch norm as it is.
-    /// Autograd sees through the cast, so a gradient arrives once, summed over all that used it.
+    /// The weights for a pass of type `kind`: convolutions and linear layers are cast, batch norm is unchanged. The
+    /// cast is tracked by autograd, so a parameter receives one gradient, summed over all its uses.
     pub fn lowered(&self, kind: Kind) -> Self {
         let lower = |t: &Tensor| if t.dim() > 1 { t.to_kind(kind) } else { t.shallow_clone() };
         Weights { declaration: self.declaration.clone(), tensors: self.tensors.iter().map(lower).collect() }

@@ -1,4 +1,4 @@
-//! Tensors from files of PyTorch's own format, zip or older, without executing anything of them.
+//! Reads tensors from PyTorch files, zip or older, without executing anything in them.
 
 mod pickle;
 #[cfg(test)]
@@ -10,34 +10,35 @@ use pickle::{Id, Storage, Tree, Value, View};
 use std::{borrow::Cow, collections::BTreeMap, fs::File, ops::Range, path::Path};
 use tch::Tensor;
 
-/// Longest pickle that is read: about 20,000 tensors' descriptions.
+/// Maximum size of a pickle: about 20,000 tensor descriptions.
 const PICKLE: u64 = 4 << 20;
-/// Items of nested dicts that are looked at, how deep they may be nested, and how long a name they may make.
+/// Limits for nested dicts: the number of items, the nesting depth, and the length of a joined name.
 const ITEMS: usize = 1 << 18;
 const DEPTH: usize = 32;
 const NAME: usize = 512;
-/// How an archive begins; how an older file does, with its magic number in a pickle of protocol 2; what that file says next.
+/// The first bytes of an archive; those of an older file, with its magic number in a pickle of protocol 2; and the
+/// version that follows there.
 const ARCHIVE: &[u8] = b"PK\x03\x04";
 const OLDER: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 const OLDER_VERSION: i128 = 1001;
 
-/// A file of tensors, open. Their values are read when asked for.
+/// An open file of tensors. Their values are read on demand.
 #[derive(Debug)]
 pub struct Pth {
     file: File,
     tree: Tree,
-    /// Where each storage lies, by its key.
+    /// The byte range of each storage, by its key.
     places: BTreeMap<String, Range<u64>>,
     tensors: BTreeMap<String, Id>,
 }
 
 impl Pth {
-    /// Whether a file that begins like this is one.
+    /// Whether a file that begins with these bytes is one.
     pub fn begins(bytes: &[u8]) -> bool {
         bytes.starts_with(ARCHIVE) || bytes.starts_with(OLDER)
     }
 
-    /// Opens a file that `torch.save` wrote. An error where it is damaged or names anything that weights do not need.
+    /// Opens a file written by `torch.save`. An error if it is damaged or names anything that weights do not need.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || {
             let file = File::open(path)?;
@@ -48,28 +49,28 @@ impl Pth {
             } else if start.starts_with(OLDER) {
                 Self::older(file, length)
             } else {
-                bail!("it begins like none of PyTorch's files")
+                bail!("it does not begin like a PyTorch file")
             }
         };
-        open().with_context(|| format!("cannot read {} as a file of PyTorch", path.display()))
+        open().with_context(|| format!("cannot read {} as a PyTorch file", path.display()))
     }
 
     fn archive(file: File) -> Result<Self> {
         let entries = zip::entries(&file)?;
         let mut roots = entries.keys().filter_map(|name| name.strip_suffix("data.pkl")).filter(|r| r.ends_with('/'));
-        let root = roots.next().context("its archive holds no data.pkl")?;
-        ensure!(roots.next().is_none(), "its archive holds more than one data.pkl");
+        let root = roots.next().context("its archive contains no data.pkl")?;
+        ensure!(roots.next().is_none(), "its archive contains more than one data.pkl");
         let read = |name: &str| match entries.get(&format!("{root}{name}")) {
             Some(place) => {
                 let length = place.end - place.start;
-                ensure!(length <= PICKLE, "its {name} has {length} bytes; {PICKLE} are read at most");
+                ensure!(length <= PICKLE, "its {name} has {length} bytes; the limit is {PICKLE}");
                 zip::read(&file, place.start, length).map(Some)
             }
             None => Ok(None),
         };
         let order = read("byteorder")?;
         ensure!(order.is_none_or(|order| order == b"little"), "its numbers are big-endian");
-        let bytes = read("data.pkl")?.context("its archive holds no data.pkl")?;
+        let bytes = read("data.pkl")?.context("its archive contains no data.pkl")?;
         let tree = Tree::read(&mut bytes.as_slice())?;
         let place = |storage: &Storage| {
             let place = entries.get(&format!("{root}data/{}", storage.key));
@@ -80,8 +81,8 @@ impl Pth {
         Self::new(file, tree, places)
     }
 
-    /// Five pickles, the fourth of which is the object and the fifth the list of its storages' keys; then each storage, its
-    /// length before it.
+    /// Five pickles, the fourth of which is the object and the fifth the list of its storage keys; then each storage,
+    /// preceded by its length.
     fn older(file: File, length: u64) -> Result<Self> {
         let bytes = zip::read(&file, 0, length.min(PICKLE))?;
         let mut rest = &bytes[OLDER.len()..];
@@ -93,19 +94,19 @@ impl Pth {
                 && *system.get(*value) == Value::Bool(true)
         };
         let said = matches!(system.get(system.root), Value::Map(pairs) if pairs.iter().any(little));
-        ensure!(said, "it does not say that its numbers are little-endian");
+        ensure!(said, "its numbers are not marked as little-endian");
         let tree = Tree::read(&mut rest)?;
         let keys = Tree::read(&mut rest)?;
-        let Value::Sequence(order) = keys.get(keys.root) else { bail!("its list of storages is no list") };
+        let Value::Sequence(order) = keys.get(keys.root) else { bail!("its list of storages is not a list") };
         let known: BTreeMap<&str, &Storage> = tree.storages().map(|s| (s.key.as_str(), s)).collect();
         let mut places = BTreeMap::new();
         let mut at = (bytes.len() - rest.len()) as u64;
         for key in order {
-            let Value::Text(key) = keys.get(*key) else { bail!("the key of a storage is no string") };
+            let Value::Text(key) = keys.get(*key) else { bail!("the key of a storage is not a string") };
             let storage = *known.get(key.as_str()).with_context(|| format!("storage '{key}' belongs to no tensor"))?;
             let mut place = || {
                 let count = u64::from_le_bytes(zip::read(&file, at, 8)?.try_into().expect("eight bytes"));
-                ensure!(count == storage.count, "it has {count} numbers where {} are wanted", storage.count);
+                ensure!(count == storage.count, "it has {count} numbers where {} are expected", storage.count);
                 let end = size(storage).and_then(|size| (at + 8).checked_add(size)).filter(|end| *end <= length);
                 let place = at + 8..end.context("it is longer than the file")?;
                 at = place.end;
@@ -127,10 +128,10 @@ impl Pth {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The tensor of that name, contiguous on the CPU. An error where it would reach beyond its storage.
+    /// The tensor of this name, contiguous on the CPU. An error if it would reach beyond its storage.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let id = self.tensors.get(name).with_context(|| format!("there is no tensor '{name}'"))?;
-        let Value::Tensor(view) = self.tree.get(*id) else { bail!("'{name}' is no tensor") };
+        let Value::Tensor(view) = self.tree.get(*id) else { bail!("'{name}' is not a tensor") };
         self.load(view).with_context(|| format!("tensor '{name}' of size {:?}", view.size))
     }
 
@@ -146,21 +147,21 @@ impl Pth {
     }
 }
 
-/// How many bytes a storage has.
+/// The size of a storage in bytes.
 fn size(storage: &Storage) -> Option<u64> {
     storage.count.checked_mul(storage.kind.elt_size_in_bytes() as u64)
 }
 
-/// `place`, where the storage fills it.
+/// Returns `place` if the storage fills it exactly.
 fn fitting(storage: &Storage, place: Range<u64>) -> Result<Range<u64>> {
     let found = place.end - place.start;
-    let wanted = size(storage).with_context(|| format!("{} numbers are more than memory holds", storage.count))?;
-    ensure!(found == wanted, "it has {found} bytes where {wanted} are wanted");
+    let wanted = size(storage).with_context(|| format!("{} numbers do not fit in memory", storage.count))?;
+    ensure!(found == wanted, "it has {found} bytes where {wanted} are expected");
     Ok(place)
 }
 
-/// How many numbers of its storage a view spans from its offset on. An error where that is more than there are, or where it
-/// has more elements than numbers, as no weight does.
+/// The number of storage elements that a view spans from its offset. An error if it exceeds the storage, or if the view
+/// has more elements than the storage, which no weight has.
 fn reach(view: &View, count: u64) -> Result<u64> {
     let beyond = || format!("it reaches beyond its storage of {count} numbers");
     let negative = view.size.iter().chain(&view.stride).any(|n| *n < 0);
@@ -187,7 +188,7 @@ fn named(tree: &Tree) -> Result<BTreeMap<String, Id>> {
     let mut looked_at = 0;
     while let Some((name, id, depth)) = open.pop() {
         looked_at += 1;
-        ensure!(looked_at <= ITEMS, "its dicts hold more than {ITEMS} items");
+        ensure!(looked_at <= ITEMS, "its dicts have more than {ITEMS} items");
         match tree.get(id) {
             Value::Tensor(_) => drop(tensors.insert(name, id)),
             Value::Map(pairs) => {
@@ -198,10 +199,10 @@ fn named(tree: &Tree) -> Result<BTreeMap<String, Id>> {
                         Value::Int(number) => number.to_string().into(),
                         _ => continue,
                     };
-                    ensure!(name.len() + key.len() < NAME, "its dicts make names of more than {NAME} letters");
+                    ensure!(name.len() + key.len() < NAME, "its dicts make names of more than {NAME} characters");
                     let name = if name.is_empty() { key.into_owned() } else { format!("{name}.{key}") };
                     open.push((name, *value, depth + 1));
-                    ensure!(looked_at + open.len() <= ITEMS, "its dicts hold more than {ITEMS} items");
+                    ensure!(looked_at + open.len() <= ITEMS, "its dicts have more than {ITEMS} items");
                 }
             }
             _ => {}

@@ -1,35 +1,35 @@
-//! A pickle as plain data: names of classes and functions are compared with a list, and nothing is ever called. What PyTorch's
-//! files of weights hold is understood, all else is refused with its name (Python's Lib/pickletools.py says what each code
-//! means).
+//! Reads a pickle as plain data: names of classes and functions are compared with an allowlist, and nothing is ever
+//! called. Supports what PyTorch files of weights contain; everything else is rejected by name (Python's
+//! Lib/pickletools.py documents each opcode).
 //!
-//! Values lie in one vector and refer to each other by number. Nesting of any depth is dropped and walked without recursion, and
-//! a pickle of n bytes makes at most n values.
+//! Values are stored in one vector and refer to each other by number. Nesting of any depth is dropped and walked
+//! without recursion, and a pickle of n bytes makes at most n values.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeMap;
 use tch::Kind;
 
-/// Number of a value in its tree.
+/// The index of a value in its tree.
 pub type Id = usize;
 
-/// What a pickle may hold.
+/// A value of a pickle.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `None`.
     None,
     /// A boolean.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i128),
     /// A float.
     Float(f64),
-    /// A string, or bytes that are none.
+    /// A string, or bytes that are not one.
     Text(String),
     /// A tuple, a list or a `torch.Size`.
     Sequence(Vec<Id>),
     /// A `dict` or an `OrderedDict` as pairs of key and value; an `argparse.Namespace`, empty.
     Map(Vec<(Id, Id)>),
-    /// A class or function of the list.
+    /// A class or function on the allowlist.
     Name(Name),
     /// The memory of tensors.
     Storage(Storage),
@@ -37,27 +37,27 @@ pub enum Value {
     Tensor(View),
 }
 
-/// The memory of tensors: a run of numbers somewhere else in the file.
+/// The memory of tensors: an array of numbers elsewhere in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Storage {
     /// Its name in the file.
     pub key: String,
     /// The type of its numbers.
     pub kind: Kind,
-    /// How many there are.
+    /// The number of elements.
     pub count: u64,
 }
 
 /// A tensor as part of a storage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// Number of its storage in the tree.
+    /// The index of its storage in the tree.
     pub storage: Id,
-    /// Its first number.
+    /// The offset of its first element.
     pub offset: u64,
     /// Its size.
     pub size: Vec<i64>,
-    /// Its strides, in numbers.
+    /// Its strides, in elements.
     pub stride: Vec<i64>,
 }
 
@@ -66,7 +66,7 @@ pub struct View {
 pub enum Name {
     /// `collections.OrderedDict`
     OrderedDict,
-    /// `argparse.Namespace`: what training scripts keep their arguments in.
+    /// `argparse.Namespace`, in which training scripts keep their arguments.
     Namespace,
     /// `torch.Size`
     Size,
@@ -74,7 +74,7 @@ pub enum Name {
     RebuildTensor,
     /// `torch._utils._rebuild_parameter`
     RebuildParameter,
-    /// `torch.FloatStorage` and its like
+    /// `torch.FloatStorage` and similar
     Storage(Kind),
 }
 
@@ -104,7 +104,7 @@ impl Name {
     }
 }
 
-/// A pickle, read.
+/// A parsed pickle.
 #[derive(Debug)]
 pub struct Tree {
     values: Vec<Value>,
@@ -113,15 +113,15 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads one pickle from the start of `bytes`, and moves them past its end.
+    /// Reads one pickle from the start of `bytes`, and advances `bytes` past it.
     pub fn read(bytes: &mut &[u8]) -> Result<Self> {
         let length = bytes.len();
         let mut machine =
             Machine { bytes, values: vec![], stack: vec![], marks: vec![], memo: BTreeMap::new(), copied: 0 };
         let root = loop {
             let at = length - machine.bytes.len();
-            let code = machine.byte().context("the pickle is cut short")?;
-            let done = machine.step(code).with_context(|| format!("byte {at} of the pickle (code {code:#04x})"))?;
+            let code = machine.byte().context("the pickle is truncated")?;
+            let done = machine.step(code).with_context(|| format!("byte {at} of the pickle (opcode {code:#04x})"))?;
             if let Some(root) = done {
                 break root;
             }
@@ -130,7 +130,7 @@ impl Tree {
         Ok(Tree { values: machine.values, root })
     }
 
-    /// The value of that number.
+    /// The value with this index.
     pub fn get(&self, id: Id) -> &Value {
         &self.values[id]
     }
@@ -144,15 +144,15 @@ impl Tree {
     }
 }
 
-/// The stack machine that a pickle is a program for.
+/// The stack machine that executes pickles.
 struct Machine<'a> {
     bytes: &'a [u8],
     values: Vec<Value>,
     stack: Vec<Id>,
-    /// Heights of the stack that are marked.
+    /// Marked heights of the stack.
     marks: Vec<usize>,
     memo: BTreeMap<u64, Id>,
-    /// Items copied out of lists so far. A short pickle could copy a long list again and again.
+    /// Items copied from lists so far. A short pickle could copy a long list many times.
     copied: usize,
 }
 
@@ -160,7 +160,7 @@ const COPIED: usize = 1 << 20;
 const DIMENSIONS: usize = 16;
 
 impl Machine<'_> {
-    /// Executes one code; gives the result where it was the last.
+    /// Executes one opcode; returns the result if it was the last.
     fn step(&mut self, code: u8) -> Result<Option<Id>> {
         match code {
             // PROTO, FRAME
@@ -178,7 +178,7 @@ impl Machine<'_> {
                 let value = f64::from_be_bytes(self.array()?);
                 self.push(Value::Float(value));
             }
-            // Strings, of one, four or eight bytes of length; bytes likewise.
+            // Strings and bytes, with lengths of one, four or eight bytes.
             0x8c | b'X' | 0x8d | b'U' | b'T' | b'C' | b'B' | 0x8e => self.text(code)?,
             b')' | b']' => self.push(Value::Sequence(vec![])),
             b'}' => self.push(Value::Map(vec![])),
@@ -198,7 +198,7 @@ impl Machine<'_> {
             b'R' | 0x81 => self.call()?,
             b'b' => self.build()?,
             b'Q' => self.persistent()?,
-            _ => bail!("not a code that files of weights have"),
+            _ => bail!("this opcode does not occur in files of weights"),
         }
         Ok(None)
     }
@@ -240,7 +240,9 @@ impl Machine<'_> {
     fn append(&mut self, code: u8) -> Result<()> {
         let items = if code == b'a' { vec![self.pop()?] } else { self.since_mark()? };
         let list = self.top()?;
-        let Value::Sequence(sequence) = &mut self.values[list] else { bail!("something is appended to no list") };
+        let Value::Sequence(sequence) = &mut self.values[list] else {
+            bail!("it appends to something that is not a list")
+        };
         sequence.extend(items);
         Ok(())
     }
@@ -258,7 +260,7 @@ impl Machine<'_> {
             self.push(Value::Map(vec![]));
         }
         let map = self.top()?;
-        let Value::Map(pairs) = &mut self.values[map] else { bail!("an item is set in no dict") };
+        let Value::Map(pairs) = &mut self.values[map] else { bail!("it sets an item of something that is not a dict") };
         pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
         Ok(())
     }
@@ -287,33 +289,33 @@ impl Machine<'_> {
                 let both = self.stack.split_off(from);
                 let text = |id: Id| match &self.values[id] {
                     Value::Text(text) => Ok(text.clone()),
-                    _ => bail!("a name that is no string"),
+                    _ => bail!("a name is not a string"),
                 };
                 (text(both[0])?, text(both[1])?)
             }
         };
         let Some(known) = Name::find(&module, &name) else {
             bail!(
-                "it names '{module}.{name}', which is not one of those that a file of weights needs; nothing was \
-                 executed. If you trust the file, load it in Python and save its state_dict alone"
+                "it names '{module}.{name}', which a file of weights does not need; nothing was \
+                 executed. If you trust the file, load it in Python and save only its state_dict"
             );
         };
         self.push(Value::Name(known));
         Ok(())
     }
 
-    /// Makes what a call in Python would, of those few things that are known.
+    /// Evaluates a call, for the few supported functions.
     fn call(&mut self) -> Result<()> {
         let from = self.below(2)?;
         let both = self.stack.split_off(from);
         let (Value::Name(name), Value::Sequence(arguments)) = (&self.values[both[0]], &self.values[both[1]]) else {
-            bail!("something is called that is no function, or with what are no arguments")
+            bail!("it calls something that is not a function, or with something that is not a tuple")
         };
         let made = match (name, arguments.as_slice()) {
             (Name::OrderedDict | Name::Namespace, []) => Value::Map(vec![]),
             (Name::OrderedDict, [items]) => {
                 self.copied += self.sequence(*items)?.len();
-                ensure!(self.copied <= COPIED, "it makes more than {COPIED} items of dicts out of lists");
+                ensure!(self.copied <= COPIED, "it copies more than {COPIED} items from lists into dicts");
                 Value::Map(self.pairs(*items)?)
             }
             (Name::Size, [items]) => {
@@ -343,30 +345,30 @@ impl Machine<'_> {
     fn pairs(&self, items: Id) -> Result<Vec<(Id, Id)>> {
         let pair = |item: &Id| match self.sequence(*item)? {
             [key, value] => Ok((*key, *value)),
-            _ => bail!("an item of a dict is no pair"),
+            _ => bail!("an item of a dict is not a pair"),
         };
         self.sequence(items)?.iter().map(pair).collect()
     }
 
-    /// Attributes, which are of no account: `_metadata` of a state_dict, the arguments in a `Namespace`.
+    /// Attributes, which are ignored: `_metadata` of a state_dict, the arguments in a `Namespace`.
     fn build(&mut self) -> Result<()> {
         self.pop()?;
         let object = self.top()?;
-        ensure!(matches!(self.values[object], Value::Map(_)), "attributes are set on what has none");
+        ensure!(matches!(self.values[object], Value::Map(_)), "it sets attributes of something that has none");
         Ok(())
     }
 
-    /// ('storage', type, key, place, count), in older files with the part of another storage that it is.
+    /// ('storage', type, key, place, count), in older files followed by the part of another storage that it is.
     fn persistent(&mut self) -> Result<()> {
         let id = self.pop()?;
         let fields = self.sequence(id)?;
         let [tag, kind, key, _place, count, part @ ..] = fields else { bail!("a reference of {} parts", fields.len()) };
         let whole = part.iter().all(|part| self.values[*part] == Value::None);
-        ensure!(whole, "a storage that is part of another: save the file again with a newer PyTorch");
+        ensure!(whole, "a storage is part of another; save the file again with a newer PyTorch");
         let (Value::Text(tag), Value::Name(Name::Storage(kind)), Value::Text(key)) =
             (&self.values[*tag], &self.values[*kind], &self.values[*key])
         else {
-            bail!("a reference that is none to a storage")
+            bail!("a reference is not to a storage")
         };
         ensure!(tag == "storage", "a reference to a '{tag}'");
         let count = u64::try_from(self.whole(*count)?).context("the length of a storage")?;
@@ -384,8 +386,8 @@ impl Machine<'_> {
 
     fn whole(&self, id: Id) -> Result<i64> {
         match self.values[id] {
-            Value::Int(number) => i64::try_from(number).with_context(|| format!("{number} is no length")),
-            _ => bail!("a whole number was expected"),
+            Value::Int(number) => i64::try_from(number).with_context(|| format!("{number} is not a length")),
+            _ => bail!("an integer was expected"),
         }
     }
 
@@ -400,20 +402,20 @@ impl Machine<'_> {
         self.values.push(value);
     }
 
-    /// The height of the stack `count` below its top, and above the last mark.
+    /// The stack height `count` below the top, which must be above the last mark.
     fn below(&self, count: usize) -> Result<usize> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let from = self.stack.len().checked_sub(count).filter(|from| *from >= floor);
-        from.context("it takes from an empty stack")
+        from.context("it pops an empty stack")
     }
 
     fn pop(&mut self) -> Result<Id> {
         self.below(1)?;
-        self.stack.pop().context("it takes from an empty stack")
+        self.stack.pop().context("it pops an empty stack")
     }
 
     fn top(&self) -> Result<Id> {
-        self.stack.last().copied().context("it looks at an empty stack")
+        self.stack.last().copied().context("it reads an empty stack")
     }
 
     fn since_mark(&mut self) -> Result<Vec<Id>> {
@@ -436,7 +438,7 @@ impl Machine<'_> {
     }
 
     fn line(&mut self) -> Result<String> {
-        let end = self.bytes.iter().position(|b| *b == b'\n').context("a name without end")?;
+        let end = self.bytes.iter().position(|b| *b == b'\n').context("a name does not end")?;
         let line = String::from_utf8(self.take(end)?.into()).context("a name is not UTF-8")?;
         self.take(1)?;
         Ok(line)

@@ -1,4 +1,4 @@
-//! Files as `torch.save` writes them, and files that mean harm: each of these must end in an error that says why.
+//! Files written by `torch.save`, and malicious files: each of the latter must be an error that says why.
 
 use super::*;
 use crate::tensors::Tensors;
@@ -22,9 +22,9 @@ fn both_of_pytorchs_formats_give_the_bits_that_were_saved() {
     }
 }
 
-// ---- Making files.
+// ---- Building files.
 
-/// A zip of stored entries; `twist` may change an entry's headers (its own, and that in the directory).
+/// A zip of stored entries; `twist` may change an entry's local header and its directory record.
 fn zip_of(entries: &[(&str, Vec<u8>)], twist: impl Fn(&str, &mut Vec<u8>, &mut Vec<u8>)) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in entries {
@@ -67,7 +67,7 @@ fn storage(kind: &str, key: &str, count: i64) -> Vec<u8> {
     [b"(".to_vec(), text("storage"), kind, text(key), text("cpu"), number(count), b"tQ".to_vec()].concat()
 }
 
-/// A tensor of a storage, as a pickle has it.
+/// A pickled tensor of a storage.
 fn tensor(storage: Vec<u8>, offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> {
     let function = global("torch._utils._rebuild_tensor_v2");
     [function, b"(".to_vec(), storage, number(offset), tuple(size), tuple(stride), b"\x89}tR".to_vec()].concat()
@@ -87,7 +87,7 @@ fn six() -> Vec<u8> {
     storage("FloatStorage", "0", 6)
 }
 
-/// What opening the file and reading all of its tensors says.
+/// The outcome of opening the file and reading all its tensors.
 fn said(file: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.pth");
@@ -125,15 +125,15 @@ fn hostile_pickles_are_refused() {
     ] {
         let call = [global(name), b"(".to_vec(), text("touch /tmp/x"), b"tR".to_vec()].concat();
         refused(name, dict(call), &format!("it names '{name}'"));
-        // The same by protocol 4, from strings on the stack.
+        // The same in protocol 4, from strings on the stack.
         let (module, short) = name.rsplit_once('.').unwrap();
         let call = [text(module), text(short), b"\x93)R".to_vec()].concat();
         refused(name, dict(call), &format!("it names '{name}'"));
     }
-    refused("an object of an old class", dict(b"(ios\nsystem\n".to_vec()), "not a code");
-    refused("an extension code", dict(b"\x82\x01".to_vec()), "not a code");
-    refused("a call of a string", dict([text("x"), b")R".to_vec()].concat()), "called that is no function");
-    refused("a call with no tuple", dict([global("torch.Size"), b"NR".to_vec()].concat()), "no arguments");
+    refused("an object of an old class", dict(b"(ios\nsystem\n".to_vec()), "does not occur");
+    refused("an extension code", dict(b"\x82\x01".to_vec()), "does not occur");
+    refused("a call of a string", dict([text("x"), b")R".to_vec()].concat()), "calls something that is not a function");
+    refused("a call with no tuple", dict([global("torch.Size"), b"NR".to_vec()].concat()), "not a tuple");
     refused(
         "a call of a storage's type",
         dict([global("torch.FloatStorage"), b")R".to_vec()].concat()),
@@ -142,13 +142,13 @@ fn hostile_pickles_are_refused() {
     refused(
         "attributes of a tensor",
         dict([tensor(six(), 0, &[1], &[1]), b"}b".to_vec()].concat()),
-        "set on what has none",
+        "sets attributes of something that has none",
     );
     refused("a stack that is empty", b"\x80\x02\x85.".to_vec(), "empty stack");
     refused("a stack below a mark", b"\x80\x02N(0.".to_vec(), "empty stack");
-    refused("a mark that is none", b"\x80\x02t.".to_vec(), "no mark");
-    refused("a memo that is none", b"\x80\x02h\x07.".to_vec(), "never written");
-    refused("no end", b"\x80\x02}".to_vec(), "cut short");
+    refused("a missing mark", b"\x80\x02t.".to_vec(), "no mark");
+    refused("a missing memo", b"\x80\x02h\x07.".to_vec(), "never written");
+    refused("no end", b"\x80\x02}".to_vec(), "truncated");
     refused("a string beyond the end", b"\x80\x02X\xff\xff\xff\x7fabc".to_vec(), "ends too early");
     refused("a string of 2^63 bytes", b"\x80\x02\x8d\0\0\0\0\0\0\0\x80abc".to_vec(), "ends too early");
     refused("a number of 255 bytes", [b"\x80\x02\x8a\xff".to_vec(), vec![0; 255]].concat(), "a number of 255 bytes");
@@ -162,7 +162,7 @@ fn hostile_shapes_are_refused() {
         let said = said(&archive(dict(value)));
         assert!(said.contains(why), "{what}: {said}");
     };
-    refused("more than there is", tensor(six(), 0, &[7], &[1]), "beyond its storage of 6");
+    refused("more than the storage has", tensor(six(), 0, &[7], &[1]), "beyond its storage of 6");
     refused("an offset behind the end", tensor(six(), 5, &[2], &[1]), "beyond its storage of 6");
     refused("an offset before the start", tensor(six(), -1, &[2], &[1]), "starts before its storage");
     refused("a stride beyond the end", tensor(six(), 0, &[2, 2], &[5, 1]), "beyond its storage of 6");
@@ -174,24 +174,24 @@ fn hostile_shapes_are_refused() {
     refused("an offset that overflows", tensor(six(), i64::MAX, &[1], &[1]), "beyond its storage of 6");
     refused("strides for other dimensions", tensor(six(), 0, &[2, 3], &[1]), "has 1 strides");
     refused("seventeen dimensions", tensor(six(), 0, &[1; 17], &[1; 17]), "of 17 dimensions");
-    refused("a storage larger than its file", tensor(storage("FloatStorage", "0", 7), 0, &[7], &[1]), "28 are wanted");
-    refused("a storage of another type", tensor(storage("DoubleStorage", "0", 6), 0, &[6], &[1]), "48 are wanted");
+    refused(
+        "a storage larger than its file",
+        tensor(storage("FloatStorage", "0", 7), 0, &[7], &[1]),
+        "28 are expected",
+    );
+    refused("a storage of another type", tensor(storage("DoubleStorage", "0", 6), 0, &[6], &[1]), "48 are expected");
     refused(
         "a storage of 2^63 numbers",
         tensor(storage("FloatStorage", "0", i64::MAX), 0, &[1], &[1]),
-        "than memory holds",
+        "do not fit in memory",
     );
-    refused(
-        "a storage that is not there",
-        tensor(storage("FloatStorage", "../../1", 6), 0, &[6], &[1]),
-        "it is missing",
-    );
-    refused("a type that is none", storage("ComplexFloatStorage", "0", 6), "it names 'torch.ComplexFloatStorage'");
+    refused("a missing storage", tensor(storage("FloatStorage", "../../1", 6), 0, &[6], &[1]), "it is missing");
+    refused("an unknown type", storage("ComplexFloatStorage", "0", 6), "it names 'torch.ComplexFloatStorage'");
 }
 
 #[test]
 fn bombs_are_refused() {
-    // Each dict holds the last one ten times: 10^9 items in 500 bytes.
+    // Each dict contains the previous one ten times: 10^9 items in 500 bytes.
     let mut laughs = b"\x80\x02}".to_vec();
     for memo in 0..9u8 {
         laughs.extend([b'q', memo, b'}', b'(']);
@@ -202,22 +202,22 @@ fn bombs_are_refused() {
     assert!(said(&archive(laughs)).contains("more than"));
     let deep = [b"\x80\x02}".to_vec(), [text("k"), b"}".to_vec()].concat().repeat(40), b"s".repeat(40), b".".to_vec()];
     assert!(said(&archive(deep.concat())).contains("nested more than"));
-    // A dict that holds itself.
+    // A dict that contains itself.
     let knot = [b"\x80\x02}q\0".to_vec(), text("k"), b"h\0s.".to_vec()].concat();
     assert!(said(&archive(knot)).contains("nested more than"));
-    // Lists in lists, a million deep: nothing here may recurse.
+    // Lists nested a million deep: nothing may recurse.
     let nest = [b"\x80\x02".to_vec(), b"]".to_vec(), b"\x85".repeat(1_000_000), b".".to_vec()].concat();
     assert_eq!(said(&archive(nest)), "it was read");
     let long = [b"\x80\x02N".to_vec(), b"0N".repeat(3 << 20), b".".to_vec()].concat();
-    assert!(said(&archive(long)).contains("are read at most"));
-    // One list, made into dicts again and again.
+    assert!(said(&archive(long)).contains("the limit is"));
+    // One list, copied into dicts repeatedly.
     let mut copies = b"\x80\x02".to_vec();
     copies.extend(
         [global("collections.OrderedDict"), b"q\0](".to_vec(), b"NN\x86".repeat(300_000), b"e\x85q\x01".to_vec()]
             .concat(),
     );
     copies.extend(b"h\0h\x01R".repeat(1000));
-    assert!(said(&archive([copies, b".".to_vec()].concat())).contains("out of lists"));
+    assert!(said(&archive([copies, b".".to_vec()].concat())).contains("from lists"));
     let name = text(&"k".repeat(1000));
     let names = [b"\x80\x02}".to_vec(), name, tensor(six(), 0, &[6], &[1]), b"s.".to_vec()].concat();
     assert!(said(&archive(names)).contains("names of more than"));
@@ -235,15 +235,15 @@ fn damaged_archives_are_refused() {
         said(&zip_of(&good(), only))
     };
     assert_eq!(twisted(&|_, _| ()), "it was read");
-    // A bomb is a small entry that unpacks to a large one.
+    // A zip bomb: a small entry that unpacks to a large one.
     assert!(twisted(&|_, entry| entry[10] = 8).contains("it is compressed"));
     assert!(twisted(&|_, entry| entry[8] = 1).contains("it is encrypted"));
-    assert!(twisted(&|_, entry| entry[24..28].copy_from_slice(&u32::MAX.to_le_bytes())).contains("in one breath"));
+    assert!(
+        twisted(&|_, entry| entry[24..28].copy_from_slice(&u32::MAX.to_le_bytes())).contains("its two lengths differ")
+    );
     assert!(twisted(&|_, entry| entry[20..28].copy_from_slice(&[0xfe; 8])).contains("longer than the file"));
     assert!(twisted(&|_, entry| entry[42..46].copy_from_slice(&[0xfe; 4])).contains("outside the file"));
-    assert!(
-        twisted(&|_, entry| entry[42..46].copy_from_slice(&7u32.to_le_bytes())).contains("does not begin as an entry")
-    );
+    assert!(twisted(&|_, entry| entry[42..46].copy_from_slice(&7u32.to_le_bytes())).contains("has no local header"));
     assert!(twisted(&|_, entry| entry[42..46].copy_from_slice(&0u32.to_le_bytes())).contains("overlap"));
     assert!(twisted(&|_, entry| entry.truncate(30)).contains("damaged"));
     let whole = zip_of(&good(), |_, _, _| ());
@@ -257,7 +257,7 @@ fn damaged_archives_are_refused() {
     let big = [good(), vec![("a/byteorder", b"big".to_vec())]].concat();
     assert!(said(&zip_of(&big, |_, _, _| ())).contains("big-endian"));
     assert!(said(&zip_of(&good()[1..], |_, _, _| ())).contains("no data.pkl"));
-    assert!(said(b"text").contains("none of PyTorch's files"));
+    assert!(said(b"text").contains("does not begin like a PyTorch file"));
     let older = fs::read(fixture("older.pth.tar")).unwrap();
     for length in (0..older.len()).step_by(97) {
         assert_ne!(said(&older[..length]), "it was read", "cut to {length} bytes");

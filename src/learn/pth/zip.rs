@@ -1,27 +1,23 @@
-//! Where the entries of a PyTorch archive lie: a zip as `torch.save` writes it, entries stored and never compressed. Nothing
-//! else is read, so that no entry can be larger than the file (PKWARE, APPNOTE.TXT 6.3.10).
+//! Locates the entries of a PyTorch archive: a zip as written by `torch.save`, with stored, never compressed entries.
+//! Nothing else is accepted, so no entry can be larger than the file (PKWARE, APPNOTE.TXT 6.3.10).
 
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{collections::BTreeMap, fs::File, ops::Range, os::unix::fs::FileExt};
 
-/// Longest central directory that is read. A ResNet-50 with its optimizer needs a tenth of a megabyte.
+/// Maximum size of a central directory. A ResNet-50 with its optimizer needs a tenth of a megabyte.
 const DIRECTORY: u64 = 64 << 20;
-/// Length of an end record without comment, and of the longest comment.
+/// Length of an end record without a comment, and of the longest comment.
 const END: u64 = 22;
 const COMMENT: u64 = 0xffff;
 
-/// The place of each entry's bytes in the file, by name. An error where an entry is compressed or encrypted, lies outside
-/// the file, overlaps another or has another's name.
+/// The byte range of each entry in the file, by name. An error if an entry is compressed or encrypted, is outside the
+/// file, overlaps another or has the same name.
 pub fn entries(file: &File) -> Result<BTreeMap<String, Range<u64>>> {
     let length = file.metadata()?.len();
     let directory = directory(file, length)?;
-    ensure!(
-        directory.length <= DIRECTORY,
-        "its directory has {} bytes; {DIRECTORY} are read at most",
-        directory.length
-    );
+    ensure!(directory.length <= DIRECTORY, "its directory has {} bytes; the limit is {DIRECTORY}", directory.length);
     let end = directory.start.checked_add(directory.length).filter(|end| *end <= length);
-    ensure!(end.is_some(), "its directory lies outside the file: is it cut short?");
+    ensure!(end.is_some(), "its directory is outside the file; is the file truncated?");
     let bytes = read(file, directory.start, directory.length)?;
     let mut fields = Fields { bytes: &bytes };
     let mut entries = BTreeMap::new();
@@ -43,7 +39,7 @@ pub fn entries(file: &File) -> Result<BTreeMap<String, Range<u64>>> {
 /// Reads a range of the file.
 pub fn read(file: &File, start: u64, length: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length)?];
-    file.read_exact_at(&mut bytes, start).context("the file is cut short")?;
+    file.read_exact_at(&mut bytes, start).context("the file is truncated")?;
     Ok(bytes)
 }
 
@@ -63,10 +59,10 @@ fn directory(file: &File, length: u64) -> Result<Directory> {
                 .get(20..22)
                 .is_some_and(|n| *at + 22 + usize::from(u16::from_le_bytes([n[0], n[1]])) == tail.len())
     };
-    let Some(at) = (0..tail.len()).rev().find(ends_here) else { bail!("it has no end record: is it cut short?") };
+    let Some(at) = (0..tail.len()).rev().find(ends_here) else { bail!("it has no end record; is it truncated?") };
     let mut fields = Fields { bytes: &tail[at + 4..] };
     let (disk, first, here) = (fields.u16()?, fields.u16()?, fields.u16()?);
-    ensure!((disk, first) == (0, 0) || (disk, first) == (0xffff, 0xffff), "it is one of several parts");
+    ensure!((disk, first) == (0, 0) || (disk, first) == (0xffff, 0xffff), "it is one part of a multi-part archive");
     let (count, size, start) = (fields.u16()?, fields.u32()?, fields.u32()?);
     if here == u16::MAX || count == u16::MAX || size == u32::MAX || start == u32::MAX {
         return large_directory(file, from + at as u64);
@@ -74,7 +70,7 @@ fn directory(file: &File, length: u64) -> Result<Directory> {
     Ok(Directory { start: start.into(), length: size.into(), count: count.into() })
 }
 
-/// The same from the records of a large zip, which lie before the end record.
+/// The same from the records of a large (zip64) archive, which precede the end record.
 fn large_directory(file: &File, end: u64) -> Result<Directory> {
     let locator = read(file, end.checked_sub(20).context("a record is missing")?, 20)?;
     ensure!(locator.starts_with(b"PK\x06\x07"), "the record that locates its directory is missing");
@@ -95,7 +91,7 @@ struct Entry {
 
 impl Entry {
     fn parse(fields: &mut Fields) -> Result<Self> {
-        ensure!(fields.take(4)? == b"PK\x01\x02", "an entry does not begin as one");
+        ensure!(fields.take(4)? == b"PK\x01\x02", "an entry has no signature");
         fields.take(4)?;
         let (flags, method) = (fields.u16()?, fields.u16()?);
         fields.take(8)?;
@@ -110,7 +106,7 @@ impl Entry {
         Ok(entry)
     }
 
-    /// Takes the numbers that do not fit 32 bits from the extra field where they stand then.
+    /// Reads numbers that do not fit in 32 bits from the extra field.
     fn widen(&mut self, extra: &[u8]) -> Result<()> {
         let mut fields = Fields { bytes: extra };
         while fields.bytes.len() >= 4 {
@@ -128,17 +124,17 @@ impl Entry {
         Ok(())
     }
 
-    /// Where its bytes lie: behind its own header, whose names may be longer than the directory's, and before `limit`.
+    /// Its byte range: after its local header, whose names may be longer than the directory's, and before `limit`.
     fn place(&self, file: &File, limit: u64) -> Result<Range<u64>> {
         ensure!(
             self.method == 0,
-            "it is compressed; PyTorch stores entries as they are: save the file again with torch.save"
+            "it is compressed, but PyTorch stores entries uncompressed; save the file again with torch.save"
         );
         ensure!(self.flags & 1 == 0, "it is encrypted");
-        ensure!(self.stored == self.size, "it says {} bytes and {} in one breath", self.stored, self.size);
-        ensure!(self.header < limit, "it lies outside the file");
+        ensure!(self.stored == self.size, "its two lengths differ: {} and {} bytes", self.stored, self.size);
+        ensure!(self.header < limit, "it is outside the file");
         let header = read(file, self.header, 30)?;
-        ensure!(header.starts_with(b"PK\x03\x04"), "it does not begin as an entry");
+        ensure!(header.starts_with(b"PK\x03\x04"), "it has no local header");
         let mut lengths = Fields { bytes: &header[26..] };
         let start = self.header + 30 + u64::from(lengths.u16()?) + u64::from(lengths.u16()?);
         let end = start.checked_add(self.size).filter(|end| *end <= limit);
@@ -146,7 +142,7 @@ impl Entry {
     }
 }
 
-/// Little-endian numbers, one after the other.
+/// A sequence of little-endian numbers.
 struct Fields<'a> {
     bytes: &'a [u8],
 }

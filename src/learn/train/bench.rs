@@ -1,5 +1,5 @@
-//! How fast a step is, and where its time goes. The step is measured on noise that lies on the device; the loader beside it,
-//! on drawn images.
+//! Measures how fast a step is and where its time is spent. The step is measured on noise in device memory; the loader,
+//! separately, on synthetic images.
 
 use super::{
     caco::{Constants, Part, Rates, State},
@@ -25,43 +25,44 @@ use std::{
 };
 use tch::{Cuda, Device, Kind, Tensor};
 
-/// What is measured.
+/// What to measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
     /// The network.
     pub model: Model,
-    /// The views that a step compares.
+    /// The views compared in a step.
     pub views: Views,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
     /// Columns of the bank.
     pub bank: i64,
-    /// Arithmetic of the encoders.
+    /// Floating-point precision of the encoders.
     pub precision: Precision,
-    /// What is kept of a forward pass for the gradient.
+    /// Which activations are kept for the backward pass.
     pub activations: Activations,
-    /// Where: `auto`, `cpu` or `cuda:N`.
+    /// The device: `auto`, `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads of one operation, and of the loader.
+    /// Threads per operation, and threads of the loader.
     pub threads: usize,
-    /// Steps measured; as many again are measured part by part.
+    /// Steps to measure; the same number again is measured part by part.
     pub steps: u32,
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Under what it was measured, as results record it.
+    /// The determinism class of the measurement, as recorded in results.
     pub class: serde_json::Value,
-    /// Images trained on in a second, over whole steps on images that lie on the device.
+    /// Training images per second, over whole steps on images in device memory.
     pub images_per_second: f64,
-    /// CPU seconds, of all threads together, of the cheapest step: what a busy machine does not change much.
+    /// CPU seconds of the cheapest step, over all threads: nearly independent of other load on the machine.
     pub cpu_seconds: f64,
-    /// The most memory that the process has held, bytes. A GPU's own is not part of it.
+    /// Peak memory of the process in bytes, without GPU memory.
     pub peak_memory: u64,
-    /// Milliseconds a step spends in each part. On a GPU the device is waited for between parts, which costs a little.
-    /// `load` is what its batch costs the loader's threads alone; in a training they work beside the step.
+    /// Milliseconds that a step spends in each part. On a GPU the device is synchronised between parts, which costs a
+    /// little. `load` is the time of the loader's threads for a batch on their own; in training they run concurrently
+    /// with the step.
     pub milliseconds: BTreeMap<&'static str, f64>,
 }
 
@@ -77,14 +78,14 @@ pub fn step(setup: &Setup) -> Result<Report> {
     for _ in 0..2 {
         state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
     }
-    settle(device);
+    synchronise(device);
     let (start, mut best) = (Instant::now(), Duration::MAX);
     for _ in 0..setup.steps {
         let step = cpu_time();
         state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
         best = best.min(cpu_time() - step);
     }
-    settle(device);
+    synchronise(device);
     let seconds = start.elapsed().as_secs_f64();
     let peak_memory = peak_memory();
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
@@ -98,7 +99,7 @@ pub fn step(setup: &Setup) -> Result<Report> {
     })
 }
 
-/// The rates of every step that is timed.
+/// The rates of all timed steps.
 pub(super) const RATES: Rates = Rates { encoder: 0.1, bank: 3.0, key_momentum: 0.99 };
 
 /// The paper's constants.
@@ -124,7 +125,7 @@ fn noise(setup: &Setup) -> Vec<Pixels> {
     (0..).zip(setup.views.list()).map(view).collect()
 }
 
-/// CPU time that this process has used, all threads together.
+/// CPU time used by this process, over all threads.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the clock exists on Linux and macOS, and the result has its type.
@@ -132,9 +133,9 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The most memory that this process has held, bytes.
+/// Peak memory of this process in bytes.
 fn peak_memory() -> u64 {
-    // SAFETY: plain data, for which zeros are a value; the call fills it in.
+    // SAFETY: plain data, for which zeros are valid; the call fills it in.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
@@ -145,14 +146,14 @@ fn peak_memory() -> u64 {
 }
 
 /// Waits for the device.
-pub(super) fn settle(device: Device) {
+pub(super) fn synchronise(device: Device) {
     if let Device::Cuda(number) = device {
         Cuda::synchronize(number as i64);
     }
 }
 
-/// Seconds that the loader's threads take for a batch of all views, from JPEG files of the large views' size. Files are read from
-/// the system's cache.
+/// Seconds that the loader's threads take for a batch of all views, from JPEG files of the size of the large views.
+/// Files are read from the page cache.
 fn load(setup: &Setup) -> Result<f64> {
     let folder = std::env::temp_dir().join(format!("caco-bench-{}", std::process::id()));
     let measure = || -> Result<f64> {
@@ -184,7 +185,7 @@ fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) ->
     for _ in 0..setup.steps {
         let mut last = Instant::now();
         let mut lap = |name: &'static str| {
-            settle(device);
+            synchronise(device);
             *times.entry(name).or_insert(0.0) += last.elapsed().as_secs_f64() * each;
             last = Instant::now();
         };

@@ -1,4 +1,5 @@
-//! The whole state of a training, as a file: what a resumed run needs to end in the bytes of an uninterrupted one.
+//! The full state of a training, as a file: everything a resumed run needs to produce the same bytes as an
+//! uninterrupted one.
 
 use super::caco::State;
 use crate::{
@@ -13,32 +14,32 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// Where a training stands: the step that comes next.
+/// The position of a training: its next step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// Epoch, from 0.
     pub epoch: u64,
     /// Step within the epoch, from 0.
     pub step: u64,
-    /// Steps of all epochs done.
+    /// Steps done over all epochs.
     pub done: u64,
-    /// Length of the curve so far, bytes.
+    /// Length of the curve so far, in bytes.
     pub curve: u64,
 }
 
-/// A state with what it is the state of.
+/// A state with its model and position.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The network's description.
+    /// The description of the network.
     pub model: Model,
-    /// Where the training stands.
+    /// The position of the training.
     pub position: Position,
     /// Encoders, bank, optimizer.
     pub state: State,
 }
 
 /// Writes a state as safetensors: `query.*`, `key.*` (buffers among them), `bank.columns`, `bank.velocity`,
-/// `momentum.*`; the model and the position are metadata. Whole or not there; equal states give equal bytes.
+/// `momentum.*`; the model and the position are metadata. The write is atomic; equal states give equal bytes.
 pub fn save(path: &Path, model: &Model, position: Position, state: &State) -> Result<()> {
     let mut file = Tensors::default();
     file.extend("query.", state.query.weights().named());
@@ -54,14 +55,14 @@ pub fn save(path: &Path, model: &Model, position: Position, state: &State) -> Re
     file.write(path)
 }
 
-/// Reads what [`save`] wrote; anything missing, unexpected or misshaped is an error that names it.
+/// Reads a file written by [`save`]; missing, unexpected and misshaped tensors are an error that names them.
 pub fn load(path: &Path, device: Device) -> Result<Checkpoint> {
     let file = Tensors::read(path)?;
     parse(file, device).with_context(|| format!("{} is not a training state", path.display()))
 }
 
 fn parse(mut file: Tensors, device: Device) -> Result<Checkpoint> {
-    let said = |name: &str| file.metadata.get(name).with_context(|| format!("its metadata lack '{name}'"));
+    let said = |name: &str| file.metadata.get(name).with_context(|| format!("its metadata lacks '{name}'"));
     let number = |name: &str| -> Result<u64> { said(name)?.parse().with_context(|| format!("its '{name}'")) };
     let position =
         Position { epoch: number("epoch")?, step: number("step")?, done: number("done")?, curve: number("curve")? };
@@ -94,19 +95,19 @@ fn parse(mut file: Tensors, device: Device) -> Result<Checkpoint> {
     Ok(Checkpoint { model, position, state: State { query, key, bank, momentum } })
 }
 
-/// The checkpoints of one training: a folder, of which the newest two are kept.
+/// The checkpoints of a training, in a folder. The newest two are kept.
 #[derive(Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
 }
 
 impl Checkpoints {
-    /// Those in `folder`, which must exist.
+    /// The checkpoints in `folder`, which must exist.
     pub fn of(folder: &Path) -> Self {
         Checkpoints { folder: folder.into() }
     }
 
-    /// Writes one, and deletes all but it and the one before it.
+    /// Writes a checkpoint, and deletes all but it and the previous one.
     pub fn save(&self, model: &Model, position: Position, state: &State) -> Result<()> {
         save(&self.folder.join(format!("checkpoint-{:012}.safetensors", position.done)), model, position, state)?;
         for old in self.newest_first()?.iter().skip(2) {
@@ -115,18 +116,18 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The newest that can be read, if there is one; what cannot is said on the log and passed over.
+    /// The newest readable checkpoint, if there is one; unreadable ones are logged and skipped.
     pub fn newest(&self, device: Device) -> Result<Option<Checkpoint>> {
         for path in self.newest_first()? {
             match load(&path, device) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(error) => tracing::warn!("passing over a checkpoint: {error:#}"),
+                Err(error) => tracing::warn!("skipping a checkpoint: {error:#}"),
             }
         }
         Ok(None)
     }
 
-    /// Path of the newest, for messages.
+    /// Path of the newest checkpoint, for messages.
     pub fn last_good(&self) -> String {
         let newest = self.newest_first().unwrap_or_default().into_iter().next();
         newest.map_or("none was written yet".into(), |path| path.display().to_string())
@@ -138,7 +139,7 @@ impl Checkpoints {
             let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let mut paths = paths?;
             paths.retain(|path| name(path).starts_with("checkpoint-") && name(path).ends_with(".safetensors"));
-            // The number of steps has a fixed width, so the order of names is that of age.
+            // The number of steps has a fixed width, so names sort by age.
             paths.sort_by_key(|path| std::cmp::Reverse(name(path)));
             Ok(paths)
         };

@@ -1,22 +1,22 @@
-//! The contrastive loss of a step, and what it asks of queries and bank. No autograd in here: the gradients are short,
-//! and written out they share one softmax over the bank.
+//! The contrastive loss of a step, and its gradients with respect to queries and bank. Does not use autograd: the
+//! gradients are short, and written out they share one softmax over the bank.
 
 use caco_kinds::Objective;
 use tch::{Kind, Tensor};
 
-/// What one view's query is compared with.
+/// The keys with which the query of a view is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Number of the view whose query it is.
+    /// The view of the query.
     pub query: usize,
-    /// The views whose keys say what its positive is, one pair each.
+    /// The views whose keys determine its positives, one pair each.
     pub keys: Vec<usize>,
-    /// Share of each of its pairs in the loss.
+    /// Weight of each of its pairs in the loss.
     pub share: f64,
 }
 
-/// The pairs of a step on `views` views, of which the first two have keys. Two views: loss 1 + loss 2. More: the mean
-/// over the two pairs among the first two, plus the mean over all pairs of the others with those.
+/// The pairs of a step on `views` views, of which the first two have keys. With two views: loss 1 + loss 2. With more:
+/// the mean over the two pairs among the first two, plus the mean over all pairs of the others with those.
 pub fn targets(views: usize) -> Vec<Target> {
     let large = if views == 2 { 1.0 } else { 0.5 };
     let mut targets =
@@ -26,10 +26,10 @@ pub fn targets(views: usize) -> Vec<Target> {
     targets
 }
 
-/// How a loss is computed.
+/// The parameters of a loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Contrast {
-    /// How the bank takes part.
+    /// How the bank is used.
     pub objective: Objective,
     /// τ of the loss.
     pub temperature: f64,
@@ -37,29 +37,29 @@ pub struct Contrast {
     pub bank_temperature: f64,
 }
 
-/// What a loss asks for. Figures are scalars on the device.
+/// A loss and its gradients. Metrics are scalars on the device.
 #[derive(Debug)]
 pub struct Answer {
     /// The loss.
     pub loss: Tensor,
-    /// Probability of the positive under the loss's softmax, averaged over all pairs with their shares.
+    /// Probability of the positive under the softmax of the loss, averaged over all pairs by weight.
     pub positive: Tensor,
     /// Gradient of the loss with respect to each target's query [N, C].
     pub query_gradients: Vec<Tensor>,
-    /// What the queries ask of the bank, see [`crate::model::Bank::update`]; `None` where the bank does not learn.
+    /// The push of the queries on the bank, see [`crate::model::Bank::update`]; `None` if the bank is not trained.
     pub push: Option<Tensor>,
 }
 
-/// What a step compares.
+/// The inputs of the loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Compared<'a> {
-    /// Who is compared with whom.
+    /// The pairs to compare.
     pub targets: &'a [Target],
     /// Unit-length queries [N, C], by view.
     pub queries: &'a [Tensor],
     /// Unit-length keys [N, C], by view.
     pub keys: &'a [Tensor],
-    /// The column [N] that each key likes best, by view.
+    /// The most similar column [N] of each key, by view.
     pub positives: &'a [Tensor],
     /// The bank's directions D [C, K].
     pub directions: &'a Tensor,
@@ -71,20 +71,20 @@ struct Softmax {
     pairs: Vec<Pair>,
 }
 
-/// One query with one key. Its softmax over the bank's columns is `Softmax::p`, times `negative` where it has one.
+/// One query with one key. Its softmax over the columns of the bank is `Softmax::p`, times `negative` if present.
 struct Pair {
     /// Number of its target.
     target: usize,
-    /// Number of the view whose key it is.
+    /// The view of the key.
     key: usize,
-    /// Log of the positive's probability [N, 1].
+    /// Log-probability of the positive [N, 1].
     log_chance: Tensor,
-    /// Where the positive is a key and not a column: the probability of all columns together [N, 1].
+    /// If the positive is a key and not a column: the total probability of all columns [N, 1].
     negative: Option<Tensor>,
 }
 
 impl Contrast {
-    /// The loss, and what it asks for.
+    /// Computes the loss and its gradients.
     pub fn answer(&self, compared: &Compared) -> Answer {
         let softmax = self.softmax(compared, self.temperature);
         let (mut loss, mut positive) = (Vec::new(), Vec::new());
@@ -102,7 +102,7 @@ impl Contrast {
         }
     }
 
-    /// Whether a query's positive is a key, and not the column that the key likes best.
+    /// Whether the positive of a query is a key, and not the column most similar to the key.
     pub fn keys_are_positives(&self) -> bool {
         matches!(self.objective, Objective::KeyPositive | Objective::Queue)
     }
@@ -116,7 +116,8 @@ impl Contrast {
             for &key in &target.keys {
                 let (log_chance, negative) = if self.keys_are_positives() {
                     let to_key = dot(own[number], &compared.keys[key]) * (1.0 / temperature);
-                    // The log of the sum over all columns is what log-softmax took away, here seen at the first.
+                    // The log of the sum over all columns is what log-softmax subtracted, here computed from the first
+                    // column.
                     let first = |of: &Tensor| compared.rows(of, number).narrow(1, 0, 1);
                     let to_columns = first(&logits) - first(&log_p);
                     let all = to_key.logaddexp(&to_columns);
@@ -131,7 +132,7 @@ impl Contrast {
         Softmax { p: log_p.exp_(), pairs }
     }
 
-    /// Per pair (p·Dᵀ − D_j)/τN, or with a key k for positive (1 − p₀)(p·Dᵀ − k)/τN.
+    /// Per pair (p·Dᵀ − D_j)/τN, or with a key k as positive (1 − p₀)(p·Dᵀ − k)/τN.
     fn query_gradients(&self, compared: &Compared, softmax: &Softmax) -> Vec<Tensor> {
         let expected = softmax.p.matmul(&compared.directions.tr());
         let mut gradients: Vec<Option<Tensor>> = compared.targets.iter().map(|_| None).collect();
@@ -147,10 +148,10 @@ impl Contrast {
         gradients.into_iter().map(|g| g.expect("every target has a pair")).collect()
     }
 
-    /// Σ over pairs of qᵀw/N. With a column j for positive, w = p but 1 − p_j at j: the positive descends the loss, all
-    /// others ascend it. With a key for positive, w = p · (1 − p₀): all ascend it.
+    /// Σ over pairs of qᵀw/N. With a column j as positive, w = p except 1 − p_j at j: the positive descends the loss,
+    /// all others ascend it. With a key as positive, w = p · (1 − p₀): all ascend it.
     fn push(&self, compared: &Compared, mut softmax: Softmax) -> Option<Tensor> {
-        // What is added to p at j, given p_j.
+        // The value added to p at j, given p_j.
         let at_positive = |chance: Tensor| match self.objective {
             Objective::CaCo => chance * -2.0 + 1.0,
             Objective::AdversarialOnly => -chance,
@@ -232,7 +233,7 @@ mod tests {
         logits.log_softmax(1, None::<Kind>).nll_loss(labels)
     }
 
-    /// Loss and w of one pair as the paper writes them, N × K at full length.
+    /// Loss and w of one pair as in the paper, with full N × K matrices.
     fn pair(contrast: &Contrast, q: &Tensor, k: &Tensor, j: &Tensor, d: &Tensor) -> (Tensor, Tensor) {
         let n = q.size()[0];
         let s = q.matmul(d);
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_objective_is_what_autograd_and_the_papers_formulas_say() {
+    fn every_objective_matches_autograd_and_the_papers_formulas() {
         for objective in [
             Objective::CaCo,
             Objective::FixedBank,

@@ -1,8 +1,8 @@
-//! The training curve: one JSON line a step, deterministic values only. It is written into the working folder as training
-//! goes, for whoever watches; a checkpoint knows how long it was.
+//! The training curve: one JSON line per step, with deterministic values only. It is written to the working folder
+//! during training, so that it can be watched; a checkpoint records its length.
 
 use super::{
-    caco::{Rates, Told},
+    caco::{Rates, StepOutput},
     checkpoint::Position,
 };
 use anyhow::{Context as _, Result, bail};
@@ -15,7 +15,7 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// What is told of one step.
+/// The metrics of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Epoch, from 0.
@@ -28,9 +28,9 @@ pub struct Row {
     pub positive: f64,
     /// Mean length of the bank's columns.
     pub bank_norm: f64,
-    /// Norm of the encoder's whole gradient.
+    /// Norm of the full gradient of the encoder.
     pub gradient_norm: f64,
-    /// Standard deviation of the queries times √C: about 1 in health, 0 after a collapse.
+    /// Standard deviation of the queries times √C: about 1 normally, 0 after a collapse.
     pub spread: f64,
     /// Learning rate of the encoder.
     pub rate: f64,
@@ -38,15 +38,15 @@ pub struct Row {
     pub bank_rate: f64,
     /// Momentum of the key encoder.
     pub key_momentum: f64,
-    /// kNN accuracy on the monitor's images, where it was measured after this step.
+    /// kNN accuracy on the monitor's images, if it was measured after this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
 }
 
-/// Below this standard deviation (times √C) the queries count as collapsed into one point.
+/// Below this standard deviation (times √C) the queries count as collapsed.
 const COLLAPSED: f64 = 1e-3;
 
-/// Figures of steps that still lie on the device: reading them waits for it.
+/// Metrics of steps that are still on the device; reading them waits for it.
 #[derive(Default)]
 pub struct Pending {
     figures: Vec<Tensor>,
@@ -54,31 +54,31 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Keeps what step `at` told.
-    pub fn push(&mut self, told: &Told, at: Position, rates: Rates) {
-        let Told { loss, positive, bank_norm, gradient_norm, spread, .. } = told;
+    /// Adds the output of step `at`.
+    pub fn push(&mut self, output: &StepOutput, at: Position, rates: Rates) {
+        let StepOutput { loss, positive, bank_norm, gradient_norm, spread, .. } = output;
         let figures = [loss, positive, bank_norm, gradient_norm, spread].map(|x| x.to_kind(Kind::Float));
         self.figures.push(Tensor::stack(&figures, 0));
         self.rows.push((at, rates));
     }
 
-    /// How many steps wait.
+    /// Number of pending steps.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether none waits.
+    /// Whether no steps are pending.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Waits for the device, and gives the rows.
+    /// Waits for the device and returns the rows.
     pub fn read(&mut self) -> Result<Vec<Row>> {
         if self.is_empty() {
             return Ok(vec![]);
         }
         let figures = Tensor::stack(&std::mem::take(&mut self.figures), 0).to_device(Device::Cpu);
-        let figures: Vec<f32> = Vec::try_from(figures.reshape(-1)).context("figures of the last steps")?;
+        let figures: Vec<f32> = Vec::try_from(figures.reshape(-1)).context("metrics of the last steps")?;
         let row = |((at, rates), figures): ((Position, Rates), &[f32])| Row {
             epoch: at.epoch,
             step: at.done + 1,
@@ -97,7 +97,7 @@ impl Pending {
 }
 
 impl Row {
-    /// An error where training cannot go on: a number that is none, or all queries in one point unless `collapse` lets it.
+    /// An error if training cannot continue: a non-finite number, or a collapse unless `collapse` allows it.
     pub fn check(&self, collapse: Collapse) -> Result<()> {
         let Row { epoch, step, .. } = self;
         let figures = [
@@ -113,9 +113,9 @@ impl Row {
         }
         if collapse == Collapse::Stop && self.spread < COLLAPSED {
             bail!(
-                "the encoder has collapsed: at step {step} (epoch {epoch}) all queries point the same way \
+                "the encoder has collapsed: at step {step} (epoch {epoch}) all queries point in the same direction \
                  (standard deviation × √C = {:.1e}); a lower `rate` or another `temperature` may help, \
-                 or `collapse: Continue` where it is a finding",
+                 or set `collapse: Continue` if the collapse is a finding",
                 self.spread
             );
         }
@@ -123,7 +123,7 @@ impl Row {
     }
 }
 
-/// The file.
+/// The curve's file.
 #[derive(Debug)]
 pub struct Curve {
     path: PathBuf,
@@ -132,7 +132,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Opens the curve at `path` with its first `length` bytes; what comes after was not yet safe. An error where it is
+    /// Opens the curve at `path` and truncates it to `length` bytes, the length at the checkpoint. An error if it is
     /// shorter.
     pub fn open(path: &Path, length: u64) -> Result<Self> {
         let context = || format!("cannot open the curve {}", path.display());
@@ -141,7 +141,7 @@ impl Curve {
         let found = file.metadata().with_context(context)?.len();
         if found < length {
             bail!(
-                "{} has {found} bytes, its checkpoint knows of {length}: delete the folder to start anew",
+                "{} has {found} bytes, its checkpoint records {length}; delete the folder to start over",
                 path.display()
             );
         }
@@ -161,7 +161,7 @@ impl Curve {
         Ok(())
     }
 
-    /// Makes sure that all so far survives a power cut, and gives its length.
+    /// Syncs the file to disk and returns its length.
     pub fn sync(&mut self) -> Result<u64> {
         self.file.sync_data().with_context(|| format!("cannot sync {}", self.path.display()))?;
         Ok(self.length)
@@ -174,7 +174,7 @@ impl Curve {
     }
 }
 
-/// Reads a curve. An error names the line that is none.
+/// Reads a curve. An error names the malformed line.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
     let file = File::open(path).with_context(|| format!("cannot open the curve {}", path.display()))?;
     let row = |(number, line): (usize, std::io::Result<String>)| {

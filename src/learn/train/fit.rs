@@ -1,8 +1,8 @@
-//! The loop around the steps: epochs, checkpoints, the curve, and a stop when asked for. It knows no stage: what it is to
-//! do comes as a [`Procedure`], whom it tells as a [`Watch`].
+//! The training loop: epochs, checkpoints, the curve, and stopping on request. Independent of stages: the steps come
+//! from a [`Procedure`], and progress is reported to a [`Watch`].
 
 use super::{
-    caco::{Rates, State, Told},
+    caco::{Rates, State, StepOutput},
     checkpoint::{Checkpoint, Checkpoints, Position},
     curve::{Curve, Pending, Row},
     pace::{Pace, Speed},
@@ -17,48 +17,49 @@ use std::{
 };
 use tch::{Device, Tensor};
 
-/// What is done at each step.
+/// The steps of a training.
 pub trait Procedure {
-    /// Epochs in all.
+    /// Total number of epochs.
     fn epochs(&self) -> u64;
-    /// Steps of an epoch of `batches` batches, where not every batch is wanted.
+    /// Steps of an epoch of `batches` batches; may be fewer.
     fn steps(&self, batches: u64) -> u64;
-    /// Whether training goes on after a collapse.
+    /// What to do after a collapse.
     fn collapse(&self) -> Collapse;
-    /// How many views a batch must have.
+    /// Number of views that a batch must have.
     fn views(&self) -> usize;
     /// Rates of an epoch.
     fn rates(&self, epoch: u64) -> Rates;
     /// Takes step number `done` (from 0, over all epochs) on normalised views.
-    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<Told>;
+    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<StepOutput>;
 }
 
-/// Whom the loop tells, and who may stop it.
+/// Observes the loop and may stop it.
 pub trait Watch {
-    /// Whether to write a checkpoint and end.
+    /// Whether to write a checkpoint and stop.
     fn stopping(&self) -> bool;
-    /// Step `number` (from 1, over all epochs) begins, if there is one; else what follows is no step.
+    /// Called when a step (numbered from 1 over all epochs) begins, or with `None` when other work follows.
     fn working(&self, step: Option<u64>);
-    /// How many steps there are in all, and what those since the last call told and how fast they were: at least one.
+    /// Called with the total number of steps, and the metrics and speed of those since the last call: at least one.
     fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()>;
-    /// Looks at the encoder after an epoch (counted from 0); may give a kNN accuracy for the curve. Decides nothing.
+    /// Called with the encoder after an epoch (counted from 0); may return a kNN accuracy for the curve. Does not
+    /// affect training.
     fn epoch(&mut self, epoch: u64, encoder: &Encoder) -> Result<Option<f64>>;
 }
 
-/// Where and how often.
+/// Where a training runs, and how often it writes checkpoints.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Checkpoints and the curve are written here; it survives a crash.
+    /// Folder for checkpoints and the curve; survives a crash.
     pub work: PathBuf,
-    /// Rates and waiting times are written here.
+    /// Folder for speeds and waiting times.
     pub byproducts: PathBuf,
-    /// Time between checkpoints. The clock decides when one is written, never what is computed.
+    /// Time between checkpoints. It affects only when they are written, never the result.
     pub every: Duration,
-    /// Where the tensors live.
+    /// The device of the tensors.
     pub device: Device,
 }
 
-/// How a loop ended.
+/// The outcome of a loop.
 #[derive(Debug)]
 pub enum End {
     /// All steps are done.
@@ -68,18 +69,18 @@ pub enum End {
         /// The whole curve.
         curve: Curve,
     },
-    /// It was asked to stop, and its checkpoint is on disk.
+    /// Stopped on request, after writing a checkpoint.
     Stopped,
 }
 
-/// Steps whose figures are read from the device together.
+/// Number of steps whose metrics are read from the device together.
 const READ_EVERY: usize = 16;
 
-/// Runs `procedure` over `source`, from the newest checkpoint in `place.work` if there is one, else from `start`. However
-/// often it is stopped or killed and run again, it ends in the same bytes.
+/// Runs `procedure` over `source`, from the newest checkpoint in `place.work` if there is one, else from `start`. The
+/// result has the same bytes however often it is stopped or killed and resumed.
 ///
-/// An error where a figure is not finite or the encoder has collapsed and may not (it names the step and the last good checkpoint),
-/// and where source, checkpoint and procedure do not fit each other.
+/// Returns an error if a metric is not finite or the encoder has collapsed where that is not allowed (the error names
+/// the step and the last good checkpoint), or if source, checkpoint and procedure do not match.
 pub fn fit(
     model: &Model,
     procedure: &dyn Procedure,
@@ -91,14 +92,14 @@ pub fn fit(
     let checkpoints = Checkpoints::of(&place.work);
     let (position, state) = match checkpoints.newest(place.device)? {
         Some(Checkpoint { model: theirs, position, state }) => {
-            ensure!(theirs == *model, "the checkpoint in {} is of another model", place.work.display());
+            ensure!(theirs == *model, "the checkpoint in {} belongs to another model", place.work.display());
             tracing::info!("resuming at epoch {}, step {}", position.epoch, position.done);
             (position, state)
         }
         None => (Position::default(), start()?),
     };
     let steps = procedure.steps(source.batches());
-    ensure!(steps > 0, "there are fewer images than one batch takes: give a smaller `batch`");
+    ensure!(steps > 0, "there are fewer images than one batch needs; give a smaller `batch`");
     let curve = Curve::open(&place.work.join("curve.jsonl"), position.curve)?;
     let pace = Pace::open(&place.byproducts.join("pace.jsonl"))?;
     let run = Run {
@@ -123,7 +124,7 @@ struct Run<'a> {
     source: &'a dyn Source,
     place: &'a Place,
     checkpoints: Checkpoints,
-    /// Of each epoch.
+    /// Steps per epoch.
     steps: u64,
     position: Position,
     state: State,
@@ -142,7 +143,7 @@ impl Run<'_> {
         Ok(End::Finished { state: Box::new(self.state), curve: self.curve })
     }
 
-    /// The rest of the epoch; false where it was stopped.
+    /// Runs the rest of the epoch; returns false if stopped.
     #[tracing::instrument(skip_all, fields(epoch = self.position.epoch))]
     fn epoch(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let Position { epoch, step: first, .. } = self.position;
@@ -155,8 +156,8 @@ impl Run<'_> {
             let waiting = Instant::now();
             let batch = batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))??;
             self.pace.waited(waiting.elapsed());
-            let told = self.step(&batch, rates)?;
-            pending.push(&told, self.position, rates);
+            let output = self.step(&batch, rates)?;
+            pending.push(&output, self.position, rates);
             self.pace.trained(batch.samples.len());
             self.position.step += 1;
             self.position.done += 1;
@@ -178,9 +179,9 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn step(&mut self, batch: &Batch, rates: Rates) -> Result<Told> {
+    fn step(&mut self, batch: &Batch, rates: Rates) -> Result<StepOutput> {
         let wanted = self.procedure.views();
-        ensure!(batch.views.len() >= wanted, "a batch has {} views, {wanted} are wanted", batch.views.len());
+        ensure!(batch.views.len() >= wanted, "a batch has {} views, {wanted} are needed", batch.views.len());
         let views: Vec<Tensor> =
             batch.views[..wanted].iter().map(|view| model::normalise(view, self.place.device)).collect();
         self.procedure
@@ -188,7 +189,8 @@ impl Run<'_> {
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
     }
 
-    /// Waits for the device, and tells what it did. After the last step of an epoch, the position moves to the next.
+    /// Waits for the device and reports the metrics. After the last step of an epoch, the position moves to the next
+    /// epoch.
     fn read(&mut self, pending: &mut Pending, last: bool, watch: &mut dyn Watch) -> Result<()> {
         let mut rows = pending.read()?;
         for row in &rows {
@@ -232,7 +234,7 @@ mod tests {
     use std::{cell::Cell, fs, path::Path};
     use tch::Kind;
 
-    /// Noise, drawn by epoch and sample. Fails at batch number `fails_at` of all that it ever gives.
+    /// Noise, drawn by epoch and sample. Fails at batch number `fails_at`, counted over all epochs.
     struct Noise {
         views: usize,
         given: Cell<u64>,
@@ -263,16 +265,16 @@ mod tests {
         }
     }
 
-    /// Stops after step `stops_at`, and gives a kNN accuracy made from the encoder.
-    struct Teller {
+    /// Stops after step `stops_at`, and returns a kNN accuracy computed from the encoder.
+    struct Stopper {
         stops_at: u64,
-        asked: Cell<u64>,
+        calls: Cell<u64>,
     }
 
-    impl Watch for Teller {
+    impl Watch for Stopper {
         fn stopping(&self) -> bool {
-            self.asked.set(self.asked.get() + 1);
-            self.asked.get() == self.stops_at
+            self.calls.set(self.calls.get() + 1);
+            self.calls.get() == self.stops_at
         }
         fn working(&self, _step: Option<u64>) {}
         fn progress(&mut self, _total: u64, _rows: &[Row], _speed: Speed) -> Result<()> {
@@ -299,14 +301,14 @@ mod tests {
         Ok(State::start(query, Bank::draw(8, 24, 1, Kind::Float, Device::Cpu)))
     }
 
-    /// Runs in `folder` until the end, interrupted every `stride` steps (0: never). Gives all bytes that it ends with.
+    /// Runs in `folder` to the end, interrupted every `stride` steps (0: never). Returns all resulting bytes.
     fn run(procedure: &dyn Procedure, folder: &Path, stride: u64, kill: bool, every: Duration) -> (Vec<u8>, Vec<u8>) {
         let place = Place { work: folder.into(), byproducts: folder.join("byproducts"), every, device: Device::Cpu };
         for _ in 0..100 {
             let source =
                 Noise { views: procedure.views(), given: Cell::new(0), fails_at: if kill { stride } else { 0 } };
-            let mut teller = Teller { stops_at: if kill { 0 } else { stride }, asked: Cell::new(0) };
-            match fit(&tiny(), procedure, &source, &place, start, &mut teller) {
+            let mut stopper = Stopper { stops_at: if kill { 0 } else { stride }, calls: Cell::new(0) };
+            match fit(&tiny(), procedure, &source, &place, start, &mut stopper) {
                 Ok(End::Finished { state, curve }) => {
                     let (end, rows) = (folder.join("end.safetensors"), folder.join("end.jsonl"));
                     checkpoint::save(&end, &tiny(), Position::default(), &state).unwrap();
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn computing_activations_again_changes_no_bit() {
+    fn recomputing_activations_changes_no_bit() {
         device::open("cpu", 1).unwrap();
         let whole =
             |procedure: &dyn Procedure| run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
@@ -387,9 +389,9 @@ mod tests {
     }
 
     #[test]
-    fn computing_activations_again_changes_no_bit_of_bottlenecks_behind_a_pool_with_two_threads() {
+    fn recomputing_activations_changes_no_bit_of_bottlenecks_behind_a_pool_with_two_threads() {
         device::open("cpu", 2).unwrap();
-        // Channels that fill whole vectors take the norm's own kernels.
+        // Channels that fill whole vectors use the kernels of norm.cpp.
         let model = Model { arch: Arch::ResNet50, width: 16, stem: Stem::Imagenet, hidden: 16, dim: 8 };
         let noise = |view| {
             let mut rng = Rng::new(view, "noise", 0, 0);
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_has_a_row_a_step_and_the_monitors_accuracy() {
+    fn a_curve_has_a_row_per_step_and_the_monitors_accuracy() {
         let folder = tempfile::tempdir().unwrap();
         let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
         device::open("cpu", 1).unwrap();
@@ -442,8 +444,8 @@ mod tests {
             device: Device::Cpu,
         };
         let source = Noise { views: 2, given: Cell::new(0), fails_at: 0 };
-        let mut teller = Teller { stops_at: 0, asked: Cell::new(0) };
-        let error = fit(&tiny(), &procedure, &source, &place, start, &mut teller).unwrap_err();
+        let mut stopper = Stopper { stops_at: 0, calls: Cell::new(0) };
+        let error = fit(&tiny(), &procedure, &source, &place, start, &mut stopper).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains("NaN at step") || error.contains("inf at step"), "{error}");
         assert!(error.contains("last good checkpoint"), "{error}");

@@ -1,5 +1,5 @@
-//! How fast a training goes: images per second and the wait for the loader, one JSON line every few steps. A by-product:
-//! two equal runs differ here.
+//! The speed of a training: images per second and waiting time for the loader, one JSON line every few steps. A
+//! by-product: it differs between otherwise equal runs.
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -10,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How fast a training went over some steps.
+/// The speed of a training over some steps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
     /// The last of the steps, counted over all epochs from 1.
     pub step: u64,
-    /// Images trained on in a second.
+    /// Training images per second.
     pub images_per_second: f64,
-    /// Share of the time in which the step waited for the loader.
+    /// Fraction of the time spent waiting for the loader.
     pub loader_wait: f64,
 }
 
-/// Counts, and writes when told to.
+/// Measures the speed and writes it on request.
 pub struct Pace {
     file: File,
     since: Instant,
@@ -30,7 +30,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Adds to the file at `path`.
+    /// Appends to the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -40,17 +40,17 @@ impl Pace {
         Ok(Pace { file, since: Instant::now(), waited: Duration::ZERO, images: 0 })
     }
 
-    /// The loader let us wait.
+    /// Adds time spent waiting for the loader.
     pub fn waited(&mut self, time: Duration) {
         self.waited += time;
     }
 
-    /// So many images were trained on.
+    /// Adds a number of training images.
     pub fn trained(&mut self, images: usize) {
         self.images += images;
     }
 
-    /// Writes the speed since the last time, as of step `step`, and gives it.
+    /// Writes and returns the speed since the last call, as of step `step`.
     pub fn write(&mut self, step: u64) -> Result<Speed> {
         let seconds = self.since.elapsed().as_secs_f64();
         let speed = Speed {

@@ -1,7 +1,7 @@
 //! The two trainings as procedures for the loop: pre-training, and the bank initialisation before it.
 
 use super::{
-    caco::{Constants, Rates, State, Told},
+    caco::{Constants, Rates, State, StepOutput},
     contrast::Contrast,
     fit::Procedure,
 };
@@ -10,7 +10,7 @@ use anyhow::Result;
 use caco_kinds::{Collapse, InitBank, Objective, Pretrain};
 use tch::Tensor;
 
-/// The rate of a batch, for a rate per 256 images (Goyal et al. 2017).
+/// The rate for a batch size, given the rate per 256 images (Goyal et al. 2017).
 fn scaled(rate: f64, batch: u32) -> f64 {
     rate * f64::from(batch) / 256.0
 }
@@ -43,7 +43,7 @@ impl Procedure for Pretrain {
         }
     }
 
-    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<Told> {
+    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<StepOutput> {
         let contrast = Contrast {
             objective: self.objective,
             temperature: self.temperature,
@@ -67,7 +67,7 @@ impl Procedure for InitBank {
         1
     }
 
-    /// As many as fill the bank, or all there are: what one pass cannot fill stays random.
+    /// As many as fill the bank, or all batches: columns that one pass cannot fill stay random.
     fn steps(&self, batches: u64) -> u64 {
         batches.min(u64::from(self.bank_size).div_ceil(self.batch.into()))
     }
@@ -80,12 +80,12 @@ impl Procedure for InitBank {
         2
     }
 
-    /// The full rate, without warm-up.
+    /// The full rate without warm-up.
     fn rates(&self, _epoch: u64) -> Rates {
         Rates { encoder: scaled(self.rate, self.batch), bank: 0.0, key_momentum: self.key_momentum }
     }
 
-    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<Told> {
+    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<StepOutput> {
         let contrast =
             Contrast { objective: Objective::Queue, temperature: self.temperature, bank_temperature: self.temperature };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
@@ -97,6 +97,6 @@ impl Procedure for InitBank {
             activations: self.activations,
             accumulate: self.accumulate.into(),
         };
-        state.warm(views, &constants, rates, done as i64 * i64::from(self.batch))
+        state.init_step(views, &constants, rates, done as i64 * i64::from(self.batch))
     }
 }

@@ -1,7 +1,7 @@
-//! Replays steps that an independent implementation recorded in f64, and says where we end elsewhere.
+//! Replays steps recorded in f64 by an independent implementation, and finds the largest difference.
 
 use super::{
-    caco::{Constants, Rates, State, Told},
+    caco::{Constants, Rates, State, StepOutput},
     contrast::Contrast,
 };
 use crate::{
@@ -57,7 +57,7 @@ enum Mode {
     Warm,
 }
 
-/// [`Block`], as a case spells it.
+/// [`Block`] as spelled in a case.
 #[derive(Deserialize)]
 #[serde(remote = "Block", rename_all = "lowercase")]
 enum BlockWord {
@@ -65,7 +65,7 @@ enum BlockWord {
     Bottleneck,
 }
 
-/// [`Stem`], as a case spells it.
+/// [`Stem`] as spelled in a case.
 #[derive(Deserialize)]
 #[serde(remote = "Stem", rename_all = "lowercase")]
 enum StemWord {
@@ -73,12 +73,12 @@ enum StemWord {
     Imagenet,
 }
 
-/// Where a replay differs most.
+/// The largest difference of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worst {
-    /// max|a − b| / max(1, max|b|); infinite where positives or shapes differ.
+    /// max|a − b| / max(1, max|b|); infinite if positives or shapes differ.
     pub distance: f64,
-    /// The tensor, under its name in `expect.safetensors`.
+    /// The tensor's name in `expect.safetensors`.
     pub place: String,
 }
 
@@ -98,8 +98,8 @@ impl Worst {
     }
 }
 
-/// Replays the case in `folder`: `case.json`, `init.safetensors`, `steps.safetensors`, `expect.safetensors`. An error
-/// where files are missing or do not fit each other; every expected tensor is compared.
+/// Replays the case in `folder`: `case.json`, `init.safetensors`, `steps.safetensors`, `expect.safetensors`. Every
+/// expected tensor is compared; an error if files are missing or inconsistent.
 pub fn replay(folder: &Path) -> Result<Worst> {
     let text = fs::read_to_string(folder.join("case.json"))
         .with_context(|| format!("cannot read case.json in {}", folder.display()))?;
@@ -117,9 +117,9 @@ pub fn replay(folder: &Path) -> Result<Worst> {
         let views: Vec<Tensor> =
             (0..).map_while(|v| steps.get(&format!("step{step}.view{v}")).map(Tensor::shallow_clone)).collect();
         ensure!(!views.is_empty(), "steps.safetensors has no views for step {step}");
-        let told = case.step(&mut state, &views, step, filled)?;
+        let output = case.step(&mut state, &views, step, filled)?;
         filled += views[0].size()[0];
-        for (name, tensor) in told_by(step, &told, &state) {
+        for (name, tensor) in tensors_of(step, &output, &state) {
             if let Some(expected) = expected.remove(&name) {
                 worst.compare(&name, &tensor, &expected);
             }
@@ -131,19 +131,19 @@ pub fn replay(folder: &Path) -> Result<Worst> {
         }
     }
     let left: Vec<&String> = expected.keys().collect();
-    ensure!(left.is_empty(), "nothing of ours is called {left:?}, which the case expects");
+    ensure!(left.is_empty(), "the case expects tensors that do not exist here: {left:?}");
     ensure!(!worst.place.is_empty(), "the case expects nothing");
     Ok(worst)
 }
 
-fn told_by(step: usize, told: &Told, state: &State) -> Vec<(String, Tensor)> {
+fn tensors_of(step: usize, output: &StepOutput, state: &State) -> Vec<(String, Tensor)> {
     let mut named = vec![
-        (format!("step{step}.loss"), told.loss.shallow_clone()),
+        (format!("step{step}.loss"), output.loss.shallow_clone()),
         (format!("step{step}.W"), state.bank.columns.shallow_clone()),
         (format!("step{step}.v"), state.bank.velocity.shallow_clone()),
     ];
     named.extend(
-        told.positives.iter().enumerate().map(|(v, j)| (format!("step{step}.positives{v}"), j.shallow_clone())),
+        output.positives.iter().enumerate().map(|(v, j)| (format!("step{step}.positives{v}"), j.shallow_clone())),
     );
     named
 }
@@ -157,7 +157,7 @@ impl Case {
         Ok(State::start(query, Bank::at_rest(columns)))
     }
 
-    fn step(&self, state: &mut State, views: &[Tensor], step: usize, filled: i64) -> Result<Told> {
+    fn step(&self, state: &mut State, views: &[Tensor], step: usize, filled: i64) -> Result<StepOutput> {
         let contrast = Contrast { objective: self.objective, temperature: self.tau, bank_temperature: self.bank_tau };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
         let mut constants = Constants {
@@ -170,17 +170,17 @@ impl Case {
         };
         let rates = Rates { encoder: self.lr, bank: self.bank_lr, key_momentum: self.key_momentum };
         if self.mode == Mode::Warm {
-            // The initialisation's own temperature; a case's `tau` is that of the training after it.
+            // The temperature of the initialisation; `tau` in a case is that of the training after it.
             constants.contrast.temperature = 0.2;
-            return state.warm(views, &constants, rates, filled);
+            return state.init_step(views, &constants, rates, filled);
         }
         state.step(views, &constants, rates, step as u64)
     }
 
-    /// All tensors at the end, by their names in `expect.safetensors`.
+    /// All final tensors, by their names in `expect.safetensors`.
     fn end(&self, mut state: State) -> BTreeMap<String, Tensor> {
         if self.mode == Mode::Warm {
-            state.settle();
+            state.finish_init();
         }
         let mut end = Tensors::default();
         end.extend("final.encoder_q.", state.query.weights().named());

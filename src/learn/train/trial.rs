@@ -1,7 +1,7 @@
-//! A training on real images for some seconds: how fast it goes, reading and computing together.
+//! Measures the speed of training on real images for some seconds, reading and computing together.
 
 use super::{
-    bench::{RATES, constants, settle},
+    bench::{RATES, constants, synchronise},
     caco::State,
 };
 use crate::{
@@ -18,7 +18,7 @@ use std::{
 };
 use tch::Kind;
 
-/// What is measured.
+/// What to measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
@@ -28,32 +28,32 @@ pub struct Setup {
     pub model: Model,
     /// The views of each image.
     pub views: Views,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
     /// Columns of the bank.
     pub bank: i64,
-    /// Arithmetic of the encoders.
+    /// Floating-point precision of the encoders.
     pub precision: Precision,
-    /// What is kept of a forward pass for the gradient.
+    /// Which activations are kept for the backward pass.
     pub activations: Activations,
-    /// Where: `auto`, `cpu` or `cuda:N`.
+    /// The device: `auto`, `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads of one operation, and of the loader.
+    /// Threads per operation, and threads of the loader.
     pub threads: usize,
-    /// Seconds that count, after a quarter as many to warm up.
+    /// Seconds to measure, after a quarter as many to warm up.
     pub seconds: f64,
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Under what it was measured, as results record it.
+    /// The determinism class of the measurement, as recorded in results.
     pub class: serde_json::Value,
-    /// Images trained on in a second.
+    /// Training images per second.
     pub images_per_second: f64,
-    /// Steps counted for that.
+    /// Number of steps measured.
     pub steps: u64,
-    /// Share of the time in which the training waited for the loader.
+    /// Fraction of the time spent waiting for the loader.
     pub waiting: f64,
     /// Loss of the last step.
     pub loss: f64,
@@ -77,17 +77,17 @@ pub fn train(setup: &Setup) -> Result<Report> {
     for epoch in 0.. {
         let mut batches = loader.epoch(epoch, 0)?;
         loop {
-            let asked = Instant::now();
+            let waiting = Instant::now();
             let Some(batch) = batches.next().transpose()? else { break };
-            waited += asked.elapsed();
+            waited += waiting.elapsed();
             let views: Vec<_> = batch.views.iter().map(|view| normalise(view, device)).collect();
             let loss =
                 state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?.loss.double_value(&[]);
             ensure!(loss.is_finite(), "the loss is {loss} at step {}", steps + 1);
             steps += 1;
-            settle(device);
+            synchronise(device);
             match counted {
-                // At least two steps warm up: the first ones claim memory.
+                // At least two warm-up steps: the first ones allocate memory.
                 None if began.elapsed() >= span / 4 && steps >= 2 => {
                     (counted, waited, steps) = (Some(Instant::now()), Duration::ZERO, 0);
                 }

@@ -1,4 +1,4 @@
-//! Kind `compare`: figures side by side.
+//! Kind `compare`: a comparison of metrics.
 
 use crate::task::Task;
 use anyhow::{Context as _, Result};

@@ -1,5 +1,5 @@
-//! `caco embed`: features of the images of any folder. No stage of a pipeline, but executed like one: parameters are those
-//! of kind `features`, inputs `encoder` and `images`.
+//! `caco embed`: features of the images of any folder. Not a stage of a pipeline, but executed like one: the parameters
+//! are those of kind `features`, the inputs `encoder` and `images`.
 
 use super::{features::features_of, pool::pool, progress::counted};
 use crate::task::Task;
@@ -11,11 +11,11 @@ use caco_learn::{
 };
 use std::fs;
 
-/// What stands in a job in place of a stage kind.
+/// Used in a job in place of a stage kind.
 pub const NAME: &str = "embed";
 
-/// Writes `embedding.safetensors`: `features` f32 [n, d], and in its metadata `paths`, a JSON list of n. And the same as
-/// `embedding.npy` and `embedding.txt`, one path a line.
+/// Writes `embedding.safetensors`: `features` f32 [n, d], and in its metadata `paths`, a JSON list of n. Also writes
+/// the same as `embedding.npy` and `embedding.txt`, with one path per line.
 pub fn run(task: &Task) -> Result<()> {
     let root = task.input("images")?;
     let listing = format::flat(root)?;

@@ -1,4 +1,4 @@
-//! Kind `export_weights`: an encoder as files that PyTorch's libraries load, with a card that says what it is.
+//! Kind `export_weights`: an encoder as files that PyTorch libraries can load, with a model card.
 
 use crate::task::Task;
 use anyhow::{Context as _, Result, ensure};
@@ -21,10 +21,10 @@ use std::{
 };
 use tch::Device;
 
-/// Before the names of the head's tensors.
+/// Prefix of the head's tensor names.
 const HEAD: &str = "fc.";
 
-/// Writes `backbone.safetensors`, `card.json` and `card.md`, and `head.safetensors` and `bank.safetensors` where asked for.
+/// Writes `backbone.safetensors`, `card.json` and `card.md`, and on request `head.safetensors` and `bank.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: ExportWeights = task.parameters()?;
     device::open("cpu", task.threads)?;
@@ -45,7 +45,7 @@ pub fn run(task: &Task) -> Result<()> {
     };
     write("backbone.safetensors", backbone)?;
     if parameters.head {
-        ensure!(model.has_head(), "{} has no head: give `head: false`", source.display());
+        ensure!(model.has_head(), "{} has no head; give `head: false`", source.display());
         write("head.safetensors", head)?;
     }
     if parameters.bank.is_some() {
@@ -70,7 +70,7 @@ pub fn run(task: &Task) -> Result<()> {
     task.metrics(&[])
 }
 
-/// The figures of all results.
+/// The metrics of all results.
 fn figures(task: &Task, results: usize) -> Result<Vec<Figure>> {
     let mut figures = vec![];
     for i in 0..results {

@@ -1,4 +1,4 @@
-//! Kind `features`: features of a frozen encoder on every image of an index.
+//! Kind `features`: features of every image of an index with a frozen encoder.
 
 use super::{
     progress::counted,
@@ -19,7 +19,7 @@ pub fn run(task: &Task) -> Result<()> {
     features_of(task, &dataset(task, "index")?, images_digest(task, "index")?)
 }
 
-/// Writes `features.safetensors` of the images of `set`, of which `digest` says what they are.
+/// Writes `features.safetensors` for the images of `set`, which `digest` identifies.
 #[tracing::instrument(name = "extract", skip_all)]
 pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
@@ -49,11 +49,11 @@ pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
         device,
         precision: parameters.precision,
     };
-    let told = counted(task, "images");
+    let report = counted(task, "images");
     let total = set.images.len() as u64;
     let partial = task.work.join("features.partial");
     let finished = extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
-        told(done, total);
+        report(done, total);
         !task.stopping()
     })?;
     if finished { Ok(()) } else { Err(Stopped.into()) }

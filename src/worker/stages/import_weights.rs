@@ -13,14 +13,14 @@ use caco_measure::metric::Metric;
 use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
 use tch::{Device, Kind, Tensor};
 
-/// A tensor that every backbone has: what stands before its name stands before all.
+/// A tensor that every backbone has; the prefix of its name is the prefix of all names.
 const FIRST: &str = "conv1.weight";
-/// Before the names of the encoder that is trained; its moving average lies beside it.
+/// Prefix of the trained encoder, as opposed to its moving average in the same file.
 const TRAINED: &str = "encoder_q.";
-/// Behind the names of what only counts batches. Nothing here reads it.
+/// Suffix of tensors that only count batches, which are not used here.
 const COUNTER: &str = "num_batches_tracked";
 
-/// Writes `encoder.safetensors`, which holds no head.
+/// Writes `encoder.safetensors`, without a head.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: ImportWeights = task.parameters()?;
     device::open("cpu", task.threads)?;
@@ -38,7 +38,7 @@ pub fn run(task: &Task) -> Result<()> {
     task.metrics(&[Metric::new("parameters", "all", parameters as f64)])
 }
 
-/// A file of weights of either format.
+/// A file of weights in either format.
 enum Weights {
     Safetensors(Tensors),
     Pth(Box<Pth>),
@@ -51,7 +51,7 @@ impl Weights {
         if Pth::begins(&start) {
             return Ok(Weights::Pth(Box::new(Pth::open(path)?)));
         }
-        ensure!(start.get(8) == Some(&b'{'), "it is neither safetensors nor a file that torch.save writes today");
+        ensure!(start.get(8) == Some(&b'{'), "it is neither safetensors nor a file of a current torch.save");
         Ok(Weights::Safetensors(Tensors::read(path)?))
     }
 
@@ -62,7 +62,7 @@ impl Weights {
         }
     }
 
-    /// The tensors behind `prefix`, without it, and without head and counters.
+    /// The tensors whose names start with `prefix`, with the prefix stripped, without head and counters.
     fn backbone(&self, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
         let mut backbone = BTreeMap::new();
         let mut left_out = 0;
@@ -77,21 +77,21 @@ impl Weights {
                 Weights::Pth(file) => file.tensor(name)?,
             };
             let float = matches!(tensor.kind(), Kind::Float | Kind::Half | Kind::BFloat16);
-            ensure!(float, "'{name}' is of type {:?}; f32, f16 and bf16 are imported", tensor.kind());
+            ensure!(float, "'{name}' is of type {:?}; only f32, f16 and bf16 can be imported", tensor.kind());
             let finite = tensor.isfinite().all().int64_value(&[]) == 1;
-            ensure!(finite, "'{name}' holds numbers that are not finite");
+            ensure!(finite, "'{name}' contains numbers that are not finite");
             backbone.insert(inside.into(), tensor);
         }
-        tracing::info!("{} tensors behind '{prefix}' imported, {left_out} others left out", backbone.len());
+        tracing::info!("imported {} tensors with prefix '{prefix}', left out {left_out} others", backbone.len());
         Ok(backbone)
     }
 }
 
-/// What stands before the backbone's names: what was asked for, else what is found, else an error that names the choice.
+/// The prefix of the backbone's names: the given one, else the detected one, else an error that lists the choices.
 fn prefix(names: Vec<&str>, wanted: Option<&str>) -> Result<String> {
     let found: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(FIRST)).filter(|p| dotted(p)).collect();
     if let Some(wanted) = wanted {
-        ensure!(found.contains(&wanted), "it has no '{wanted}{FIRST}'; prefixes there are {found:?}");
+        ensure!(found.contains(&wanted), "it has no '{wanted}{FIRST}'; the prefixes are {found:?}");
         return Ok(wanted.into());
     }
     let trained: Vec<&&str> = found.iter().filter(|prefix| prefix.ends_with(TRAINED)).collect();
@@ -99,13 +99,14 @@ fn prefix(names: Vec<&str>, wanted: Option<&str>) -> Result<String> {
         ([only], _) => Ok((*only).into()),
         (_, [only]) => Ok((**only).into()),
         ([], _) => {
-            bail!("it holds no '{FIRST}' among its {} tensors: {:?}…", names.len(), &names[..names.len().min(4)])
+            bail!("it has no '{FIRST}' among its {} tensors: {:?}…", names.len(), &names[..names.len().min(4)])
         }
-        _ => bail!("it holds several networks; give one `prefix` of {found:?}"),
+        _ => bail!("it contains several networks; give one `prefix` of {found:?}"),
     }
 }
 
-/// Whether a prefix ends between two parts of a name. A block's own `conv1.weight` is not a network's first.
+/// Whether a prefix ends between two parts of a name. The `conv1.weight` of a block is not the first tensor of a
+/// network.
 fn dotted(prefix: &str) -> bool {
     let inner = prefix.trim_end_matches('.').rsplit('.').next().is_some_and(|part| part.parse::<u32>().is_ok());
     prefix.is_empty() || (prefix.ends_with('.') && !inner)
@@ -131,6 +132,6 @@ mod tests {
         let error = found(&["patch_embed.weight"]).unwrap_err().to_string();
         assert!(error.contains("no 'conv1.weight' among its 1 tensors"), "{error}");
         let error = prefix(both.to_vec(), Some("x.")).unwrap_err().to_string();
-        assert!(error.contains("no 'x.conv1.weight'; prefixes there are"), "{error}");
+        assert!(error.contains("no 'x.conv1.weight'; the prefixes are"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Kind `index`: the list of a data set's images.
+//! Kind `index`: lists the images of a data set.
 
 use super::{pool::pool, progress::counted};
 use crate::task::Task;

@@ -1,4 +1,4 @@
-//! Kind `init_bank`: fills the bank with keys, training the encoders on the way.
+//! Kind `init_bank`: fills the bank with keys while training the encoders.
 
 use super::{
     reading::{dataset, training_views},
@@ -19,7 +19,7 @@ use caco_learn::{
 use caco_measure::metric::Metric;
 use tch::Kind;
 
-/// Writes `state.safetensors`: everything that pre-training starts from.
+/// Writes `state.safetensors`: the state from which pre-training starts.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
     let device = device::open(&task.device, task.threads)?;
@@ -33,7 +33,7 @@ pub fn run(task: &Task) -> Result<()> {
         Ok(State::start(query, Bank::draw(model.dim.into(), bank_size.into(), seed, Kind::Float, device)))
     };
     let (mut state, curve) = train(task, &parameters.model, &parameters, source, device, start, &mut |_, _| Ok(None))?;
-    state.settle();
+    state.finish_init();
     checkpoint::save(&task.output("state.safetensors"), &parameters.model, Position::default(), &state)?;
     let kept = task.byproducts.join("curve.jsonl");
     curve.copy(&kept)?;

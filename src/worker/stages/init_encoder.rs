@@ -1,4 +1,4 @@
-//! Kind `init_encoder`: an encoder with its starting weights.
+//! Kind `init_encoder`: an encoder with its initial weights.
 
 use crate::task::Task;
 use anyhow::Result;

@@ -21,7 +21,7 @@ pub fn run(task: &Task) -> Result<()> {
     let train = Features::read(task.input("train")?)?;
     let test = Features::read(task.input("test")?)?;
     let (ours, theirs) = (&train.set.classes, &test.set.classes);
-    ensure!(ours == theirs, "train and test images are of other classes:\n  {ours:?}\n  {theirs:?}");
+    ensure!(ours == theirs, "train and test images have different classes:\n  {ours:?}\n  {theirs:?}");
     let bank = train.select(&sample(train.images(), parameters.share, parameters.seed));
     let vote = Vote { k: parameters.k, temperature: parameters.temperature };
     let likeliest = classify(&bank.features, bank.labels.one()?, &test.features, ours.len(), vote)?;

@@ -30,7 +30,7 @@ pub fn run(task: &Task) -> Result<()> {
     let (train, test) = (dataset(task, "train")?, dataset(task, "test")?);
     ensure!(
         train.classes == test.classes,
-        "train and test images are of other classes:\n  {:?}\n  {:?}",
+        "train and test images have different classes:\n  {:?}\n  {:?}",
         train.classes,
         test.classes
     );
@@ -58,7 +58,7 @@ pub fn run(task: &Task) -> Result<()> {
         seed: parameters.seed,
     };
     let (classes, d) = (train.classes.len() as i64, encoder.network.features());
-    let mut watch = Telling { task, place: task.work.join("linear.safetensors"), told: Instant::now() };
+    let mut watch = Reporter { task, place: task.work.join("linear.safetensors"), reported: Instant::now() };
     let mut state = match watch.place.exists() {
         true => State::read(&watch.place, classes, d, device)?,
         false => State::start(classes, d, parameters.seed, device),
@@ -89,7 +89,7 @@ pub fn run(task: &Task) -> Result<()> {
     task.metrics(&metrics)
 }
 
-/// The training crop: random area and place, and a flip.
+/// The training crop: random area and position, and a flip.
 fn crop(parameters: &LinearEval) -> View {
     View {
         size: parameters.size,
@@ -103,19 +103,19 @@ fn crop(parameters: &LinearEval) -> View {
     }
 }
 
-struct Telling<'t> {
+struct Reporter<'t> {
     task: &'t Task,
     place: PathBuf,
-    told: Instant,
+    reported: Instant,
 }
 
-impl Watch for Telling<'_> {
+impl Watch for Reporter<'_> {
     fn step(&mut self, done: u64, total: u64, loss: f64) -> bool {
         if done < total {
             self.task.pulse.begin("step", done + 1);
         }
-        if self.told.elapsed() > Duration::from_millis(200) {
-            self.told = Instant::now();
+        if self.reported.elapsed() > Duration::from_millis(200) {
+            self.reported = Instant::now();
             let note = if loss.is_nan() { String::new() } else { format!("loss {loss:.4}") };
             self.task.report(&Progress { done, total, unit: "steps".into(), note });
         }

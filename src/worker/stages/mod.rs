@@ -1,8 +1,8 @@
-//! One file a stage kind: resolved parameters and input paths → output files and metrics. The only place that sees both
-//! the engine's words ([`Task`]) and the experiment half.
+//! One file per stage kind: resolved parameters and input paths → output files and metrics. The only place that uses
+//! both the engine's interface ([`Task`]) and the experiment code.
 //!
-//! What stages share lies in files of its own, not here: this file names every kind, so whatever reached it would count
-//! as reaching the code of all of them (see `build/source.rs`).
+//! Code shared by stages is in separate files, not here: this file names every kind, so any file that used it would
+//! depend on the code of all kinds (see `build/source.rs`).
 
 mod compare;
 mod embed;
@@ -34,7 +34,7 @@ use caco_kinds::{
 };
 use caco_pipeline::kind::Kind as _;
 
-/// Executes one stage, and leaves the determinism class under which it ran among its by-products.
+/// Executes one stage, and records the determinism class it ran in among its by-products.
 #[tracing::instrument(name = "stage", skip_all, fields(stage = task.stage, kind = task.kind))]
 pub fn execute(task: &Task) -> Result<()> {
     dispatch(task)?;
@@ -63,7 +63,7 @@ fn dispatch(task: &Task) -> Result<()> {
     }
 }
 
-/// The libtorch in use, in one line, for `caco doctor`.
+/// The libtorch in use, on one line, for `caco doctor`.
 pub fn describe_libtorch() -> String {
     let class = caco_learn::device::class();
     let fields = class.as_object().into_iter().flatten();

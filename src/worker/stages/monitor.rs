@@ -1,5 +1,5 @@
-//! The kNN accuracy that a pre-training watches (Wu et al. 2018): a fixed share of the training images votes on the images
-//! of another index. It decides nothing.
+//! The kNN accuracy monitored during pre-training (Wu et al. 2018): a fixed fraction of the training images votes on
+//! the images of another index. It does not affect training.
 
 use super::reading::dataset;
 use crate::{pulse::Pulse, task::Task};
@@ -13,7 +13,7 @@ use caco_learn::{
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
-/// What is looked at, and when.
+/// The images to evaluate on, and when.
 pub struct Monitor {
     voters: Loader,
     guessed: Loader,
@@ -25,13 +25,13 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// The monitor that `parameters` ask for, if any. An error where both indices have not the same classes.
+    /// The monitor that `parameters` specify, if any. An error if the two indices have different classes.
     pub fn open(task: &Task, parameters: &Pretrain, train: &Dataset, device: Device) -> Result<Option<Self>> {
         let Some(wanted) = &parameters.monitor else { return Ok(None) };
         let guessed = dataset(task, "monitor")?;
         ensure!(
             guessed.classes == train.classes,
-            "the monitor's images are of other classes than the training's:\n  {:?}\n  {:?}",
+            "the monitor's images have different classes than the training images:\n  {:?}\n  {:?}",
             guessed.classes,
             train.classes
         );
@@ -55,7 +55,7 @@ impl Monitor {
         }))
     }
 
-    /// The accuracy after `epoch` (from 0), where it is one of those looked at: every so many, and the last.
+    /// The accuracy after `epoch` (from 0), if it is due: at the given interval, and after the last epoch.
     pub fn look(&self, epoch: u64, encoder: &Encoder, parameters: &Pretrain) -> Result<Option<f64>> {
         let (done, last) = (epoch + 1, epoch + 1 == self.epochs);
         if !last && !done.is_multiple_of(self.every) {
@@ -66,7 +66,7 @@ impl Monitor {
             for (number, batch) in (1..).zip(loader.epoch(0, 0)?) {
                 self.pulse.begin("batch of the monitor", number);
                 let batch = batch?;
-                let images = normalise(batch.views.first().context("a batch has no view")?, self.device);
+                let images = normalise(batch.views.first().context("a batch has no views")?, self.device);
                 features.push(encoder.features(&images, parameters.precision));
                 labels.extend(batch.labels);
             }
@@ -79,8 +79,8 @@ impl Monitor {
     }
 }
 
-/// The centre of the image at the size of the large views: 7/8 of the short side as on ImageNet (224 of 256), or all of it
-/// for the small images that the Cifar stem is for.
+/// The centre of the image at the size of the large views: 7/8 of the short side as on ImageNet (224 of 256), or all of
+/// it for the small images of the Cifar stem.
 fn centre(parameters: &Pretrain) -> Transform {
     let crop = parameters.views.list()[0].size as usize;
     let resize = if parameters.model.stem == Stem::Cifar { crop } else { crop * 8 / 7 };

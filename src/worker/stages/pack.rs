@@ -1,4 +1,4 @@
-//! Kind `pack`: the images of an index in one file.
+//! Kind `pack`: packs the images of an index into one file.
 
 use super::{pool::pool, progress::counted, reading::dataset};
 use crate::task::Task;
@@ -7,12 +7,12 @@ use caco_data::pack;
 use caco_kinds::Pack;
 use caco_measure::metric::Metric;
 
-/// Writes `index.jsonl`, and `images/images.bin` of which it speaks.
+/// Writes `index.jsonl`, and the file `images/images.bin` that it describes.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Pack = task.parameters()?;
     let set = dataset(task, "index")?;
-    let told = counted(task, "images");
-    let packed = pool(task.threads)?.install(|| pack::pack(&set, &parameters, &task.output("images"), told))?;
+    let report = counted(task, "images");
+    let packed = pool(task.threads)?.install(|| pack::pack(&set, &parameters, &task.output("images"), report))?;
     packed.save(&task.output("index.jsonl"), &[])?;
     let bytes: u64 = packed.images.iter().map(|image| image.bytes).sum();
     let count = |name: &str, n: f64| Metric::new(name, "all", n);

@@ -57,14 +57,14 @@ pub fn run(task: &Task) -> Result<()> {
     task.metrics(&metrics)
 }
 
-/// The state that the bank initialisation left.
+/// The state written by the bank initialisation.
 fn initialised(task: &Task, parameters: &Pretrain, device: Device) -> Result<State> {
     let path = task.input("init")?;
     let Checkpoint { model, state, .. } = checkpoint::load(path, device)?;
     ensure!(
         model == parameters.model,
         "the bank initialisation '{}' is of another model:\n  it has {model:?}\n  this stage has {:?}\n\
-         give both stages one `model`",
+         give both stages the same `model`",
         parameters.init,
         parameters.model
     );

@@ -1,4 +1,4 @@
-//! How stages tell how far they are.
+//! Progress reports of stages.
 
 use crate::task::Task;
 use caco_pipeline::progress::Progress;
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A task whose pulse forgets its units when they are no longer counted: the next ones may be larger.
+/// Makes the task's pulse forget its units when they are no longer counted, as the next ones may be larger.
 struct Watched<'t>(&'t Task);
 
 impl Drop for Watched<'_> {
@@ -16,20 +16,21 @@ impl Drop for Watched<'_> {
     }
 }
 
-/// Tells the task's progress in these units, a few times a second. Its watchdog expects the next unit from then on.
+/// Returns a function that reports the task's progress in these units, a few times per second. From then on the
+/// watchdog expects the next unit.
 pub fn counted<'t>(task: &'t Task, unit: &'static str) -> impl Fn(u64, u64) + Sync + 't {
     const PAUSE: Duration = Duration::from_millis(200);
-    let told = Mutex::new(Instant::now());
+    let reported = Mutex::new(Instant::now());
     let watched = Watched(task);
     move |done, total| {
         match done < total {
             true => watched.0.pulse.begin(unit, done),
             false => watched.0.pulse.rest(),
         }
-        if let Ok(mut told) = told.try_lock()
-            && told.elapsed() >= PAUSE
+        if let Ok(mut reported) = reported.try_lock()
+            && reported.elapsed() >= PAUSE
         {
-            *told = Instant::now();
+            *reported = Instant::now();
             task.report(&Progress { done, total, unit: unit.into(), note: String::new() });
         }
     }

@@ -1,24 +1,24 @@
-//! How stages come to their images.
+//! Loads the images of stages.
 
 use crate::task::Task;
 use anyhow::{Context as _, Result};
 use caco_data::{Dataset, Loader, Reading, Transform};
 use caco_kinds::{Decode, View};
 
-/// The data set of an index slot: `slot` holds the index, `slot.images` the folder that it lists.
+/// The data set of an index slot: `slot` is the index, `slot.images` the folder that it lists.
 #[tracing::instrument(name = "load", skip(task))]
 pub fn dataset(task: &Task, slot: &str) -> Result<Dataset> {
     Dataset::open(task.input(slot)?, task.input(&format!("{slot}.images"))?)
 }
 
-/// The digest of an index, which names the images that it lists, in order.
+/// The digest of an index, which identifies the images that it lists and their order.
 pub fn images_digest(task: &Task, slot: &str) -> Result<String> {
     let path = task.input(slot)?;
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
-/// Shuffled batches of random views, the last incomplete batch dropped: what training reads.
+/// Shuffled batches of random views for training; the last incomplete batch is dropped.
 pub fn training_views(
     task: &Task,
     set: &Dataset,

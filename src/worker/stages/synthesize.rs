@@ -1,4 +1,4 @@
-//! Kind `synthesize`: a drawn, labelled image set.
+//! Kind `synthesize`: draws a labelled image set.
 
 use super::{pool::pool, progress::counted};
 use crate::task::Task;

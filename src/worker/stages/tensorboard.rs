@@ -1,4 +1,4 @@
-//! The curve as TensorBoard event files, a by-product: their lines carry the time.
+//! Writes the curve as TensorBoard event files. They are a by-product, because events contain the time.
 //!
 //! An event file is a sequence of records, each a protobuf message `Event` between a length and checksums
 //! (tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto).
@@ -12,26 +12,26 @@ use std::{
     time::SystemTime,
 };
 
-/// An event file, made when the first rows come.
+/// An event file, created with the first rows.
 pub struct Events {
     folder: PathBuf,
     file: Option<File>,
 }
 
 impl Events {
-    /// Events that go into `folder`. Each attempt of a stage writes a file of its own there; TensorBoard joins them.
+    /// Events in `folder`. Each attempt of a stage writes a separate file there; TensorBoard joins them.
     pub fn into_folder(folder: &Path) -> Self {
         Events { folder: folder.into(), file: None }
     }
 
-    /// Adds rows, and how fast they were made.
+    /// Adds rows and the speed of their steps.
     pub fn write(&mut self, rows: &[Row], speed: Speed) -> Result<()> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut records = Vec::new();
         if self.file.is_none() {
             fs::create_dir_all(&self.folder)
-                .with_context(|| format!("cannot make the folder {}", self.folder.display()))?;
-            // TensorBoard knows its files by this name, and sorts them by it.
+                .with_context(|| format!("cannot create the folder {}", self.folder.display()))?;
+            // TensorBoard recognises its files by this name, and sorts by it.
             let name = format!("events.out.tfevents.{:010}.{}.caco", now.as_secs(), std::process::id());
             let path = self.folder.join(name);
             self.file = Some(File::create(&path).with_context(|| format!("cannot write {}", path.display()))?);
@@ -74,7 +74,7 @@ fn event(step: u64, figures: &[(&str, Option<f64>)], time: f64) -> Vec<u8> {
     message
 }
 
-/// What is told of a step, by tag.
+/// The metrics of a step, by tag.
 fn figures(row: &Row) -> [(&'static str, Option<f64>); 9] {
     [
         ("loss", Some(row.loss)),
@@ -116,12 +116,12 @@ fn record(to: &mut Vec<u8>, message: &[u8]) {
     to.extend(masked_checksum(message).to_le_bytes());
 }
 
-/// CRC-32C, rotated and offset as the record format asks for.
+/// CRC-32C, rotated and offset as the record format requires.
 fn masked_checksum(data: &[u8]) -> u32 {
     checksum(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli), bit by bit: a kilobyte a step needs no table.
+/// CRC-32C (Castagnoli), bit by bit: a kilobyte per step needs no table.
 fn checksum(data: &[u8]) -> u32 {
     !data.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_what_protobuf_says() {
+    fn an_event_is_encoded_as_protobuf() {
         let mut message = Vec::new();
         varint(&mut message, 300);
         bytes(&mut message, 1, b"loss");

@@ -1,4 +1,4 @@
-//! What both trainings share as stages: where they write, whom they tell, and how they stop.
+//! Shared by both training stages: where they write, how they report progress, and how they stop.
 
 use super::tensorboard::Events;
 use crate::task::{Stopped, Task};
@@ -18,10 +18,10 @@ use caco_pipeline::progress::Progress;
 use std::time::Duration;
 use tch::Device;
 
-/// Looks at an encoder after an epoch; may give a kNN accuracy.
+/// Called with the encoder after an epoch; may return a kNN accuracy.
 pub type Look<'a> = dyn FnMut(u64, &Encoder) -> Result<Option<f64>> + 'a;
 
-/// Names the seconds between checkpoints; ten minutes without it.
+/// Environment variable for the seconds between checkpoints; the default is ten minutes.
 const EVERY: &str = "CACO_CHECKPOINT_SECONDS";
 
 /// Trains to the end, or to a checkpoint and [`Stopped`].
@@ -45,20 +45,20 @@ pub fn train(
         every: Duration::try_from_secs_f64(every).with_context(|| format!("{EVERY} is {every}; give seconds"))?,
         device,
     };
-    let mut telling = Telling { task, look, events: Events::into_folder(&task.byproducts.join("tensorboard")) };
-    match fit::fit(model, procedure, source, &place, start, &mut telling)? {
+    let mut reporter = Reporter { task, look, events: Events::into_folder(&task.byproducts.join("tensorboard")) };
+    match fit::fit(model, procedure, source, &place, start, &mut reporter)? {
         End::Finished { state, curve } => Ok((*state, curve)),
         End::Stopped => Err(Stopped.into()),
     }
 }
 
-struct Telling<'a, 'b> {
+struct Reporter<'a, 'b> {
     task: &'a Task,
     look: &'a mut Look<'b>,
     events: Events,
 }
 
-impl Watch for Telling<'_, '_> {
+impl Watch for Reporter<'_, '_> {
     fn stopping(&self) -> bool {
         self.task.stopping()
     }

@@ -1,4 +1,4 @@
-//! Kind `transfer_eval`: logistic regression on frozen features, its strength chosen on validation images.
+//! Kind `transfer_eval`: logistic regression on frozen features, with the strength chosen on validation images.
 
 use super::transfer_several::rank_images;
 use crate::task::{Stopped, Task};
@@ -56,7 +56,7 @@ pub fn run(task: &Task) -> Result<()> {
     task.metrics(&metrics)
 }
 
-/// The three sets of images, of the same classes.
+/// The three sets of images, with the same classes.
 pub(super) struct Sets {
     pub fit_on: Features,
     pub choose_on: Features,
@@ -67,10 +67,10 @@ fn read(task: &Task, parameters: &TransferEval) -> Result<Sets> {
     let train = Features::read(task.input("train")?)?;
     let test = Features::read(task.input("test")?)?;
     let classes = train.set.classes.len();
-    ensure!(train.set.classes == test.set.classes, "train and test images are of other classes");
+    ensure!(train.set.classes == test.set.classes, "train and test images have different classes");
     if parameters.val.is_some() {
         let val = Features::read(task.input("val")?)?;
-        ensure!(train.set.classes == val.set.classes, "train and val images are of other classes");
+        ensure!(train.set.classes == val.set.classes, "train and val images have different classes");
         return Ok(Sets { fit_on: train, choose_on: val, test });
     }
     let (share, seed) = (parameters.val_share, parameters.seed);
@@ -81,7 +81,7 @@ fn read(task: &Task, parameters: &TransferEval) -> Result<Sets> {
     Ok(Sets { fit_on: train.select(&split.train), choose_on: train.select(&split.val), test })
 }
 
-/// Each strength, the strongest first, with its figure on the validation images.
+/// Each strength, the strongest first, with its metric on the validation images.
 #[tracing::instrument(name = "choose", skip_all)]
 fn try_all(
     task: &Task,
@@ -95,7 +95,7 @@ fn try_all(
     let mut regression = Regression::new(&fit_on.features, &labels, classes as i64)?;
     let to_guess = choose_on.labels.one()?;
     let mut tried = vec![];
-    // From strong to weak: each fit starts where the last, smoother ones ended.
+    // From strong to weak: each fit starts from the previous, smoother results.
     for strength in strengths(parameters).into_iter().rev() {
         let classifier = regression.fit(strength, TOLERANCE)?.classifier;
         let answers = likeliest(&classifier.scores(&choose_on.features), 1)?;
@@ -115,20 +115,20 @@ fn try_all(
     Ok(tried)
 }
 
-/// The strength that answers the validation images best, of equal ones the stronger; and how well it does.
+/// The strength with the best metric on the validation images, the stronger one if equal; and that metric.
 pub(super) fn best(tried: &[(f64, f64)]) -> (f64, f64) {
     let first = tried[0];
     tried.iter().fold(first, |best, &one| if one.1 > best.1 { one } else { best })
 }
 
-/// Log-spaced, the weakest first.
+/// Log-spaced strengths, the weakest first.
 pub(super) fn strengths(parameters: &TransferEval) -> Vec<f64> {
     let (low, high) = (parameters.range.0.ln(), parameters.range.1.ln());
     let steps = f64::from(parameters.strengths.max(2) - 1);
     (0..parameters.strengths).map(|i| (low + (high - low) * f64::from(i) / steps).exp()).collect()
 }
 
-/// Writes `weight` and `bias`; the strengths tried, each with its figure on the validation images, are metadata.
+/// Writes `weight` and `bias`; the strengths tried, each with its metric on the validation images, are metadata.
 fn write(task: &Task, classifier: &Classifier, strength: f64, tried: &[(f64, f64)]) -> Result<()> {
     let mut file = Tensors::default();
     file.insert("weight", &classifier.weight);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn strengths_are_spaced_as_the_protocol_has_them() {
+    fn strengths_are_spaced_as_in_the_protocol() {
         let parameters: TransferEval = serde_json::from_str(r#"{"train": "a", "test": "b"}"#).unwrap();
         let found = strengths(&parameters);
         assert_eq!(found.len(), 45);

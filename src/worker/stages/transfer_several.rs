@@ -1,4 +1,5 @@
-//! Kind `transfer_eval` where images can show several classes: one classifier a class, judged by how it ranks the images.
+//! Kind `transfer_eval` for images that can show several classes: one classifier per class, evaluated by how it ranks
+//! the images.
 
 use super::transfer_eval::{Sets, TOLERANCE, best, strengths};
 use crate::task::{Stopped, Task};
@@ -25,7 +26,7 @@ pub fn rank_images(task: &Task, parameters: &TransferEval, sets: Sets) -> Result
     let tried: Vec<f64> = strengths(parameters).into_iter().rev().collect();
     let learner = OneVsRest::new(&fit_features, fit_on.labels.several()?, classes.len(), kind)?;
     let shown = choose_on.labels.several()?;
-    // Average precision on the validation images, class by class, for each strength.
+    // Average precision on the validation images, per class and strength.
     let mut precisions = Vec::with_capacity(classes.len());
     for (class, name) in classes.iter().enumerate() {
         let fits = learner.fit(class, &tried, TOLERANCE).with_context(|| format!("class '{name}'"))?;
@@ -63,13 +64,13 @@ pub fn rank_images(task: &Task, parameters: &TransferEval, sets: Sets) -> Result
     task.metrics(&metrics)
 }
 
-/// Scores of features [n, d] under each of several classifiers, image by image.
+/// Scores of features [n, d] under each classifier, image by image.
 fn scored(features: &Tensor, rows: &[(Tensor, f64)]) -> Result<Vec<f64>> {
     Ok(Vec::try_from(joined(rows).scores(features).to_kind(Kind::Double).contiguous().view(-1))?)
 }
 
-/// The strength of each class, and the mean average precision on the validation images that goes with it: logistic
-/// regressions share one strength, support vector machines have one each.
+/// The strength of each class, and the resulting mean average precision on the validation images: logistic regressions
+/// share one strength, support vector machines have one each.
 fn choose(kind: TransferClassifier, tried: &[f64], precisions: &[Vec<f64>]) -> (Vec<f64>, f64) {
     let pairs = |values: Vec<f64>| -> Vec<(f64, f64)> { tried.iter().copied().zip(values).collect() };
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / precisions.len() as f64;
