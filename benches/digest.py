@@ -1,12 +1,12 @@
-"""Digesting what lies outside the store against b3sum, paired: 60,000 small files, and one of 4 GiB.
+"""Compares hashing of files outside the store with b3sum, in pairs: 60,000 small files, and one of 4 GiB.
 
     cargo install b3sum --root b3
     python benches/digest.py --b3sum b3/bin/b3sum               # a Markdown table; a few minutes, 5 GB of disk
 
-Caco's time is all of `caco plan` on a pipeline of one stage that reads the folder or the file: start, reading the
-pipeline, listing, digests, looking up the key. "Empty" starts without a store, so without a stat cache; "full" has
-digested the same files before. b3sum's time is `find | xargs b3sum` over the same files, its output thrown away. The
-page cache is warm. Medians of alternating pairs after a warm-up; a ratio is the median of the pairs' own.
+Caco's time is all of `caco plan` on a pipeline of one stage that reads the folder or the file: startup, reading the
+pipeline, listing, hashing, looking up the key. "Empty" starts without a store, so without a stat cache; "full" has
+hashed the same files before. b3sum's time is `find | xargs b3sum` over the same files, with its output discarded. The
+page cache is warm. Times are medians of alternating pairs after a warm-up; a ratio is the median over pairs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ FILES, FOLDERS = 60_000, 60
 
 
 def small_files(folder):
-    """60,000 files of 1 to 5 KiB, about the sizes of small JPEGs, in 60 folders."""
+    """Creates 60,000 files of 1 to 5 KiB, about the size of small JPEGs, in 60 folders."""
     draw = random.Random(0)
     for i in range(FOLDERS):
         below = folder / f"class-{i:02}"
@@ -76,7 +76,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--caco", default="target/release/caco")
     parser.add_argument("--b3sum", default=shutil.which("b3sum") or "b3sum")
-    parser.add_argument("--folder", type=pathlib.Path, help="keep the files here, for the next time")
+    parser.add_argument("--folder", type=pathlib.Path, help="keep the files here for the next run")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--gib", type=int, default=4)
     parser.add_argument("--json", action="store_true")
@@ -92,7 +92,7 @@ def main():
         for name in ["many", "large"]:
             stage = f'command(shell: "true", inputs: {{"i": Path("{name}")}}, outputs: ["o"])'
             (root / f"{name}.ron").write_text(f'(stages: {{"read": {stage}}})')
-        # A file younger than two seconds is not remembered: it could change again in the same tick of the clock.
+        # A file younger than two seconds is not cached: it could change again in the same tick of the clock.
         time.sleep(2.5)
 
         def plan(name, empty):

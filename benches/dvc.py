@@ -1,11 +1,12 @@
-"""The same experiment under DVC and under caco, edit by edit: which stages does each run again?
+"""Runs the same experiment under DVC and caco, edit by edit, and compares which stages each tool reruns.
 
-    pip install dvc                                    # in an environment of its own, first on PATH
+    pip install dvc                                    # in a separate environment, first on PATH
     cargo build --release
     python benches/dvc.py                              # prints the table of docs/coming-from.md
 
-Takes pipelines/examples/reviews as it stands, twice. Before every edit both are up to date. `needed` is what an edit
-changes for: the stages whose results, run anew, are other than before or are gone. A tool is wrong where it runs less, and wasteful where it runs more.
+Uses two copies of pipelines/examples/reviews. Before every edit both are up to date. `needed` is the set of stages
+whose results differ when rerun after the edit, or are missing. A tool is wrong if it runs fewer stages, and wasteful
+if it runs more.
 """
 
 import json
@@ -66,7 +67,7 @@ class Caco:
 
     def parameter(self, stage, name, value):
         if stage not in STAGES:
-            # Parameters stand at the stage that has them; a file that no stage declares is what is left of such a one.
+            # Parameters are declared at their stage; a parameter of no stage goes into a file that no stage declares.
             return Dvc.parameter(self, stage, name, value)
         file = self.folder / "reviews.ron"
         lines = file.read_text().split("\n")
@@ -135,7 +136,7 @@ EDITS = [
 def words(ran, needed, tool):
     text = ", ".join(ran) or "nothing"
     if set(needed) - set(ran):
-        # A deleted copy of which the tool has another is no loss.
+        # Deleting one of two copies loses nothing.
         return f"{text} (restored)" if tool.name == "DVC" and "deleted" in tool.edit else f"**{text}: stale**"
     return f"{text} (more than needed)" if set(ran) - set(needed) else text
 

@@ -1,12 +1,12 @@
-"""Indexing a folder of images, beside `dvc add` on the same folder: with nothing known of it, and a second time.
+"""Compares indexing a folder of images with `dvc add` on the same folder: the first time, and a second time.
 
-    pip install dvc                                    # in an environment of its own, first on PATH
+    pip install dvc                                    # in a separate environment, first on PATH
     cargo build --release
-    python benches/index.py FOLDER [--pairs 3]         # FOLDER in the ImageFolder layout, 60,000 files say
+    python benches/index.py FOLDER [--pairs 3]         # FOLDER in the ImageFolder layout, such as 60,000 files
 
-`dvc add` takes the digest of every file and links or copies it into its cache. `caco run` of one index stage takes the digest of
-every file and of the tree, and decodes every image whole, so that a truncated one is found. Cold means that neither tool has seen the
-folder; with --drop-caches (root) the system has not either. Each works on a copy of its own.
+`dvc add` hashes every file and links or copies it into its cache. `caco run` of one index stage hashes every file and
+the tree, and decodes every image in full, to detect truncated ones. Cold means that neither tool has seen the folder
+before; with --drop-caches (root) the page cache is empty too. Each tool works on its own copy.
 """
 
 import argparse

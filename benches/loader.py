@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Loader throughput beside a torchvision DataLoader with as many workers as this crate has threads, in alternating runs.
+"""Compares loader throughput with a torchvision DataLoader of as many workers as threads here, in alternating runs.
 
     python3 -m venv /tmp/reference && /tmp/reference/bin/pip install pillow torchvision
     cargo build --release
     /tmp/reference/bin/python benches/loader.py FOLDER --size 32 [--enlarge 500x375] [--pairs 5]
 
-FOLDER is in the ImageFolder layout. Both sides read JPEG files and give uint8 batches of two views under the paper's full
-single-crop augmentation; neither converts to float. With --enlarge, images are first enlarged (the short side to the second number, centre-cropped to that size, quality 95) into a temporary folder: photographs of ImageNet's size where none are at hand. One JSON line.
+FOLDER is in the ImageFolder layout. Both sides read JPEG files and return uint8 batches of two views with the paper's
+full single-crop augmentation; neither converts to float. With --enlarge, images are first enlarged (the short side to
+the second number, centre-cropped to that size, quality 95) into a temporary folder, as a substitute for photographs of
+ImageNet's size. Prints one line of JSON.
 """
 import argparse, json, pathlib, random, shutil, statistics, subprocess, tempfile, time
 
@@ -27,7 +29,7 @@ def to_bytes(image):
 
 
 class TwoViews:
-    """The paper's two views: blur always on the first and rarely on the second, solarize on the second alone."""
+    """The paper's two views: blur always on the first and rarely on the second, solarize only on the second."""
 
     def __init__(self, size):
         def view(blur, solarize):

@@ -1,15 +1,15 @@
-"""Logistic regression: this crate against scikit-learn's lbfgs, paired.
+"""Compares logistic regression in this crate with scikit-learn's lbfgs, in pairs.
 
-    pip install scikit-learn==1.9.1 safetensors      # in an environment of its own
+    pip install scikit-learn==1.9.1 safetensors      # in a separate environment
     cargo build --release --example logistic
     python benches/logistic.py                       # 20,000 x 512 features, 10 and 100 classes, strengths 1 and 1000
     python benches/logistic.py --path --classes 10   # 45 strengths, warm-started on both sides; takes long
-    python benches/logistic.py --path --until 0.25   # the same, once, until the ratio is sure to be below that
+    python benches/logistic.py --path --until 0.25   # the same, once, until the ratio is certain to be below that
 
 Both sides minimise the same objective in f64 to the same tolerance (largest entry of the mean's gradient at most 1e-9)
-with the same number of threads, in alternation; what counts is the median of the pairs' ratios. Reading the file is
-timed on neither side, converting to f64 on ours. Two sets of features: `plain` are Gaussian around class means; `network` are
-rectified, correlated with a decaying spectrum and of non-zero mean, as a network's pooled features are.
+with the same number of threads, in alternation; the result is the median of the ratios of pairs. Reading the file is
+not timed; converting to f64 is timed for this crate. Two sets of features: `plain` are Gaussian around class means;
+`network` are rectified, correlated with a decaying spectrum and of non-zero mean, like pooled features of a network.
 """
 
 import argparse
@@ -63,8 +63,8 @@ def theirs(features, labels, strengths, enough=float("inf")):
 
 def ours(file, threads, strengths):
     arguments = [PROGRAM, file, "1e-9", str(threads), *map(repr, strengths)]
-    told = json.loads(subprocess.run(arguments, check=True, capture_output=True).stdout)
-    return told["seconds"], told["fits"]
+    report = json.loads(subprocess.run(arguments, check=True, capture_output=True).stdout)
+    return report["seconds"], report["fits"]
 
 
 def compare(kind, classes, strengths, args, folder):

@@ -1,13 +1,13 @@
-"""The engine against ninja, paired: nothing to do, a first run, one source changed.
+"""Compares the engine with ninja, in pairs: nothing to do, a first run, one source changed.
 
     python3 -m venv venv && venv/bin/pip install ninja
     python benches/ninja.py --ninja venv/bin/ninja                 # a Markdown table; about 10 minutes on two cores
     python benches/ninja.py --ninja venv/bin/ninja --only first --pairs 3 --json
 
 Both build the same graph: N small stages in layers of 100, each reading two outputs of the layer above (the first layer:
-two source files) and writing one small file by `cat $in | cksum > $out`, two at a time. Every figure is the median of
-alternating pairs after a warm-up; a ratio is the median of the pairs' own ratios. Caco publishes durably: what it has
-published is synced; ninja syncs nothing. Before every measurement the disk is synced, outside the clock.
+two source files) and writing one small file by `cat $in | cksum > $out`, two at a time. Every number is the median of
+alternating pairs after a warm-up; a ratio is the median of the ratios of pairs. Caco publishes durably: published
+results are synced; ninja syncs nothing. Before every measurement the disk is synced, which is not timed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BARS = {"no-op 10000": 4, "plan 10000": 4, "first 1000": 3, "edit 10000": 3}
 
 
 def parents(layer, i):
-    """The two that stage `i` of a layer reads: of the layer above, or source files."""
+    """The two inputs of stage `i` of a layer: outputs of the layer above, or source files."""
     return (2 * i, 2 * i + 1) if layer == 0 else (i, (i + 1) % WIDTH)
 
 
@@ -108,7 +108,7 @@ class Contest:
 
 
 def built(contest, root, count):
-    """A folder in which everything is built by both."""
+    """A folder in which both tools have built everything."""
     folder = root / f"n{count}"
     if not folder.exists():
         lay_out(folder, count)
@@ -127,8 +127,8 @@ def no_op(contest, root, count):
 
 
 def first(contest, root, count):
-    # A folder for every pair: ext4 passes over inodes that were freed within the last minute, one by one, so removing
-    # the last pair's files would slow down the next pair's.
+    # A folder for every pair: ext4 skips inodes freed within the last minute one by one, so removing the files of one
+    # pair would slow down the next.
     with tempfile.TemporaryDirectory(dir=root) as fresh:
         folders = [pathlib.Path(fresh) / str(i) for i in range(contest.pairs + 1)]
         for folder in folders:
@@ -155,7 +155,7 @@ def edit(contest, root, count):
     figures["affected"] = affected
     figures["caco_ran"], figures["ninja_ran"] = {ran(o[2]) for o, _ in rows}, {finished(t[2]) for _, t in rows}
     assert figures["caco_ran"] == figures["ninja_ran"] == {affected}, figures
-    # The bytes move from one file to its neighbour: the stage that reads both gives what it gave before.
+    # The bytes move from one file to its neighbour: the stage that reads both has the same output as before.
     two.write_text(one.read_text() + two.read_text())
     one.write_text("")
     figures["caco_ran_cutoff"] = ran(contest.run_caco(folder, "--json")[2])
@@ -189,7 +189,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--caco", default="target/release/caco")
     parser.add_argument("--ninja", default=shutil.which("ninja") or "ninja")
-    parser.add_argument("--folder", type=pathlib.Path, help="keep the built graphs here, for the next time")
+    parser.add_argument("--folder", type=pathlib.Path, help="keep the built graphs here for the next run")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=["no-op", "large", "first", "edit"])

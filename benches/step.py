@@ -1,11 +1,11 @@
-"""CaCo's training step: this crate against eager PyTorch, paired.
+"""Compares CaCo's training step in this crate with eager PyTorch, in pairs.
 
-    pip install torch==2.11.0            # in an environment of its own
+    pip install torch==2.11.0            # in a separate environment
     python benches/step.py               # both sizes, f32 and bf16, 7 alternating pairs each
     python benches/step.py --eager --shape small --precision f32 --steps 5     # one eager measurement, as JSON
 
 Both sides train the same network at the same batch, precision and number of threads, channels-last, with LARS, the
-key encoder's moving average and the bank's update. The eager side is written the way published training code is.
+key encoder's moving average and the bank's update. The eager side is written like published training code.
 """
 
 import argparse
@@ -169,7 +169,7 @@ def main():
     parser.add_argument("--eager", action="store_true", help="measure eager PyTorch once, and print JSON")
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--precision", choices=("f32", "bf16"), action="append")
-    parser.add_argument("--steps", type=int, help="steps a measurement")
+    parser.add_argument("--steps", type=int, help="steps per measurement")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--caco", default="target/release/caco")

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""A whole training, from JPEG files to updated weights, beside torch + torchvision on the same cores, in alternating runs.
+"""Compares training, from JPEG files to updated weights, with torch + torchvision on the same cores, alternating.
 
     python3 -m venv /tmp/reference && /tmp/reference/bin/pip install pillow torch==2.11.0 torchvision==0.26.0
     cargo build --release
     /tmp/reference/bin/python benches/train.py FOLDER [--precision bf16] [--pairs 7]
 
-FOLDER is in the ImageFolder layout: CIFAR-10 as JPEG files, say. Both sides train ResNet-18 of width 16 by the same method at
-batch 128 on two views of 32 pixels under the paper's full single-crop augmentation. The other side is written the way published
-training code is (`step.py`), with a DataLoader of two workers (`loader.py`). One JSON line a precision.
+FOLDER is in the ImageFolder layout, such as CIFAR-10 as JPEG files. Both sides train ResNet-18 of width 16 by the same
+method at batch 128 on two views of 32 pixels with the paper's full single-crop augmentation. The other side is written
+like published training code (`step.py`), with a DataLoader of two workers (`loader.py`). Prints one line of JSON per
+precision.
 """
 import argparse, json, os, statistics, subprocess, sys, time
 
@@ -32,7 +33,7 @@ def theirs(folder, precision, threads, workers, seconds):
         for (one, two), _ in data:
             loss = train(*(view.contiguous(memory_format=torch.channels_last) for view in (one, two))).item()
             now = time.perf_counter()
-            if start is None:  # the workers have started, and memory is claimed
+            if start is None:  # the workers have started, and memory is allocated
                 if now - began >= seconds / 4 + 3:
                     start = now
                 continue
@@ -68,9 +69,9 @@ def main():
         pairs = []
         other = [sys.executable, __file__, a.folder, "--theirs", "--precision", precision, "--threads", a.threads, "--workers", a.workers, "--seconds", a.seconds]
         for _ in range(a.pairs):
-            told = json.loads(subprocess.run(list(map(str, other)), check=True, capture_output=True, text=True).stdout)
+            baseline = json.loads(subprocess.run(list(map(str, other)), check=True, capture_output=True, text=True).stdout)
             mine = ours(a.folder, precision, a.threads, a.seconds, a.binary)
-            pairs.append((mine["images_per_second"], told["images_per_second"]))
+            pairs.append((mine["images_per_second"], baseline["images_per_second"]))
             print(f"  {precision}: ours {pairs[-1][0]:.1f}, theirs {pairs[-1][1]:.1f}; waiting {mine['waiting']:.2f}", file=sys.stderr)
         ratios = [mine / other for mine, other in pairs]
         print(json.dumps({

@@ -1,4 +1,4 @@
-"""Whole files for the fuzz targets to start from. Standard library only: images are the smallest that there are."""
+"""Writes valid files as seeds for the fuzz targets. Uses only the standard library; images are as small as possible."""
 
 import base64, gzip, io, json, pathlib, tarfile, zipfile, zlib
 

@@ -1,5 +1,5 @@
 #![no_main]
-//! Annotation files of text and of MATLAB: the first byte chooses the data set.
+//! Annotation files in text and MATLAB formats: the first byte selects the data set.
 
 mod tree;
 
@@ -44,7 +44,7 @@ const VOC: &[&str] = &[
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((choice, bytes)) = bytes.split_first() else { return };
     let (format, names) = SETS[usize::from(*choice) % SETS.len()];
-    let root = tempfile::tempdir().expect("a folder can be made");
+    let root = tempfile::tempdir().expect("a folder can be created");
     tree::write(root.path(), names, bytes);
     tree::list(format, root.path());
 });

@@ -1,5 +1,5 @@
 #![no_main]
-//! Images of every format, in full and at a part of their size.
+//! Images of every format, decoded in full and at reduced size.
 
 use caco_data::{decode::Decoder, raster::Raster};
 

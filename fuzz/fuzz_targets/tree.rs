@@ -1,25 +1,26 @@
-//! A folder of files made of the fuzzer's bytes, and what must hold of whatever is listed in it.
+//! Creates a folder of files from the fuzzer's bytes, and checks the invariants of its listing.
 
 use caco_data::{format::{self, Label}, raster::Raster, reader::Reader};
 use caco_kinds::Format;
 use std::{fs, path::Path};
 
-/// What parts the contents of files in the fuzzer's bytes.
+/// Separates the contents of files in the fuzzer's bytes.
 pub const BREAK: &[u8] = b"\n====\n";
 
-/// Writes `names`, each with its part of the bytes.
+/// Writes the files `names`, each with its part of the bytes.
 pub fn write(root: &Path, names: &[&str], mut bytes: &[u8]) {
     for name in names {
         let end = bytes.windows(BREAK.len()).position(|window| window == BREAK);
         let (content, rest) = end.map_or((bytes, &[][..]), |end| (&bytes[..end], &bytes[end + BREAK.len()..]));
         let path = root.join(name);
-        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder can be made");
+        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder can be created");
         fs::write(path, content).expect("a file can be written");
         bytes = rest;
     }
 }
 
-/// Lists every split. What is listed has a class that there is and lies below the root; reading it is an image or an error.
+/// Lists every split. Every listed image must have an existing class and be below the root; reading it must yield an
+/// image or an error.
 pub fn list(format: Format, root: &Path) {
     let splits = format.splits().iter().copied().map(Some);
     for split in splits.chain(format.splits().is_empty().then_some(None)) {

@@ -1,5 +1,5 @@
 #![no_main]
-//! Archives of data sets: the first byte says how they are packed. What comes out lies in the folder, and is bounded.
+//! Archives of data sets: the first byte selects the format. The unpacked files must be in the folder, and bounded.
 
 use caco_data_sets::{Archive, unpack};
 use std::path::Path;
@@ -11,22 +11,22 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let how = ["Tar", "TarGz", "Zip"][usize::from(*choice) % 3];
     let text = format!("(file: \"a\", unpack: {how}, unpacked: Some({BOUND}))");
     let archive: Archive = ron::from_str(&text).expect("an archive of the catalogue");
-    let root = tempfile::tempdir().expect("a folder can be made");
+    let root = tempfile::tempdir().expect("a folder can be created");
     let (from, to) = (root.path().join("a"), root.path().join("to"));
     std::fs::write(&from, bytes).expect("a file can be written");
     let _ = unpack::unpack(&archive, &from, &to, &mut |_| ());
     assert!(files(&to) <= BOUND);
-    let beside = std::fs::read_dir(root.path()).expect("the folder is there").count();
-    assert!(beside <= 2, "something lies beside the folder");
+    let beside = std::fs::read_dir(root.path()).expect("the folder exists").count();
+    assert!(beside <= 2, "a file was written outside the folder");
 });
 
-/// Bytes in all below a folder, in which there are only files and folders.
+/// Total bytes below a folder, which must contain only files and folders.
 fn files(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| {
-        let kind = entry.file_type().expect("it is there");
+        let kind = entry.file_type().expect("it exists");
         assert!(kind.is_file() || kind.is_dir(), "{} is neither file nor folder", entry.path().display());
-        if kind.is_dir() { files(&entry.path()) } else { entry.metadata().expect("it is there").len() }
+        if kind.is_dir() { files(&entry.path()) } else { entry.metadata().expect("it exists").len() }
     };
-    entries.map(|entry| size(entry.expect("it is there"))).sum()
+    entries.map(|entry| size(entry.expect("it exists"))).sum()
 }

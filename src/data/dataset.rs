@@ -93,7 +93,7 @@ impl Dataset {
             let image: Image = serde_json::from_str(line).with_context(|| format!("line {} is not an image", i + 2))?;
             let all = image.shows.iter().flatten().chain([&image.label]);
             if let Some(label) = all.copied().find(|label| *label as usize >= header.classes.len()) {
-                bail!("line {}: label {label} is none of the {} classes", i + 2, header.classes.len());
+                bail!("line {}: label {label} is not one of the {} classes", i + 2, header.classes.len());
             }
             images.push(image);
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_opened() {
+    fn a_saved_index_can_be_opened() {
         let folder = tempfile::tempdir().unwrap();
         let index = folder.path().join("index.jsonl");
         set().save(&index, &[Unreadable { path: "a/x.jpg".into(), unreadable: "truncated".into() }]).unwrap();

@@ -401,7 +401,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_file_that_went_bad_is_named_and_a_dropped_epoch_ends() {
+    fn a_damaged_file_is_named_and_a_dropped_epoch_ends() {
         let folder = tempfile::tempdir().unwrap();
         let set = set(folder.path(), 12);
         let loader = Loader::new(&set, reading(2)).unwrap();

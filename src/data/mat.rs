@@ -235,7 +235,7 @@ fn structs(parts: &mut Elements, count: usize, depth: usize, left: &mut usize) -
     let length = *length.first().context("a struct has no length of field names")? as usize;
     ensure!((1..=1024).contains(&length), "a struct has field names of {length} bytes");
     let names = parts.need("field names")?.data;
-    ensure!(names.len().is_multiple_of(length), "a struct's field names are cut off");
+    ensure!(names.len().is_multiple_of(length), "a struct's field names are truncated");
     let names: Vec<Rc<str>> = names.chunks(length).map(|name| latin(name).into()).collect();
     ensure!(!names.is_empty() || count == 0, "a struct array of {count} elements has no fields");
     let mut one = |parts: &mut Elements| {

@@ -106,7 +106,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_known_is_compared() {
+    fn known_properties_are_compared() {
         let found = Digests { bytes: 3, md5: "a".into(), sha256: "b".into() };
         let with = |bytes, md5: Option<&str>, sha256: Option<&str>| {
             let archive = Archive { bytes, md5: md5.map(Into::into), sha256: sha256.map(Into::into), ..archive("x") };

@@ -65,7 +65,7 @@ impl Place {
     /// Creates the folder and locks it.
     pub fn lock(&self) -> Result<Lock> {
         let archives = self.folder.join(ARCHIVES);
-        fs::create_dir_all(&archives).with_context(|| format!("cannot make the folder {}", archives.display()))?;
+        fs::create_dir_all(&archives).with_context(|| format!("cannot create the folder {}", archives.display()))?;
         let path = self.folder.join(LOCK);
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match file.try_lock() {
@@ -122,7 +122,7 @@ impl Place {
     /// Creates an empty folder to unpack into.
     pub fn stage(&self) -> Result<PathBuf> {
         let staging = self.folder.join(STAGING);
-        fs::create_dir(&staging).with_context(|| format!("cannot make the folder {}", staging.display()))?;
+        fs::create_dir(&staging).with_context(|| format!("cannot create the folder {}", staging.display()))?;
         Ok(staging)
     }
 
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unpacked_appears_when_it_is_whole() {
+    fn unpacked_files_appear_once_complete() {
         let (_folder, place) = place();
         unpack(&place);
         assert!(!place.holds(&set("1")) && !place.folder().join("dtd").exists());

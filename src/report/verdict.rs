@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_decides() {
+    fn the_estimated_effort_decides() {
         let effort = Effort { runs: 3, images: 2000, between: 1e-4, within: 0.2 / 2000.0 };
         // 1.5 points from the claim with a margin of 0.5: the half-width has to shrink to one point.
         let allowed = (0.01 / Z).powi(2);

@@ -1,4 +1,4 @@
-//! Passes to the linker where libtorch is: the rpath of a library does not pass to the programs that use it.
+//! Passes the location of libtorch to the linker: the rpath of a library is not inherited by programs that use it.
 
 fn main() {
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {

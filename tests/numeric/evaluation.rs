@@ -1,4 +1,4 @@
-//! The evaluation stages, one after another, on a small drawn set and an untrained encoder.
+//! Tests the evaluation stages on a small synthetic set and an untrained encoder.
 
 use caco_measure::{
     metric::{self, Metric},
@@ -16,7 +16,7 @@ use std::{
 
 const MODEL: &str = r#"{"arch": "ResNet18", "width": 4, "stem": "Cifar", "hidden": 8, "dim": 4}"#;
 
-/// A stage's outputs, in a folder.
+/// The output folder of a stage.
 struct Place(PathBuf);
 
 impl Place {
@@ -65,7 +65,7 @@ fn root() -> &'static Path {
     ROOT.get_or_init(|| tempfile::tempdir().unwrap()).path()
 }
 
-/// What all evaluations read: made once.
+/// The inputs shared by all evaluations, created once.
 struct Ground {
     images: [PathBuf; 2],
     indices: [PathBuf; 2],
@@ -125,7 +125,7 @@ fn linear_eval(seed: u64) -> Place {
     run(&format!("linear{seed}"), "linear_eval", parameters, &inputs)
 }
 
-/// The ground's features, of which every image shows its class and, for every second one, the next.
+/// Features in which every image shows its class, and every second image also the next class.
 fn several(i: usize) -> PathBuf {
     let Ground { images, indices, encoder, .. } = ground();
     let folder = root().join(format!("several{i}"));
@@ -157,7 +157,7 @@ fn on_several(name: &str, mut parameters: Value) -> Place {
 }
 
 #[test]
-fn every_figure_is_computed_again_from_its_predictions() {
+fn every_metric_can_be_recomputed_from_its_predictions() {
     let evaluations = [
         on_several("several", json!({"strengths": 3, "range": [0.01, 1.0]})),
         on_several("several-svm", json!({"strengths": 3, "range": [0.01, 1.0], "classifier": "Svm"})),
@@ -170,9 +170,9 @@ fn every_figure_is_computed_again_from_its_predictions() {
     for place in &evaluations {
         let predictions = place.predictions();
         assert_eq!(predictions.samples(), 60);
-        let told = place.metrics();
+        let stored = place.metrics();
         for again in predictions.metrics() {
-            assert!(told.contains(&again), "{}: {again:?} is not among {told:?}", predictions.evaluation);
+            assert!(stored.contains(&again), "{}: {again:?} is not among {stored:?}", predictions.evaluation);
             assert!(again.interval.is_some_and(|(low, high)| low <= again.value && again.value <= high));
             seen.push((predictions.evaluation.clone(), again.name));
         }
@@ -196,7 +196,7 @@ fn a_stopped_linear_evaluation_ends_in_the_same_bytes_and_leaves_the_encoder_alo
     let (parameters, inputs) = linear(7);
     let folder = root().join("stopped");
     for attempt in 0.. {
-        // Each attempt is stopped after its first step, until none are left.
+        // Each attempt is stopped after its first step, until no steps are left.
         let task = task(&folder, "linear_eval", parameters.clone(), &inputs);
         task.stop.store(attempt < 4, Ordering::SeqCst);
         match caco_worker::stages::execute(&task) {
@@ -246,7 +246,7 @@ fn rankings_are_compared_too() {
     assert!((difference - expected).abs() < 1e-12 && low <= difference && difference <= high);
 }
 
-/// The program, which is built beside these tests.
+/// The program, which is built together with these tests.
 fn caco() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     tests.ancestors().nth(2).unwrap().join("caco")
@@ -263,7 +263,7 @@ fn images_of_any_folder_are_embedded() {
     };
     let printed = embed(&out, images);
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    // The same images in the same order as the index lists them.
+    // The same images in the same order as in the index.
     let found = tch::Tensor::read_npy(&out).unwrap();
     let expected = caco_learn::eval::features::Features::read(features).unwrap().features;
     assert_eq!(found.size(), expected.size());
@@ -287,7 +287,7 @@ fn images_of_any_folder_are_embedded() {
 }
 
 #[test]
-fn a_comparison_puts_seeds_together_and_judges_claims() {
+fn a_comparison_combines_seeds_and_judges_claims() {
     let knn = on_features("compared-knn", "knn", json!({"k": 5}));
     let seeds = [linear_eval(11), linear_eval(12), linear_eval(13)];
     let base = linear_eval(14);

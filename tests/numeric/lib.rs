@@ -1,1 +1,1 @@
-//! Holds the numeric tests and the programs that compare with references; see `main.rs` and `examples`.
+//! The numeric tests and the programs that compare with references; see `main.rs` and `examples`.

@@ -1,4 +1,4 @@
-//! Numbers: recorded trajectories, references in other languages, pixels, and stages called as functions.
+//! Numeric tests: recorded trajectories, references in other languages, pixels, and stages called as functions.
 
 mod evaluation;
 mod parity;

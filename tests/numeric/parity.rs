@@ -1,4 +1,4 @@
-//! The method against float64 trajectories of independent implementations; see tests/reference/README.md.
+//! Compares the method with float64 trajectories of independent implementations; see tests/reference/README.md.
 
 use caco_learn::train::replay::replay;
 use std::{fs, path::Path};

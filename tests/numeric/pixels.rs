@@ -1,4 +1,5 @@
-//! Decoding and augmentation beside what PIL and torchvision made of the same files (tests/reference/golden.py).
+//! Compares decoding and augmentation with the results of PIL and torchvision for the same files
+//! (tests/reference/golden.py).
 
 use caco_data::{
     augment::{Augmenter, Drawn},
@@ -30,7 +31,7 @@ fn ours(order: &Value, raster: &Raster, augmenter: &mut Augmenter) -> Vec<u8> {
 }
 
 #[test]
-fn pixels_are_those_of_pil_and_torchvision() {
+fn pixels_match_pil_and_torchvision() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("../reference/golden.json")).unwrap();
     assert!(cases.len() > 60, "only {} cases", cases.len());
     let (mut decoder, mut augmenter, mut raster) = (Decoder::default(), Augmenter::default(), Raster::default());

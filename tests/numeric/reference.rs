@@ -1,4 +1,4 @@
-//! Figures against independent computations: `tests/reference/evaluation.py` made them, and says how.
+//! Compares metrics with independent computations by `tests/reference/evaluation.py`, which documents them.
 
 use caco_kinds::TransferClassifier;
 use caco_learn::{
@@ -50,7 +50,7 @@ fn neighbours_vote_as_in_scikit_learn() {
 }
 
 #[test]
-fn regressions_end_where_scikit_learns_do() {
+fn regressions_match_scikit_learn() {
     let Reference { train, test, expected } = reference();
     let mut regression = Regression::new(&train.0, &Tensor::from_slice(&train.1), CLASSES as i64).unwrap();
     for case in expected["logistic"].as_array().unwrap() {
@@ -60,13 +60,13 @@ fn regressions_end_where_scikit_learns_do() {
         let theirs: Vec<Vec<f64>> = serde_json::from_value(case["scores"].clone()).unwrap();
         let apart = fit.classifier.scores(&test.0) - Tensor::from_slice2(&theirs);
         let apart = apart.abs().max().double_value(&[]);
-        // The weaker the penalty, the flatter the minimum.
+        // A weaker penalty has a flatter minimum.
         assert!(apart < 1e-3, "strength {}: scores are {apart} apart", case["strength"]);
     }
 }
 
 #[test]
-fn one_class_is_told_from_the_rest_as_in_scikit_learn() {
+fn one_vs_rest_classifiers_match_scikit_learn() {
     let Reference { train, expected, .. } = reference();
     let shown: Vec<bool> =
         train.1.iter().flat_map(|label| (0..CLASSES as i64).map(move |class| class == *label)).collect();
@@ -83,7 +83,7 @@ fn one_class_is_told_from_the_rest_as_in_scikit_learn() {
 }
 
 #[test]
-fn figures_are_scikit_learns() {
+fn metrics_match_scikit_learn() {
     let Reference { test, expected, .. } = reference();
     for case in expected["logistic"].as_array().unwrap() {
         let scores: Vec<Vec<f64>> = serde_json::from_value(case["scores"].clone()).unwrap();

@@ -1,4 +1,4 @@
-//! What a training does not depend on.
+//! Tests that training does not depend on the number of loader threads.
 
 use caco_data::{Loader, Reading, Transform, format, index, synth};
 use caco_kinds::{Arch, Format, Model, Pretrain, Stem};
@@ -40,9 +40,9 @@ fn loader_threads_change_no_byte_of_a_training() {
     let listing = format::list(Format::ImageFolder, None, &train).unwrap();
     let (set, _) = index::build(&train, listing, |_, _| ());
     let model = Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 16, dim: 8 };
-    let asked = serde_json::json!({"index": "", "init": "", "model": model, "views": {"MultiCrop": {"size": 24, "small": 16, "count": 2}},
+    let parameters = serde_json::json!({"index": "", "init": "", "model": model, "views": {"MultiCrop": {"size": 24, "small": 16, "count": 2}},
         "epochs": 2, "batch": 8, "warmup": 0});
-    let pretrain: Pretrain = serde_json::from_value(asked).unwrap();
+    let pretrain: Pretrain = serde_json::from_value(parameters).unwrap();
     let train = |threads| {
         let transform = Transform::Views(pretrain.views.list());
         let reading = Reading { transform, batch: 8, shuffle: true, drop_last: true, seed: 0, threads };
@@ -55,7 +55,7 @@ fn loader_threads_change_no_byte_of_a_training() {
         let End::Finished { state, .. } =
             fit::fit(&model, &pretrain, &Loader::new(&set, reading).unwrap(), &place, start, &mut Silent).unwrap()
         else {
-            panic!("nobody stopped it")
+            panic!("training was not stopped")
         };
         let end = work.path().join("end.safetensors");
         checkpoint::save(&end, &model, Position::default(), &state).unwrap();

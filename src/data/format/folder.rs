@@ -21,7 +21,12 @@ impl List for ImageFolder {
             let mut files = vec![];
             collect(&root.join(class), class, DEEPEST, &mut files)?;
             let folder = root.join(class);
-            ensure!(!files.is_empty(), "class folder {} holds no image ({})", folder.display(), EXTENSIONS.join(", "));
+            ensure!(
+                !files.is_empty(),
+                "class folder {} contains no images ({})",
+                folder.display(),
+                EXTENSIONS.join(", ")
+            );
             images.extend(files.into_iter().map(|path| image(path, label as u32)));
         }
         Ok(Listing { classes, images })
@@ -66,7 +71,7 @@ impl List for Caltech101 {
 pub fn flat(root: &Path) -> Result<Listing> {
     let mut files = vec![];
     collect(root, "", DEEPEST, &mut files)?;
-    ensure!(!files.is_empty(), "{} holds no image ({})", root.display(), EXTENSIONS.join(", "));
+    ensure!(!files.is_empty(), "{} contains no images ({})", root.display(), EXTENSIONS.join(", "));
     files.sort();
     Ok(Listing { classes: vec!["image".into()], images: files.into_iter().map(|path| image(path, 0)).collect() })
 }
@@ -79,7 +84,7 @@ fn classes(root: &Path) -> Result<Vec<String>> {
             classes.push(name);
         }
     }
-    ensure!(!classes.is_empty(), "{} holds no class folders; the layout is <class>/<image>", root.display());
+    ensure!(!classes.is_empty(), "{} contains no class folders; the layout is <class>/<image>", root.display());
     Ok(classes)
 }
 
@@ -133,8 +138,8 @@ mod tests {
     fn folders_without_images_are_errors() {
         let error = |files: &[(&str, &[u8])]| refused(Format::ImageFolder, Split::Train, files);
         assert!(error(&[]).contains("no class folders"));
-        assert!(error(&[("a/x.txt", b"")]).contains("holds no image"));
-        assert!(error(&[("a/x.jpg", b""), ("b/x.txt", b"")]).contains("b holds no image"));
+        assert!(error(&[("a/x.txt", b"")]).contains("contains no images"));
+        assert!(error(&[("a/x.jpg", b""), ("b/x.txt", b"")]).contains("b contains no images"));
         let missing = format!("{:#}", list(Format::ImageFolder, None, Path::new("/nowhere")).unwrap_err());
         assert!(missing.contains("/nowhere is not a folder"), "{missing}");
     }
@@ -156,7 +161,7 @@ mod tests {
         let listing = flat(root.path()).unwrap();
         let paths: Vec<&str> = listing.images.iter().map(|image| image.path.as_str()).collect();
         assert_eq!((paths.as_slice(), listing.classes.len()), (&["a/x.jpg", "b/deep/1.jpeg", "z.jpg"][..], 1));
-        assert!(format!("{:#}", flat(tree(&[]).path()).unwrap_err()).contains("holds no image"));
+        assert!(format!("{:#}", flat(tree(&[]).path()).unwrap_err()).contains("contains no images"));
     }
 
     #[test]

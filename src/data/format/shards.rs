@@ -15,7 +15,7 @@ pub struct WebDataset;
 impl List for WebDataset {
     fn list(&self, root: &Path, _: Split) -> Result<Listing> {
         let shards: Vec<_> = folder::entries(root)?.into_iter().filter(|(name, _)| name.ends_with(".tar")).collect();
-        ensure!(!shards.is_empty(), "{} holds no shard (*.tar)", root.display());
+        ensure!(!shards.is_empty(), "{} contains no shards (*.tar)", root.display());
         let mut images = vec![];
         for (name, path) in shards {
             let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -124,6 +124,6 @@ mod tests {
         assert!(error(&tar(&[("1.jpg", b"x"), ("1.png", b"x")])).contains("two files"));
         assert!(error(&tar(&[("1.jpg", b"x"), ("1.cls", b"999999999")])).contains("classes.txt"));
         assert!(error(&tar(&[("1.jpg", &[b'x'; 2000])])[..1000]).contains("s.tar"));
-        assert!(refused(Format::WebDataset, Split::Train, &[("x", b"")]).contains("holds no shard"));
+        assert!(refused(Format::WebDataset, Split::Train, &[("x", b"")]).contains("contains no shards"));
     }
 }

@@ -22,7 +22,7 @@ use target::Target;
 pub fn unpack(archive: &Archive, from: &Path, folder: &Path, progress: &mut dyn FnMut(u64)) -> Result<()> {
     let limits = Limits { bytes: archive.unpacked.unwrap_or(Limits::default().bytes), ..Limits::default() };
     let into = folder.join(&archive.into);
-    fs::create_dir_all(&into).with_context(|| format!("cannot make the folder {}", into.display()))?;
+    fs::create_dir_all(&into).with_context(|| format!("cannot create the folder {}", into.display()))?;
     let mut target = Target::new(&into, limits, progress);
     file(archive.unpack, from, &mut target).with_context(|| format!("cannot unpack {}", from.display()))?;
     for nested in &archive.nested {

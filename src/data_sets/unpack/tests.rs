@@ -159,7 +159,7 @@ fn paths_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
-fn what_is_neither_file_nor_folder_is_refused() {
+fn entries_other_than_files_and_folders_are_refused() {
     let kinds = [
         (EntryType::Symlink, "a symbolic link"),
         (EntryType::Link, "a hard link"),

@@ -1,8 +1,10 @@
-//! Looks for convolutions that libtorch gets wrong on this machine: values, gradients, crashes and endless loops.
+//! Searches for convolutions that libtorch computes incorrectly on this machine: values, gradients, crashes and endless
+//! loops.
 //!
-//! `cargo run --release --example convolutions [-- raw]` compares every shape with float64, as caco computes it or, with
-//! `raw`, as libtorch chooses to, and prints the shapes that fail. Run it under `ONEDNN_MAX_CPU_ISA=AVX2` for the kernels of
-//! another CPU. The work is done in child processes, so that a crash or a hang costs one shape.
+//! `cargo run --release --example convolutions [-- raw]` compares every shape with float64, as computed by caco or,
+//! with `raw`, with libtorch's choice of kernel, and prints the shapes that fail. Run it under
+//! `ONEDNN_MAX_CPU_ISA=AVX2` for the kernels of another CPU. The work is done in child processes, so that a crash or a
+//! hang affects only one shape.
 
 use anyhow::{Context as _, Result, bail};
 use caco_learn::model::convolution::{self, Case, TOLERANCE};
@@ -13,11 +15,12 @@ use std::{
     time::Duration,
 };
 
-/// A shape that takes longer than this hangs: the largest takes a few hundredths of a second on an idle machine.
+/// A shape that takes longer than this counts as hanging: the largest takes a few hundredths of a second on an idle
+/// machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIZES: std::ops::RangeInclusive<i64> = 1..=32;
 
-/// Shapes that differ in the images' size alone.
+/// Shapes that differ only in the image size.
 #[derive(Clone, Copy, Debug)]
 struct Family {
     from: i64,
@@ -31,7 +34,7 @@ impl Family {
     fn all() -> Vec<Family> {
         let mut all = vec![];
         for from in 1..=80 {
-            // What residual blocks ask for.
+            // Shapes in residual blocks.
             let ones = [from / 4, from / 2, from, 2 * from, 4 * from].map(|to| (1, to));
             let threes = [from, 2 * from].map(|to| (3, to));
             for (kernel, to) in ones.into_iter().chain(threes).filter(|(_, to)| *to > 0) {
@@ -79,14 +82,14 @@ fn main() -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The child's part: a line before each shape, and the distance after it.
+/// The child process: prints a line before each shape, and the difference after it.
 fn work(from: usize, raw: bool) {
     tch::set_num_threads(std::thread::available_parallelism().map_or(2, |n| n.get().min(4)) as i32);
     let convolve = if raw { convolution::raw } else { convolution::convolve };
     for (number, family) in Family::all().iter().enumerate().skip(from) {
         for size in SIZES {
             println!("{number} {size}");
-            // What writes out of bounds does not always hit something that matters.
+            // A write out of bounds does not always have an effect.
             let times = if family.kernel == 1 && family.stride == 2 { 3 } else { 1 };
             let distances = (0..times).map(|_| family.case(size).distance(convolve));
             println!("{:e}", distances.fold(0.0, f64::max));
@@ -94,7 +97,7 @@ fn work(from: usize, raw: bool) {
     }
 }
 
-/// Runs a child from a family on, to the first fault: which family, at which size, and what.
+/// Runs a child process starting at a family until the first fault. Returns the family, the size and the fault.
 fn watch(from: usize, raw: bool) -> Result<(usize, i64, Option<String>)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(format!("from={from}")).args(raw.then_some("raw"));

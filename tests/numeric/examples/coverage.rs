@@ -1,9 +1,9 @@
-//! How often the intervals hold the truth, and how often verdicts are wrong, by simulation: the figures of
+//! Simulates how often the intervals contain the true value, and how often verdicts are wrong: the numbers in
 //! docs/evaluation.md.
 //!
 //!     cargo run --release --example coverage
 //!
-//! Everything is drawn by seed: the same numbers on every machine.
+//! All draws are seeded: the numbers are the same on every machine.
 
 use caco_measure::{
     interval::{bootstrap, wilson},
@@ -58,7 +58,7 @@ fn row(interval: &str, drawn: &str, trials: u64, share: f64) {
     println!("| {interval} | {drawn} | {trials} | {:.1} % |", 100.0 * share);
 }
 
-/// Share of repetitions in which the interval holds the truth.
+/// Fraction of repetitions in which the interval contains the true value.
 fn covered(trials: u64, truth: f64, interval: impl Fn(&mut Rng) -> (f64, f64) + Sync) -> f64 {
     let holds = |trial: &u64| {
         let (low, high) = interval(&mut Rng::new(5, "coverage", 0, *trial));
@@ -85,7 +85,7 @@ fn per_class(rng: &mut Rng) -> (f64, f64) {
     bootstrap(1000, 0, |counts| score::mean_per_class(&labels, &right, 10, Some(counts)))
 }
 
-/// `n` images of which each shows either of two classes with a chance of 30 and 10 %, ranked by noisy scores.
+/// `n` images, each of which shows each of two classes with a probability of 30 and 10 %, ranked by noisy scores.
 fn ranked(rng: &mut Rng, n: usize) -> (Vec<score::Ranking>, f64) {
     let shown: Vec<bool> = (0..2 * n).map(|i| rng.chance(if i % 2 == 0 { 0.3 } else { 0.1 })).collect();
     let scores: Vec<f64> = shown.iter().map(|&there| f64::from(u8::from(there)) * 1.5 + rng.normal()).collect();
@@ -102,7 +102,7 @@ fn hardness(rng: &mut Rng) -> Vec<f64> {
     (0..1000).map(|_| rng.normal()).collect()
 }
 
-/// Whether an image is answered depends on the image, on the run, and on both.
+/// Whether an answer is correct depends on the image, on the run, and on both.
 fn runs_on(rng: &mut Rng, runs: usize, images: &[f64], level: f64, seeds: f64) -> Vec<Run> {
     let labels = vec![0; images.len()];
     let mut run = || {
@@ -113,7 +113,7 @@ fn runs_on(rng: &mut Rng, runs: usize, images: &[f64], level: f64, seeds: f64) -
     (0..runs).map(|_| run()).collect()
 }
 
-/// The figure in the long run, P(level + N(0, 1) + 0.4 N(0, 1) + seeds N(0, 1) > 0): Φ by Simpson's rule.
+/// The expected metric, P(level + N(0, 1) + 0.4 N(0, 1) + seeds N(0, 1) > 0): Φ by Simpson's rule.
 fn truth_of_runs(level: f64, seeds: f64) -> f64 {
     let z = level / (1.16 + seeds * seeds).sqrt();
     let steps = 2000;
@@ -123,7 +123,7 @@ fn truth_of_runs(level: f64, seeds: f64) -> f64 {
     0.5 + z / f64::from(steps) / 3.0 * sum
 }
 
-/// Verdicts where the figure in the long run lies exactly at the upper end of the margin, and where it is the claim.
+/// Verdicts if the expected metric is exactly at the upper end of the margin, and if it equals the claim.
 fn verdicts() {
     println!("\n| runs | margin | in the long run | reproduced | exceeded | fell short | undecided |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
@@ -144,7 +144,7 @@ fn verdicts() {
     }
 }
 
-/// The verdict on runs of 2,000 images whose figure in the long run is the claim plus `at`; several runs deviate by a point.
+/// The verdict on runs of 2,000 images whose expected metric is the claim plus `at`; several runs deviate by a point.
 fn verdict(rng: &mut Rng, runs: u64, margin: f64, at: f64) -> Verdict {
     const CLAIM: f64 = 0.7;
     let run = |rng: &mut Rng| {

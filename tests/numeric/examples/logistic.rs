@@ -1,10 +1,10 @@
-//! Fits multinomial logistic regressions, timed; `benches/logistic.py` sets it beside scikit-learn.
+//! Fits multinomial logistic regressions and measures the time; `benches/logistic.py` compares it with scikit-learn.
 //!
 //!     cargo run --release --example logistic -- FILE TOLERANCE THREADS STRENGTH…
 //!
-//! FILE is safetensors with `features` f32 [n, d] and `labels` i64 [n]. The strengths are fitted in the order given, each from
-//! where the last ones ended. Prints one JSON object: seconds, and for each strength objective, steps, passes over the
-//! features and the predicted labels.
+//! FILE is safetensors with `features` f32 [n, d] and `labels` i64 [n]. The strengths are fitted in the given order,
+//! each starting from the previous results. Prints one JSON object: seconds, and for each strength the objective,
+//! steps, passes over the features and the predicted labels.
 
 use anyhow::{Context as _, Result, ensure};
 use caco_learn::{
@@ -28,9 +28,9 @@ fn main() -> Result<()> {
     let mut regression = Regression::new(features, labels, classes)?;
     let fits = strengths.iter().map(|s| regression.fit(*s, tolerance)).collect::<Result<Vec<_>>>()?;
     let seconds = started.elapsed().as_secs_f64();
-    let mut told = vec![];
+    let mut reports = vec![];
     for (strength, fit) in strengths.iter().zip(&fits) {
-        told.push(serde_json::json!({
+        reports.push(serde_json::json!({
             "strength": strength,
             "objective": fit.objective,
             "steps": fit.steps,
@@ -38,6 +38,6 @@ fn main() -> Result<()> {
             "predicted": likeliest(&fit.classifier.scores(features), 1)?,
         }));
     }
-    println!("{}", serde_json::json!({ "seconds": seconds, "fits": told }));
+    println!("{}", serde_json::json!({ "seconds": seconds, "fits": reports }));
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Answers tests/reference/check.py: what this crate makes of an image, for comparison with PIL and torchvision.
+//! Serves tests/reference/check.py: processes images with this crate, for comparison with PIL and torchvision.
 //!
-//! Each line of standard input is a JSON object. With `file` alone the decoded image is written to standard output, with
-//! `view` that view of it, with `centre` its resized centre: width and height as 32-bit little-endian numbers, then RGB. A file
-//! that cannot be decoded is answered by 0, 0. With `draw` the parameters of `count` views of one image size are written,
-//! as one line of JSON.
+//! Each line of standard input is a JSON object. With only `file` the decoded image is written to standard output, with
+//! `view` that view of it, with `centre` its resized centre: width and height as 32-bit little-endian numbers, then
+//! RGB. For a file that cannot be decoded, 0, 0 is written. With `draw` the parameters of `count` views of one image
+//! size are written as one line of JSON.
 
 use anyhow::{Context as _, Result};
 use caco_data::{
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
 }
 
 fn picture(order: &Value, raster: &Raster, augmenter: &mut Augmenter) -> Result<(usize, usize, Vec<u8>)> {
-    let side = |v: &Value| v.as_u64().context("a side is a whole number").map(|side| side as usize);
+    let side = |v: &Value| v.as_u64().context("a side is an integer").map(|side| side as usize);
     if let Some(centre) = order.get("centre") {
         let (resize, crop) = (side(&centre["resize"])?, side(&centre["crop"])?);
         let mut out = vec![0; crop * crop * 3];
@@ -60,7 +60,7 @@ fn picture(order: &Value, raster: &Raster, augmenter: &mut Augmenter) -> Result<
 
 fn draw(order: &Value) -> Result<Value> {
     let view: View = serde_json::from_value(order["draw"].clone())?;
-    let size = |name: &str| order[name].as_u64().context("a size is a whole number").map(|side| side as usize);
+    let size = |name: &str| order[name].as_u64().context("a size is an integer").map(|side| side as usize);
     let (width, height, count) = (size("width")?, size("height")?, size("count")?);
     let views =
         (0..count as u64).map(|sample| json!(Drawn::new(&view, width, height, &mut Rng::new(0, "view", 0, sample))));

@@ -1,5 +1,6 @@
-//! Replays recorded steps in f64 and compares everything they changed: `cargo run --release --example replay -- CASE_DIR`.
-//! Prints one line of JSON, {"worst": …, "where": …}, and fails beyond 1e-9. What a case is: tests/reference/README.md.
+//! Replays recorded steps in f64 and compares everything they change: `cargo run --release --example replay --
+//! CASE_DIR`. Prints one line of JSON, {"worst": …, "where": …}, and fails above 1e-9. See tests/reference/README.md
+//! for the format of cases.
 
 use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
