@@ -136,7 +136,7 @@ fn status(check: bool, json: bool) -> Result<ExitCode> {
             version: version(code),
             digest: code.digest,
             state,
-            changes: changes.iter().map(|(name, what)| format!("{name} {what}")).collect(),
+            changes,
             acknowledged: known.map(|known| Accepted {
                 version: known.version,
                 digest: &known.digest,

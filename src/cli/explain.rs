@@ -1,6 +1,6 @@
 //! `caco explain`
 
-use super::{open, print, print_json};
+use super::{print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::Result;
 use caco_inspect::name;

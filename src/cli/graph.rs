@@ -2,6 +2,7 @@
 
 use super::{PipelineArgs, open, print, print_json};
 use anyhow::Result;
+use caco_engine::graph::Id;
 use caco_inspect::{graph::graph, name};
 use clap::{Args, ValueEnum};
 use std::{collections::HashMap, fmt::Write, process::ExitCode};
@@ -38,7 +39,7 @@ pub fn main(args: &GraphArgs) -> Result<ExitCode> {
         print_json(&graph)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let numbers: HashMap<&str, usize> = graph.stages.iter().zip(&ids).map(|(s, id)| (&*s.stage, *id)).collect();
+    let numbers: HashMap<&str, Id> = graph.stages.iter().zip(&ids).map(|(s, id)| (&*s.stage, *id)).collect();
     let edges = graph.edges.iter().map(|(from, to)| (numbers[&**from], numbers[&**to]));
     let stages = graph.stages.iter().map(|stage| (numbers[&*stage.stage], stage));
     let mut text = String::new();

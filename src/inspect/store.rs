@@ -33,7 +33,11 @@ impl Row {
         self.made[field].as_str().unwrap_or("?")
     }
 
-    fn of(store: &Store, published: &Published) -> Result<Row> {
+    /// Of one result.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn of(store: &Store, published: &Published) -> Result<Row> {
         Ok(Row {
             key: published.key,
             record: published.record.to_string(),

@@ -18,6 +18,7 @@ const COUNTERS: [&str; 2] = ["step", "epoch"];
 const HEIGHT: usize = 8;
 
 /// A file of JSON lines that may grow.
+#[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
     read: u64,

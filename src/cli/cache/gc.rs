@@ -12,6 +12,7 @@ use caco_engine::{
     plan::Plan,
     store::{Limits, Store},
 };
+use caco_inspect::store::Row;
 use clap::Args;
 use std::{
     collections::HashSet,
@@ -57,7 +58,7 @@ pub fn main(args: &GcArgs, store: &StoreArgs) -> Result<ExitCode> {
     }
     let mut text = String::new();
     for key in collected.results.iter().filter(|_| !args.yes) {
-        let row = super::row(&store, *key)?;
+        let row = store.lookup(*key)?.map(|published| Row::of(&store, &published)).transpose()?;
         let line = row
             .map_or(String::new(), |r| format!("{}  {} of {}", r.text("started"), r.text("stage"), r.text("pipeline")));
         text += &format!("{}  {line}\n", key.0.short());
