@@ -13,8 +13,8 @@ help: ## list the targets
 reproduce: build ## run the embedded pipeline and print its table (PIPELINE=… for another)
 	@$(CACO) run $(PIPELINE) $(ARGS)
 
-test: build ## run all tests
-	@scripts/test.sh --workspace
+test: libtorch ## run all tests
+	@scripts/test.sh
 
 build: libtorch ## build caco, fetching libtorch if necessary
 	@$(CARGO) build --release --quiet --bins
@@ -29,7 +29,7 @@ prerequisites: ## check for the tools that no package registry provides
 check: libtorch ## run the fast checks: formatting, lints, tests without tensors
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
-	@scripts/test.sh --workspace --lib --bins --exclude caco-learn --exclude caco-worker --exclude caco-numeric
+	@$(CARGO) test --release --quiet --workspace --lib --bins --exclude caco-learn --exclude caco-worker --exclude caco-numeric
 
 clean-cache: ## remove every result
 	rm -rf cache/objects cache/results cache/work cache/lock cache/locks cache/uses cache/trees cache/hosts cache/names cache/runs cache/listings cache/quarantine cache/collected cache/divergences cache/verdicts cache/VERSION cache/last.json

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs all tests, with cargo-nextest if it is installed and with cargo test otherwise.
+# Runs all tests, or those that the arguments select, with cargo-nextest where it is installed and with cargo test elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# The tests run the compiled programs, and cargo builds only those of the package under test.
-cargo build --release --quiet --bins
+# The tests run the real programs. One build of everything: cargo would build dependencies twice for programs without the
+# features that tests add.
+cargo build --release --quiet --workspace --bins --tests
 if cargo nextest --version >/dev/null 2>&1; then
-  exec cargo nextest run --release --no-fail-fast "$@"
+  exec cargo nextest run --release --no-fail-fast --workspace "$@"
 fi
-exec cargo test --release --no-fail-fast "$@"
+exec cargo test --release --no-fail-fast --workspace "$@"

@@ -158,7 +158,8 @@ pub(super) fn table(schema: &Value) -> String {
                 let tag = fields.values().find_map(|field| field["const"].as_str());
                 let rest = fields.iter().filter(|(_, field)| field.get("const").is_none());
                 let names: Vec<String> = rest.map(|(name, field)| format!("{name}: {}", type_of(field))).collect();
-                row(&format!("{} ({})", tag.unwrap_or("one of"), names.join(", ")), choice);
+                let fields = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+                row(&format!("{}{fields}", tag.unwrap_or("one of")), choice);
             }
             None => row(choice["const"].as_str().or(choice.as_str()).unwrap_or("value"), choice),
         }

@@ -89,7 +89,7 @@ struct PipelineArgs {
 #[derive(Args, Clone)]
 struct OfPipelineArgs {
     /// The pipeline file [default: the one that was run last].
-    #[arg(short, long, env = "CACO_PIPELINE", value_name = "PIPELINE")]
+    #[arg(short, long, env = "CACO_PIPELINE", hide_env_values = true, value_name = "PIPELINE")]
     pipeline: Option<PathBuf>,
     #[command(flatten)]
     overlay: OverlayArgs,

@@ -37,7 +37,7 @@ enum DataCommand {
 #[derive(Args, Clone)]
 struct HomeArgs {
     /// The folder that holds data sets, each in a folder of its name
-    #[arg(long, env = "CACO_DATA", default_value = "data", value_name = "DIR")]
+    #[arg(long, env = "CACO_DATA", hide_env_values = true, default_value = "data", value_name = "DIR")]
     data: PathBuf,
     /// Read the data sets from this file instead of the built-in list
     #[arg(long, hide = true, value_name = "FILE")]
