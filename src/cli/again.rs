@@ -3,7 +3,7 @@
 use super::{
     display::{Display, Style},
     programs::Here,
-    run::{attester, memory_gib, on_signals, project, signer, silence},
+    run::{attester, memory_mib, on_signals, project, signer, silence},
 };
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
@@ -117,7 +117,7 @@ fn run(
     let plan = Plan::checked(graph, ids, scratch, &forced)?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let cpus = threads.unwrap_or(cores).clamp(1, cores);
-    let executor = Local::new(Pool { cpus, gpus: vec![], memory_gib: memory_gib() });
+    let executor = Local::new(Pool { cpus, gpus: vec![], memory_mib: memory_mib() });
     let options = Options { keep_going: false, max_time: None, silence: silence()? };
     let programs = Here::new(device, project(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;

@@ -3,7 +3,7 @@
 use super::{
     FAILED, OfPipelineArgs, StoreArgs,
     again::{self, Again},
-    open, print, print_json,
+    open, print_json, print_marked,
 };
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
@@ -111,7 +111,7 @@ fn bundle(path: &Path, json: bool) -> Result<ExitCode> {
             faults => format!("✗ {n} statements, {faults} faults\n"),
         };
         text += "the bytes themselves are not in this file; a store that holds them can be audited\n";
-        print(&text)?;
+        print_marked(&text)?;
     }
     Ok(if checked.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -121,7 +121,7 @@ fn show(audited: &Audited, json: bool) -> Result<ExitCode> {
         print_json(audited)?;
     } else {
         let again: String = audited.rerun.iter().map(Again::text).collect();
-        print(&format!("{}{}\n{again}", tree::text(&audited.report), audited.summary))?;
+        print_marked(&format!("{}{}\n{again}", tree::text(&audited.report), audited.summary))?;
     }
     Ok(if audited.passes { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -143,7 +143,7 @@ fn target(args: &AuditArgs, store: &Store) -> Result<Target> {
         return Ok(Target::Keys(vec![open::result(what, &args.pipeline, store)?]));
     }
     let graph = open::graph_of(&args.pipeline, store).with_context(|| {
-        format!("'{what}' is no file and no key, and no pipeline is known of which it could be a stage")
+        format!("'{what}' is neither a file nor a key, and no pipeline is known that could have such a stage")
     })?;
     let ids = name::select(&graph, std::slice::from_ref(what))?;
     Ok(Target::Stages(graph.into(), ids))

@@ -1,6 +1,6 @@
 //! `caco cite`
 
-use super::{FAILED, OfPipelineArgs, StoreArgs, open, print, print_json, run::signer};
+use super::{FAILED, OfPipelineArgs, StoreArgs, open, print_json, print_marked, run::signer};
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result};
 use caco_engine::{key::Key, stat, store::Store};
@@ -73,7 +73,7 @@ pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
     if args.json {
         print_json(&Citation { cited: &cited, report: &report })?;
     } else {
-        print(&text(&store, &found, &report)?)?;
+        print_marked(&text(&store, &found, &report)?)?;
     }
     if let Some(out) = &args.out {
         eprintln!(

@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 #[derive(Args)]
 pub struct ExecStageArgs {
-    /// The launch file. The report is written beside it, with the ending .report.json
+    /// The launch file. The report is written to FILE.report.json
     file: PathBuf,
 }
 

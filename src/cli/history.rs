@@ -42,7 +42,7 @@ pub fn main(args: &HistoryArgs, store: &StoreArgs) -> Result<ExitCode> {
     if let Some(of) = of.filter(|_| runs.is_empty() && args.n > 0)
         && !history::runs(&store)?.is_empty()
     {
-        bail!("no run is of a pipeline '{of}', and no run's name starts so; `caco history` lists them");
+        bail!("no run of a pipeline '{of}', and no run whose name starts with it; `caco history` lists them");
     }
     if args.json {
         print_json(&runs)?

@@ -73,11 +73,12 @@ fn find(graph: &Graph, store: &Store, id: Id) -> Result<Option<PathBuf>> {
         Step::Hit(published) => work(published.key).filter(|_| store.is_locked(published.key)),
         _ => None,
     };
-    let shown = || name::shown(graph, id, store);
-    Ok(match at_work {
-        Some(folder) => Some(folder),
-        None => shown()?.map(|shown| store.record_folder(&shown.published)),
-    })
+    if at_work.is_some() {
+        return Ok(at_work);
+    }
+    let shown = name::shown(graph, id, store)?;
+    shown.iter().for_each(|shown| open::note(&shown.notes));
+    Ok(shown.map(|shown| store.record_folder(&shown.published)))
 }
 
 fn step(graph: &Graph, store: &Store, id: Id) -> Result<Step> {
@@ -188,7 +189,7 @@ impl Follow<'_> {
 
     fn nobody(&self) -> Result<ExitCode> {
         let (name, pipeline) = (&self.graph.stage(self.id).name, self.graph.pipeline.path.display());
-        bail!("stage '{name}' has not ended, and nobody runs it; run it: caco run {pipeline} '{name}'")
+        bail!("stage '{name}' has no result, and no run is computing it; run it: caco run {pipeline} '{name}'")
     }
 }
 

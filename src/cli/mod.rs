@@ -46,7 +46,7 @@ const FAILED: u8 = 1;
 
 /// Run experiments reproducibly: a content-hashed DAG of stages, written in RON, executed with caching.
 #[derive(Parser)]
-#[command(name = "caco", version, about, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "caco", version, disable_help_subcommand = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -248,14 +248,14 @@ fn report(error: &anyhow::Error) -> ExitCode {
         }
         return ExitCode::from(FAILED);
     }
-    let text = format!("{error:#}");
-    let (what, way_out) = split(&text);
-    eprintln!("error: {what}");
-    way_out.iter().for_each(|help| eprintln!("help: {help}"));
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let (what, help): (Vec<&str>, Vec<Option<&str>>) = chain.iter().map(|text| split(text)).unzip();
+    eprintln!("error: {}", what.join(": "));
+    help.iter().flatten().for_each(|help| eprintln!("help: {help}"));
     ExitCode::from(FAILED)
 }
 
-/// Errors say what happened and, after a semicolon, what to do about it.
+/// What happened and, after a semicolon, what to do about it.
 fn split(error: &str) -> (&str, Option<&str>) {
     error.rsplit_once("; ").map_or((error, None), |(what, help)| (what, Some(help)))
 }
@@ -281,6 +281,15 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// Prints text with an audit's marks on stdout, in colours where it takes them.
+fn print_marked(text: &str) -> anyhow::Result<()> {
+    let marks = [("✓", console::Color::Green), ("△", console::Color::Yellow), ("✗", console::Color::Red)];
+    let coloured = marks.iter().fold(text.to_string(), |text, (mark, colour)| {
+        text.replace(mark, &console::style(mark).fg(*colour).to_string())
+    });
+    print(&coloured)
 }
 
 /// Prints text on stdout.

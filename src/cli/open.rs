@@ -36,7 +36,7 @@ pub fn result(text: &str, args: &OfPipelineArgs, store: &Store) -> Result<Key> {
     }
     let graph = graph_of(args, store).with_context(|| {
         format!(
-            "'{text}' is no key in {}, and no pipeline is known of which it could be a stage",
+            "'{text}' is not a key in {}, and no pipeline is known that could have such a stage",
             store.root().display()
         )
     })?;
@@ -114,7 +114,7 @@ fn last(args: &OfPipelineArgs, store: &Store) -> Result<Graph> {
 /// Opens a store that is there.
 pub fn existing(args: &StoreArgs) -> Result<Store> {
     if !args.cache.join("VERSION").exists() {
-        bail!("{} is no store: it holds no VERSION; name one with --cache or CACO_CACHE", args.cache.display());
+        bail!("{} is not a store: it has no VERSION file; name one with --cache or CACO_CACHE", args.cache.display());
     }
     store(args)
 }

@@ -65,7 +65,7 @@ fn text(stages: &[Planned]) -> String {
     for planned in stages {
         let (state, reasons): (&str, Vec<String>) = match planned.state {
             State::Hit => continue,
-            State::Run => ("run", planned.why.iter().map(ToString::to_string).collect()),
+            State::Run => ("run", planned.why.iter().flatten().map(ToString::to_string).collect()),
             State::MayRun => ("may run", vec!["a stage it reads from runs first".into()]),
             State::Missing => {
                 let missing = planned.missing.iter().map(|m| format!("input {}: {}", m.slot, m.why));
@@ -73,14 +73,25 @@ fn text(stages: &[Planned]) -> String {
             }
         };
         let first = reasons.first().map_or("", String::as_str);
-        writeln!(text, "{state:8} {:width$}  {first}", planned.stage).expect("a string takes all text");
+        writeln!(text, "{} {:width$}  {first}", coloured(planned.state, state), planned.stage)
+            .expect("a string takes all text");
         for reason in reasons.iter().skip(1) {
             writeln!(text, "{:8} {:width$}  {reason}", "", "").expect("a string takes all text");
         }
     }
     let count = |state| stages.iter().filter(|planned| planned.state == state).count();
     let [run, may, hit, missing] = [State::Run, State::MayRun, State::Hit, State::Missing].map(count);
-    writeln!(text, "{run} to run, {may} may run, {hit} there, {missing} missing inputs")
+    writeln!(text, "{run} to run, {may} may run, {hit} cached, {missing} missing inputs")
         .expect("a string takes all text");
     text
+}
+
+/// A state's word in a column, in the colour of the state where the terminal has some.
+fn coloured(state: State, word: &str) -> console::StyledObject<String> {
+    let word = console::style(format!("{word:8}"));
+    match state {
+        State::Hit | State::MayRun => word,
+        State::Run => word.yellow(),
+        State::Missing => word.red(),
+    }
 }

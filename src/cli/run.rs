@@ -3,7 +3,7 @@
 use super::{
     FAILED, PipelineArgs, StoreArgs,
     display::{Display, Style, bytes},
-    open, plan, print, print_json,
+    open, plan, print_json, print_marked,
     programs::Here,
 };
 use anyhow::{Context, Result};
@@ -233,7 +233,7 @@ fn pool(args: &RunArgs) -> Pool {
     Pool {
         cpus: args.jobs.unwrap_or(cores).max(1),
         gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
-        memory_gib: memory_gib(),
+        memory_mib: memory_mib(),
     }
 }
 
@@ -250,12 +250,12 @@ pub(super) fn project(graph: &Graph, store: &Store) -> Vec<PathBuf> {
     std::env::current_dir().into_iter().chain(beside).chain([store.root().to_path_buf()]).collect()
 }
 
-/// The machine's memory.
-pub(super) fn memory_gib() -> f64 {
+/// The machine's memory, MiB. Where nobody knows, no stage waits for it.
+pub(super) fn memory_mib() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib =
-        text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
-    kib.map_or(f64::MAX, |kib| kib / (1024.0 * 1024.0))
+        text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map_or(u64::MAX >> 1, |kib| kib >> 10)
 }
 
 pub(super) fn on_signals(signals: &Arc<Signals>) -> Result<()> {
@@ -340,7 +340,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
         if let Some(output) = store.lookup(key)?.and_then(|p| p.output("json").cloned()) {
             let path = store.object(output.blake3);
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            print(&format!("\n{}\n", super::figures::terminal(store, key, &serde_json::from_str(&text)?)))?;
+            print_marked(&format!("\n{}\n", super::figures::terminal(store, key, &serde_json::from_str(&text)?)))?;
         }
     }
     Ok(())

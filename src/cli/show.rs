@@ -36,6 +36,7 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is asked for most comes first: the state and the metrics.
 fn text(stage: &Stage) -> String {
     let mut sheet = Sheet::default();
     let state = match stage.state {
@@ -44,23 +45,19 @@ fn text(stage: &Stage) -> String {
         State::Missing => "inputs missing",
     };
     sheet.line("stage", &format!("{} ({}, version {})", stage.stage, stage.kind, stage.version));
-    sheet.line("written at", &stage.written_at);
     sheet.line("state", state);
-    let parameters = stage.parameters.as_object().into_iter().flatten();
-    sheet.list("parameters", parameters.map(|(name, value)| format!("{name}: {value}")));
-    let located = |hashed: bool| if hashed { "" } else { " (located, not hashed)" };
-    sheet.list("inputs", stage.inputs.iter().map(|i| format!("{} ← {}{}", i.slot, i.from, located(i.hashed))));
     if let Some(result) = &stage.result {
         describe(&mut sheet, result);
     }
+    let located = |hashed: bool| if hashed { "" } else { " (located, not hashed)" };
+    sheet.list("inputs", stage.inputs.iter().map(|i| format!("{} ← {}{}", i.slot, i.from, located(i.hashed))));
+    let parameters = stage.parameters.as_object().into_iter().flatten();
+    sheet.list("parameters", parameters.map(|(name, value)| format!("{name}: {value}")));
+    sheet.line("written at", &stage.written_at);
     sheet.0
 }
 
 fn describe(sheet: &mut Sheet, result: &StageResult) {
-    let earlier = if result.outdated { " (of earlier parameters or inputs)" } else { "" };
-    sheet.line("key", &format!("{}{earlier}", result.key));
-    let outputs = result.outputs.iter();
-    sheet.list("outputs", outputs.map(|o| format!("{}  {} bytes  {}", o.name, o.bytes, o.blake3.short())));
     sheet.list("metrics", result.metrics.iter().map(metric));
     sheet.list("figures", result.figures.iter().map(figure));
     if let Some(made) = result.made.as_ref().filter(|made| made.is_object()) {
@@ -68,6 +65,10 @@ fn describe(sheet: &mut Sheet, result: &StageResult) {
         let (seconds, threads) = (made["seconds"].as_f64().unwrap_or_default(), &made["threads"]);
         sheet.line("made", &format!("{} on {}, {seconds:.1} s, {threads} threads", text("started"), text("host")));
     }
+    let outputs = result.outputs.iter();
+    sheet.list("outputs", outputs.map(|o| format!("{}  {} bytes  {}", o.name, o.bytes, o.blake3.short())));
+    let earlier = if result.outdated { " (of earlier parameters, inputs or code)" } else { "" };
+    sheet.line("key", &format!("{}{earlier}", result.key));
     sheet.line("folder", &result.folder.display().to_string());
 }
 

@@ -31,6 +31,7 @@ pub fn main(args: &WatchArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
     let mut training = curve::training(&graph, &store, args.stage.as_deref())?;
+    open::note(&training.notes);
     let live = std::io::stdout().is_terminal() && !args.once && !args.json && training.is_running();
     loop {
         let ended = training.read(&store)?;

@@ -56,7 +56,7 @@ fn text(why: &Why) -> Result<String> {
             for missing in &why.missing {
                 writeln!(text, "'{stage}' cannot run: input {}: {}", missing.slot, missing.why)?;
             }
-            why.behind.iter().try_for_each(|of| writeln!(text, "'{stage}' cannot run: '{of}' cannot"))?;
+            why.behind.iter().try_for_each(|of| writeln!(text, "'{stage}' cannot run because '{of}' cannot"))?;
         }
     }
     Ok(text)

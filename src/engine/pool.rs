@@ -2,6 +2,7 @@
 
 use super::gpu;
 use caco_pipeline::policy::Policy;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Cores, GPUs and memory: all of an executor's, or those that are free.
 #[derive(Clone, Debug, Default)]
@@ -10,8 +11,8 @@ pub struct Pool {
     pub cpus: u32,
     /// GPUs, by number.
     pub gpus: Vec<u32>,
-    /// Memory, GiB.
-    pub memory_gib: f64,
+    /// Memory, MiB. Whole numbers, so that what is given back is exactly what was taken.
+    pub memory_mib: u64,
 }
 
 /// The resources that a stage asks for.
@@ -19,37 +20,16 @@ pub struct Pool {
 pub struct Request {
     cpus: u32,
     gpus: usize,
-    memory_gib: f64,
-}
-
-/// The resources that a stage holds while it runs.
-#[derive(Debug, Default)]
-pub struct Allocation {
-    /// CPU cores.
-    pub cpus: u32,
-    gpus: Vec<gpu::Claim>,
-    memory_gib: f64,
-}
-
-impl Allocation {
-    /// Cores alone, as an executor without GPUs of its own gives them.
-    pub fn of_cpus(cpus: u32) -> Self {
-        Allocation { cpus, ..Allocation::default() }
-    }
-
-    /// Its GPUs, by number.
-    pub fn gpus(&self) -> Vec<u32> {
-        self.gpus.iter().map(|claim| claim.gpu).collect()
-    }
+    memory_mib: u64,
 }
 
 impl Pool {
     /// What a stage asks for, bounded by what the pool holds. `default` cores where its file does not say.
     pub fn request(&self, policy: &Policy, default: u32) -> Request {
         Request {
-            cpus: policy.cpus.unwrap_or(default).clamp(1, self.cpus),
+            cpus: policy.cpus.unwrap_or(default).clamp(1, self.cpus.max(1)),
             gpus: (policy.gpus as usize).min(self.gpus.len()),
-            memory_gib: policy.memory_gib.min(self.memory_gib),
+            memory_mib: ((policy.memory_gib * 1024.0).ceil() as u64).min(self.memory_mib),
         }
     }
 
@@ -58,28 +38,77 @@ impl Pool {
         let part = |asked: f64, all: f64| if asked > 0.0 { asked / all } else { 0.0 };
         part(request.cpus.into(), self.cpus.into())
             .max(part(request.gpus as f64, self.gpus.len() as f64))
-            .max(part(request.memory_gib, self.memory_gib))
+            .max(part(request.memory_mib as f64, self.memory_mib as f64))
+    }
+}
+
+/// The part of a pool that is free.
+#[derive(Clone, Debug)]
+pub struct Free(Arc<Mutex<Pool>>);
+
+impl Free {
+    /// All of a pool.
+    pub fn all(pool: Pool) -> Self {
+        Free(Arc::new(Mutex::new(pool)))
     }
 
-    /// Takes resources out of the pool. None: too few are free, or other runs hold the GPUs.
-    pub fn allocate(&mut self, request: Request) -> Option<Allocation> {
-        let Request { cpus, gpus, memory_gib } = request;
-        if cpus > self.cpus || gpus > self.gpus.len() || memory_gib > self.memory_gib {
+    /// How many cores are free.
+    pub fn cpus(&self) -> u32 {
+        self.lock().cpus
+    }
+
+    /// Takes resources. None: too few are free, or other runs hold the GPUs.
+    pub fn allocate(&self, request: Request) -> Option<Allocation> {
+        let Request { cpus, gpus, memory_mib } = request;
+        let mut free = self.lock();
+        if cpus > free.cpus || gpus > free.gpus.len() || memory_mib > free.memory_mib {
             return None;
         }
-        let claims = if gpus == 0 { vec![] } else { gpu::claim(&self.gpus, gpus, &gpu::locks())? };
-        self.cpus -= cpus;
-        self.memory_gib -= memory_gib;
-        self.gpus.retain(|gpu| !claims.iter().any(|claim| claim.gpu == *gpu));
-        Some(Allocation { cpus, gpus: claims, memory_gib })
+        let gpus = if gpus == 0 { vec![] } else { gpu::claim(&free.gpus, gpus, &gpu::locks())? };
+        free.cpus -= cpus;
+        free.memory_mib -= memory_mib;
+        free.gpus.retain(|gpu| !gpus.iter().any(|claim| claim.gpu == *gpu));
+        Some(Allocation { cpus, gpus, memory_mib, free: Some(self.clone()) })
     }
 
-    /// Puts an allocation back.
-    pub fn release(&mut self, allocation: &Allocation) {
-        self.cpus += allocation.cpus;
-        self.memory_gib += allocation.memory_gib;
-        self.gpus.extend(allocation.gpus());
-        self.gpus.sort_unstable();
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The resources that a stage holds while it runs. They are free again when this is dropped.
+#[derive(Debug)]
+pub struct Allocation {
+    /// CPU cores.
+    pub cpus: u32,
+    gpus: Vec<gpu::Claim>,
+    memory_mib: u64,
+    free: Option<Free>,
+}
+
+impl Allocation {
+    /// Cores that nobody counts, as an executor hands them out that queues what it cannot start.
+    pub fn of_cpus(cpus: u32) -> Self {
+        Allocation { cpus, gpus: vec![], memory_mib: 0, free: None }
+    }
+
+    /// Its GPUs, by number.
+    pub fn gpus(&self) -> Vec<u32> {
+        self.gpus.iter().map(|claim| claim.gpu).collect()
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        let gpus = self.gpus();
+        // Another run, or this one, may claim them from now on.
+        self.gpus.clear();
+        let Some(free) = &self.free else { return };
+        let mut free = free.lock();
+        free.cpus += self.cpus;
+        free.memory_mib += self.memory_mib;
+        free.gpus.extend(gpus);
+        free.gpus.sort_unstable();
     }
 }
 
@@ -88,17 +117,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_allocated_is_not_free_until_it_is_released() {
-        let all = Pool { cpus: 4, gpus: vec![], memory_gib: 8.0 };
+    fn what_is_allocated_is_free_again_when_it_is_dropped() {
+        let all = Pool { cpus: 4, gpus: vec![], memory_mib: 8 << 10 };
         let policy = |cpus, memory_gib| Policy { cpus, memory_gib, ..Policy::default() };
         let (large, small) = (all.request(&policy(Some(3), 6.0), 1), all.request(&policy(None, 0.0), 2));
         assert_eq!((all.share(large), all.share(small)), (0.75, 0.5));
-        let mut free = all.clone();
+        let free = Free::all(all.clone());
         let allocation = free.allocate(large).unwrap();
         assert!(free.allocate(small).is_none());
-        free.release(&allocation);
+        drop(allocation);
         assert!(free.allocate(small).is_some());
         // A request is bounded by what the pool holds.
-        assert!(all.clone().allocate(all.request(&policy(Some(64), 100.0), 1)).is_some());
+        assert!(free.allocate(all.request(&policy(Some(64), 100.0), 1)).is_some());
+    }
+
+    #[test]
+    fn memory_is_counted_exactly() {
+        let all = Pool { cpus: 4, gpus: vec![], memory_mib: 31_949 };
+        let policy = |memory_gib| Policy { cpus: Some(1), memory_gib, ..Policy::default() };
+        let free = Free::all(all.clone());
+        for (a, b) in [(3.3, 10.1), (0.7, 0.1)] {
+            let held = [a, b].map(|gib| free.allocate(all.request(&policy(gib), 1)).unwrap());
+            drop(held);
+        }
+        assert!(free.allocate(all.request(&policy(1e9), 1)).is_some(), "all of it is free again");
     }
 }

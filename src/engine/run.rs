@@ -379,7 +379,6 @@ impl<'r> Runner<'r> {
             let Some(allocation) = self.executor.allocate(request) else { continue };
             self.queue.remove(&place);
             let Some(lock) = self.store.try_lock(key)? else {
-                self.executor.release(allocation);
                 self.states.insert(id, State::Elsewhere(key));
                 self.elsewhere.push(id);
                 watch(Event::Elsewhere { id });
@@ -390,7 +389,6 @@ impl<'r> Runner<'r> {
                 && let Some(found) = self.find(key)?
             {
                 drop(lock);
-                self.executor.release(allocation);
                 self.finish(id, found, How::Shared, Duration::ZERO, watch)?;
                 continue;
             }

@@ -24,6 +24,8 @@ pub struct Training {
     pub curve: Follower,
     /// How fast it goes.
     pub pace: Follower,
+    /// Notes for the caller, one sentence each.
+    pub notes: Vec<String>,
     /// While it has no result: its key, and the file that its steps are written to.
     running: Option<(Key, PathBuf)>,
 }
@@ -63,25 +65,27 @@ pub fn training(graph: &Graph, store: &Store, stage: Option<&str>) -> Result<Tra
         let (work, stage) = (store.work(key), graph.stage(id).name.clone());
         let (curve, pace) = (work.join(CURVE), work.join("byproducts").join(PACE));
         let running = Some((key, curve.clone()));
-        return Ok(Training { stage, curve: Follower::of(curve), pace: Follower::of(pace), running });
+        return Ok(Training { stage, curve: Follower::of(curve), pace: Follower::of(pace), notes: vec![], running });
     }
     let (Some(stage), [id]) = (stage, ids.as_slice()) else {
         bail!("no training is in progress here; name a stage to see the curves of a finished one")
     };
     let shown = name::shown(graph, *id, store)?;
-    let published = shown.with_context(|| format!("stage '{stage}' was never started here"))?.published;
+    let name::Shown { published, notes, .. } =
+        shown.with_context(|| format!("stage '{stage}' was never started here"))?;
     let beside = store.record_folder(&published).join("byproducts");
     let curve = match published.output("curve") {
         Some(output) => store.object(output.blake3),
         None => beside.join(CURVE),
     };
     if !curve.exists() {
-        bail!("stage '{stage}' has no curve: it is no training");
+        bail!("stage '{stage}' has no curve: it is not a training");
     }
     Ok(Training {
         stage: stage.into(),
         curve: Follower::of(curve),
         pace: Follower::of(beside.join(PACE)),
+        notes,
         running: None,
     })
 }
@@ -90,7 +94,8 @@ pub fn training(graph: &Graph, store: &Store, stage: Option<&str>) -> Result<Tra
 fn in_progress(graph: &Graph, store: &Store, ids: &[Id]) -> Result<Option<(Id, Key)>> {
     let plan = Plan::new(graph, &graph.with_sources(ids), store, &HashSet::new())?;
     let curve = |key: Key| store.work(key).join(CURVE);
-    let running = plan.steps.iter().filter(|(id, _)| ids.contains(id)).filter_map(|(id, step)| match step {
+    let wanted: HashSet<Id> = ids.iter().copied().collect();
+    let running = plan.steps.iter().filter(|(id, _)| wanted.contains(id)).filter_map(|(id, step)| match step {
         Step::Run(key) if curve(*key).exists() => Some((*id, *key)),
         _ => None,
     });

@@ -48,7 +48,7 @@ pub fn run(store: &Store, start: &str) -> Result<Option<Past>> {
         [] => return Ok(None),
         [id] => id,
         [last, .., first] => {
-            bail!("{} runs start with '{start}', from {first} to {last}; give more of it", found.len())
+            bail!("{} runs start with '{start}', from {first} to {last}; give more characters", found.len())
         }
     };
     let Some(run) = Run::read(store, id)? else { bail!("the record of run '{id}' cannot be read") };

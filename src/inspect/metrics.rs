@@ -74,11 +74,11 @@ pub fn choose(what: &str, candidates: Vec<Found>) -> Result<Found> {
             let near = nearest(what, all.iter().map(String::as_str));
             let near =
                 near.map_or_else(|| format!("there are {}", all.join(", ")), |near| format!("did you mean '{near}'?"));
-            bail!("no metric is '{what}'; {near}")
+            bail!("no metric matches '{what}'; {near}")
         }
         _ => {
             let names: Vec<&str> = found.iter().map(|candidate| candidate.name.as_str()).collect();
-            bail!("'{what}' is several metrics: {}; name one of them", names.join(", "))
+            bail!("'{what}' matches several metrics: {}; name one of them", names.join(", "))
         }
     }
 }

@@ -40,8 +40,10 @@ pub struct Results {
 pub struct Shown {
     /// The result.
     pub published: Published,
-    /// Whether it is of earlier parameters, inputs or code.
+    /// Whether it is, or may be, of earlier parameters, inputs or code.
     pub outdated: bool,
+    /// Notes for the caller, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Whether a text is the start of a key, by its form.
@@ -115,14 +117,15 @@ pub fn current(graph: &Graph, id: Id, store: &Store) -> Result<(Published, Vec<S
         return Ok((published, results.notes));
     }
     let (name, path) = (&graph.stage(id).name, graph.pipeline.path.display());
-    let why = match Names::load(store, &graph.pipeline.name).get(name) {
+    let mut why = match Names::load(store, &graph.pipeline.name).get(name) {
         Some(key) => format!(
-            "stage '{name}' has no result of what {path} asks for now (its last one, {}, is of other parameters, inputs or code, or is \
-             gone; `caco why '{name}'`)",
+            "stage '{name}' has no result for {path} as it stands: its last one, {}, has other parameters, inputs or code, or was \
+             removed (`caco why '{name}'`)",
             key.0.short()
         ),
         None => format!("stage '{name}' has no result yet"),
     };
+    results.notes.iter().for_each(|note| why += &format!(" ({note})"));
     bail!("{why}; run it: caco run {path} '{name}'")
 }
 
@@ -131,12 +134,15 @@ pub fn current(graph: &Graph, id: Id, store: &Store) -> Result<(Published, Vec<S
 /// # Errors
 /// Where the store cannot be read.
 pub fn shown(graph: &Graph, id: Id, store: &Store) -> Result<Option<Shown>> {
-    if let Some(published) = results(graph, &[id], store)?.found.remove(&id) {
-        return Ok(Some(Shown { published, outdated: false }));
+    let Results { mut found, mut notes } = results(graph, &[id], store)?;
+    if let Some(published) = found.remove(&id) {
+        return Ok(Some(Shown { published, outdated: !notes.is_empty(), notes }));
     }
-    let last = Names::load(store, &graph.pipeline.name).get(&graph.stage(id).name);
+    let name = &graph.stage(id).name;
+    let last = Names::load(store, &graph.pipeline.name).get(name);
     let published = last.map(|key| store.lookup(key)).transpose()?.flatten();
-    Ok(published.map(|published| Shown { published, outdated: true }))
+    notes.push(format!("using the last result of '{name}', which has other parameters, inputs or code"));
+    Ok(published.map(|published| Shown { published, outdated: true, notes }))
 }
 
 /// The output that `STAGE/OUTPUT` names, of the result that the pipeline asks for now.
@@ -225,7 +231,7 @@ pub fn select(graph: &Graph, patterns: &[String]) -> Result<Vec<Id>> {
 }
 
 fn in_pipeline(graph: &Graph, error: Diagnostic) -> anyhow::Error {
-    let message = format!("{}, in {}", error.message, graph.pipeline.path.display());
+    let message = format!("{} in {}", error.message, graph.pipeline.path.display());
     plain(Diagnostic { message, ..error })
 }
 

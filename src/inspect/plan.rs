@@ -50,9 +50,9 @@ pub struct Planned {
     /// The key of its result. Absent where it is not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
-    /// Why it would run: what differs from its last result.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub why: Vec<Change>,
+    /// Why it would run: what differs from its last result. Absent for other states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<Vec<Change>>,
     /// The inputs that are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
@@ -77,12 +77,12 @@ pub fn plan(
         .map(|(id, step)| {
             let stage = graph.stage(*id).name.clone();
             let mut planned =
-                Planned { stage, state: State::of(step), key: None, why: vec![], missing: vec![], behind: None };
+                Planned { stage, state: State::of(step), key: None, why: None, missing: vec![], behind: None };
             match step {
                 Step::Hit(published) => planned.key = Some(published.key),
                 Step::Run(key) => {
                     planned.key = Some(*key);
-                    planned.why = why::reasons(graph, store, names, plan, *id, forced.contains(id))?;
+                    planned.why = Some(why::reasons(graph, store, names, plan, *id, forced.contains(id))?);
                 }
                 Step::MayRun => {}
                 Step::Blocked(missing) => planned.missing = missing.clone(),

@@ -68,7 +68,6 @@ pub struct StageResult {
     /// How it was made: time, host, threads, determinism class. See docs/provenance.md.
     pub made: Option<Value>,
     /// Of a comparison: every metric of its table with the results that it was computed from.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub figures: Vec<comparison::Marked>,
 }
 
@@ -96,7 +95,7 @@ pub fn stage(graph: &Graph, store: &Store, name: &str, registry: &Registry) -> R
     let plan = Plan::new(graph, &graph.with_sources(&[id]), store, &HashSet::new())?;
     let step = plan.step(id).expect("the stage was planned");
     let shown = match step {
-        Step::Hit(published) => Some(name::Shown { published: published.clone(), outdated: false }),
+        Step::Hit(published) => Some(name::Shown { published: published.clone(), outdated: false, notes: vec![] }),
         _ => name::shown(graph, id, store)?,
     };
     let stage = graph.stage(id);

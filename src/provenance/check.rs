@@ -130,7 +130,7 @@ fn signature(case: &Case, evidence: &Evidence) -> Check {
             let id = &id[..id.len().min(16)];
             format!(
                 "{}: signed by the key {id} from '{host}', which is not trusted here; if you know its owner: caco \
-                 keys trust {id}",
+                 signer trust {id}",
                 place.display()
             )
         }

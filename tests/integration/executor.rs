@@ -77,7 +77,6 @@ impl Executor for Queue {
     fn allocate(&self, _: Request) -> Option<Allocation> {
         Some(Allocation::of_cpus(1))
     }
-    fn release(&self, _: Allocation) {}
     fn start(&self, launch: &Launch, _: &Allocation, _: RawFd, ended: Ended) -> io::Result<Box<dyn Handle>> {
         let number = self.submitted.fetch_add(1, Ordering::SeqCst);
         let (script, file) = (self.spool.join(format!("{number}.sh")), self.spool.join(format!("{number}.json")));
@@ -129,7 +128,7 @@ impl Programs for Commands {
 }
 
 fn pool() -> Pool {
-    Pool { cpus: 2, gpus: vec![], memory_gib: 1.0 }
+    Pool { cpus: 2, gpus: vec![], memory_mib: 1024 }
 }
 
 /// Runs a pipeline in its own store. Returns the outcome, and the digests of all outputs by stage.

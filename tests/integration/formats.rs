@@ -189,7 +189,7 @@ fn a_set_of_the_catalogue_is_counted_and_its_bad_files_named() {
     );
     assert!(wrong.out.contains("test     2 images of 2 classes: there should be 1 of 2\n"), "{}", wrong.out);
     let absent = project.caco(&["data", "check", "toys", "--catalogue", "sets.ron", "--at", "elsewhere"]);
-    assert!(absent.err.contains("elsewhere is no folder; `caco data fetch toys`"), "{}", absent.err);
+    assert!(absent.err.contains("elsewhere is not a folder\nhelp: `caco data fetch toys`"), "{}", absent.err);
 }
 
 #[test]

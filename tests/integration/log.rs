@@ -65,7 +65,7 @@ fn follow_does_not_wait_for_a_stage_that_nobody_runs() {
     project.ok(&["plan", "p.ron"]);
     let followed = project.caco(&["log", "a", "-f", "--pipeline", "p.ron"]);
     assert!(
-        followed.code == 1 && followed.err.contains("nobody runs it; run it: caco run p.ron 'a'"),
+        followed.code == 1 && followed.err.contains("no run is computing it\nhelp: run it: caco run p.ron 'a'"),
         "{}",
         followed.err
     );

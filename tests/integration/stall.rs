@@ -39,7 +39,7 @@ fn worker(project: &Project) -> Option<u32> {
 fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
     let (straight, broken) = (tiny(), tiny());
     // This also succeeds on a slow machine, because a retry resumes from its checkpoint.
-    let set = ["pretrain/short.epochs=120", "pretrain.run=(retries: 20)"];
+    let set = ["pretrain/short.epochs=60", "pretrain.run=(retries: 20)"];
     assert!(run(&straight, STAGE, &set).output().unwrap().status.success());
     // The inputs of the training are computed undisturbed.
     assert!(run(&broken, "bank/short", &set).output().unwrap().status.success());

@@ -203,5 +203,5 @@ fn a_step_is_measured_part_by_part() {
     let (kept, again) = (peak("keep"), peak("recompute"));
     assert!(again < kept - (50 << 20), "{again} bytes where {kept} are needed to keep everything");
     let wrong = project.caco(&["bench", "step", "--batch", "1"]);
-    assert!(wrong.code == 1 && wrong.err.contains("--batch is 1; give at least 2"), "{}", wrong.err);
+    assert!(wrong.code == 1 && wrong.err.contains("--batch is 1\nhelp: give at least 2"), "{}", wrong.err);
 }

@@ -40,7 +40,7 @@ pub fn main(args: &CopyArgs, store: &StoreArgs) -> Result<ExitCode> {
     let ours = open::store(store)?;
     let (from, to) = match (&args.from, &args.to) {
         (Some(from), _) if !from.join("VERSION").exists() => {
-            bail!("{} is no store: it holds no VERSION", from.display())
+            bail!("{} is not a store: it has no VERSION file", from.display())
         }
         (Some(from), _) => (Store::open(from)?, ours),
         (None, Some(to)) => (ours, Store::open(to)?),

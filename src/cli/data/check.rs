@@ -99,7 +99,7 @@ pub fn main(args: &CheckArgs) -> Result<ExitCode> {
     let folder = args.at.clone().unwrap_or_else(|| args.home.place(set).folder().to_path_buf());
     // A set that was unpacked by hand need not lie in a folder of its archive.
     let root = Some(folder.join(&set.root)).filter(|root| root.is_dir()).unwrap_or_else(|| folder.clone());
-    let fetch = || format!("{} is no folder; `caco data fetch {}` brings the set there", folder.display(), set.name);
+    let fetch = || format!("{} is not a folder; `caco data fetch {}` downloads the set", folder.display(), set.name);
     ensure!(root.is_dir(), fetch());
     let found =
         set.images.iter().map(|(split, images)| look(args, set, &root, *split, *images)).collect::<Result<Vec<_>>>()?;

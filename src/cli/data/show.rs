@@ -104,7 +104,7 @@ fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T> {
 
 fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
     let store =
-        open::existing(store).with_context(|| format!("{} is no folder, and so taken for a stage", args.index))?;
+        open::existing(store).with_context(|| format!("{} is not a folder, so it is taken as a stage", args.index))?;
     let graph = open::graph_of(&args.pipeline, &store)?;
     let index = open::output_called("index", &args.index, &graph, &store)?;
     let root = match graph.images(index.stage).map_err(name::plain)? {

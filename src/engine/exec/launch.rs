@@ -1,8 +1,8 @@
 //! A program to start, as a value and as a file.
 
 use super::{
-    super::{confine::Confinement, signals::Signals},
-    Report,
+    super::{confine::Confinement, guard::Guard, signals::Signals},
+    Handle as _, Outcome, Report,
     local::Process,
 };
 use std::{
@@ -31,21 +31,25 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Writes it to a file that only this user can read: the environment may hold secrets.
+    /// Writes it to a file that only this user can read: the environment may hold secrets. Removes the report of an
+    /// earlier launch in the same file.
     ///
     /// # Errors
     /// Where the file cannot be written.
     pub fn write(&self, file: &Path) -> io::Result<()> {
-        let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
-        new.write_all(&serde_json::to_vec_pretty(self)?)
+        match fs::remove_file(Launch::report_file(file)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        write_aside(file, &serde_json::to_vec_pretty(self)?)
     }
 
     /// The file beside a launch file that its report is written to.
     pub fn report_file(file: &Path) -> PathBuf {
-        file.with_extension("report.json")
+        suffixed(file, ".report.json")
     }
 
-    /// Reads the report of a launch file. None: the program has not ended.
+    /// Reads the report of a launch file. None: the program has not ended, or `exec-stage` was killed.
     ///
     /// # Errors
     /// Where the report is there and cannot be read.
@@ -61,47 +65,64 @@ impl Launch {
 /// How often signals are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Executes the launch in a file, confined as it says, and writes the report beside it. A signal noted in `signals` asks
-/// the program to write a checkpoint and end; a second one kills it.
+/// Executes the launch in a file, confined as it says, and writes the report beside it. The first signal noted in
+/// `signals` asks the program to write a checkpoint and end; a later one kills it.
 ///
 /// # Errors
-/// Where the file is no launch, the program cannot be started, or the report cannot be written.
+/// Where the file cannot be read as a launch, or the report cannot be written.
 pub fn exec_stage(file: &Path, signals: &Signals) -> io::Result<Report> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot read {}: {e}", file.display()));
     let text = fs::read(file).map_err(named)?;
     let launch: Launch = serde_json::from_slice(&text).map_err(|e| named(e.into()))?;
-    let (sender, receiver) = mpsc::channel();
-    let process = Process::start(&launch, None, Box::new(move |report| _ = sender.send(report)))?;
-    let mut noted = 0;
-    let report = loop {
-        match receiver.recv_timeout(TICK) {
-            Ok(report) => break report,
-            Err(RecvTimeoutError::Timeout) => noted = pass_on(&process, signals, noted),
-            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the program cannot be waited for")),
-        }
-    };
-    let to = Launch::report_file(file);
-    let aside = to.with_extension("new");
-    fs::write(&aside, serde_json::to_vec_pretty(&report)?)?;
-    fs::rename(&aside, &to)?;
+    let report = execute(&launch, signals)
+        .unwrap_or_else(|error| Report { outcome: Outcome::Failed(error.to_string()), refusals: None });
+    write_aside(&Launch::report_file(file), &serde_json::to_vec_pretty(&report)?)?;
     Ok(report)
 }
 
-/// Passes signals on to the program, as often as they came. Returns how many have been.
-fn pass_on(process: &Process, signals: &Signals, noted: u32) -> u32 {
-    use super::Handle as _;
-    let (count, _) = signals.get();
-    match count {
-        _ if count == noted => {}
-        1 => process.interrupt(),
-        _ => process.kill(),
+fn execute(launch: &Launch, signals: &Signals) -> io::Result<Report> {
+    let (sender, receiver) = mpsc::channel();
+    // Whatever kills this process may leave the program's own children; the guard does not.
+    let mut guard = Guard::start().ok();
+    let process = Process::start(launch, None, Box::new(move |report| _ = sender.send(report)))?;
+    if let (Some(guard), Some(group)) = (&mut guard, process.group()) {
+        guard.add(group);
     }
-    count
+    let mut passed_on = 0;
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(report) => return Ok(report),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the program cannot be waited for")),
+        }
+        // One a tick: a program that is sent two at once is still asked first.
+        if signals.get().0 > passed_on {
+            match passed_on {
+                0 => process.interrupt(),
+                _ => process.kill(),
+            }
+            passed_on += 1;
+        }
+    }
+}
+
+fn suffixed(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Writes a file so that nobody sees half of it.
+fn write_aside(file: &Path, text: &[u8]) -> io::Result<()> {
+    let aside = suffixed(file, ".new");
+    let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    new.write_all(text)?;
+    fs::rename(&aside, file)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Outcome, *};
+    use super::*;
 
     fn launch(folder: &Path, line: &str) -> PathBuf {
         let launch = Launch {
@@ -141,6 +162,20 @@ mod tests {
             running.join().unwrap()
         });
         assert_eq!(report.outcome, Outcome::Stopped);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_reported_and_an_earlier_report_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = launch(folder.path(), "true");
+        exec_stage(&file, &Signals::default()).unwrap();
+        let mut broken: Launch = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        broken.argv[0] = "no-such-program".into();
+        broken.write(&file).unwrap();
+        assert_eq!(Launch::report(&file).unwrap(), None);
+        let report = exec_stage(&file, &Signals::default()).unwrap();
+        assert!(matches!(report.outcome, Outcome::Failed(why) if why.contains("no-such-program")));
+        assert!(Launch::report(&file).unwrap().is_some());
     }
 
     #[test]

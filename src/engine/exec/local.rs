@@ -3,7 +3,7 @@
 use super::{
     super::{
         liveness,
-        pool::{Allocation, Pool, Request},
+        pool::{Allocation, Free, Pool, Request},
         refusal::{self, Refusals},
         spawn::{self, Cage},
     },
@@ -19,24 +19,19 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// This machine: a process for each program, on a pool of its resources.
 #[derive(Debug)]
 pub struct Local {
     pool: Pool,
-    free: Mutex<Pool>,
+    free: Free,
 }
 
 impl Local {
     /// An executor that hands out this pool.
     pub fn new(pool: Pool) -> Self {
-        Local { free: Mutex::new(pool.clone()), pool }
-    }
-
-    fn free(&self) -> MutexGuard<'_, Pool> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        Local { free: Free::all(pool.clone()), pool }
     }
 }
 
@@ -46,15 +41,11 @@ impl Executor for Local {
     }
 
     fn has_room(&self) -> bool {
-        self.free().cpus > 0
+        self.free.cpus() > 0
     }
 
     fn allocate(&self, request: Request) -> Option<Allocation> {
-        self.free().allocate(request)
-    }
-
-    fn release(&self, allocation: Allocation) {
-        self.free().release(&allocation);
+        self.free.allocate(request)
     }
 
     /// Must be called from a thread that lives as long as the run: the kernel kills the child when the thread that
@@ -82,22 +73,33 @@ impl Process {
             .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
         let refusals = cage.is_some().then(Refusals::default);
         let listener = cage.as_ref().and_then(Cage::listener);
-        if let (Some(confinement), Some(listener), Some(refusals)) = (&launch.confinement, listener, &refusals) {
-            let (confinement, refusals) = (confinement.clone(), refusals.clone());
-            std::thread::Builder::new()
-                .stack_size(128 << 10)
-                .spawn(move || refusal::listen(listener, &confinement, &refusals))?;
-        }
-        std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-            await_end(group);
-            // What the stage left running in its group ends with it. The first process is not reaped yet, so the
-            // kernel cannot have given its number to another one.
+        let threads = || -> io::Result<()> {
+            if let (Some(confinement), Some(listener), Some(refusals)) = (&launch.confinement, listener, &refusals) {
+                let (confinement, refusals) = (confinement.clone(), refusals.clone());
+                std::thread::Builder::new()
+                    .stack_size(128 << 10)
+                    .spawn(move || refusal::listen(listener, &confinement, &refusals))?;
+            }
+            std::thread::Builder::new().stack_size(64 << 10).spawn(move || wait(group, refusals, ended))?;
+            Ok(())
+        };
+        // A program that nobody waits for must not run on.
+        threads().inspect_err(|_| {
             signal(group, libc::SIGKILL);
-            let outcome = outcome(reap(group));
-            ended(Report { outcome, refusals: refusals.map(|refusals| refusals.list()) });
+            let _ = reap(group);
         })?;
         Ok(Process { group, log: launch.log.clone() })
     }
+}
+
+/// Waits until a program has ended, and reports that.
+fn wait(group: i32, refusals: Option<Refusals>, ended: Ended) {
+    await_end(group);
+    // What the stage left running in its group ends with it. The first process is not reaped yet, so the kernel cannot
+    // have given its number to another one.
+    signal(group, libc::SIGKILL);
+    let outcome = outcome(reap(group));
+    ended(Report { outcome, refusals: refusals.map(|refusals| refusals.list()) });
 }
 
 impl Handle for Process {

@@ -2,8 +2,7 @@
 //!
 //! The runner sees an [`Executor`] and the [`Handle`]s that it gives. An executor that starts stages on another machine
 //! writes the [`Launch`] to a file and has `caco exec-stage FILE` run there, which confines and executes it with the
-//! code that [`Local`] calls directly: a process more a stage would cost the many small stages of this machine more than
-//! they take.
+//! code that [`Local`] calls directly: one more process per stage would cost small stages more time than they take.
 
 mod launch;
 mod local;
@@ -40,7 +39,7 @@ pub struct Report {
     pub refusals: Option<Vec<Refusal>>,
 }
 
-/// Called once, when a program has ended.
+/// Must be called once, when a program has ended.
 pub type Ended = Box<dyn FnOnce(Report) + Send>;
 
 /// Runs programs somewhere, on resources of its own.
@@ -49,10 +48,8 @@ pub trait Executor {
     fn pool(&self) -> &Pool;
     /// Whether [`Executor::allocate`] could succeed for any request now.
     fn has_room(&self) -> bool;
-    /// Resources for one stage. None: not now.
+    /// Resources for one stage, until the allocation is dropped. None: not now.
     fn allocate(&self, request: Request) -> Option<Allocation>;
-    /// Takes resources back.
-    fn release(&self, allocation: Allocation);
     /// Starts a program, or queues it. `lock` is an open file that locks the stage's key: a process of this machine
     /// inherits it, so that the key stays locked as long as the process lives.
     fn start(&self, launch: &Launch, allocation: &Allocation, lock: RawFd, ended: Ended)

@@ -24,12 +24,37 @@ use std::{
     fs, io,
     os::fd::RawFd,
     path::{Path, PathBuf},
+    sync::mpsc::Sender,
     time::{Duration, Instant, SystemTime},
 };
 
-/// How often a stage that hung is tried again at least, whatever its file says: what made it hang, such as a store on a network
-/// that was away, is often over, and it resumes from its checkpoint.
+/// How often a stage that hung is tried again at least, whatever its file says: what made it hang, such as a network store that
+/// was unreachable, is often over, and it resumes from its checkpoint.
 const HUNG_RETRIES: u32 = 3;
+
+/// Reports the end of an attempt. One that an executor drops without a report is lost, and failed.
+struct Unreported {
+    id: Id,
+    sender: Option<Sender<Message>>,
+}
+
+impl Unreported {
+    fn ended(mut self, report: Report) {
+        self.send(report);
+    }
+
+    fn send(&mut self, report: Report) {
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.send(Message::Ended(self.id, report));
+        }
+    }
+}
+
+impl Drop for Unreported {
+    fn drop(&mut self) {
+        self.send(Report { outcome: Outcome::Failed("the executor lost it".into()), refusals: None });
+    }
+}
 
 impl<'r> Runner<'r> {
     /// Starts a queued stage on the resources that it has been given.
@@ -52,7 +77,6 @@ impl<'r> Runner<'r> {
         };
         match self.launch(id, &work, lock.fd(), &allocation) {
             Err(error) => {
-                self.executor.release(allocation);
                 self.states.insert(id, State::Running(key));
                 self.fail(self.failure(id, key, format!("{error:#}")), 0, watch)
             }
@@ -127,8 +151,8 @@ impl<'r> Runner<'r> {
         let (cpus, gpus) = (allocation.cpus, allocation.gpus());
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus, gpus };
         let launch = self.programs.launch(&prepared)?;
-        let sender = self.sender.clone();
-        let ended = Box::new(move |report| _ = sender.send(Message::Ended(id, report)));
+        let unreported = Unreported { id, sender: Some(self.sender.clone()) };
+        let ended = Box::new(move |report| unreported.ended(report));
         Ok((self.executor.start(&launch, allocation, lock, ended)?, launch))
     }
 
@@ -148,7 +172,7 @@ impl<'r> Runner<'r> {
         let work = self.store.work(key);
         let stalled = outcome == Outcome::Stalled;
         let (cpus, gpus) = (running.allocation.cpus, running.allocation.gpus());
-        self.executor.release(running.allocation);
+        drop(running.allocation);
         let why = match outcome {
             Outcome::Done => {
                 self.states.insert(id, State::Publishing(key));
