@@ -46,7 +46,7 @@ Each command prints one JSON value on stdout. A field may be added in a later ve
 noted in the changelog. Keys and digests are 64 hexadecimal digits; times are UTC in RFC 3339.
 
 Not in this list: `caco explain KIND --json` prints a JSON schema, `caco export croissant` prints Croissant 1.1 metadata, `caco log STAGE --json`
-prints the spans of a stage, one object a line, and `caco bench --json` prints the measurements of a benchmark.
+prints the spans of a stage, one object a line, and `caco bench step --json` prints the measurements of a benchmark.
 ";
 
 fn json() -> String {

@@ -10,7 +10,8 @@ use caco_engine::{
 };
 use caco_inspect::{
     name,
-    plan::{self, Planned, State},
+    plan::{self, Planned},
+    state::State,
 };
 use clap::Args;
 use std::{collections::HashSet, fmt::Write, process::ExitCode};

@@ -311,12 +311,12 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
         print_json(&outcome::Outcome::of(graph, outcome))?;
     }
     if ran == 0 && outcome.failed.is_empty() && outcome.interrupted.is_none() && outcome.skipped.is_empty() {
-        eprintln!("nothing to do: all {hits} results are there ({took}), 0 stages run");
+        eprintln!("nothing to do: all {hits} results are cached ({took})");
     } else {
         let rest =
             [(outcome.failed.len(), "failed"), (outcome.stopped.len(), "stopped"), (outcome.skipped.len(), "not run")];
         let rest: String = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
-        eprintln!("{ran} stage{} run, {hits} already there{rest} ({took})", if ran == 1 { "" } else { "s" });
+        eprintln!("{ran} stage{} run, {hits} cached{rest} ({took})", if ran == 1 { "" } else { "s" });
     }
     if let Some(signal) = outcome.interrupted {
         eprintln!("stopped; the same command resumes from the last checkpoints");

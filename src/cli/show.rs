@@ -5,8 +5,8 @@ use crate::registry::REGISTRY;
 use anyhow::Result;
 use caco_inspect::{
     comparison::Marked,
-    plan::State,
     stage::{self, Stage, StageResult},
+    state::State,
 };
 use caco_measure::metric::Metric;
 use clap::Args;

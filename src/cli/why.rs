@@ -3,7 +3,7 @@
 use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::{
-    plan::State,
+    state::State,
     why::{self, Reason, Why},
 };
 use clap::Args;

@@ -11,6 +11,7 @@ pub mod name;
 pub mod outcome;
 pub mod plan;
 pub mod stage;
+pub mod state;
 pub mod store;
 pub mod sweep;
 pub mod why;

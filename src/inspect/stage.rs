@@ -1,6 +1,6 @@
 //! One stage: its parameters, its inputs, and its result.
 
-use super::{comparison, name, plan::State};
+use super::{comparison, name, state::State};
 use anyhow::{Context, Result};
 use caco_engine::{
     digest::Digest,

@@ -1,6 +1,6 @@
 //! Why a stage runs: which value changed, from what to what.
 
-use super::{name, plan::State};
+use super::{name, state::State};
 use anyhow::Result;
 use caco_engine::{
     graph::{Graph, Id, Origin},

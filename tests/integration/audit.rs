@@ -507,7 +507,7 @@ fn a_file_leads_to_the_result_that_holds_it() {
     );
     let nobody = project.caco(&["audit", "evil"]);
     assert!(nobody.err.contains("did you mean 'eval'"), "{}", nobody.err);
-    assert!(project.caco(&["audit", "p.ron", "--cache", "nowhere"]).err.contains("nowhere is no store"));
+    assert!(project.caco(&["audit", "p.ron", "--cache", "nowhere"]).err.contains("nowhere is not a store"));
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn results_are_copied_between_stores_with_their_digests_checked() {
     );
     assert!(project.ok(&["cache", "ls", "--cache", third.to_str().unwrap()]).out.is_empty());
     let nowhere = project.caco(&["cache", "copy", "--from", "nowhere", "--all"]);
-    assert!(nowhere.err.contains("nowhere is no store"), "{}", nowhere.err);
+    assert!(nowhere.err.contains("nowhere is not a store"), "{}", nowhere.err);
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn a_failed_stage_shows_its_log_its_folder_and_how_to_run_it_alone() {
         "| the reason",
         "cache/work/",
         "caco run p.ron 'bad'",
-        "1 stage run, 0 already there, 1 failed, 1 not run",
+        "1 stage run, 0 cached, 1 failed, 1 not run",
     ] {
         assert!(run.err.contains(part), "no {part} in\n{}", run.err);
     }

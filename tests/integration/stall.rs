@@ -36,10 +36,11 @@ fn worker(project: &Project) -> Option<u32> {
 
 /// Makes a training run hang with `hang`. Returns the output of the run and the log of its stage. The result must be
 /// that of an undisturbed run.
-fn hung(preload: Option<&Path>, hang: impl Fn(&Project)) -> (String, String) {
+fn hung(preload: Option<&Path>, jobs: &str, hang: impl Fn(&Project)) -> (String, String) {
     let (straight, broken) = (tiny(), tiny());
     // This also succeeds on a slow machine, because a retry resumes from its checkpoint.
-    let set = ["pretrain/short.epochs=60", "pretrain.run=(retries: 20)"];
+    let cpus = format!("pretrain.run=(retries: 20, cpus: {jobs})");
+    let set = ["pretrain/short.epochs=60", &cpus];
     assert!(run(&straight, STAGE, &set).output().unwrap().status.success());
     // The inputs of the training are computed undisturbed.
     assert!(run(&broken, "bank/short", &set).output().unwrap().status.success());
@@ -69,7 +70,7 @@ fn an_endless_kernel_is_killed_and_retried() {
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
     assert!(compile.status().unwrap().success());
-    let (said, log) = hung(Some(&library), |project| project.write("stall", ""));
+    let (said, log) = hung(Some(&library), "2", |project| project.write("stall", ""));
     assert!(log.contains("error: step ") && log.contains(" has not ended after "), "{log}");
     assert!(log.contains("GOMP_parallel"), "the stack of the thread that hangs: {log}");
     assert!(said.contains("has not ended after"), "{said}");
@@ -77,7 +78,8 @@ fn an_endless_kernel_is_killed_and_retried() {
 
 #[test]
 fn a_stopped_worker_is_killed_and_retried() {
-    let (said, log) = hung(None, |project| assert!(signal(worker(project).unwrap(), libc::SIGSTOP)));
+    // One thread, so that other tests beside it slow it down less.
+    let (said, log) = hung(None, "1", |project| assert!(signal(worker(project).unwrap(), libc::SIGSTOP)));
     assert!(said.contains("gave no sign of life for"), "{said}");
     assert!(log.contains("state T (stopped)"), "{log}");
 }

@@ -208,7 +208,7 @@ fn an_output_is_that_of_what_is_asked_for_now() {
     assert_eq!(get(&[]), "--n=1\n");
     assert_eq!(get(&["--set", "a.parameters.n=2"]), "--n=2\n");
     let never = get(&["--set", "a.parameters.n=3"]);
-    assert!(never.contains("stage 'a' has no result of what p.ron asks for now"), "{never}");
+    assert!(never.contains("stage 'a' has no result for p.ron as it stands"), "{never}");
     // A copied store has no names.
     fs::remove_dir_all(project.path().join("cache/names")).unwrap();
     assert_eq!(get(&[]), "--n=1\n");

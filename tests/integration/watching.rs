@@ -115,7 +115,7 @@ fn plain_lines_where_nothing_can_or_should_be_drawn() {
     }
     let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
     let (_, text) = Terminal::start(&project, &["run", "p.ron", "--quiet"], 12, 80, &[]).end();
-    assert!(text.starts_with("1 stage run, 0 already there"), "{text}");
+    assert!(text.starts_with("1 stage run, 0 cached"), "{text}");
 }
 
 #[test]
