@@ -116,7 +116,7 @@ impl<'g> Live<'g> {
             }
             Event::Elsewhere { id } => _ = self.elsewhere.insert(*id),
             Event::Stopping { .. } => self.closing = true,
-            Event::Diverges { .. } => {}
+            Event::Diverges { .. } | Event::Replanned { .. } => {}
             Event::Tick => self.tick(),
         }
     }

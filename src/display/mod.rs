@@ -107,6 +107,9 @@ impl<'g> Display<'g> {
                 let again = again.map_or(String::new(), |pause| format!("; tried again in {}", duration(pause)));
                 format!("{}  failed: {}{again}", name(id), failure.why)
             }
+            Event::Replanned { id, path } => {
+                format!("{}  is planned again: {} changed before it started", name(id), path.display())
+            }
             Event::Elsewhere { id } => format!("{}  is being computed by another run; waiting", name(id)),
             Event::Stopping { running } => {
                 format!("stopping: {running} running stage(s) are writing a checkpoint; interrupt again to kill them")

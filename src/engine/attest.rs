@@ -1,9 +1,9 @@
 //! What a signed statement about a result is made from. The engine does not know who signs, or in what format: it asks
 //! once per result, and keeps the attestation in the record.
 
-use super::{listing::Content, publish::Finished, store::Pending};
+use super::{publish::Finished, store::Pending};
 use caco_pipeline::pipeline::{Pipeline, Stage};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A result that is about to be published.
 #[derive(Debug)]
@@ -16,8 +16,6 @@ pub struct Made<'m> {
     pub finished: &'m Finished,
     /// Its outputs.
     pub result: &'m Pending,
-    /// What it read outside the store, as it was when the stage ended.
-    pub outside: &'m [(PathBuf, Content)],
 }
 
 /// Attests results.

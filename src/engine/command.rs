@@ -42,7 +42,11 @@ pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
     let mut linked = vec![];
     for (slot, path) in prepared.inputs {
         if place(path, &folder.join(slot), prepared.work).with_context(|| format!("input '{slot}'"))? {
-            linked.push(path);
+            // A folder of the store contains no links.
+            if path.is_dir() && !is_in_store(path, prepared.work) {
+                linked.extend(listing::targets_outside(path).with_context(|| format!("input '{slot}'"))?);
+            }
+            linked.push(path.clone());
         }
     }
     for output in command.outputs.iter().chain(&command.metrics) {
@@ -67,12 +71,16 @@ pub fn read(parameters: &str) -> Result<Command> {
     serde_json::from_str(parameters).context("parameters are JSON")
 }
 
+/// Whether a path is in the store that a stage's folder belongs to.
+fn is_in_store(path: &Path, work: &Path) -> bool {
+    work.ancestors().nth(2).is_some_and(|store| path.starts_with(store))
+}
+
 /// Makes an input appear at `at`. Whether it is a link, so that its place must be readable.
 fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
     make_above(at)?;
     let meta = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let in_store = work.ancestors().nth(2).is_some_and(|store| path.starts_with(store));
-    if in_store || !meta.is_file() || meta.len() > COPIED {
+    if is_in_store(path, work) || !meta.is_file() || meta.len() > COPIED {
         symlink(path, at).with_context(|| format!("cannot link {}", path.display()))?;
         return Ok(true);
     }
@@ -82,11 +90,11 @@ fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn confinement(program: &str, linked: &[&PathBuf], place: &Place) -> Confinement {
+fn confinement(program: &str, linked: &[PathBuf], place: &Place) -> Confinement {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut confinement = place.machine.clone();
     confinement.let_write(place.work);
-    linked.iter().copied().chain(place.allow).for_each(|path| confinement.let_read(path));
+    linked.iter().chain(place.allow).for_each(|path| confinement.let_read(path));
     if let Some(program) = which::find(program, &path, &place.work.join("out")) {
         confinement.let_run(&program);
     }

@@ -54,6 +54,13 @@ pub enum Event<'a> {
         /// The stage.
         id: Id,
     },
+    /// An input of a stage changed before it started. It is asked for under another key now.
+    Replanned {
+        /// The stage.
+        id: Id,
+        /// The input.
+        path: &'a Path,
+    },
     /// Another run is computing a stage's key.
     Elsewhere {
         /// The stage.

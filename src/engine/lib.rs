@@ -17,6 +17,7 @@ pub mod key;
 pub mod listing;
 pub mod liveness;
 pub mod names;
+pub mod orphans;
 pub mod plan;
 pub mod pool;
 pub mod publish;

@@ -127,6 +127,34 @@ pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Erro
     Ok(Some(Content::File(digest, meta.len())))
 }
 
+/// What `stat` says of a file or folder, in a few bytes: path, inode, length and modification time of every file. While it
+/// is the same, nobody wrote to them. A mode, an owner and a number of hard links may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(Digest);
+
+impl Stamp {
+    /// The stamp of a path.
+    ///
+    /// # Errors
+    /// Where it does not exist, or cannot be read.
+    pub fn of_path(path: &Path) -> Result<Stamp, Error> {
+        let meta = fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        let mut files = match meta.is_dir() {
+            true => walk(path)?.into_iter().map(|(path, _, meta)| (path, meta)).collect(),
+            false => vec![(String::new(), meta)],
+        };
+        files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut hasher = blake3::Hasher::new();
+        for (path, meta) in files {
+            hasher.update(path.as_bytes());
+            for word in [meta.dev(), meta.ino(), meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64] {
+                hasher.update(&word.to_le_bytes());
+            }
+        }
+        Ok(Stamp(Digest(*hasher.finalize().as_bytes())))
+    }
+}
+
 /// Digests a file. An unchanged file is not read again.
 pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Digest, Error> {
     if let Some(known) = cache.lookup(path, meta) {
@@ -173,6 +201,32 @@ pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
     Ok(linked)
 }
 
+/// Where the links below a folder lead that lead out of it, real paths. Their targets belong to the folder's listing.
+///
+/// # Errors
+/// Where a folder cannot be read, or a link leads nowhere.
+pub fn targets_outside(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let real = |path: &Path| fs::canonicalize(path).map_err(|e| Error::io(path, e));
+    let inside = real(root)?;
+    let (mut targets, mut open, mut seen) = (vec![], vec![inside.clone()], HashSet::new());
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
+            let entry = entry.map_err(|e| Error::io(&folder, e))?;
+            let kind = entry.file_type().map_err(|e| Error::io(&folder, e))?;
+            if kind.is_dir() {
+                open.push(entry.path());
+            } else if kind.is_symlink() {
+                let target = real(&entry.path())?;
+                if !target.starts_with(&inside) && seen.insert(target.clone()) {
+                    open.extend(target.is_dir().then(|| target.clone()));
+                    targets.push(target);
+                }
+            }
+        }
+    }
+    Ok(targets)
+}
+
 impl Listing {
     /// The listing of a folder.
     pub fn of_folder(root: &Path, cache: &stat::Cache) -> Result<Listing, Error> {
@@ -209,7 +263,9 @@ impl Listing {
                 _ => Err(i + 1),
             }
         };
-        text.lines().enumerate().map(entry).collect::<Result<_, _>>().map(|files| Listing { files })
+        // Not `lines`, which takes a carriage return at the end of a name for a part of the line break.
+        let lines = text.strip_suffix('\n').unwrap_or(text).split('\n').filter(|_| !text.is_empty());
+        lines.enumerate().map(entry).collect::<Result<_, _>>().map(|files| Listing { files })
     }
 
     /// BLAKE3 of the canonical text.
@@ -320,6 +376,35 @@ mod tests {
         let listing = listing(folder.path()).unwrap();
         insta::assert_snapshot!(listing.text());
         assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
+    }
+
+    #[test]
+    fn names_may_end_in_a_carriage_return() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["Icon", "Icon\r", "\r"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let listing = listing(folder.path()).unwrap();
+        assert_eq!(listing.files.len(), 3);
+        assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
+        assert_eq!(Listing::parse("").unwrap(), Listing::default());
+    }
+
+    #[test]
+    fn a_stamp_changes_with_every_write_and_not_with_a_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = folder();
+        let file = folder.path().join("b/c/one");
+        let stamps = || [folder.path(), &file].map(|path| Stamp::of_path(path).unwrap());
+        let before = stamps();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::hard_link(&file, folder.path().parent().unwrap().join(format!("{}-link", std::process::id()))).unwrap();
+        fs::remove_file(folder.path().parent().unwrap().join(format!("{}-link", std::process::id()))).unwrap();
+        assert_eq!(stamps(), before);
+        let written = fs::File::options().write(true).open(&file).unwrap();
+        written.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(stamps().iter().zip(&before).all(|(now, before)| now != before));
+        assert!(Stamp::of_path(&folder.path().join("none")).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{
     digest::Digest,
     graph::{Graph, Id, Origin},
     key::{self, Key, Parts},
-    listing::{self, Content},
+    listing::{self, Content, Stamp},
     stat,
     store::{self, Published, Store},
     tool::Tool,
@@ -15,10 +15,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What was found at a path, and the stamp from before it was read.
+#[derive(Debug)]
+struct Found {
+    stamp: Option<Stamp>,
+    content: Result<Option<Content>, listing::Error>,
+}
+
+impl Found {
+    fn at(path: &Path, cache: &stat::Cache) -> Found {
+        Found { stamp: Stamp::of_path(path).ok(), content: listing::of_path(path, cache) }
+    }
+}
+
 /// Files, folders and programs outside the store, each digested once.
 #[derive(Debug, Default)]
 pub struct Outside {
-    contents: HashMap<PathBuf, Result<Option<Content>, listing::Error>>,
+    contents: HashMap<PathBuf, Found>,
     tools: HashMap<Box<str>, Result<Tool, String>>,
 }
 
@@ -34,7 +47,7 @@ impl Outside {
                 _ => {}
             }
         }
-        let read = |path: &&Path| (path.to_path_buf(), listing::of_path(path, cache));
+        let read = |path: &&Path| (path.to_path_buf(), Found::at(path, cache));
         let tool = |name: &&str| (Box::from(*name), Tool::of(name, cache));
         Outside { contents: paths.par_iter().map(read).collect(), tools: tools.par_iter().map(tool).collect() }
     }
@@ -48,11 +61,29 @@ impl Outside {
 
     /// The content found at a path.
     pub fn content(&self, path: &Path) -> Option<&Content> {
-        self.contents.get(path).and_then(|c| c.as_ref().ok()).and_then(Option::as_ref)
+        self.contents.get(path).and_then(|found| found.content.as_ref().ok()).and_then(Option::as_ref)
+    }
+
+    /// The stamp of a path from before it was read.
+    pub fn stamp(&self, path: &Path) -> Option<Stamp> {
+        self.contents.get(path).and_then(|found| found.stamp)
+    }
+
+    /// Looks again at a path that a stage is about to read. Returns whether its content is another one than before; then
+    /// the keys of the stages that read it are others too.
+    pub fn refresh(&mut self, path: &Path, cache: &stat::Cache) -> bool {
+        let known = self.stamp(path);
+        if known.is_some() && Stamp::of_path(path).ok() == known {
+            return false;
+        }
+        let before = self.content(path).map(Content::digest);
+        let found = Found::at(path, cache);
+        self.contents.insert(path.into(), found);
+        self.content(path).map(Content::digest) != before
     }
 
     fn digest(&self, path: &Path) -> Result<Digest, String> {
-        match self.contents.get(path) {
+        match self.contents.get(path).map(|found| &found.content) {
             Some(Ok(Some(content))) => Ok(content.digest()),
             Some(Ok(None)) | None => Err(format!("{} does not exist", path.display())),
             Some(Err(error)) => Err(error.to_string()),

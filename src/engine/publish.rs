@@ -6,7 +6,8 @@ use super::{
     digest::Digest,
     graph::{Graph, Id},
     key::Key,
-    listing,
+    listing::{self, Content, Stamp},
+    stat,
     store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
 };
@@ -77,11 +78,22 @@ pub enum ReadFrom {
     Outside {
         /// Its path.
         path: PathBuf,
-        /// Its digest before the stage started.
-        digest: Digest,
+        /// Its content when the stage started.
+        content: Content,
+        /// What the stage read of it.
+        placed: Placed,
     },
     /// A program on PATH.
     Tool(Tool),
+}
+
+/// What a stage read of an input outside the store.
+#[derive(Clone, Copy, Debug)]
+pub enum Placed {
+    /// A copy in its own folder, whose digest was checked; with the SHA-256 of the same bytes.
+    Copy(Digest),
+    /// The input itself, which had this stamp when the stage started. None: it could not be taken.
+    Itself(Option<Stamp>),
 }
 
 /// The outcome of publishing a stage.
@@ -166,21 +178,16 @@ fn of(finished: Finished, result: Result<Committed, String>) -> News {
 }
 
 fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: &Finished) -> Result<Pending, String> {
-    let mut outside = vec![];
     for read in &finished.inputs {
-        let ReadFrom::Outside { path, digest: before } = &read.from else { continue };
-        let now = listing::of_path(path, &store.stat).map_err(|e| e.to_string())?;
-        if let Some(listing::Content::Folder(listing)) = &now {
+        let ReadFrom::Outside { path, content, placed } = &read.from else { continue };
+        if let Content::Folder(listing) = content {
             store.keep_listing(listing).map_err(|e| e.to_string())?;
         }
-        match now {
-            Some(now) if now.digest() == *before => outside.push((path.clone(), now)),
-            _ => {
-                return Err(format!(
-                    "its input {} was changed while the stage ran; nothing was published, run again",
-                    path.display()
-                ));
-            }
+        if !is_as_read(path, content, *placed, &store.stat).map_err(|e| e.to_string())? {
+            return Err(format!(
+                "its input {} was changed while the stage ran; nothing was published, run again",
+                path.display()
+            ));
         }
     }
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
@@ -204,12 +211,20 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     let byproducts = finished.work.join("byproducts");
     pending.byproducts = fs::read_dir(&byproducts).is_ok_and(|mut d| d.next().is_some()).then_some(byproducts);
     if let Some(attest) = attest {
-        let made = Made { pipeline: &graph.pipeline, stage, finished, result: &pending, outside: &outside };
+        let made = Made { pipeline: &graph.pipeline, stage, finished, result: &pending };
         pending.attestation = Some(attest.attest(&made)?);
         let before = store.result(pending.key).join(&*pending.record_name());
         pending.supersedes = before.exists() && !attest.holds(&before);
     }
     Ok(pending)
+}
+
+/// Whether nobody wrote to an input while a stage read it. Equal bytes at the end are not enough: they may have been
+/// others in between.
+fn is_as_read(path: &Path, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, listing::Error> {
+    let Placed::Itself(stamp) = placed else { return Ok(true) };
+    let same = Stamp::of_path(path).is_ok_and(|now| Some(now) == stamp);
+    Ok(same && listing::of_path(path, cache)?.is_some_and(|now| now.digest() == content.digest()))
 }
 
 /// How the result was produced. None of this is part of the key.

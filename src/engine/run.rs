@@ -14,7 +14,7 @@ use super::{
     liveness::Liveness,
     plan::{Ask, Outside, Plan, Step, ask},
     pool::{Allocation, Request},
-    publish::{News, Publisher},
+    publish::{News, Publisher, Read},
     signals::Signals,
     store::{self, Lock, Published, Store},
 };
@@ -107,6 +107,7 @@ struct Running {
     confinement: Option<Confinement>,
     lock: Lock,
     preimage: String,
+    inputs: Vec<Read>,
     started: Instant,
     began: SystemTime,
     deadline: Option<Instant>,
@@ -136,6 +137,7 @@ pub struct Runner<'r> {
     elsewhere: Vec<Id>,
     pausing: Vec<(Instant, Id)>,
     attempts: HashMap<Id, u32>,
+    replanned: HashMap<Id, u32>,
     /// Where in a stage's log its attempt begins.
     log_starts: HashMap<Id, u64>,
     computing: HashMap<Key, Id>,
@@ -200,6 +202,7 @@ impl<'r> Runner<'r> {
             elsewhere: vec![],
             pausing: vec![],
             attempts: HashMap::new(),
+            replanned: HashMap::new(),
             log_starts: HashMap::new(),
             computing: HashMap::new(),
             running: HashMap::new(),

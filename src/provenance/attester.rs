@@ -11,12 +11,12 @@ use super::{
         PROVENANCE, Provenance, Statement,
     },
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use caco_engine::{
     attest::{Attest, Made},
     digest::{self, Digest},
     listing::Content,
-    publish::{Finished, Read, ReadFrom},
+    publish::{Finished, Placed, Read, ReadFrom},
     store::{self, Artifact, Pending},
 };
 use caco_pipeline::{kind::TOOL_SLOT, pipeline::Pipeline};
@@ -127,15 +127,17 @@ impl Attester {
                 let descriptor = noted.fold(descriptor, |descriptor, (name, value)| descriptor.note(name, value));
                 if artifact.folder { listed(descriptor) } else { descriptor }
             }
-            ReadFrom::Outside { path, digest } => {
-                let content = made.outside.iter().find(|(other, _)| other == path).map(|(_, content)| content);
+            ReadFrom::Outside { path, content, placed } => {
                 let descriptor = slot.at(format!("file://{}", path.display()));
-                match content {
-                    Some(Content::Folder(listing)) => {
-                        let (blake3, sha256) = (*digest, digest::sha256(listing.text().as_bytes()));
-                        listed(descriptor.digests(blake3, sha256)).note("files", listing.files.len())
+                match (content, placed) {
+                    (Content::Folder(listing), _) => {
+                        let sha256 = digest::sha256(listing.text().as_bytes());
+                        listed(descriptor.digests(content.digest(), sha256)).note("files", listing.files.len())
                     }
-                    _ => descriptor.digests(*digest, self.sum(path, *digest)?),
+                    (Content::File(digest, _), Placed::Copy(sha256)) => descriptor.digests(*digest, *sha256),
+                    (Content::File(digest, _), Placed::Itself(_)) => {
+                        descriptor.digests(*digest, self.sum(path, *digest)?)
+                    }
                 }
             }
             ReadFrom::Tool(tool) => {
@@ -153,7 +155,8 @@ impl Attester {
         if let Some(known) = sums.get(&blake3) {
             return Ok(*known);
         }
-        let (_, sum, _) = digest::both_of_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let (found, sum, _) = digest::both_of_file(path).with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(found == blake3, "{} was changed while the stage ran; run again", path.display());
         sums.insert(blake3, sum);
         Ok(sum)
     }

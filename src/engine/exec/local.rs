@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        liveness,
+        liveness, orphans,
         pool::{Allocation, Free, Pool, Request},
         refusal::{self, Refusals},
         spawn::{self, Cage},
@@ -68,6 +68,7 @@ impl Process {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open {}: {e}", launch.log.display()));
         let log = File::options().create(true).append(true).open(&launch.log).map_err(named)?;
         let program = launch.argv.first().ok_or_else(|| io::Error::other("no program is named"))?;
+        orphans::adopt();
         let cage = launch.confinement.as_ref().map(Cage::new).transpose()?.flatten();
         let group = spawn::spawn(launch, log.as_raw_fd(), lock, cage.as_ref())
             .map_err(|e| io::Error::new(e.kind(), format!("cannot start '{program}': {e}")))?;
@@ -80,7 +81,8 @@ impl Process {
                     .stack_size(128 << 10)
                     .spawn(move || refusal::listen(listener, &confinement, &refusals))?;
             }
-            std::thread::Builder::new().stack_size(64 << 10).spawn(move || wait(group, refusals, ended))?;
+            let tmpdir = own_tmpdir(launch);
+            std::thread::Builder::new().stack_size(64 << 10).spawn(move || wait(group, tmpdir, refusals, ended))?;
             Ok(())
         };
         // A program that nobody waits for must not run on.
@@ -92,13 +94,21 @@ impl Process {
     }
 }
 
+/// The folder for temporary files that a program has to itself.
+fn own_tmpdir(launch: &Launch) -> Option<PathBuf> {
+    let tmpdir = launch.env.iter().rev().find(|(name, _)| name == "TMPDIR").map(|(_, value)| PathBuf::from(value));
+    let work = launch.folder.parent()?;
+    tmpdir.filter(|tmpdir| tmpdir.starts_with(work))
+}
+
 /// Waits until a program has ended, and reports that.
-fn wait(group: i32, refusals: Option<Refusals>, ended: Ended) {
+fn wait(group: i32, tmpdir: Option<PathBuf>, refusals: Option<Refusals>, ended: Ended) {
     await_end(group);
     // What the stage left running in its group ends with it. The first process is not reaped yet, so the kernel cannot
     // have given its number to another one.
     signal(group, libc::SIGKILL);
     let outcome = outcome(reap(group));
+    tmpdir.iter().for_each(|tmpdir| orphans::end(tmpdir));
     ended(Report { outcome, refusals: refusals.map(|refusals| refusals.list()) });
 }
 

@@ -3,6 +3,7 @@
 use super::{
     super::{
         confine::Confinement,
+        digest,
         event::{Before, Event, Failed, Failure},
         exec::{Handle, Launch, Outcome, Report},
         graph::{Edge, Id, Origin},
@@ -10,14 +11,14 @@ use super::{
         liveness::Liveness,
         plan::{Ask, ask},
         pool::Allocation,
-        publish::{Finished, Publisher, Read, ReadFrom},
+        publish::{Finished, Placed, Publisher, Read, ReadFrom},
         refusal::Refusal,
         store::{self, Lock},
         undeclared,
     },
     Message, Prepared, Runner, Running, State,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use caco_pipeline::{job, progress::PROGRESS};
 use std::{
     collections::BTreeMap,
@@ -31,6 +32,14 @@ use std::{
 /// How often a stage that hung is tried again at least, whatever its file says: what made it hang, such as a network store that
 /// was unreachable, is often over, and it resumes from its checkpoint.
 const HUNG_RETRIES: u32 = 3;
+
+/// How often a stage is planned again because its inputs changed before it started.
+const REPLANS: u32 = 5;
+
+/// An input changed while it was being placed.
+#[derive(Debug, thiserror::Error)]
+#[error("its input {} changed while it was being placed", .0.display())]
+struct ChangedInput(PathBuf);
 
 /// Reports the end of an attempt. One that an executor drops without a report is lost, and failed.
 struct Unreported {
@@ -75,12 +84,26 @@ impl<'r> Runner<'r> {
         let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
             unreachable!("a queued stage knows its key");
         };
+        if let Some((path, hashed)) = self.changed_input(id) {
+            drop((lock, allocation));
+            if hashed {
+                return self.plan_again(id, key, &path, watch);
+            }
+            self.states.insert(id, State::Running(key));
+            let why = format!("{} was changed since the run began; run again", path.display());
+            return self.fail(self.failure(id, key, why), 0, watch);
+        }
         match self.launch(id, &work, lock.fd(), &allocation) {
+            Err(error) if error.downcast_ref::<ChangedInput>().is_some() => {
+                let path = error.downcast::<ChangedInput>().map(|changed| changed.0).unwrap_or_default();
+                drop((lock, allocation));
+                self.plan_again(id, key, &path, watch)
+            }
             Err(error) => {
                 self.states.insert(id, State::Running(key));
                 self.fail(self.failure(id, key, format!("{error:#}")), 0, watch)
             }
-            Ok((process, launch)) => {
+            Ok((process, launch, inputs)) => {
                 if let (Some(guard), Some(group)) = (&mut self.guard, process.group()) {
                     guard.add(group);
                 }
@@ -94,6 +117,7 @@ impl<'r> Runner<'r> {
                     confinement: launch.confinement,
                     lock,
                     preimage,
+                    inputs,
                     started,
                     began: SystemTime::now(),
                     deadline: timeout.map(|t| started + t),
@@ -110,6 +134,35 @@ impl<'r> Runner<'r> {
         }
     }
 
+    /// An input outside the store whose content is no longer the one that was planned with, and whether it is hashed. What
+    /// is only located is read by what the plan knows of it, in an index, so the whole plan is out of date then.
+    fn changed_input(&mut self, id: Id) -> Option<(PathBuf, bool)> {
+        let mut changed = None;
+        for edge in self.graph.edges(id) {
+            let Origin::Path(Ok(path)) = &edge.from else { continue };
+            if self.outside.refresh(path, &self.store.stat) && changed.as_ref().is_none_or(|(_, hashed)| *hashed) {
+                changed = Some((path.clone(), edge.hashed));
+            }
+        }
+        changed
+    }
+
+    /// An input changed before the stage started: the stage is asked for under another key now.
+    fn plan_again(&mut self, id: Id, key: Key, path: &Path, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        self.computing.remove(&key);
+        let planned = self.replanned.entry(id).or_default();
+        *planned += 1;
+        if *planned > REPLANS {
+            self.states.insert(id, State::Running(key));
+            let why = format!("its input {} changes again and again; run when nobody writes to it", path.display());
+            return self.fail(self.failure(id, key, why), 0, watch);
+        }
+        self.attempts.remove(&id);
+        self.states.insert(id, State::Waiting);
+        watch(Event::Replanned { id, path });
+        self.advance(id, watch)
+    }
+
     /// Empties its folder of what an earlier attempt wrote, collects its inputs, and starts its program.
     fn launch(
         &self,
@@ -117,7 +170,7 @@ impl<'r> Runner<'r> {
         work: &Path,
         lock: RawFd,
         allocation: &Allocation,
-    ) -> anyhow::Result<(Box<dyn Handle>, Launch)> {
+    ) -> anyhow::Result<(Box<dyn Handle>, Launch, Vec<Read>)> {
         let out = work.join("out");
         for folder in [&out, &work.join("byproducts")] {
             match fs::remove_dir_all(folder) {
@@ -151,9 +204,10 @@ impl<'r> Runner<'r> {
         let (cpus, gpus) = (allocation.cpus, allocation.gpus());
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus, gpus };
         let launch = self.programs.launch(&prepared)?;
+        let inputs = self.inputs_read(id, &out)?;
         let unreported = Unreported { id, sender: Some(self.sender.clone()) };
         let ended = Box::new(move |report| unreported.ended(report));
-        Ok((self.executor.start(&launch, allocation, lock, ended)?, launch))
+        Ok((self.executor.start(&launch, allocation, lock, ended)?, launch, inputs))
     }
 
     /// Hands what a stage's process left to the publisher, or says why there is nothing to hand on.
@@ -189,7 +243,7 @@ impl<'r> Runner<'r> {
                     resumed: running.before != Before::Nothing,
                     cpus,
                     gpus,
-                    inputs: self.inputs_read(id),
+                    inputs: running.inputs,
                     conditions: self.conditions(id, refusals),
                 });
                 return Ok(());
@@ -267,21 +321,42 @@ impl<'r> Runner<'r> {
         serde_json::json!({ "isolation": isolation, "refused": refused.unwrap_or_default(), "tools": tools })
     }
 
-    /// What the stage read, with the digests from before it started.
-    fn inputs_read(&self, id: Id) -> Vec<Read> {
-        let from = |edge: &Edge| match &edge.from {
-            Origin::Path(Ok(path)) => {
-                let digest = self.outside.content(path)?.digest();
-                Some(ReadFrom::Outside { path: path.clone(), digest })
-            }
-            Origin::Path(Err(_)) => None,
-            Origin::Tool(name) => self.outside.tool(name).ok().cloned().map(ReadFrom::Tool),
-            Origin::Output(of, output) => {
-                let result = self.published(*of)?.clone();
-                Some(ReadFrom::Output { stage: *of, output: output.clone(), result })
-            }
-        };
-        let read = |edge: &Edge| Some(Read { slot: edge.slot.clone(), hashed: edge.hashed, from: from(edge)? });
-        self.graph.edges(id).iter().filter_map(read).collect()
+    /// What the stage is about to read, with the contents that its key is made of. A file that was copied into its folder
+    /// `out` must hold just those bytes.
+    fn inputs_read(&self, id: Id, out: &Path) -> anyhow::Result<Vec<Read>> {
+        let mut read = vec![];
+        for edge in self.graph.edges(id) {
+            let from = match &edge.from {
+                Origin::Path(Ok(path)) => {
+                    let Some(content) = self.outside.content(path).cloned() else { continue };
+                    let placed = match copied(&out.join(&*edge.slot)) {
+                        Some(copy) if edge.hashed => {
+                            let (blake3, sha256, _) = digest::both_of_file(&copy)
+                                .with_context(|| format!("cannot read {}", copy.display()))?;
+                            ensure!(blake3 == content.digest(), ChangedInput(path.clone()));
+                            Placed::Copy(sha256)
+                        }
+                        _ => Placed::Itself(self.outside.stamp(path)),
+                    };
+                    ReadFrom::Outside { path: path.clone(), content, placed }
+                }
+                Origin::Path(Err(_)) => continue,
+                Origin::Tool(name) => match self.outside.tool(name) {
+                    Ok(tool) => ReadFrom::Tool(tool.clone()),
+                    Err(_) => continue,
+                },
+                Origin::Output(of, output) => {
+                    let Some(result) = self.published(*of).cloned() else { continue };
+                    ReadFrom::Output { stage: *of, output: output.clone(), result }
+                }
+            };
+            read.push(Read { slot: edge.slot.clone(), hashed: edge.hashed, from });
+        }
+        Ok(read)
     }
+}
+
+/// The file at a path, if it is one and no link.
+fn copied(path: &Path) -> Option<PathBuf> {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()).then(|| path.to_path_buf())
 }

@@ -11,7 +11,10 @@ use caco_pipeline::kind::Output;
 use rayon::prelude::*;
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -61,6 +64,7 @@ impl Store {
         outputs: &[Output],
         pending: &mut Pending,
     ) -> std::result::Result<Vec<Artifact>, IngestError> {
+        detach_writers(out)?;
         let metrics = Output { name: METRICS.into(), path: METRICS_PATH.into() };
         let undeclared = outputs.iter().all(|o| o.name != METRICS).then_some(&metrics);
         let mut taken: Vec<(&Output, bool, Option<Artifact>)> = vec![];
@@ -235,9 +239,18 @@ impl Store {
     }
 
     fn link(object: &Path, to: &Path) -> Result<()> {
+        const NO_LINKS: [i32; 4] = [libc::EXDEV, libc::EMLINK, libc::EPERM, libc::EOPNOTSUPP];
         match fs::hard_link(object, to) {
-            // The file system has no hard links, or the file has too many.
-            Err(e) if e.kind() != io::ErrorKind::NotFound => fs::copy(object, to).map(drop).at("copy", object),
+            // The file system has no hard links, or the file has too many. What exists is not written to: it may be a
+            // link to another object.
+            Err(e) if e.raw_os_error().is_some_and(|code| NO_LINKS.contains(&code)) => {
+                let copy = || -> io::Result<()> {
+                    let mut new = fs::OpenOptions::new().write(true).create_new(true).open(to)?;
+                    io::copy(&mut fs::File::open(object)?, &mut new)?;
+                    new.set_permissions(fs::Permissions::from_mode(0o444))
+                };
+                copy().at("write", to)
+            }
             other => other.at("link", object),
         }
     }
@@ -290,6 +303,39 @@ impl Store {
         }
         Ok(found == digest)
     }
+}
+
+/// Gives every file below a folder that some process still holds open for writing a new inode, so that what is written
+/// through the old one reaches no object.
+fn detach_writers(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).at("read", folder)? {
+        let entry = entry.at("read", folder)?;
+        let (path, kind) = (entry.path(), entry.file_type().at("read", folder)?);
+        if kind.is_dir() {
+            detach_writers(&path)?;
+        } else if kind.is_file() && is_open_for_writing(&path) {
+            let mut name = path.clone().into_os_string();
+            name.push(".detached");
+            let aside = PathBuf::from(name);
+            let copied =
+                fs::copy(&path, &aside).at("copy", &path).and_then(|_| fs::rename(&aside, &path).at("write", &path));
+            if copied.is_err() {
+                let _ = fs::remove_file(&aside);
+            }
+            copied?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether some process has a file open, or mapped, for writing: the kernel then grants nobody a lease to read it
+/// (fcntl(2)). A file system without leases does not say.
+fn is_open_for_writing(path: &Path) -> bool {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else { return false };
+    // SAFETY: a call on an open descriptor that takes no pointer. The lease ends when the file is closed.
+    let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    leased < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
 }
 
 /// What a stage wrote, for the message about a missing output.

@@ -1,12 +1,12 @@
 //! Verifies that all bytes match their digests.
 
 use super::{Artifact, Error, Published, Result, Store, result::names};
-use crate::{digest::Digest, key::Key};
+use crate::{digest::Digest, key::Key, listing::Listing, stat};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// A damaged or missing file.
@@ -85,7 +85,25 @@ impl Store {
             });
         }
         broken.iter().try_for_each(|folder| self.break_folder(folder))?;
+        check.findings.extend(self.verify_trees()?);
         Ok(check)
+    }
+
+    /// Compares every assembled folder with its listing. One that differs is moved to the quarantine, and assembled again
+    /// when a stage next reads it.
+    fn verify_trees(&self) -> Result<Vec<Finding>> {
+        let mut findings = vec![];
+        for name in names(&self.root.join("trees"))? {
+            let tree = self.root.join("trees").join(&*name);
+            let none = stat::Cache::load(Path::new(""));
+            let found = Listing::of_folder(&tree, &none).map(|listing| listing.digest());
+            if !found.is_ok_and(|found| found.to_string() == name) {
+                self.set_aside(&tree)?;
+                let what = "it does not match the digest in its name; moved to the quarantine".into();
+                findings.push(Finding { path: tree, what, keys: vec![] });
+            }
+        }
+        Ok(findings)
     }
 
     /// Every object that a record needs, each with the folder output that contains it. The files of a damaged listing
