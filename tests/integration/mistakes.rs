@@ -162,12 +162,12 @@ fn an_output_that_was_not_written_is_a_failure() {
 }
 
 #[test]
-fn an_input_that_changes_while_the_stage_runs_is_not_published() {
+fn a_folder_that_changes_while_a_stage_reads_it_is_not_published() {
     let project = Project::with(
-        r#"(stages: {"a": command(shell: "cat in > out; echo more >> $FILE", inputs: {"in": Path("f")}, outputs: ["out"], pass_env: ["FILE"], isolation: None)})"#,
+        r#"(stages: {"a": command(shell: "cat in/x > out; echo more >> $FILE", inputs: {"in": Path("f")}, outputs: ["out"], pass_env: ["FILE"], isolation: None)})"#,
     );
-    project.write("f", "text");
-    let run = project.command(&["run", "p.ron"]).env("FILE", project.path().join("f")).output().unwrap();
+    project.write("f/x", "text");
+    let run = project.command(&["run", "p.ron"]).env("FILE", project.path().join("f/x")).output().unwrap();
     let run = crate::project::printed(run);
     assert!(run.code == 1 && run.err.contains("was changed while the stage ran; nothing was published"), "{}", run.err);
 }
