@@ -122,7 +122,7 @@ def no_op(contest, root, count):
     run, rows = contest.pair(f"no-op {count}", lambda: contest.run_caco(folder), lambda: contest.run_ninja(folder))
     assert all("no work to do" in theirs[2] for _, theirs in rows)
     plan, rows = contest.pair(f"plan {count}", lambda: contest.plan_caco(folder), lambda: contest.run_ninja(folder))
-    assert all(f"0 to run, 0 may run, {count} there" in ours[2] for ours, _ in rows)
+    assert all(f"0 to run, 0 may run, {count} cached" in ours[2] for ours, _ in rows)
     return [run, plan]
 
 
