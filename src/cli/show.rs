@@ -8,7 +8,7 @@ use caco_inspect::{
     stage::{self, Stage, StageResult},
     state::State,
 };
-use caco_measure::metric::Metric;
+use caco_measure::{metric::Metric, number};
 use clap::Args;
 use std::{fmt::Write, process::ExitCode};
 
@@ -77,7 +77,7 @@ fn metric(metric: &Metric) -> String {
         metric.interval.map_or(String::new(), |(low, high)| format!("  95 % interval {low:.4} to {high:.4}"));
     // A command need not say which split it measured on.
     let split = if metric.split.is_empty() { String::new() } else { format!(" ({})", metric.split) };
-    format!("{}{split}  {:.6}{interval}", metric.name, metric.value)
+    format!("{}{split}  {}{interval}", metric.name, number::decimals(metric.value, 6))
 }
 
 fn figure(Marked { figure, audit }: &Marked) -> String {

@@ -1,9 +1,8 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own, confined to what it
 //! declares.
 
-use super::{confine::Confinement, exec::Launch, listing, which};
-use anyhow::{Context, Result, bail};
-use caco_measure::metric::{self, Metric};
+use super::{confine::Confinement, exec::Launch, metrics, which};
+use anyhow::{Context, Result};
 use caco_pipeline::{
     kind::{Command, Delivery, Isolation},
     progress,
@@ -158,63 +157,5 @@ pub fn text(path: &Path) -> Result<String> {
 
 /// Puts what a command measured into its output folder as metrics are kept, from the file that its parameters name.
 pub fn collect_metrics(parameters: &str, out: &Path) -> Result<()> {
-    let Some(file) = read(parameters)?.metrics.filter(|file| file != metric::FILE) else {
-        return Ok(());
-    };
-    // Neither is another's file read, nor one written to that a link leads to.
-    for path in [out.join(&file), out.join(metric::FILE)].iter().filter(|path| path.symlink_metadata().is_ok()) {
-        listing::has_links_inside(out, path)?;
-    }
-    let found =
-        fs::read_to_string(out.join(&file)).with_context(|| format!("it wrote no readable '{file}' (`metrics`)"))?;
-    let value: Value = serde_json::from_str(&found).with_context(|| format!("its '{file}' (`metrics`) is no JSON"))?;
-    let mut metrics = vec![];
-    gather(&value, "", "", &mut metrics);
-    if metrics.is_empty() {
-        bail!("its '{file}' (`metrics`) holds no number; write an object such as {{\"accuracy\": 0.9}}");
-    }
-    metric::write(&out.join(metric::FILE), &metrics).context("cannot write the metrics")
-}
-
-/// Every number in a JSON value: its path is its name, but for `train`, `val` and `test`, which are splits.
-fn gather(value: &Value, name: &str, split: &str, metrics: &mut Vec<Metric>) {
-    let below = |key: &str| if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let is_split =
-                    value.is_object() && split.is_empty() && ["train", "val", "test"].contains(&key.as_str());
-                if is_split {
-                    gather(value, name, key, metrics);
-                } else {
-                    gather(value, &below(key), split, metrics);
-                }
-            }
-        }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, item)| gather(item, &below(&i.to_string()), split, metrics));
-        }
-        Value::Number(number) => {
-            metrics.extend(number.as_f64().map(|number| Metric::new(name, split, number)));
-        }
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metrics_are_every_number_by_path_and_split() {
-        let value = serde_json::json!({"accuracy": 0.5, "test": {"loss": 2, "per": [0.1, 0.2]}, "note": "x"});
-        let mut metrics = vec![];
-        gather(&value, "", "", &mut metrics);
-        let found: Vec<(&str, &str, f64)> =
-            metrics.iter().map(|m| (m.name.as_str(), m.split.as_str(), m.value)).collect();
-        assert_eq!(
-            found,
-            [("accuracy", "", 0.5), ("loss", "test", 2.0), ("per.0", "test", 0.1), ("per.1", "test", 0.2)]
-        );
-    }
+    read(parameters)?.metrics.map_or(Ok(()), |file| metrics::collect(&file, out))
 }

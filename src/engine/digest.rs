@@ -1,10 +1,10 @@
 //! Content digests of bytes and files: BLAKE3, and also SHA-256 where a standard requires it.
 
+use super::regular;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::{
     fmt,
-    fs::File,
     io::{self, Read},
     path::Path,
     str::FromStr,
@@ -117,7 +117,7 @@ pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
         // One byte more than expected, so that one further read detects the end without growing the buffer.
-        let mut file = File::open(path)?;
+        let mut file = regular::open(path)?;
         buffer.resize(size as usize + 1, 0);
         let mut filled = 0;
         loop {
@@ -137,7 +137,7 @@ pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
 
 /// BLAKE3 and SHA-256 of a file in one pass, and its length.
 pub fn both_of_file(path: &Path) -> io::Result<(Digest, Digest, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = regular::open(path)?;
     let (mut blake, mut sha) = (blake3::Hasher::new(), Sha256::new());
     let mut buffer = vec![0; 1 << 16];
     let mut length = 0;

@@ -15,6 +15,7 @@ mod formats;
 mod history;
 mod isolation;
 mod log;
+mod metrics;
 mod mistakes;
 mod model;
 mod pipelines;

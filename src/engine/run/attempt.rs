@@ -127,6 +127,13 @@ impl<'r> Runner<'r> {
                 _ => {}
             }
         }
+        // The log of the last attempt goes on, unless the stage replaced it: a pipe there would be waited for.
+        let log = work.join("log");
+        if fs::symlink_metadata(&log).is_ok_and(|meta| !meta.is_file()) {
+            fs::remove_file(&log)
+                .or_else(|_| fs::remove_dir_all(&log))
+                .with_context(|| format!("cannot remove {}", log.display()))?;
+        }
         // The progress of the last attempt is not this one's.
         let _ = fs::remove_file(work.join(PROGRESS));
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;

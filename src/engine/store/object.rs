@@ -5,7 +5,7 @@ use crate::{
     digest::{self, Digest},
     graph::{METRICS, METRICS_PATH},
     listing::{self, Entry, Listing},
-    stat,
+    regular, stat,
 };
 use caco_pipeline::kind::Output;
 use rayon::prelude::*;
@@ -66,6 +66,10 @@ impl Store {
         let mut taken: Vec<(&Output, bool, Option<Artifact>)> = vec![];
         for output in outputs.iter().chain(undeclared) {
             taken.push((output, linked(out, output)?, None));
+        }
+        // Before the first is moved: what the stage wrote stays together in its folder if it wrote too little.
+        if let Some(missing) = outputs.iter().find(|output| is_missing(&out.join(&*output.path))) {
+            return Err(IngestError::Missing { path: missing.path.to_string(), found: found(out) });
         }
         // Links first: their target may be an output too, which would already have moved.
         for links in [true, false] {
@@ -154,7 +158,8 @@ impl Store {
 
     fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
         let aside = self.root.join("work").join(self.unique());
-        let copied = fs::copy(path, &aside).at("copy", path);
+        let copy = || io::copy(&mut regular::open(path)?, &mut fs::File::create(&aside)?);
+        let copied = copy().at("copy", path);
         if copied.is_err() {
             let _ = fs::remove_file(&aside);
         }
@@ -290,6 +295,10 @@ impl Store {
         }
         Ok(found == digest)
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|e| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
 }
 
 /// What a stage wrote, for the message about a missing output.
