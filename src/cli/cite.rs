@@ -77,7 +77,7 @@ pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
         print_marked(&text(&store, &found, &report)?)?;
     }
     if let Some(out) = &args.out {
-        eprintln!(
+        say!(
             "{} signed statements are in {}; `caco audit {}` checks them",
             cited.chain.len() + 1,
             out.display(),

@@ -27,7 +27,7 @@ pub fn main(args: &GetArgs, store: &StoreArgs) -> Result<ExitCode> {
         to = to.join(file_name(graph.stage(stage), &artifact));
     }
     store.export(&artifact, &to).with_context(|| format!("cannot copy '{}' to {}", args.output, to.display()))?;
-    eprintln!("{} ({} bytes, BLAKE3 {}) is in {}", args.output, artifact.size, artifact.blake3.short(), to.display());
+    say!("{} ({} bytes, BLAKE3 {}) is in {}", args.output, artifact.size, artifact.blake3.short(), to.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -195,8 +195,8 @@ impl Follow<'_> {
 
 fn ended(attempt: &Attempt) -> ExitCode {
     match &attempt.why {
-        Some(why) => eprintln!("stage '{}' failed: {why}", attempt.stage),
-        None => eprintln!("stage '{}' was stopped at a checkpoint", attempt.stage),
+        Some(why) => say!("stage '{}' failed: {why}", attempt.stage),
+        None => say!("stage '{}' was stopped at a checkpoint", attempt.stage),
     }
     ExitCode::from(FAILED)
 }

@@ -61,7 +61,7 @@ pub fn output_called(wanted: &str, text: &str, graph: &Graph, store: &Store) -> 
 
 /// Prints what had to be assumed.
 pub fn note(notes: &[String]) {
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(|note| say!("note: {note}"));
 }
 
 /// `tiny` means pipelines/tiny.ron.

@@ -5,6 +5,7 @@ mod bar;
 mod frame;
 mod live;
 mod meter;
+#[macro_use]
 pub mod screen;
 
 pub use bar::{Bar, Unit};

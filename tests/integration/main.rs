@@ -25,6 +25,7 @@ mod provenance;
 mod signals;
 mod stall;
 mod store;
+mod streams;
 mod sweep;
 mod terminal;
 mod training;

@@ -1,0 +1,53 @@
+//! Streams that are closed or full, and what is printed on a terminal.
+
+use crate::project::{Printed, Project, caco_path, printed};
+use std::{fs::File, io::pipe, process::Stdio};
+
+const PIPELINE: &str = r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#;
+
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// A pipe that nobody reads.
+fn closed() -> Stdio {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+fn caco(project: &Project, args: &[&str], out: Stdio, err: Stdio) -> Printed {
+    printed(project.command(args).stdout(out).stderr(err).spawn().unwrap().wait_with_output().unwrap())
+}
+
+#[test]
+fn messages_that_nobody_can_read_stop_no_run() {
+    for err in [full, closed] {
+        let project = Project::with(PIPELINE);
+        assert_eq!(caco(&project, &["run", "p.ron"], Stdio::null(), err()).code, 0);
+        assert_eq!(project.run(&[]), [""; 0], "the result is there");
+        assert_eq!(caco(&project, &["get", "a/o", "got"], Stdio::null(), err()).code, 0);
+        assert_eq!(project.read("got"), "1\n");
+        project.edit("echo 1", "exit 3; echo 1");
+        assert_eq!(caco(&project, &["-vv", "run", "p.ron"], Stdio::null(), err()).code, 1);
+        assert_eq!(caco(&project, &["run", "none.ron"], Stdio::null(), err()).code, 1);
+        assert_eq!(caco(&project, &["keys"], Stdio::null(), err()).code, 2);
+    }
+    let project = Project::with(PIPELINE);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "\"$1\" run p.ron 2>&- >&-", "sh"]).arg(caco_path()).current_dir(project.path());
+    assert_eq!(shell.env("CACO_KEYS", project.path().join(".keys")).status().unwrap().code(), Some(0));
+}
+
+#[test]
+fn data_that_is_not_wanted_is_no_error_and_data_that_is_lost_is_one() {
+    let project = Project::with(PIPELINE);
+    project.run(&[]);
+    for args in [&["show", "a"][..], &["show", "a", "--json"], &["run", "p.ron", "--json"], &["log", "a"]] {
+        assert_eq!(caco(&project, args, closed(), Stdio::piped()).code, 0, "{args:?}");
+    }
+    for args in [&["show", "a"][..], &["show", "a", "--json"], &["run", "p.ron", "--json"], &["get", "a/o", "-"]] {
+        let printed = caco(&project, args, full(), Stdio::piped());
+        assert!(printed.code == 1 && printed.err.contains("cannot write to stdout: No space left"), "{printed:?}");
+    }
+}
