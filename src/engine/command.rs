@@ -9,6 +9,7 @@ use caco_pipeline::{
 };
 use serde_json::Value;
 use std::{
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
@@ -17,6 +18,12 @@ use std::{
 /// A file from outside the store of no more bytes than this is copied into the stage's folder, a larger one is linked.
 /// Programs that follow links look beside the file that they find: Python for the modules that a script imports.
 const COPIED: u64 = 16 << 20;
+
+/// How bash executes a `shell` line; what follows the line is "$0", then "$@". `sh` is another program on each machine, and
+/// Debian's cannot tell that an early command of a pipe failed. bash can, and is the same everywhere. With
+/// inherit_errexit it also ends at a failure in `$(…)`, as `sh -e` does.
+const STRICT: [&str; 7] = ["-e", "-u", "-o", "pipefail", "-O", "inherit_errexit", "-c"];
+const NO_SHELL: &str = "`shell` is executed by bash, which is neither /bin/bash nor on PATH; install bash, or name the shell that is there: argv: [\"sh\", \"-euc\", \"…\"]";
 
 /// Where a command runs, and what it is given.
 #[derive(Debug)]
@@ -53,7 +60,7 @@ pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
     let env = environment(command, prepared)?;
-    let argv = argv(command);
+    let argv = argv(command, &folder)?;
     let confinement = match command.isolation {
         Isolation::None => None,
         Isolation::Landlock => Some(confinement(&argv[0], &linked, prepared)),
@@ -81,27 +88,38 @@ fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
     Ok(false)
 }
 
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
 fn confinement(program: &str, linked: &[&PathBuf], place: &Place) -> Confinement {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut confinement = place.machine.clone();
     confinement.let_write(place.work);
     linked.iter().copied().chain(place.allow).for_each(|path| confinement.let_read(path));
-    if let Some(program) = which::find(program, &path, &place.work.join("out")) {
+    if let Some(program) = which::find(program, &path(), &place.work.join("out")) {
         confinement.let_run(&program);
     }
     confinement
 }
 
-fn argv(command: &Command) -> Vec<String> {
+fn argv(command: &Command, folder: &Path) -> Result<Vec<String>> {
     let mut argv = match &command.shell {
-        // What follows the line is "$0", then "$@".
-        Some(line) => ["/bin/sh", "-e", "-u", "-c", line, "sh"].map(String::from).to_vec(),
+        Some(line) => {
+            let shell = shell(&path(), folder).context(NO_SHELL)?;
+            [text(&shell)?].into_iter().chain(STRICT.into_iter().chain([line, "bash"]).map(String::from)).collect()
+        }
         None => command.argv.clone(),
     };
     if command.parameters_as == Delivery::Arguments {
         argv.extend(command.parameters.iter().map(|(name, value)| format!("--{name}={}", plain(value))));
     }
-    argv
+    Ok(argv)
+}
+
+/// Where bash is. The system's own comes first; a machine may have none there (NixOS) or at all (Alpine).
+fn shell(path: &OsStr, folder: &Path) -> Option<PathBuf> {
+    let own = Path::new("/bin/bash");
+    if own.is_file() { Some(own.into()) } else { which::find("bash", path, folder) }
 }
 
 fn environment(command: &Command, prepared: &Place) -> Result<Vec<(String, String)>> {

@@ -22,6 +22,7 @@ mod pipelines;
 mod process;
 mod project;
 mod provenance;
+mod shell;
 mod signals;
 mod stall;
 mod store;

@@ -10,7 +10,8 @@ pub struct Command {
     /// The program and its arguments. Give either this or `shell`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// A command line for `/bin/sh -c`, run with -e and -u.
+    /// A line for bash, run with -e, -u and pipefail: it ends at the first command that fails, in a pipe too. For another
+    /// shell, name it in `argv`: ["sh", "-euc", "…"].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
     /// Its inputs: path in its folder → source.
