@@ -19,6 +19,7 @@ use caco_engine::{
     names::Names,
     plan::{Plan, Step},
     pool::Pool,
+    printable::{printable, tail},
     run::{Options, Runner, request as request_of},
     signals::Signals,
     store::Store,
@@ -348,8 +349,8 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
 
 fn print_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     let stage = graph.stage(failure.stage);
-    say!("\nerror: stage '{}' failed: {}", stage.name, failure.why);
-    let tail = last_lines(&failure.end_of_log(16 << 10), 15);
+    say!("\nerror: stage '{}' failed: {}", stage.name, printable(&failure.why));
+    let tail = tail(&failure.end_of_log(16 << 10), 15);
     if !tail.is_empty() {
         say!("  the end of its log:");
         tail.iter().for_each(|line| say!("  | {line}"));
@@ -358,10 +359,4 @@ fn print_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     let profile = args.pipeline.overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
     let set: String = args.pipeline.overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
     say!("  run it:      caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
-}
-
-/// The last lines of a text.
-fn last_lines(text: &str, lines: usize) -> Vec<String> {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].iter().map(ToString::to_string).collect()
 }

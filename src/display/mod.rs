@@ -13,6 +13,7 @@ use caco_engine::{
     estimate::Costs,
     event::{Before, Event, How},
     graph::{Graph, Id},
+    printable::printable,
 };
 use live::Live;
 use std::{
@@ -76,7 +77,7 @@ impl<'g> Display<'g> {
 
     fn print(&mut self, text: &str) {
         let width = self.total.to_string().len();
-        let line = format!("[{:>width$}/{}] {text}", self.done, self.total);
+        let line = format!("[{:>width$}/{}] {}", self.done, self.total, printable(text));
         match &mut self.show {
             Show::Nothing => {}
             // Ignore errors: stderr may be closed, and the run continues.

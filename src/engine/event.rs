@@ -1,6 +1,6 @@
 //! What a run reports: events as they happen, and the outcome of every stage at the end.
 
-use super::{graph::Id, key::Key, regular, store::Published};
+use super::{graph::Id, key::Key, printable::tail, regular, store::Published};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -152,14 +152,16 @@ pub struct Failed {
 }
 
 const FAILED: &str = "failed.json";
+/// So many lines of a log are searched for one with text.
+const LAST: usize = 100;
 
 impl Failed {
     /// Creates the record of a failure.
     pub fn of(failure: &Failure) -> Failed {
         let end = failure.end_of_log(4 << 10);
-        let last = end.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let last = tail(&end, LAST).into_iter().rev().map(|line| line.trim().to_string()).find(|line| !line.is_empty());
         let says_more = failure.why.starts_with("exit code");
-        let error = last.filter(|_| says_more).map_or_else(|| failure.why.clone(), String::from);
+        let error = last.filter(|_| says_more).unwrap_or_else(|| failure.why.clone());
         Failed { why: failure.why.clone(), error }
     }
 

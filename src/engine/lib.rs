@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod names;
 pub mod plan;
 pub mod pool;
+pub mod printable;
 pub mod publish;
 pub mod refusal;
 pub mod regular;

@@ -1,6 +1,9 @@
 //! Streams that are closed or full, and what is printed on a terminal.
 
-use crate::project::{Printed, Project, caco_path, printed};
+use crate::{
+    project::{Printed, Project, caco_path, printed},
+    terminal::Terminal,
+};
 use std::{fs::File, io::pipe, process::Stdio};
 
 const PIPELINE: &str = r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#;
@@ -49,5 +52,25 @@ fn data_that_is_not_wanted_is_no_error_and_data_that_is_lost_is_one() {
     for args in [&["show", "a"][..], &["show", "a", "--json"], &["run", "p.ron", "--json"], &["get", "a/o", "-"]] {
         let printed = caco(&project, args, full(), Stdio::piped());
         assert!(printed.code == 1 && printed.err.contains("cannot write to stdout: No space left"), "{printed:?}");
+    }
+}
+
+/// Prints control characters, and bytes that are no text.
+const CONTROLS: &str = r#"(stages: {
+    "s": command(shell: "printf 'before\\033]0;title\\007\\033[2J\\377\\n10%%\\r20%%\\n'; touch o; exit CODE", outputs: ["o"]),
+})"#;
+
+#[test]
+fn control_characters_of_a_log_reach_no_terminal() {
+    let project = Project::with(&CONTROLS.replace("CODE", "3"));
+    let printed = project.caco(&["run", "p.ron"]);
+    assert!(printed.err.contains("| before\\x1b]0;title\\x07\\x1b[2J\u{fffd}\n  | 20%\n"), "{}", printed.err);
+    let project = Project::with(&CONTROLS.replace("CODE", "0"));
+    project.run(&[]);
+    let raw = project.command(&["log", "s"]).output().unwrap().stdout;
+    assert_eq!(raw, b"before\x1b]0;title\x07\x1b[2J\xff\n10%\r20%\n", "a pipe gets the bytes");
+    for args in [&["log", "s"][..], &["log", "s", "--follow"]] {
+        let (code, shown) = Terminal::start(&project, args, 10, 80, &[]).end();
+        assert_eq!((code, shown.trim_end()), (0, "before\\x1b]0;title\\x07\\x1b[2J\u{fffd}\n10%\\r20%"));
     }
 }

@@ -10,6 +10,7 @@ use super::{
         liveness::Liveness,
         plan::{Ask, ask},
         pool::Allocation,
+        printable::tail,
         publish::{Finished, Publisher, Read, ReadFrom},
         refusal::Refusal,
         store::{self, Lock},
@@ -221,7 +222,7 @@ impl<'r> Runner<'r> {
             }
             Outcome::Stalled => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
-                end.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
+                tail(&end, 1).concat().trim_start_matches("error: ").into()
             }
             Outcome::Failed(why) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
             Outcome::Stopped => unreachable!("matched above"),
