@@ -39,3 +39,16 @@ fn a_line_is_executed_by_bash_whatever_path_the_stage_is_given() {
     project.ok(&["get", "s/o", "got"]);
     assert!(project.read("got").ends_with(" bash --k=1\n"), "{}", project.read("got"));
 }
+
+#[test]
+fn how_lines_of_the_file_end_is_no_part_of_a_string() {
+    let text = "(stages: {\n  \"s\": command(shell: \"echo 1 > o\n    echo 2 >> o\n\", outputs: [\"o\"]),\n})\n";
+    let project = Project::with(&text.replace('\n', "\r\n"));
+    assert_eq!(project.run(&[]), ["s"]);
+    project.ok(&["get", "s/o", "got"]);
+    assert_eq!(project.read("got"), "1\n2\n");
+    project.write("p.ron", text);
+    assert_eq!(project.run(&[]), [""; 0], "the same stage");
+    project.write("p.ron", "(stages: {\r\n  \"s\": command(shel: \"\"),\r\n})\r\n");
+    assert!(project.caco(&["check", "p.ron"]).err.contains("p.ron:2:"), "lines are counted as before");
+}
