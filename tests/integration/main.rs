@@ -18,6 +18,7 @@ mod log;
 mod metrics;
 mod mistakes;
 mod model;
+mod paths;
 mod pipelines;
 mod process;
 mod project;
