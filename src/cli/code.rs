@@ -180,7 +180,7 @@ fn accept(kinds: &[String], all: bool, because: &str) -> Result<ExitCode> {
         say!("{}: {} acknowledged, version {}", code.kind, short(code), version(code));
     }
     lock.kinds.retain(|kind, _| REGISTRY.code.kinds().iter().any(|code| code.kind == kind));
-    caco_engine::store::write_aside(path, lock.text().as_bytes())?;
+    caco_engine::store::write_aside(path, lock.text().as_bytes()).map_err(caco_engine::store::Error::outside)?;
     say!("{FILE} is written; build again, and commit it");
     Ok(ExitCode::SUCCESS)
 }

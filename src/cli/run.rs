@@ -22,7 +22,7 @@ use caco_engine::{
     printable::{printable, tail},
     run::{Options, Runner, request as request_of},
     signals::Signals,
-    store::Store,
+    store::{self, Store},
 };
 use caco_inspect::{name, outcome};
 use caco_pipeline::job;
@@ -139,7 +139,11 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     journal.end(&outcome, &hits(&outcome, &results), begun.elapsed());
     // Another run may have noted its own since this one began.
     let names = if outcome.ran.is_empty() { names } else { Names::load(&store, &graph.pipeline.name) };
-    note_names(&graph, &store, names, &results)?;
+    match note_names(&graph, &store, names, &results) {
+        // In a store of another user. Only `why` would read them.
+        Err(error) if outcome.ran.is_empty() && error.is_refused() => {}
+        noted => noted?,
+    }
     store.save_accelerators();
     let done = conclude(args, &graph, &store, &outcome, begun.elapsed());
     // The process ends here; freeing a hundred thousand stages first would only take time.
@@ -294,7 +298,7 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
     Some(ExitCode::from(FAILED))
 }
 
-fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Key)]) -> Result<()> {
+fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Key)]) -> store::Result<()> {
     let changed = results.iter().filter(|(id, key)| names.set(&graph.stage(*id).name, *key)).count();
     if changed > 0 {
         names.save(store, &graph.pipeline.name)?;

@@ -18,6 +18,7 @@ mod log;
 mod metrics;
 mod mistakes;
 mod model;
+mod other_user;
 mod paths;
 mod pipelines;
 mod process;

@@ -1,11 +1,11 @@
 //! Objects, the bytes by digest: storing a stage's outputs, and materialising them for the next stage.
 
-use super::{Artifact, At, Error, Result, Store, commit::Pending};
+use super::{Artifact, At, Error, Result, Store, commit::Pending, copy_file};
 use crate::{
     digest::{self, Digest},
     graph::{METRICS, METRICS_PATH},
     listing::{self, Entry, Listing},
-    regular, stat,
+    stat,
 };
 use caco_pipeline::kind::Output;
 use rayon::prelude::*;
@@ -158,8 +158,7 @@ impl Store {
 
     fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
         let aside = self.root.join("work").join(self.unique());
-        let copy = || io::copy(&mut regular::open(path)?, &mut fs::File::create(&aside)?);
-        let copied = copy().at("copy", path);
+        let copied = copy_file(path, &aside);
         if copied.is_err() {
             let _ = fs::remove_file(&aside);
         }
@@ -218,7 +217,7 @@ impl Store {
     /// Copies an output to a place outside the store.
     pub fn export(&self, artifact: &Artifact, to: &Path) -> Result<()> {
         if artifact.folder {
-            return self.write_folder(artifact, to, Self::copy_out);
+            return self.write_folder(artifact, to, Self::copy_out).map_err(Error::outside);
         }
         Self::copy_out(&self.object(artifact.blake3), to)
     }
@@ -248,8 +247,9 @@ impl Store {
     }
 
     fn copy_out(object: &Path, to: &Path) -> Result<()> {
-        fs::copy(object, to).at("write", to)?;
-        fs::set_permissions(to, fs::Permissions::from_mode(0o644)).at("change the mode of", to)
+        let mode = fs::Permissions::from_mode(0o644);
+        let copied = copy_file(object, to).and_then(|()| fs::set_permissions(to, mode).at("change the mode of", to));
+        copied.map_err(Error::outside)
     }
 
     /// Keeps the listing of a folder outside the store, so that `why` can later name the files that differ.
