@@ -74,3 +74,16 @@ fn control_characters_of_a_log_reach_no_terminal() {
         assert_eq!((code, shown.trim_end()), (0, "before\\x1b]0;title\\x07\\x1b[2J\u{fffd}\n10%\\r20%"));
     }
 }
+
+#[test]
+fn an_output_is_printed_as_it_is() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "printf 'a\\377\\033' > o; mkdir d; touch d/f", outputs: ["o", "d"])})"#,
+    );
+    project.run(&[]);
+    let output = project.command(&["get", "a/o", "-"]).output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"a\xff\x1b"[..], &b""[..]));
+    let folder = project.caco(&["get", "a/d", "-"]);
+    assert!(folder.code == 1 && folder.err.contains("'a/d' is a folder"), "{}", folder.err);
+    assert!(!project.path().join("-").exists());
+}
