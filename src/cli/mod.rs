@@ -79,7 +79,7 @@ struct OverlayArgs {
 /// A pipeline file, named first.
 #[derive(Args, Clone)]
 struct PipelineArgs {
-    /// The pipeline file; `tiny` means pipelines/tiny.ron.
+    /// The pipeline file; `tiny` means pipelines/tiny.ron, or else tiny.ron.
     #[arg(value_name = "PIPELINE")]
     pipeline: PathBuf,
     #[command(flatten)]
