@@ -1,6 +1,6 @@
 //! `caco show`
 
-use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::{OfPipelineArgs, StoreArgs, display::local, open, print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::Result;
 use caco_inspect::{
@@ -63,7 +63,10 @@ fn describe(sheet: &mut Sheet, result: &StageResult) {
     if let Some(made) = result.made.as_ref().filter(|made| made.is_object()) {
         let text = |field: &str| made[field].as_str().unwrap_or("?").to_string();
         let (seconds, threads) = (made["seconds"].as_f64().unwrap_or_default(), &made["threads"]);
-        sheet.line("made", &format!("{} on {}, {seconds:.1} s, {threads} threads", text("started"), text("host")));
+        sheet.line(
+            "made",
+            &format!("{} on {}, {seconds:.1} s, {threads} threads", local(&text("started")), text("host")),
+        );
     }
     let outputs = result.outputs.iter();
     sheet.list("outputs", outputs.map(|o| format!("{}  {} bytes  {}", o.name, o.bytes, o.blake3.short())));

@@ -2,6 +2,7 @@
 //! elsewhere.
 
 mod bar;
+mod clock;
 mod frame;
 mod live;
 mod meter;
@@ -15,6 +16,7 @@ use caco_engine::{
     graph::{Graph, Id},
     printable::printable,
 };
+pub use clock::local;
 use live::Live;
 use std::{
     io::{IsTerminal, Write},
