@@ -14,6 +14,7 @@ use caco_engine::{
     store::Store,
 };
 use caco_inspect::name;
+use caco_measure::number;
 use caco_provenance::{
     audit::{Auditor, Report},
     citation,
@@ -105,7 +106,7 @@ fn bundle(path: &Path, json: bool) -> Result<ExitCode> {
     } else {
         let mut text: String = checked.faults.iter().map(|fault| format!("✗ {fault}\n")).collect();
         let (cited, n) = (&checked.cited, checked.statements);
-        text += &format!("{}: {} on {}\n", cited.figure, cited.measured.value, cited.measured.split);
+        text += &format!("{}: {} on {}\n", cited.figure, number::plain(cited.measured.value), cited.measured.split);
         text += &match checked.faults.len() {
             0 => format!("✓ {n} statements hold and make one chain, signed by {}\n", checked.signers.join(", ")),
             faults => format!("✗ {n} statements, {faults} faults\n"),

@@ -5,6 +5,7 @@ use crate::registry::REGISTRY;
 use anyhow::{Context, Result};
 use caco_engine::{key::Key, stat, store::Store};
 use caco_inspect::metrics::{self, Found};
+use caco_measure::number;
 use caco_provenance::{
     audit::{Auditor, Report, State},
     citation::{self, Cited},
@@ -76,7 +77,7 @@ pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
         print_marked(&text(&store, &found, &report)?)?;
     }
     if let Some(out) = &args.out {
-        eprintln!(
+        say!(
             "{} signed statements are in {}; `caco audit {}` checks them",
             cited.chain.len() + 1,
             out.display(),
@@ -107,7 +108,7 @@ fn chain_of(report: Report, found: &Found) -> Report {
 fn text(store: &Store, found: &Found, report: &Report) -> Result<String> {
     let measured = &found.measured;
     let share = measured.interval.is_some();
-    let value = if share { format!("{:.1} %", 100.0 * measured.value) } else { measured.value.to_string() };
+    let value = if share { format!("{:.1} %", 100.0 * measured.value) } else { number::plain(measured.value) };
     let mut text = format!("{value}  {} on {}", found.name, measured.split);
     if let Some(samples) = measured.samples {
         write!(text, ", {samples} images")?;

@@ -150,7 +150,7 @@ fn status(check: bool, json: bool) -> Result<ExitCode> {
         print(&text)?;
     }
     if differing > 0 {
-        eprintln!(
+        say!(
             "{differing} differ: their digest joins the keys, so their stages run again. Where results change, raise \
              the kind's VERSION; then, or where they do not, `caco code accept KIND --because \"…\"`"
         );
@@ -177,10 +177,10 @@ fn accept(kinds: &[String], all: bool, because: &str) -> Result<ExitCode> {
     };
     for code in &chosen {
         lock.accept(code, version(code), because);
-        eprintln!("{}: {} acknowledged, version {}", code.kind, short(code), version(code));
+        say!("{}: {} acknowledged, version {}", code.kind, short(code), version(code));
     }
     lock.kinds.retain(|kind, _| REGISTRY.code.kinds().iter().any(|code| code.kind == kind));
-    caco_engine::store::write_aside(path, lock.text().as_bytes())?;
-    eprintln!("{FILE} is written; build again, and commit it");
+    caco_engine::store::write_aside(path, lock.text().as_bytes()).map_err(caco_engine::store::Error::outside)?;
+    say!("{FILE} is written; build again, and commit it");
     Ok(ExitCode::SUCCESS)
 }

@@ -35,7 +35,7 @@ pub fn main(args: &DivergencesArgs, store: &StoreArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if found.is_empty() {
-        eprintln!("no key was seen with different bytes");
+        say!("no key was seen with different bytes");
     }
     print(&found.iter().map(text).collect::<String>())?;
     Ok(ExitCode::SUCCESS)

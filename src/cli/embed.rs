@@ -73,7 +73,7 @@ pub fn main(args: &EmbedArgs, store: &StoreArgs) -> Result<ExitCode> {
     }
     publish(ending)?;
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
-    eprintln!("the features are in {}", args.out.display());
+    say!("the features are in {}", args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -26,7 +26,7 @@ pub fn main(args: &ExecStageArgs) -> Result<ExitCode> {
         Outcome::Stopped => ExitCode::from(job::STOPPED as u8),
         Outcome::Stalled => ExitCode::from(job::STALLED as u8),
         Outcome::Failed(why) => {
-            eprintln!("error: {why}");
+            say!("error: {why}");
             ExitCode::from(FAILED)
         }
     })

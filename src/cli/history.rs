@@ -2,11 +2,14 @@
 
 use super::{
     StoreArgs,
-    display::{count, duration},
+    display::{count, duration, local},
     open, print, print_json,
 };
 use anyhow::{Result, bail};
-use caco_engine::history::{self, Attempt, Ending, Request, Saved};
+use caco_engine::{
+    history::{self, Attempt, Ending, Request, Saved},
+    printable::printable,
+};
 use caco_inspect::history::{Past, newest, run};
 use clap::Args;
 use std::{fmt::Write, process::ExitCode, time::Duration};
@@ -55,15 +58,16 @@ pub fn main(args: &HistoryArgs, store: &StoreArgs) -> Result<ExitCode> {
 fn table(runs: &[Past]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(["run", "pipeline", "took", "ran", "hits", "time saved", "outcome"]);
-    for column in [2, 3, 4, 5] {
-        table.column_mut(column).expect("there are seven").set_cell_alignment(comfy_table::CellAlignment::Right);
+    table.set_header(["run", "started", "pipeline", "took", "ran", "hits", "time saved", "outcome"]);
+    for column in [3, 4, 5, 6] {
+        table.column_mut(column).expect("there are eight").set_cell_alignment(comfy_table::CellAlignment::Right);
     }
     for past in runs {
         let ended = past.run.ended.as_ref();
         let ran = past.run.attempts.iter().filter(|attempt| attempt.outcome == Ending::Ran).count();
         table.add_row([
             past.run.id.clone(),
+            local(&past.run.began.started),
             asked(&past.run.began.request),
             past.took().map_or_else(|| "?".into(), duration),
             ran.to_string(),
@@ -101,7 +105,10 @@ fn details(past: &Past) -> String {
     if !began.request.targets.is_empty() {
         line("stages", &began.request.targets.join(" "));
     }
-    line("started", &format!("{} on {}, process {}, caco {}", began.started, began.host, began.pid, began.caco));
+    line(
+        "started",
+        &format!("{} on {}, process {}, caco {}", local(&began.started), began.host, began.pid, began.caco),
+    );
     line("outcome", outcome);
     if let Some(took) = past.took() {
         line("took", &duration(took));
@@ -129,6 +136,6 @@ fn ending(attempt: &Attempt) -> String {
     match attempt.outcome {
         Ending::Ran => "ran".into(),
         Ending::Stopped => "stopped at a checkpoint".into(),
-        Ending::Failed => format!("failed: {}{again}", attempt.why.as_deref().unwrap_or("?")),
+        Ending::Failed => format!("failed: {}{again}", printable(attempt.why.as_deref().unwrap_or("?"))),
     }
 }

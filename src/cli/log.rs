@@ -1,12 +1,14 @@
 //! `caco log`
 
-use super::{FAILED, OfPipelineArgs, StoreArgs, open, print};
+use super::{FAILED, OfPipelineArgs, StoreArgs, open, print, print_bytes};
 use anyhow::{Context, Result, bail};
 use caco_engine::{
     graph::{Graph, Id},
     history::{self, Attempt, Ending, Run},
     key::Key,
     plan::{Plan, Step},
+    printable::printable,
+    regular,
     store::Store,
 };
 use caco_inspect::name;
@@ -14,7 +16,7 @@ use clap::Args;
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     thread::sleep,
@@ -58,7 +60,7 @@ pub fn main(args: &LogArgs, store: &StoreArgs) -> Result<ExitCode> {
             &spans.with_context(|| format!("stage '{}' left no spans: cannot read {}", args.stage, path.display()))?,
         )?;
     } else {
-        print(&String::from_utf8_lossy(&fs::read(folder.join("log")).unwrap_or_default()))?;
+        print_file(&folder.join("log"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +106,7 @@ enum Verdict {
 impl Follow<'_> {
     fn main(&self) -> Result<ExitCode> {
         let Some(key) = self.key()? else { return self.nobody() };
-        let mut log: Option<File> = None;
+        let mut log: Option<Tail> = None;
         let mut quiet = false;
         loop {
             // Asked before reading, so that the last look sees the whole log; asked twice, because a run notes how a
@@ -112,10 +114,10 @@ impl Follow<'_> {
             let running = self.store.is_locked(key);
             let verdict = if running || !quiet { Verdict::NotYet } else { self.verdict(key)? };
             if log.is_none() {
-                log = File::open(self.store.work(key).join("log")).ok();
+                log = regular::open(&self.store.work(key).join("log")).ok().map(Tail::of);
             }
             if let Some(log) = &mut log {
-                copy(log)?;
+                log.print(!matches!(verdict, Verdict::NotYet))?;
             }
             match verdict {
                 Verdict::NotYet => {}
@@ -195,20 +197,65 @@ impl Follow<'_> {
 
 fn ended(attempt: &Attempt) -> ExitCode {
     match &attempt.why {
-        Some(why) => eprintln!("stage '{}' failed: {why}", attempt.stage),
-        None => eprintln!("stage '{}' was stopped at a checkpoint", attempt.stage),
+        Some(why) => say!("stage '{}' failed: {}", attempt.stage, printable(why)),
+        None => say!("stage '{}' was stopped at a checkpoint", attempt.stage),
     }
     ExitCode::from(FAILED)
 }
 
+/// Prints a whole log.
 fn print_file(path: &Path) -> Result<()> {
-    print(&String::from_utf8_lossy(&fs::read(path).unwrap_or_default()))
+    let Ok(file) = regular::open(path) else { return Ok(()) };
+    Tail::of(file).print(true)
 }
 
-/// Prints what was written since the last time.
-fn copy(log: &mut File) -> Result<()> {
-    let mut out = io::stdout().lock();
-    io::copy(log, &mut out)?;
-    out.flush()?;
-    Ok(())
+/// A log that is printed as it grows: on a terminal printable, elsewhere byte by byte as it was written.
+struct Tail {
+    file: File,
+    /// The start of a character whose end was not written yet.
+    rest: Vec<u8>,
+    raw: bool,
+}
+
+impl Tail {
+    fn of(file: File) -> Self {
+        Tail { file, rest: vec![], raw: !io::stdout().is_terminal() }
+    }
+
+    /// Prints what was written since the last time. `last`: nothing follows.
+    fn print(&mut self, last: bool) -> Result<()> {
+        const CHUNK: u64 = 1 << 20;
+        loop {
+            let read = (&mut self.file).take(CHUNK).read_to_end(&mut self.rest).context("cannot read the log")?;
+            if self.raw {
+                print_bytes(&self.rest)?;
+                self.rest.clear();
+            } else {
+                let end = if last && read == 0 { self.rest.len() } else { whole(&self.rest) };
+                print(&printable(&String::from_utf8_lossy(&self.rest[..end])))?;
+                self.rest.drain(..end);
+            }
+            if read == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The length of a text without a last character that is not complete.
+fn whole(text: &[u8]) -> usize {
+    let open = text.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let is_open = std::str::from_utf8(open).is_err_and(|error| error.error_len().is_none());
+    text.len() - if is_open { open.len() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_character_is_printed_when_it_is_complete() {
+        let text = "é✓".as_bytes();
+        assert_eq!((0..=text.len()).map(|n| super::whole(&text[..n])).collect::<Vec<_>>(), [0, 0, 2, 2, 2, 5]);
+        assert_eq!(super::whole(b"a\xff"), 2);
+        assert_eq!(super::whole(b"\xffa\xc3"), 2);
+    }
 }

@@ -35,6 +35,7 @@ mod watch;
 mod why;
 
 use crate::display;
+use anyhow::Context;
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ContextValue},
@@ -78,7 +79,7 @@ struct OverlayArgs {
 /// A pipeline file, named first.
 #[derive(Args, Clone)]
 struct PipelineArgs {
-    /// The pipeline file; `tiny` means pipelines/tiny.ron.
+    /// The pipeline file; `tiny` means pipelines/tiny.ron, or else tiny.ron.
     #[arg(value_name = "PIPELINE")]
     pipeline: PathBuf,
     #[command(flatten)]
@@ -186,7 +187,7 @@ fn parse() -> Cli {
         if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
             && let Some((old, new)) = RENAMED.iter().find(|(old, _)| old == name)
         {
-            eprintln!("error: 'caco {old}' is now 'caco {new}'\nhelp: caco {new} --help");
+            say!("error: 'caco {old}' is now 'caco {new}'\nhelp: caco {new} --help");
             std::process::exit(2);
         }
         error.exit()
@@ -244,14 +245,14 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     if let Some(invalid) = error.downcast_ref::<caco_pipeline::pipeline::Invalid>() {
         for diagnostic in &invalid.errors {
-            eprintln!("{}", diagnostic.render(&invalid.sources, colour()));
+            say!("{}", diagnostic.render(&invalid.sources, colour()));
         }
         return ExitCode::from(FAILED);
     }
     let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
     let (what, help): (Vec<&str>, Vec<Option<&str>>) = chain.iter().map(|text| split(text)).unzip();
-    eprintln!("error: {}", what.join(": "));
-    help.iter().flatten().for_each(|help| eprintln!("help: {help}"));
+    say!("error: {}", what.join(": "));
+    help.iter().flatten().for_each(|help| say!("help: {help}"));
     ExitCode::from(FAILED)
 }
 
@@ -278,9 +279,8 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     // An error of the writer's own, such as a pipe that closed, is passed on as one.
-    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
-    writeln!(out)?;
-    Ok(())
+    let written = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
+    written.and_then(|()| writeln!(out)).and_then(|()| out.flush()).context(UNWRITTEN)
 }
 
 /// Prints text with an audit's marks on stdout, in colours where it takes them.
@@ -294,7 +294,15 @@ fn print_marked(text: &str) -> anyhow::Result<()> {
 
 /// Prints text on stdout.
 fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    std::io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(())
+    print_bytes(text.as_bytes())
 }
+
+/// Prints bytes on stdout as they are.
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).context(UNWRITTEN)
+}
+
+/// What is said where stdout is full. A closed one is no error: see [`report`].
+const UNWRITTEN: &str = "cannot write to stdout";

@@ -61,25 +61,35 @@ pub fn output_called(wanted: &str, text: &str, graph: &Graph, store: &Store) -> 
 
 /// Prints what had to be assumed.
 pub fn note(notes: &[String]) {
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(|note| say!("note: {note}"));
 }
 
-/// `tiny` means pipelines/tiny.ron.
+/// `tiny` means pipelines/tiny.ron, or else tiny.ron.
 fn locate(path: &Path) -> Result<PathBuf> {
-    if path.exists() {
+    // A folder may be called as a pipeline is.
+    if path.exists() && !path.is_dir() {
         return Ok(path.into());
     }
-    let named = Path::new("pipelines").join(path).with_extension("ron");
-    if path.components().count() == 1 && named.exists() {
+    let mut name = path.as_os_str().to_owned();
+    if path.extension().is_none_or(|ending| ending != "ron") {
+        name.push(".ron");
+    }
+    let mut named = FOLDERS.iter().map(|folder| Path::new(folder).join(&name));
+    if path.components().count() == 1
+        && let Some(named) = named.find(|named| named.is_file())
+    {
         return Ok(named);
     }
-    let known = std::fs::read_dir("pipelines").into_iter().flatten().flatten();
-    let mut known: Vec<String> =
-        known.map(|e| e.path().display().to_string()).filter(|p| p.ends_with(".ron")).collect();
+    let known = FOLDERS.iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let known = known.map(|e| e.path().display().to_string()).filter(|p| p.ends_with(".ron"));
+    let mut known: Vec<String> = known.map(|p| p.trim_start_matches("./").to_string()).collect();
     known.sort();
     let help = if known.is_empty() { String::new() } else { format!("; there are {}", known.join(", ")) };
     bail!("{} does not exist{help}", path.display())
 }
+
+/// Where pipelines are looked for by name, in this order.
+const FOLDERS: [&str; 2] = ["pipelines", "."];
 
 /// What was run last: the file and what was laid over it.
 #[derive(serde::Serialize, serde::Deserialize)]

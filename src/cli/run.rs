@@ -19,9 +19,10 @@ use caco_engine::{
     names::Names,
     plan::{Plan, Step},
     pool::Pool,
+    printable::{printable, tail},
     run::{Options, Runner, request as request_of},
     signals::Signals,
-    store::Store,
+    store::{self, Store},
 };
 use caco_inspect::{name, outcome};
 use caco_pipeline::job;
@@ -138,7 +139,11 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     journal.end(&outcome, &hits(&outcome, &results), begun.elapsed());
     // Another run may have noted its own since this one began.
     let names = if outcome.ran.is_empty() { names } else { Names::load(&store, &graph.pipeline.name) };
-    note_names(&graph, &store, names, &results)?;
+    match note_names(&graph, &store, names, &results) {
+        // In a store of another user. Only `why` would read them.
+        Err(error) if outcome.ran.is_empty() && error.is_refused() => {}
+        noted => noted?,
+    }
     store.save_accelerators();
     let done = conclude(args, &graph, &store, &outcome, begun.elapsed());
     // The process ends here; freeing a hundred thousand stages first would only take time.
@@ -157,7 +162,7 @@ pub(super) fn signer() -> Result<Signer> {
     let ring = Keyring::locate()?;
     let (signer, made) = ring.signer_or_new()?;
     if made {
-        eprintln!("made a key that signs results: {} ({})", &signer.id()[..16], ring.folder().display());
+        say!("made a key that signs results: {} ({})", &signer.id()[..16], ring.folder().display());
     }
     Ok(signer)
 }
@@ -172,14 +177,14 @@ fn print_estimate(store: &Store, estimate: &Estimate, quiet: bool) {
             n => format!("; {n} never ran before"),
         };
         let (stages, s) = (estimate.stages, if estimate.stages == 1 { "" } else { "s" });
-        eprintln!(
+        say!(
             "{stages} stage{s} to run at most: {} and {} by earlier runs{unknown}",
             super::display::duration(time),
             bytes(estimate.bytes)
         );
     }
     if free.is_some_and(|free| free < estimate.bytes) {
-        eprintln!(
+        say!(
             "warning: {} has {} free; `caco cache gc` shows what can go",
             store.root().display(),
             bytes(free.unwrap_or_default())
@@ -275,7 +280,7 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
         let Step::Blocked(missing) = step else { continue };
         let stage = graph.stage(*id);
         for missing in missing {
-            eprintln!(
+            say!(
                 "error: stage '{}' ({}): input {}: {}",
                 stage.name,
                 graph.pipeline.place(stage),
@@ -287,13 +292,13 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
     if blocked.is_empty() || keep_going {
         return None;
     }
-    eprintln!(
+    say!(
         "help: name the path with --set 'STAGE.FIELD=Path(\"…\")', or run the stages that do not need it with --keep-going"
     );
     Some(ExitCode::from(FAILED))
 }
 
-fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Key)]) -> Result<()> {
+fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Key)]) -> store::Result<()> {
     let changed = results.iter().filter(|(id, key)| names.set(&graph.stage(*id).name, *key)).count();
     if changed > 0 {
         names.save(store, &graph.pipeline.name)?;
@@ -311,15 +316,15 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
         print_json(&outcome::Outcome::of(graph, outcome))?;
     }
     if ran == 0 && outcome.failed.is_empty() && outcome.interrupted.is_none() && outcome.skipped.is_empty() {
-        eprintln!("nothing to do: all {hits} results are cached ({took})");
+        say!("nothing to do: all {hits} results are cached ({took})");
     } else {
         let rest =
             [(outcome.failed.len(), "failed"), (outcome.stopped.len(), "stopped"), (outcome.skipped.len(), "not run")];
         let rest: String = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
-        eprintln!("{ran} stage{} run, {hits} cached{rest} ({took})", if ran == 1 { "" } else { "s" });
+        say!("{ran} stage{} run, {hits} cached{rest} ({took})", if ran == 1 { "" } else { "s" });
     }
     if let Some(signal) = outcome.interrupted {
-        eprintln!("stopped; the same command resumes from the last checkpoints");
+        say!("stopped; the same command resumes from the last checkpoints");
         return Ok(ExitCode::from(if signal == 0 { caco_pipeline::job::STOPPED as u8 } else { 128 + signal as u8 }));
     }
     if !outcome.failed.is_empty() || !outcome.skipped.is_empty() {
@@ -348,20 +353,14 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
 
 fn print_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
     let stage = graph.stage(failure.stage);
-    eprintln!("\nerror: stage '{}' failed: {}", stage.name, failure.why);
-    let tail = last_lines(&failure.end_of_log(16 << 10), 15);
+    say!("\nerror: stage '{}' failed: {}", stage.name, printable(&failure.why));
+    let tail = tail(&failure.end_of_log(16 << 10), 15);
     if !tail.is_empty() {
-        eprintln!("  the end of its log:");
-        tail.iter().for_each(|line| eprintln!("  | {line}"));
+        say!("  the end of its log:");
+        tail.iter().for_each(|line| say!("  | {line}"));
     }
-    eprintln!("  its folder:  {}", failure.work.display());
+    say!("  its folder:  {}", failure.work.display());
     let profile = args.pipeline.overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
     let set: String = args.pipeline.overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
-    eprintln!("  run it:      caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
-}
-
-/// The last lines of a text.
-fn last_lines(text: &str, lines: usize) -> Vec<String> {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].iter().map(ToString::to_string).collect()
+    say!("  run it:      caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
 }

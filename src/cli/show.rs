@@ -1,6 +1,6 @@
 //! `caco show`
 
-use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::{OfPipelineArgs, StoreArgs, display::local, open, print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::Result;
 use caco_inspect::{
@@ -8,7 +8,7 @@ use caco_inspect::{
     stage::{self, Stage, StageResult},
     state::State,
 };
-use caco_measure::metric::Metric;
+use caco_measure::{metric::Metric, number};
 use clap::Args;
 use std::{fmt::Write, process::ExitCode};
 
@@ -63,7 +63,10 @@ fn describe(sheet: &mut Sheet, result: &StageResult) {
     if let Some(made) = result.made.as_ref().filter(|made| made.is_object()) {
         let text = |field: &str| made[field].as_str().unwrap_or("?").to_string();
         let (seconds, threads) = (made["seconds"].as_f64().unwrap_or_default(), &made["threads"]);
-        sheet.line("made", &format!("{} on {}, {seconds:.1} s, {threads} threads", text("started"), text("host")));
+        sheet.line(
+            "made",
+            &format!("{} on {}, {seconds:.1} s, {threads} threads", local(&text("started")), text("host")),
+        );
     }
     let outputs = result.outputs.iter();
     sheet.list("outputs", outputs.map(|o| format!("{}  {} bytes  {}", o.name, o.bytes, o.blake3.short())));
@@ -77,7 +80,7 @@ fn metric(metric: &Metric) -> String {
         metric.interval.map_or(String::new(), |(low, high)| format!("  95 % interval {low:.4} to {high:.4}"));
     // A command need not say which split it measured on.
     let split = if metric.split.is_empty() { String::new() } else { format!(" ({})", metric.split) };
-    format!("{}{split}  {:.6}{interval}", metric.name, metric.value)
+    format!("{}{split}  {}{interval}", metric.name, number::decimals(metric.value, 6))
 }
 
 fn figure(Marked { figure, audit }: &Marked) -> String {

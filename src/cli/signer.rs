@@ -126,7 +126,7 @@ fn list(ring: &Keyring, args: &ListArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if trust.keys.is_empty() {
-        eprintln!("no key in {} yet; `caco run` makes one, or `caco signer new`", ring.folder().display());
+        say!("no key in {} yet; `caco run` makes one, or `caco signer new`", ring.folder().display());
     }
     let row = |known: &keyring::Known| {
         let signs = if known.name == "own" { "signs here" } else { "trusted" };

@@ -2,7 +2,9 @@
 
 use super::{PipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::Result;
+use caco_engine::printable::printable;
 use caco_inspect::sweep::{self, Failure, Select, Table};
+use caco_measure::number;
 use clap::Args;
 use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
@@ -48,8 +50,10 @@ pub fn main(args: &SweepArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 fn shown(value: f64) -> String {
-    let digits = if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { 4 } else { return format!("{value:.3e}") };
-    format!("{value:.digits$}")
+    match value {
+        value if !value.is_finite() || value == 0.0 || (1e-3..1e5).contains(&value.abs()) => number::decimals(value, 4),
+        value => format!("{value:.3e}"),
+    }
 }
 
 fn terminal(table: &Table) -> String {
@@ -86,7 +90,7 @@ fn terminal(table: &Table) -> String {
     }
     let failures: Vec<&Failure> = table.rows.iter().flat_map(|row| &row.failures).collect();
     for failure in &failures {
-        writeln!(text, "failed: {}: {}\n  again: {}", failure.stage, failure.error, failure.again)
+        writeln!(text, "failed: {}: {}\n  again: {}", failure.stage, printable(&failure.error), failure.again)
             .expect("a string takes all text");
     }
     text
@@ -105,8 +109,8 @@ fn csv(table: &Table) -> String {
         line.extend([row.state.word().into(), row.done.to_string(), row.of.to_string()]);
         for name in &table.metrics {
             let metric = row.metrics.get(name);
-            line.push(metric.map_or(String::new(), |f| f.mean.to_string()));
-            line.push(metric.and_then(|f| f.sd).map_or(String::new(), |sd| sd.to_string()));
+            line.push(metric.map_or(String::new(), |f| number::plain(f.mean)));
+            line.push(metric.and_then(|f| f.sd).map_or(String::new(), number::plain));
             line.push(metric.map_or(String::new(), |f| f.seeds.to_string()));
         }
         lines.push(line);

@@ -10,11 +10,11 @@ use caco_engine::{
     event::{Event, How},
     forecast::{self, Left, Open},
     graph::{Graph, Id},
+    regular,
 };
 use caco_pipeline::progress::{PROGRESS, Progress};
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -197,7 +197,7 @@ impl<'g> Live<'g> {
 impl Running {
     fn look(&mut self) {
         // A command may be writing the file right now; keep the last progress until it can be read.
-        let Ok(text) = fs::read(self.work.join(PROGRESS)) else { return };
+        let Ok(text) = regular::read(&self.work.join(PROGRESS)) else { return };
         let Ok(progress) = serde_json::from_slice::<Progress>(&text) else { return };
         match &mut self.meter {
             Some(meter) => meter.read(progress, Instant::now()),

@@ -2,9 +2,11 @@
 //! elsewhere.
 
 mod bar;
+mod clock;
 mod frame;
 mod live;
 mod meter;
+#[macro_use]
 pub mod screen;
 
 pub use bar::{Bar, Unit};
@@ -12,7 +14,9 @@ use caco_engine::{
     estimate::Costs,
     event::{Before, Event, How},
     graph::{Graph, Id},
+    printable::printable,
 };
+pub use clock::local;
 use live::Live;
 use std::{
     io::{IsTerminal, Write},
@@ -75,7 +79,7 @@ impl<'g> Display<'g> {
 
     fn print(&mut self, text: &str) {
         let width = self.total.to_string().len();
-        let line = format!("[{:>width$}/{}] {text}", self.done, self.total);
+        let line = format!("[{:>width$}/{}] {}", self.done, self.total, printable(text));
         match &mut self.show {
             Show::Nothing => {}
             // Ignore errors: stderr may be closed, and the run continues.

@@ -39,6 +39,17 @@ pub fn show(above: &str, below: &[String]) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// Prints a message on stderr. A stderr that is closed or full stops nobody.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::display::screen::say(format!($($text)*)) };
+}
+
+/// Prints a line on stderr, in one write. See [`say!`].
+pub fn say(mut line: String) {
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
 /// A writer to stderr for other output: prints above the redrawn part, which reappears with the next redraw.
 pub struct Above;
 
@@ -48,12 +59,14 @@ impl Write for Above {
         if drawn {
             show(&String::from_utf8_lossy(bytes), &[]);
         } else {
-            io::stderr().write_all(bytes)?;
+            // An error would make the caller print one, on the same stderr, and panic.
+            let _ = io::stderr().write_all(bytes);
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        let _ = io::stderr().flush();
+        Ok(())
     }
 }

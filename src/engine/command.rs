@@ -1,15 +1,15 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own, confined to what it
 //! declares.
 
-use super::{confine::Confinement, exec::Launch, listing, which};
-use anyhow::{Context, Result, bail};
-use caco_measure::metric::{self, Metric};
+use super::{confine::Confinement, exec::Launch, metrics, which};
+use anyhow::{Context, Result};
 use caco_pipeline::{
     kind::{Command, Delivery, Isolation},
     progress,
 };
 use serde_json::Value;
 use std::{
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
@@ -18,6 +18,12 @@ use std::{
 /// A file from outside the store of no more bytes than this is copied into the stage's folder, a larger one is linked.
 /// Programs that follow links look beside the file that they find: Python for the modules that a script imports.
 const COPIED: u64 = 16 << 20;
+
+/// How bash executes a `shell` line; what follows the line is "$0", then "$@". `sh` is another program on each machine, and
+/// Debian's cannot tell that an early command of a pipe failed. bash can, and is the same everywhere. With
+/// inherit_errexit it also ends at a failure in `$(…)`, as `sh -e` does.
+const STRICT: [&str; 7] = ["-e", "-u", "-o", "pipefail", "-O", "inherit_errexit", "-c"];
+const NO_SHELL: &str = "`shell` is executed by bash, which is neither /bin/bash nor on PATH; install bash, or name the shell that is there: argv: [\"sh\", \"-euc\", \"…\"]";
 
 /// Where a command runs, and what it is given.
 #[derive(Debug)]
@@ -58,7 +64,7 @@ pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
     let env = environment(command, prepared)?;
-    let argv = argv(command);
+    let argv = argv(command, &folder)?;
     let confinement = match command.isolation {
         Isolation::None => None,
         Isolation::Landlock => Some(confinement(&argv[0], &linked, prepared)),
@@ -90,27 +96,41 @@ fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
     Ok(false)
 }
 
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
 fn confinement(program: &str, linked: &[PathBuf], place: &Place) -> Confinement {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut confinement = place.machine.clone();
     confinement.let_write(place.work);
     linked.iter().chain(place.allow).for_each(|path| confinement.let_read(path));
-    if let Some(program) = which::find(program, &path, &place.work.join("out")) {
+    if let Some(program) = which::find(program, &path(), &place.work.join("out")) {
         confinement.let_run(&program);
     }
     confinement
 }
 
-fn argv(command: &Command) -> Vec<String> {
+fn argv(command: &Command, folder: &Path) -> Result<Vec<String>> {
     let mut argv = match &command.shell {
-        // What follows the line is "$0", then "$@".
-        Some(line) => ["/bin/sh", "-e", "-u", "-c", line, "sh"].map(String::from).to_vec(),
+        Some(line) => {
+            let shell = shell(&path(), folder).context(NO_SHELL)?;
+            [text(&shell)?]
+                .into_iter()
+                .chain(STRICT.into_iter().chain([line.as_str(), "bash"]).map(String::from))
+                .collect()
+        }
         None => command.argv.clone(),
     };
     if command.parameters_as == Delivery::Arguments {
         argv.extend(command.parameters.iter().map(|(name, value)| format!("--{name}={}", plain(value))));
     }
-    argv
+    Ok(argv)
+}
+
+/// Where bash is. The system's own comes first; a machine may have none there (NixOS) or at all (Alpine).
+fn shell(path: &OsStr, folder: &Path) -> Option<PathBuf> {
+    let own = Path::new("/bin/bash");
+    if own.is_file() { Some(own.into()) } else { which::find("bash", path, folder) }
 }
 
 fn environment(command: &Command, prepared: &Place) -> Result<Vec<(String, String)>> {
@@ -166,63 +186,5 @@ pub fn text(path: &Path) -> Result<String> {
 
 /// Puts what a command measured into its output folder as metrics are kept, from the file that its parameters name.
 pub fn collect_metrics(parameters: &str, out: &Path) -> Result<()> {
-    let Some(file) = read(parameters)?.metrics.filter(|file| file != metric::FILE) else {
-        return Ok(());
-    };
-    // Neither is another's file read, nor one written to that a link leads to.
-    for path in [out.join(&file), out.join(metric::FILE)].iter().filter(|path| path.symlink_metadata().is_ok()) {
-        listing::has_links_inside(out, path)?;
-    }
-    let found =
-        fs::read_to_string(out.join(&file)).with_context(|| format!("it wrote no readable '{file}' (`metrics`)"))?;
-    let value: Value = serde_json::from_str(&found).with_context(|| format!("its '{file}' (`metrics`) is no JSON"))?;
-    let mut metrics = vec![];
-    gather(&value, "", "", &mut metrics);
-    if metrics.is_empty() {
-        bail!("its '{file}' (`metrics`) holds no number; write an object such as {{\"accuracy\": 0.9}}");
-    }
-    metric::write(&out.join(metric::FILE), &metrics).context("cannot write the metrics")
-}
-
-/// Every number in a JSON value: its path is its name, but for `train`, `val` and `test`, which are splits.
-fn gather(value: &Value, name: &str, split: &str, metrics: &mut Vec<Metric>) {
-    let below = |key: &str| if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let is_split =
-                    value.is_object() && split.is_empty() && ["train", "val", "test"].contains(&key.as_str());
-                if is_split {
-                    gather(value, name, key, metrics);
-                } else {
-                    gather(value, &below(key), split, metrics);
-                }
-            }
-        }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, item)| gather(item, &below(&i.to_string()), split, metrics));
-        }
-        Value::Number(number) => {
-            metrics.extend(number.as_f64().map(|number| Metric::new(name, split, number)));
-        }
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metrics_are_every_number_by_path_and_split() {
-        let value = serde_json::json!({"accuracy": 0.5, "test": {"loss": 2, "per": [0.1, 0.2]}, "note": "x"});
-        let mut metrics = vec![];
-        gather(&value, "", "", &mut metrics);
-        let found: Vec<(&str, &str, f64)> =
-            metrics.iter().map(|m| (m.name.as_str(), m.split.as_str(), m.value)).collect();
-        assert_eq!(
-            found,
-            [("accuracy", "", 0.5), ("loss", "test", 2.0), ("per.0", "test", 0.1), ("per.1", "test", 0.2)]
-        );
-    }
+    read(parameters)?.metrics.map_or(Ok(()), |file| metrics::collect(&file, out))
 }

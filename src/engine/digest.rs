@@ -1,11 +1,14 @@
 //! Content digests of bytes and files: BLAKE3, and also SHA-256 where a standard requires it.
 
+use super::regular;
+use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::{
     fmt,
     fs::File,
     io::{self, Read},
+    os::unix::fs::FileExt,
     path::Path,
     str::FromStr,
 };
@@ -103,22 +106,36 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Files from this size on are read through a memory map by all threads.
+/// Files from this size on are read and hashed by all threads.
 const LARGE: u64 = 1 << 22;
+/// So much of a large file is read at once, while what was read before is hashed.
+const PART: usize = 1 << 22;
+/// So much of a part is read by one thread at once.
+const READ: usize = 1 << 20;
 
-/// BLAKE3 of a file of about `size` bytes.
-pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
-    if size >= LARGE {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        return Ok(Digest(*hasher.finalize().as_bytes()));
-    }
+/// BLAKE3 of a file.
+///
+/// # Errors
+/// Where it cannot be read, or changed its length meanwhile: nobody could say of what the digest is.
+pub fn of_file(path: &Path) -> io::Result<Digest> {
+    let file = regular::open(path)?;
+    let length = file.metadata()?.len();
+    if length >= LARGE { of_large(&file, length) } else { of_small(&file, length as usize) }
+}
+
+fn changed(file: &File, before: u64) -> io::Error {
+    let now = file.metadata().map_or(0, |meta| meta.len());
+    io::Error::other(format!(
+        "its length changed from {before} to {now} bytes while it was read; run again when nobody writes to it"
+    ))
+}
+
+fn of_small(mut file: &File, length: usize) -> io::Result<Digest> {
     thread_local!(static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) });
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
         // One byte more than expected, so that one further read detects the end without growing the buffer.
-        let mut file = File::open(path)?;
-        buffer.resize(size as usize + 1, 0);
+        buffer.resize(length + 1, 0);
         let mut filled = 0;
         loop {
             match file.read(&mut buffer[filled..]) {
@@ -131,13 +148,49 @@ pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
                 buffer.resize(filled * 2, 0);
             }
         }
-        Ok(Digest::of(&buffer[..filled]))
+        // Files of the system, as in /proc, have another length than they say, and say so before and after.
+        if filled != length && file.metadata()?.len() != length as u64 {
+            Err(changed(file, length as u64))
+        } else {
+            Ok(Digest::of(&buffer[..filled]))
+        }
+    })
+}
+
+/// Reads a part while the one before is hashed. Not through a memory map, which is faster by a copy: the process would be
+/// killed (SIGBUS) where somebody shortens the file.
+fn of_large(file: &File, length: u64) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let (mut read, mut next) = (vec![0; PART], vec![0; PART]);
+    let mut at = 0;
+    let part = |at: u64| (length - at).min(PART as u64) as usize;
+    fill(file, &mut read[..part(0)], 0, length)?;
+    while at < length {
+        let (size, after) = (part(at), at + part(at) as u64);
+        let (_, filled) = rayon::join(
+            || _ = hasher.update_rayon(&read[..size]),
+            || fill(file, &mut next[..part(after)], after, length),
+        );
+        filled?;
+        std::mem::swap(&mut read, &mut next);
+        at = after;
+    }
+    let grew = file.read_at(&mut [0], length)? > 0;
+    if grew { Err(changed(file, length)) } else { Ok(Digest(*hasher.finalize().as_bytes())) }
+}
+
+/// Reads a part of a file, which has `length` bytes, with all threads.
+fn fill(file: &File, part: &mut [u8], at: u64, length: u64) -> io::Result<()> {
+    let read = |(i, bytes): (usize, &mut [u8])| file.read_exact_at(bytes, at + (i * READ) as u64);
+    part.par_chunks_mut(READ).enumerate().try_for_each(read).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => changed(file, length),
+        _ => error,
     })
 }
 
 /// BLAKE3 and SHA-256 of a file in one pass, and its length.
 pub fn both_of_file(path: &Path) -> io::Result<(Digest, Digest, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = regular::open(path)?;
     let (mut blake, mut sha) = (blake3::Hasher::new(), Sha256::new());
     let mut buffer = vec![0; 1 << 16];
     let mut length = 0;
@@ -178,17 +231,36 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_changes_its_length_is_an_error_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        for now in [7, 3 * PART as u64] {
+            let file = File::create(&path).unwrap();
+            file.set_len(now).unwrap();
+            let read = |before: u64| {
+                let file = File::open(&path).unwrap();
+                if now >= LARGE { of_large(&file, before) } else { of_small(&file, before as usize) }
+            };
+            for before in [now + 1, now - 1, now + 2 * PART as u64, now / 2] {
+                let error = read(before).unwrap_err().to_string();
+                assert!(error.contains(&format!("changed from {before} to {now} bytes")), "{error}");
+            }
+            assert_eq!(read(now).unwrap(), of_file(&path).unwrap());
+        }
+        assert!(of_file(Path::new("/proc/self/status")).is_ok(), "a file of the system says that it is empty");
+    }
+
+    #[test]
     fn every_way_of_reading_a_file_agrees() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        for size in [0, 1, 1000, LARGE as usize - 1, LARGE as usize + 7] {
+        for size in
+            [0, 1, 1000, LARGE as usize - 1, LARGE as usize, LARGE as usize + 7, PART, PART + 1, 2 * PART + READ + 3]
+        {
             let bytes: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
             let expected = Digest::of(&bytes);
-            // A wrong guess of the size must not change the digest.
-            for guess in [0, 1, size as u64, LARGE] {
-                assert_eq!(of_file(&path, guess).unwrap(), expected, "{size} bytes, guessed {guess}");
-            }
+            assert_eq!(of_file(&path).unwrap(), expected, "{size} bytes");
             assert_eq!(both_of_file(&path).unwrap(), (expected, sha256(&bytes), size as u64));
         }
     }

@@ -1,6 +1,6 @@
 //! What a run reports: events as they happen, and the outcome of every stage at the end.
 
-use super::{graph::Id, key::Key, store::Published};
+use super::{graph::Id, key::Key, printable::tail, regular, store::Published};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -114,7 +114,7 @@ impl Failure {
     /// The end of this attempt's log, at most `most` bytes.
     pub fn end_of_log(&self, most: u64) -> String {
         let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = fs::File::open(&self.log)?;
+            let mut file = regular::open(&self.log)?;
             let start = file.metadata()?.len().saturating_sub(most).max(self.log_start);
             file.seek(SeekFrom::Start(start))?;
             let mut bytes = vec![];
@@ -159,25 +159,29 @@ pub struct Failed {
 }
 
 const FAILED: &str = "failed.json";
+/// So many lines of a log are searched for one with text.
+const LAST: usize = 100;
 
 impl Failed {
     /// Creates the record of a failure.
     pub fn of(failure: &Failure) -> Failed {
         let end = failure.end_of_log(4 << 10);
-        let last = end.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let last = tail(&end, LAST).into_iter().rev().map(|line| line.trim().to_string()).find(|line| !line.is_empty());
         let says_more = failure.why.starts_with("exit code");
-        let error = last.filter(|_| says_more).map_or_else(|| failure.why.clone(), String::from);
+        let error = last.filter(|_| says_more).unwrap_or_else(|| failure.why.clone());
         Failed { why: failure.why.clone(), error }
     }
 
     /// Writes it to the stage's folder. Errors are ignored.
     pub fn write(&self, work: &Path) {
+        // What the stage may have put there is not written into.
+        Failed::forget(work);
         let _ = fs::write(work.join(FAILED), serde_json::to_vec(self).expect("plain data is JSON"));
     }
 
     /// The failure of the stage with this folder, if its last run failed.
     pub fn read(work: &Path) -> Option<Failed> {
-        serde_json::from_slice(&fs::read(work.join(FAILED)).ok()?).ok()
+        serde_json::from_slice(&regular::read(&work.join(FAILED)).ok()?).ok()
     }
 
     /// Removes the record, because the stage runs again.

@@ -2,7 +2,7 @@
 
 use caco_pipeline::{
     diagnostic::{Diagnostic, nearest},
-    kind::{Input, Role, Source},
+    kind::{Input, Role, Source, normal},
     pipeline::{Invalid, Pipeline, Stage, expand},
 };
 use petgraph::{
@@ -341,8 +341,9 @@ fn find_output(
                 return Ok((*id, first.into()));
             };
             let outputs = || stage.outputs.iter().map(|o| &*o.name).chain([METRICS]);
-            if outputs().any(|name| name == wanted) {
-                return Ok((*id, wanted.into()));
+            let path = if stage.is_command { normal(wanted) } else { wanted.into() };
+            if outputs().any(|name| name == path) {
+                return Ok((*id, path.into()));
             }
             return Err(Diagnostic::new(format!("stage '{head}' has no output '{wanted}'")).nearest(wanted, outputs()));
         }

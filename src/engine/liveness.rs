@@ -1,6 +1,7 @@
 //! Detects processes that no longer respond. A worker renews a file while it runs; one that was stopped, or that hangs
 //! in the kernel, does not.
 
+use super::regular;
 use caco_pipeline::job;
 use std::{
     fs::{self, File},
@@ -38,7 +39,7 @@ impl Liveness {
             return None;
         }
         self.looked = now;
-        let now = fs::read(&self.file).ok()?;
+        let now = regular::read(&self.file).ok()?;
         if self.seen.as_ref() != Some(&now) {
             self.seen = Some(now);
             self.silent = Duration::ZERO;
@@ -51,7 +52,8 @@ impl Liveness {
 
 /// Appends the kernel's state of each thread of a process to a stage's log.
 pub fn report(process: u32, log: &Path) {
-    let Ok(mut log) = File::options().append(true).open(log) else { return };
+    // What is no file is not waited for.
+    let Ok(mut log) = regular::open(log).and_then(|_| File::options().append(true).open(log)) else { return };
     for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
         let read = |name: &str| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
         let status = read("status");

@@ -7,9 +7,10 @@ use super::{
     graph::{Graph, Id},
     key::Key,
     listing::{self, Content, Stamp},
-    stat,
+    regular, stat,
     store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
+    writers,
 };
 use serde_json::json;
 use std::{
@@ -193,13 +194,10 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
     let stage = graph.stage(finished.id);
     for name in ["out", "byproducts", "log"] {
-        let path = finished.work.join(name);
-        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
-            return Err(format!(
-                "it replaced {} with a link, and links are not followed; write a real file or folder",
-                path.display()
-            ));
-        }
+        own(&finished.work.join(name))?;
+    }
+    for path in ["byproducts", "log"].map(|name| finished.work.join(name)) {
+        writers::detach(&path).map_err(|e| format!("cannot copy {}: {e}", path.display()))?;
     }
     if stage.is_command {
         command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
@@ -227,6 +225,39 @@ fn is_as_read(path: &Path, content: &Content, placed: Placed, cache: &stat::Cach
     Ok(same && listing::of_path(path, cache)?.is_some_and(|now| now.digest() == content.digest()))
 }
 
+/// Checks that what is moved into the record as it is consists of files and folders: who reads a record later must not
+/// be led elsewhere, nor wait for a pipe.
+fn own(path: &Path) -> Result<(), String> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    if meta.is_symlink() {
+        return Err(format!(
+            "it replaced {} with a link, and links are not followed; write a real file or folder",
+            path.display()
+        ));
+    }
+    let is_log = path.ends_with("log");
+    if meta.is_file() == is_log && meta.is_dir() != is_log {
+        return if path.ends_with("byproducts") { no_special(path) } else { Ok(()) };
+    }
+    let kind = if is_log { "file" } else { "folder" };
+    Err(format!("it replaced {}, which is no longer a {kind}; leave it as it is", path.display()))
+}
+
+/// An error if there is something else than files, folders and links below a folder.
+fn no_special(folder: &Path) -> Result<(), String> {
+    let unread = |e: std::io::Error| format!("cannot read {}: {e}", folder.display());
+    for entry in fs::read_dir(folder).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let kind = entry.file_type().map_err(unread)?;
+        if kind.is_dir() {
+            no_special(&entry.path())?;
+        } else if !kind.is_file() && !kind.is_symlink() {
+            return Err(listing::Error::Special { path: entry.path() }.to_string());
+        }
+    }
+    Ok(())
+}
+
 /// How the result was produced. None of this is part of the key.
 fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
     let stage = graph.stage(finished.id);
@@ -250,5 +281,5 @@ fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
 }
 
 fn read_json(path: &Path) -> Option<serde_json::Value> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&regular::read(path).ok()?).ok()
 }

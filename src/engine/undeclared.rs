@@ -3,8 +3,9 @@
 use super::{
     confine::{Confinement, real},
     refusal::Refusal,
+    regular,
 };
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// Explains how the failure of the stage in folder `work` relates to its confinement. Empty if it does not. `refusals`
 /// are those that the kernel reported, `None` if the process was not confined. `inputs` are slots and their paths,
@@ -17,7 +18,7 @@ pub fn words(
     log_start: u64,
 ) -> String {
     const READ: usize = 16 << 10;
-    let log = fs::read(work.join("log")).unwrap_or_default();
+    let log = regular::read(&work.join("log")).unwrap_or_default();
     let start = log.len().saturating_sub(READ).max(log.len().min(log_start as usize));
     let log = String::from_utf8_lossy(&log[start..]).into_owned();
     let refusals = match refusals {
@@ -97,6 +98,7 @@ fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Ref
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn refusal(path: &str, write: bool) -> Refusal {
         Refusal { path: path.into(), write }

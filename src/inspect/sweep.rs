@@ -9,7 +9,7 @@ use caco_engine::{
     plan::{Plan, Step},
     store::Store,
 };
-use caco_measure::metric::Metric;
+use caco_measure::{metric::Metric, number};
 use caco_pipeline::{
     diagnostic::Diagnostic,
     sweep::{Filter, Point, Sweep},
@@ -61,9 +61,13 @@ pub struct Failure {
 /// A metric over the seeds of a point.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct OverSeeds {
-    /// The mean.
+    /// The mean. One that is not finite is `"nan"`, `"inf"` or `"-inf"`.
+    #[serde(serialize_with = "number::serialize")]
+    #[schemars(with = "f64")]
     pub mean: f64,
     /// The standard deviation between seeds; none with a single one.
+    #[serde(serialize_with = "number::serialize_some")]
+    #[schemars(with = "Option<f64>")]
     pub sd: Option<f64>,
     /// How many seeds it is over.
     pub seeds: usize,
@@ -206,21 +210,24 @@ fn order(table: &mut Table, select: &Select) -> Result<()> {
         Some(name) => bail!("no metric is called '{name}'; there are {}", table.metrics.join(", ")),
     };
     let value = |row: &Row| by.as_ref().and_then(|by| row.metrics.get(by)).map(|metric| metric.mean);
+    // A training that diverged is not the best one, whichever way round.
+    let finite = |row: &Row| value(row).filter(|value| value.is_finite());
     let is_loss = |name: &String| ["loss", "error"].iter().any(|word| name.to_lowercase().ends_with(word));
     table.lowest |= by.as_ref().is_some_and(is_loss);
     let lowest = table.lowest;
     let better = |a: f64, b: f64| if lowest { b.total_cmp(&a) } else { a.total_cmp(&b) };
     if select.sort.is_some() {
-        table.rows.sort_by(|a, b| match (value(a), value(b)) {
+        table.rows.sort_by(|a, b| match (finite(a), finite(b)) {
             (Some(a), Some(b)) => better(b, a),
+            (None, None) => value(b).is_some().cmp(&value(a).is_some()),
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
     }
     let rows = &table.rows;
-    let best = (0..rows.len()).filter(|i| value(&rows[*i]).is_some());
+    let best = (0..rows.len()).filter(|i| finite(&rows[*i]).is_some());
     // Of equals the first.
     table.best =
-        best.rev().max_by(|a, b| better(value(&rows[*a]).unwrap_or_default(), value(&rows[*b]).unwrap_or_default()));
+        best.rev().max_by(|a, b| better(finite(&rows[*a]).unwrap_or_default(), finite(&rows[*b]).unwrap_or_default()));
     table.best_by = by.filter(|_| table.best.is_some());
     Ok(())
 }
@@ -336,7 +343,7 @@ fn filtered(rows: Vec<Row>, text: &str, axes: &[String], metrics: &[String]) -> 
     let mut kept = vec![];
     for row in rows {
         let means: Vec<(&str, String)> =
-            row.metrics.iter().map(|(name, metric)| (name.as_str(), metric.mean.to_string())).collect();
+            row.metrics.iter().map(|(name, metric)| (name.as_str(), number::plain(metric.mean))).collect();
         let values = row.axes.iter().map(|(a, b)| (a.as_str(), b.as_str()));
         let values = values.chain(means.iter().map(|(a, b)| (*a, b.as_str())));
         let known: HashSet<&str> = values.clone().map(|(name, _)| name).collect();

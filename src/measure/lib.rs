@@ -2,6 +2,7 @@
 
 pub mod interval;
 pub mod metric;
+pub mod number;
 pub mod predictions;
 pub mod rng;
 pub mod score;

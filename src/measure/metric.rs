@@ -1,6 +1,6 @@
 //! A metric, as written by stages, kept in the store and read by reports.
 
-use crate::interval::wilson;
+use crate::{interval::wilson, number};
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
 
@@ -11,7 +11,9 @@ pub struct Metric {
     pub name: String,
     /// The images it was measured on: `train`, `val` or `test`; empty if a command does not specify it.
     pub split: String,
-    /// The value. Accuracies are fractions, not per cent.
+    /// The value. Accuracies are fractions, not per cent. One that is not finite is `"nan"`, `"inf"` or `"-inf"`.
+    #[serde(serialize_with = "number::serialize", deserialize_with = "number::deserialize")]
+    #[schemars(with = "f64")]
     pub value: f64,
     /// Number of samples it was measured on, if applicable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,8 +49,30 @@ pub fn write(path: &Path, metrics: &[Metric]) -> io::Result<()> {
     std::fs::write(path, text)
 }
 
-/// Reads a file written by [`write`].
+/// Reads a file written by [`write`], or by another program that writes `NaN` and `Infinity` as Python does.
 pub fn read(path: &Path) -> io::Result<Vec<Metric>> {
     let text = std::fs::read_to_string(path)?;
-    text.lines().map(|line| serde_json::from_str(line).map_err(io::Error::from)).collect()
+    text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(parse).collect()
+}
+
+fn parse(line: &str) -> io::Result<Metric> {
+    let parsed = serde_json::from_str(line);
+    Ok(parsed.or_else(|error| serde_json::from_str(&number::quoted(line)).map_err(|_| error))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_and_what_other_programs_write_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        write(&path, &[Metric::new("loss", "val", f64::INFINITY), Metric::new("top1", "", 0.5)]).unwrap();
+        assert_eq!(read(&path).unwrap(), [Metric::new("loss", "val", f64::INFINITY), Metric::new("top1", "", 0.5)]);
+        std::fs::write(&path, "\u{feff}{\"name\": \"loss\", \"split\": \"\", \"value\": NaN}\n").unwrap();
+        assert!(read(&path).unwrap()[0].value.is_nan());
+        std::fs::write(&path, "{\"name\": \"loss\"}\n").unwrap();
+        assert!(read(&path).is_err());
+    }
 }

@@ -126,12 +126,13 @@ impl Pipeline {
         overlay: &Overlay,
         registry: &'static Registry,
     ) -> Result<Pipeline, Invalid> {
-        let mut sources = vec![tree::Source { name: path.display().to_string(), text }];
+        let mut sources = vec![tree::Source { name: path.display().to_string(), text: one_line_break(text) }];
         for set in &overlay.set {
             let (name, text) = set
                 .split_once('=')
                 .ok_or_else(|| Invalid::plain(format!("--set {set}: '=' is missing; write --set STAGE.FIELD=VALUE")))?;
-            sources.push(tree::Source { name: format!("--set {}", name.trim()), text: text.trim().into() });
+            let text = one_line_break(text.trim().into());
+            sources.push(tree::Source { name: format!("--set {}", name.trim()), text });
         }
         match sweep_numbers(&sources, overlay) {
             Ok(numbers) => sources.extend(numbers),
@@ -192,6 +193,12 @@ impl Pipeline {
         });
         Invalid { errors: vec![error.at(within.unwrap_or(stage.at))], sources: self.sources.clone() }
     }
+}
+
+/// A text whose lines end with a line feed only. What an editor or git ends lines with is not part of a string that goes
+/// over several lines: a shell would take the carriage return for a part of a word.
+fn one_line_break(text: String) -> String {
+    if text.contains("\r\n") { text.replace("\r\n", "\n") } else { text }
 }
 
 /// The node that covers exactly this span.

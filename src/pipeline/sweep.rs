@@ -140,6 +140,7 @@ pub fn numbers(sweeps: &[(String, Node)], sources: &[Source]) -> Result<Vec<Sour
             }
         }
         if let Some(seeds) = typed::<Seeds>(node, "seeds", sources)? {
+            few(seeds.count, node.field("seeds").map_or(node.at, |seeds| seeds.at))?;
             let list: Vec<String> =
                 (seeds.first..seeds.first.saturating_add(seeds.count)).map(|s| s.to_string()).collect();
             numbers.push(Source { name: source_name(sweep, SEED), text: format!("[{}]", list.join(", ")) });
@@ -172,8 +173,25 @@ fn log_range(body: &Node, sources: &[Source]) -> Result<Vec<String>, Diagnostic>
     if !(from > 0.0 && to > 0.0 && to.is_finite() && count >= 2) {
         return Err(Diagnostic::new("a log range needs two positive numbers and a count of at least 2").at(at));
     }
+    few(count, at)?;
     let share = |i: u32| f64::from(i) / f64::from(count - 1);
-    Ok((0..count).map(|i| number(from * (to / from).powf(share(i)), 6)).collect())
+    let values: Vec<String> = (0..count).map(|i| number(from * (to / from).powf(share(i)), 6)).collect();
+    // Between whole numbers, and whole itself: as the file has them, for a program that takes no 16.0.
+    let ends = ["from", "to"].map(|end| body.field("log_range").and_then(|range| range.field(end)));
+    let is_whole = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || b"_+".contains(&byte));
+    let written = ends.iter().flatten().all(|end| is_whole(&end.text(sources)));
+    match values.iter().map(|value| value.strip_suffix(".0").map(String::from)).collect::<Option<Vec<_>>>() {
+        Some(whole) if written => Ok(whole),
+        _ => Ok(values),
+    }
+}
+
+/// More values than a sweep may have points are a mistake, and take all memory.
+fn few(count: u32, at: Span) -> Result<(), Diagnostic> {
+    if count as usize <= MOST {
+        return Ok(());
+    }
+    Err(Diagnostic::new(format!("{count} values are too many; a sweep has at most {MOST} points")).at(at))
 }
 
 /// Draw `i` of an axis depends only on the seed, the axis's name and `i`: more draws do not change the first ones.
@@ -191,16 +209,25 @@ fn random(body: &Node, sources: &[Source], axis: &str, seed: u64, draws: u32) ->
         )
         .at(at));
     }
+    few(draws, at)?;
     let purpose = format!("sweep {axis}");
     let draw = |i: u32| {
         let mut rng = Rng::new(seed, &purpose, 0, i.into());
         match random {
             Random::Uniform(low, high) => number(rng.range(low, high), 4),
             Random::LogUniform(low, high) => number(rng.range(low.ln(), high.ln()).exp(), 4),
-            Random::Integers(low, high) => (low + rng.below((high - low) as u64 + 1) as i64).to_string(),
+            Random::Integers(low, high) => integer(&mut rng, low, high).to_string(),
         }
     };
     Ok((0..draws).map(draw).collect())
+}
+
+/// Uniform in low..=high. The numbers between them may be more than an `i64` can count, and with both ends more than a
+/// `u64` can.
+fn integer(rng: &mut Rng, low: i64, high: i64) -> i64 {
+    let between = low.abs_diff(high);
+    let above = if between == u64::MAX { rng.next_u64() } else { rng.below(between + 1) };
+    low.wrapping_add_unsigned(above)
 }
 
 /// Formats a number with this many significant digits, as RON writes floats.
@@ -529,6 +556,17 @@ mod tests {
     #[test]
     fn numbers_are_round() {
         assert_eq!([number(0.1 + 0.2, 12), number(1e-7, 4), number(2.0, 6)], ["0.3", "1e-7", "2.0"]);
+    }
+
+    #[test]
+    fn integers_are_drawn_from_any_range() {
+        let draws =
+            |low, high| -> Vec<i64> { (0..100).map(|i| integer(&mut Rng::new(0, "x", 0, i), low, high)).collect() };
+        let all = draws(i64::MIN, i64::MAX);
+        assert!(all.iter().any(|draw| *draw < i64::MIN / 2) && all.iter().any(|draw| *draw > i64::MAX / 2));
+        assert!(draws(i64::MIN, i64::MAX - 1).iter().any(|draw| *draw > 0));
+        assert!(draws(-3, 4).iter().all(|draw| (-3..=4).contains(draw)) && draws(-3, 4).contains(&-3));
+        assert_eq!(draws(i64::MAX, i64::MAX)[0], i64::MAX);
     }
 
     #[test]

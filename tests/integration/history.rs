@@ -28,7 +28,8 @@ macro_rules! assert_told {
         insta::with_settings!({filters => vec![
             (r"\d{8}T\d{6}\.\d{3}Z-\d+", "RUN"),
             (r"\(/[^ ]*/p\.ron\)", "(p.ron)"),
-            (r"started .*", "started    WHEN on HOST"),
+            (r"(?m)^started .*", "started    WHEN on HOST"),
+            (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (UTC|[+-]\d\d:\d\d)", "WHEN"),
             (r" +\d+\.\d+ s", " TIME"),
             (r"\b[0-9a-f]{12}\b", "KEY"),
             (r" {2,}", "  "),
@@ -108,4 +109,24 @@ fn a_record_that_cannot_be_written_stops_no_run() {
     let project = Project::with(PIPELINE);
     project.write("cache/runs", "no folder");
     assert_eq!(project.run(&[]), ["a", "b"]);
+}
+
+#[test]
+fn people_read_local_time_and_programs_utc() {
+    let project = Project::with(PIPELINE);
+    project.run(&[]);
+    let run = history(&project)[0].clone();
+    let made = project.json(&["show", "a", "--json"])["result"]["made"].clone();
+    let id = run["id"].as_str().unwrap();
+    let started = [&run["began"]["started"], &run["began"]["started"], &made["started"]];
+    for (args, utc) in [&["history"][..], &["history", id], &["show", "a"]].into_iter().zip(started) {
+        let utc = utc.as_str().unwrap();
+        let told = |zone: &str| {
+            let output = project.command(args).env("TZ", zone).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let plain = format!("{} {} UTC", &utc[..10], &utc[11..19]);
+        assert!(utc.ends_with('Z') && told("UTC").contains(&plain), "{}", told("UTC"));
+        assert!(told("<x>-05").contains(" +05:00") && !told("<x>-05").contains(&plain), "{}", told("<x>-05"));
+    }
 }

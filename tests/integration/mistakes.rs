@@ -226,3 +226,21 @@ fn a_closed_pipe_is_not_an_error() {
         assert!(bash.args(["-c", &line]).current_dir(project.path()).status().unwrap().success(), "{command}");
     }
 }
+
+#[test]
+fn a_pipeline_is_found_by_its_name_here_and_in_its_folder() {
+    let pipeline = |word: &str| format!(r#"(stages: {{"{word}": command(shell: "echo 1 > o", outputs: ["o"])}})"#);
+    let project = Project::new();
+    let stage = |name: &str| project.json(&["plan", name, "--json"])[0]["stage"].as_str().unwrap().to_string();
+    for (file, word) in [("p.ron", "here"), ("v1.2.ron", "dotted"), ("pipelines/q.ron", "there"), ("q/f", "folder")] {
+        project.write(file, &pipeline(word));
+    }
+    assert_eq!(
+        [stage("p"), stage("p.ron"), stage("v1.2"), stage("q"), stage("q.ron")],
+        ["here", "here", "dotted", "there", "there"]
+    );
+    project.write("pipelines/p.ron", &pipeline("there"));
+    assert_eq!([stage("p"), stage("p.ron")], ["there", "here"]);
+    let unknown = project.caco(&["plan", "r"]);
+    assert!(unknown.err.contains("there are p.ron, pipelines/p.ron, pipelines/q.ron, v1.2.ron"), "{}", unknown.err);
+}

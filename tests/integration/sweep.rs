@@ -218,3 +218,36 @@ fn a_killed_sweep_does_only_what_is_left() {
     assert!(project.ok(&["run", "p.ron"]).err.contains("nothing to do"));
     assert!(project.holds_no_lock());
 }
+
+#[test]
+fn a_log_range_between_whole_numbers_has_whole_numbers() {
+    let values = |range: &str| {
+        let project = Project::with(&format!(
+            r#"(
+    each_variant: {{"t": command(shell: "echo $@ > o", outputs: ["o"], parameters: {{"k": 1}})}},
+    sweeps: {{"s": (axes: {{"k": (set: ["t.parameters.k"], log_range: ({range}))}})}},
+)"#
+        ));
+        let ran = project.run(&[]);
+        let value = |stage: &String| {
+            project.ok(&["get", &format!("{stage}/o"), "got"]);
+            project.read("got").trim().trim_start_matches("--k=").to_string()
+        };
+        ran.iter().map(value).collect::<BTreeSet<String>>()
+    };
+    let expected = |values: &[&str]| values.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(values("from: 16, to: 256, count: 5"), expected(&["16", "32", "64", "128", "256"]));
+    assert_eq!(values("from: 16.0, to: 64.0, count: 3"), expected(&["16.0", "32.0", "64.0"]));
+    assert_eq!(values("from: 1, to: 10, count: 3"), expected(&["1.0", "3.16228", "10.0"]));
+}
+
+#[test]
+fn integers_of_the_whole_range_are_drawn_and_too_many_are_an_error() {
+    let text = r#"(
+    each_variant: {"t": command(shell: "echo $@ > o", outputs: ["o"], parameters: {"k": 1})},
+    sweeps: {"s": (draws: DRAWS, axes: {"k": (set: ["t.parameters.k"], random: Integers(-9223372036854775808, 9223372036854775807))})},
+)"#;
+    assert_eq!(Project::with(&text.replace("DRAWS", "3")).run(&[]).len(), 3);
+    let printed = Project::with(&text.replace("DRAWS", "4000000000")).caco(&["check", "p.ron"]);
+    assert!(printed.code == 1 && printed.err.contains("4000000000 values are too many"), "{}", printed.err);
+}

@@ -73,11 +73,7 @@ fn keys(args: &CopyArgs, from: &Store, to: &Store) -> Result<Vec<Key>> {
         .collect();
     if !lacking.is_empty() {
         let more = if lacking.len() > 5 { ", …" } else { "" };
-        eprintln!(
-            "without a result in {}: {}{more}",
-            from.root().display(),
-            lacking[..lacking.len().min(5)].join(", ")
-        );
+        say!("without a result in {}: {}{more}", from.root().display(), lacking[..lacking.len().min(5)].join(", "));
     }
     Ok(plan.hits().map(|(_, published)| published.key).collect())
 }

@@ -28,7 +28,7 @@ pub fn pin(args: &PinArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let key = open::result(&args.result, &args.pipeline, &store)?;
     store.pin(key, Some(&args.because))?;
-    eprintln!("{} is pinned: no collection removes it", key.0.short());
+    say!("{} is pinned: no collection removes it", key.0.short());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -39,6 +39,6 @@ pub fn unpin(args: &UnpinArgs, store: &StoreArgs) -> Result<ExitCode> {
         bail!("{} is not pinned; `caco cache ls` marks what is", key.0.short());
     }
     store.pin(key, None)?;
-    eprintln!("{} is no longer pinned", key.0.short());
+    say!("{} is no longer pinned", key.0.short());
     Ok(ExitCode::SUCCESS)
 }

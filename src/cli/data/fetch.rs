@@ -33,7 +33,7 @@ pub fn main(args: &FetchArgs) -> Result<ExitCode> {
     let set = find(&catalogue, &args.name)?;
     let place = args.to.clone().map_or_else(|| args.home.place(set), Place::new);
     let origin = args.from.clone().unwrap_or(Origin::Published);
-    eprintln!("{}; licence: {}", set.title, set.licence);
+    say!("{}; licence: {}", set.title, set.licence);
     let fetch = Fetch { set, place: &place, origin: &origin, client: &Client::default() };
     let outcome = fetch.run(&mut Progress::default())?;
     if args.remove_archives {
@@ -43,7 +43,7 @@ pub fn main(args: &FetchArgs) -> Result<ExitCode> {
         Outcome::Fetched => "is in",
         Outcome::AlreadyThere => "was already in",
     };
-    eprintln!("{} {done} {}; for a pipeline:", set.name, place.folder().display());
+    say!("{} {done} {}; for a pipeline:", set.name, place.folder().display());
     let lines = set.index_lines(place.folder());
     print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(ExitCode::SUCCESS)

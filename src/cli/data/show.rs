@@ -76,7 +76,7 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
         false => print(&rows.iter().zip(1..).map(text).collect::<String>())?,
     }
     let of = if is_folder { "folder" } else { "stage" };
-    eprintln!(
+    say!(
         "{} shows them, from the top, of the {of} {}: on the left each image, then its views",
         args.out.display(),
         args.index

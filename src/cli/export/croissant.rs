@@ -53,7 +53,7 @@ pub fn main(args: &CroissantArgs, store: &StoreArgs) -> Result<ExitCode> {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    eprintln!("croissant.json and images.jsonl are in {}; the images belong below images/ there", folder.display());
+    say!("croissant.json and images.jsonl are in {}; the images belong below images/ there", folder.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -173,9 +173,17 @@ fn outcome(status: io::Result<ExitStatus>) -> Outcome {
     }
 }
 
+/// The exit code of a shell for a command that SIGPIPE ended.
+const BROKEN_PIPE: i32 = 128 + libc::SIGPIPE;
+
 /// How a process ended, in words.
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        (Some(BROKEN_PIPE), _) => {
+            format!(
+                "exit code {BROKEN_PIPE}: a command wrote to a pipe whose reader had ended, as `… | head` does; if that is meant, write {{ … || true; }} | head"
+            )
+        }
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(libc::SIGKILL)) => "killed (signal 9); if nobody did, the system may have run out of memory".into(),
         (None, Some(libc::SIGSEGV)) => "crashed (signal 11, segmentation fault)".into(),

@@ -11,6 +11,7 @@ use super::{
         liveness::Liveness,
         plan::{Ask, ask},
         pool::Allocation,
+        printable::tail,
         publish::{Finished, Placed, Publisher, Read, ReadFrom},
         refusal::Refusal,
         store::{self, Lock},
@@ -180,6 +181,13 @@ impl<'r> Runner<'r> {
                 _ => {}
             }
         }
+        // The log of the last attempt goes on, unless the stage replaced it: a pipe there would be waited for.
+        let log = work.join("log");
+        if fs::symlink_metadata(&log).is_ok_and(|meta| !meta.is_file()) {
+            fs::remove_file(&log)
+                .or_else(|_| fs::remove_dir_all(&log))
+                .with_context(|| format!("cannot remove {}", log.display()))?;
+        }
         // The progress of the last attempt is not this one's.
         let _ = fs::remove_file(work.join(PROGRESS));
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
@@ -268,7 +276,7 @@ impl<'r> Runner<'r> {
             }
             Outcome::Stalled => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
-                end.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
+                tail(&end, 1).concat().trim_start_matches("error: ").into()
             }
             Outcome::Failed(why) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
             Outcome::Stopped => unreachable!("matched above"),

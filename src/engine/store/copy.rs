@@ -1,6 +1,6 @@
 //! Copies results from one store to another, and verifies every byte against its digest.
 
-use super::{ATTESTATION, At, Cause, Error, Result, Store, commit::is_unsigned};
+use super::{ATTESTATION, At, Cause, Error, Result, Store, commit::is_unsigned, copy_file};
 use crate::{
     digest::{self, Digest},
     key::Key,
@@ -95,9 +95,9 @@ impl Store {
             return Ok(None);
         }
         let aside = target.root.join("work").join(target.unique());
-        fs::copy(&from, &aside).at("copy", &from)?;
+        copy_file(&from, &aside)?;
         // Read the written copy, which detects a flipped bit on either side.
-        let found = digest::of_file(&aside, length).at("read", &aside)?;
+        let found = digest::of_file(&aside).at("read", &aside)?;
         if found != object {
             let _ = fs::remove_file(&aside);
             let why = "its bytes do not match the digest in its name; run `caco cache verify`".into();
@@ -142,7 +142,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         if path.is_dir() {
             copy_folder(&path, &target)?;
         } else {
-            fs::copy(&path, &target).at("copy", &path)?;
+            copy_file(&path, &target)?;
         }
     }
     Ok(())

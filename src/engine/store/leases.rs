@@ -4,12 +4,12 @@
 //! lock, `uses/.collecting`, is shared while results are looked up and leased, and while a finished stage's outputs are
 //! stored and published; a collection holds it exclusively. Both are `flock`s: a crash leaves none behind.
 
-use super::{At, Error, Result, Store, result::names};
+use super::{At, Result, Store, result::names};
 use crate::key::Key;
 use std::{
     collections::HashSet,
     fs::{self, File, TryLockError},
-    io::{self, Read, Write},
+    io::{Read, Write},
     path::PathBuf,
 };
 
@@ -23,9 +23,12 @@ pub(super) struct Lease {
 /// A lock that keeps collections from removing anything while it is held.
 #[derive(Debug)]
 pub struct Quiet {
-    /// `None` on a read-only file system, where nothing can be collected either.
+    /// `None` where the store may only be read and nobody ever looked up a result for a run.
     _file: Option<File>,
 }
+
+/// The file of the lock that a collection holds.
+const COLLECTING: &str = "uses/.collecting";
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -54,8 +57,13 @@ impl Store {
     /// Blocks collections; waits for one in progress.
     pub fn quiet(&self) -> Result<Quiet> {
         let (file, path) = match self.collecting() {
-            Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                return Ok(Quiet { _file: None });
+            // Who may only read the store needs no more for a shared lock.
+            Err(error) if error.is_refused() => {
+                let path = self.root.join(COLLECTING);
+                match File::open(&path) {
+                    Ok(file) => (file, path),
+                    Err(_) => return Ok(Quiet { _file: None }),
+                }
             }
             other => other?,
         };
@@ -71,7 +79,8 @@ impl Store {
     }
 
     fn collecting(&self) -> Result<(File, PathBuf)> {
-        let path = self.uses_folder()?.join(".collecting");
+        self.uses_folder()?;
+        let path = self.root.join(COLLECTING);
         let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
         Ok((file, path))
     }

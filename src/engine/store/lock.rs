@@ -50,7 +50,8 @@ impl Store {
     /// Whether this key is being computed right now.
     pub fn is_locked(&self, key: Key) -> bool {
         let mut found = range(key, libc::F_WRLCK);
-        let file = File::options().write(true).open(self.lock_file());
+        // Another user may not write it.
+        let file = File::options().write(true).open(self.lock_file()).or_else(|_| File::open(self.lock_file()));
         file.and_then(|file| control(&file, libc::F_OFD_GETLK, &mut found)).is_ok()
             && found.l_type != libc::F_UNLCK as libc::c_short
     }

@@ -47,7 +47,7 @@ pub use result::{Artifact, Manifest, Published};
 pub use tombstones::Tombstone;
 pub use verify::{Check, Finding};
 
-use super::{digest::Digest, disk::Space, key::Key, stat};
+use super::{digest::Digest, disk::Space, key::Key, regular, stat};
 use catalog::Catalog;
 use directory::Directory;
 use std::{
@@ -80,8 +80,18 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An I/O error.
-    #[error("cannot {what} {path}: {error}{hint}", path = path.display(), hint = hint(error))]
+    #[error("cannot {what} {path}: {error}{hint}", path = path.display(), hint = hint(what, error))]
     Io {
+        /// The verb.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The error.
+        error: io::Error,
+    },
+    /// An I/O error at a place that is not in the store.
+    #[error("cannot {what} {path}: {error}", path = path.display())]
+    Outside {
         /// The verb.
         what: &'static str,
         /// The file or folder.
@@ -111,13 +121,33 @@ pub enum Error {
 pub const MAKE_ROOM: &str =
     "; free some space (`caco cache gc` shows what can be removed) and run again: no finished result is lost";
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(what: &str, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MAKE_ROOM,
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+        _ if is_refused(error) && !matches!(what, "read" | "find") => {
             "; the store must be writable: choose another with --cache or CACO_CACHE"
         }
         _ => "",
+    }
+}
+
+/// Whether the caller lacks a right, as in a store of another user.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+impl Error {
+    /// The same error, at a place that is not in the store.
+    pub fn outside(self) -> Error {
+        match self {
+            Error::Io { what, path, error } => Error::Outside { what, path, error },
+            other => other,
+        }
+    }
+
+    /// Whether it is that the store may only be read.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Error::Io { error, .. } if is_refused(error))
     }
 }
 
@@ -228,6 +258,13 @@ pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&aside);
     }
     written.at("write", path)
+}
+
+/// Copies a file's bytes. The error names the file that it is about.
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let mut source = regular::open(from).at("read", from)?;
+    let mut target = fs::File::create(to).at("write", to)?;
+    io::copy(&mut source, &mut target).at("write", to).map(drop)
 }
 
 /// This machine's name.

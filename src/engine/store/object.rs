@@ -1,20 +1,17 @@
 //! Objects, the bytes by digest: storing a stage's outputs, and materialising them for the next stage.
 
-use super::{Artifact, At, Error, Result, Store, commit::Pending};
+use super::{Artifact, At, Error, Result, Store, commit::Pending, copy_file};
 use crate::{
     digest::{self, Digest},
     graph::{METRICS, METRICS_PATH},
     listing::{self, Entry, Listing},
-    stat,
+    stat, writers,
 };
 use caco_pipeline::kind::Output;
 use rayon::prelude::*;
 use std::{
     fs, io,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-    },
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -64,12 +61,17 @@ impl Store {
         outputs: &[Output],
         pending: &mut Pending,
     ) -> std::result::Result<Vec<Artifact>, IngestError> {
-        detach_writers(out)?;
         let metrics = Output { name: METRICS.into(), path: METRICS_PATH.into() };
         let undeclared = outputs.iter().all(|o| o.name != METRICS).then_some(&metrics);
         let mut taken: Vec<(&Output, bool, Option<Artifact>)> = vec![];
         for output in outputs.iter().chain(undeclared) {
+            let path = out.join(&*output.path);
+            writers::detach(&path).at("copy", &path)?;
             taken.push((output, linked(out, output)?, None));
+        }
+        // Before the first is moved: what the stage wrote stays together in its folder if it wrote too little.
+        if let Some(missing) = outputs.iter().find(|output| is_missing(&out.join(&*output.path))) {
+            return Err(IngestError::Missing { path: missing.path.to_string(), found: found(out) });
         }
         // Links first: their target may be an output too, which would already have moved.
         for links in [true, false] {
@@ -158,7 +160,7 @@ impl Store {
 
     fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
         let aside = self.root.join("work").join(self.unique());
-        let copied = fs::copy(path, &aside).at("copy", path);
+        let copied = copy_file(path, &aside);
         if copied.is_err() {
             let _ = fs::remove_file(&aside);
         }
@@ -217,7 +219,7 @@ impl Store {
     /// Copies an output to a place outside the store.
     pub fn export(&self, artifact: &Artifact, to: &Path) -> Result<()> {
         if artifact.folder {
-            return self.write_folder(artifact, to, Self::copy_out);
+            return self.write_folder(artifact, to, Self::copy_out).map_err(Error::outside);
         }
         Self::copy_out(&self.object(artifact.blake3), to)
     }
@@ -256,8 +258,9 @@ impl Store {
     }
 
     fn copy_out(object: &Path, to: &Path) -> Result<()> {
-        fs::copy(object, to).at("write", to)?;
-        fs::set_permissions(to, fs::Permissions::from_mode(0o644)).at("change the mode of", to)
+        let mode = fs::Permissions::from_mode(0o644);
+        let copied = copy_file(object, to).and_then(|()| fs::set_permissions(to, mode).at("change the mode of", to));
+        copied.map_err(Error::outside)
     }
 
     /// Keeps the listing of a folder outside the store, so that `why` can later name the files that differ.
@@ -293,8 +296,8 @@ impl Store {
     /// Verifies an object against its digest. A damaged one is quarantined.
     pub fn check_object(&self, digest: Digest) -> Result<bool> {
         let path = self.object(digest);
-        let found = match fs::metadata(&path) {
-            Ok(meta) => digest::of_file(&path, meta.len()).at("read", &path)?,
+        let found = match digest::of_file(&path) {
+            Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e).at("read", &path),
         };
@@ -305,37 +308,8 @@ impl Store {
     }
 }
 
-/// Gives every file below a folder that some process still holds open for writing a new inode, so that what is written
-/// through the old one reaches no object.
-fn detach_writers(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).at("read", folder)? {
-        let entry = entry.at("read", folder)?;
-        let (path, kind) = (entry.path(), entry.file_type().at("read", folder)?);
-        if kind.is_dir() {
-            detach_writers(&path)?;
-        } else if kind.is_file() && is_open_for_writing(&path) {
-            let mut name = path.clone().into_os_string();
-            name.push(".detached");
-            let aside = PathBuf::from(name);
-            let copied =
-                fs::copy(&path, &aside).at("copy", &path).and_then(|_| fs::rename(&aside, &path).at("write", &path));
-            if copied.is_err() {
-                let _ = fs::remove_file(&aside);
-            }
-            copied?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether some process has a file open, or mapped, for writing: the kernel then grants nobody a lease to read it
-/// (fcntl(2)). A file system without leases does not say.
-fn is_open_for_writing(path: &Path) -> bool {
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else { return false };
-    // SAFETY: a call on an open descriptor that takes no pointer. The lease ends when the file is closed.
-    let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
-    leased < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+fn is_missing(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|e| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
 }
 
 /// What a stage wrote, for the message about a missing output.

@@ -116,7 +116,10 @@ impl Store {
         }
         let lowest = self.records(key)?.into_iter().next();
         if let Some(record) = &lowest {
-            super::write_aside(&named, record.as_bytes())?;
+            match super::write_aside(&named, record.as_bytes()) {
+                Err(error) if error.is_refused() => {}
+                written => written?,
+            }
         }
         Ok(lowest)
     }

@@ -10,17 +10,19 @@ pub struct Command {
     /// The program and its arguments. Give either this or `shell`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// A command line for `/bin/sh -c`, run with -e and -u.
+    /// A line for bash, run with -e, -u and pipefail: it ends at the first command that fails, in a pipe too. For another
+    /// shell, name it in `argv`: ["sh", "-euc", "…"].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
     /// Its inputs: path in its folder → source.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "path::map")]
     pub inputs: BTreeMap<String, Source>,
     /// Its outputs: paths of files or folders in its folder. A path is also the output's name.
+    #[serde(deserialize_with = "path::list")]
     pub outputs: Vec<String>,
     /// A file that it writes in its folder with its metrics: a JSON object of numbers, possibly nested (`{"accuracy":
     /// 0.9, "test": {"loss": 0.3}}`). `metrics.jsonl`, with one metric per line, is kept without being named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "path::some")]
     pub metrics: Option<String>,
     /// Parameters by name: numbers, strings, booleans, lists or maps of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -57,9 +59,9 @@ pub enum Delivery {
     /// As environment variables with the parameters' names. Lists and maps are JSON.
     Environment,
     /// As a JSON object in this file of its folder.
-    Json(String),
+    Json(#[serde(deserialize_with = "path::one")] String),
     /// As a RON map in this file of its folder.
-    Ron(String),
+    Ron(#[serde(deserialize_with = "path::one")] String),
 }
 
 /// Whether a command can only access what it declares.

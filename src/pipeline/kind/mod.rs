@@ -2,10 +2,12 @@
 //! its caller supplies all others in a [`Registry`].
 
 mod command;
+mod path;
 mod registry;
 mod tolerance;
 
 pub use command::{Command, Delivery, Isolation};
+pub use path::normal;
 pub use registry::{Entry, Read, ReadError, Registry, options};
 pub use tolerance::Tolerance;
 

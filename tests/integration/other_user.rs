@@ -1,0 +1,66 @@
+//! A store that may only be read, as that of another user.
+
+use crate::project::{Printed, Project, printed};
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+};
+
+/// Nobody's number, for tests that run as root, whom no mode stops.
+const OTHER: u32 = 65534;
+
+const PIPELINE: &str = r#"(stages: {
+    "a": command(shell: "mkdir o; echo 1 > o/f", outputs: ["o"]),
+    "b": command(shell: "cat i/f > o", inputs: {"i": Stage("a")}, outputs: ["o"]),
+})"#;
+
+fn set_mode(path: &Path, mode: impl Fn(u32) -> u32 + Copy) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    if meta.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| set_mode(&entry.unwrap().path(), mode));
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode(meta.permissions().mode()))).unwrap();
+}
+
+/// A project whose store is filled, and that may then be read by everybody and written by nobody.
+fn filled() -> Project {
+    let project = Project::with(PIPELINE);
+    project.run(&[]);
+    set_mode(project.path(), |mode| (mode | 0o444 | ((mode & 0o100) / 0o100 * 0o111)) & !0o222);
+    project
+}
+
+/// Runs a command as who may only read. None: this user cannot execute the program under test at all.
+fn caco(project: &Project, args: &[&str]) -> Option<Printed> {
+    let mut command = project.command(args);
+    // SAFETY: asks for a number.
+    if unsafe { libc::geteuid() } == 0 {
+        command.uid(OTHER).gid(OTHER);
+    }
+    command.output().map(printed).inspect_err(|error| eprintln!("skipped: {error}")).ok()
+}
+
+#[test]
+fn who_may_only_read_a_store_runs_what_is_all_there() {
+    let project = filled();
+    let told = (|| {
+        let all_there = caco(&project, &["run", "p.ron"])?;
+        let named_otherwise = caco(&project, &["run", "p.ron", "--set", "b.run=(retries: 1)"])?;
+        let to_run = caco(&project, &["run", "p.ron", "--set", "b.shell=\"cat i/f i/f > o\""])?;
+        let elsewhere = caco(&project, &["get", "b/o", "none/here", "-p", "p.ron"])?;
+        let not_ours = caco(&project, &["get", "b/o", "got", "-p", "p.ron"])?;
+        let shown = caco(&project, &["get", "b/o", "-", "-p", "p.ron"])?;
+        Some((all_there, named_otherwise, to_run, elsewhere, not_ours, shown))
+    })();
+    set_mode(project.path(), |mode| mode | 0o200);
+    let Some((all_there, named_otherwise, to_run, elsewhere, not_ours, shown)) = told else { return };
+    assert!(all_there.code == 0 && all_there.err.contains("nothing to do: all 2"), "{all_there:?}");
+    assert_eq!(named_otherwise.code, 0, "{named_otherwise:?}");
+    assert!(to_run.code == 1 && to_run.err.contains("cache/uses/"), "{to_run:?}");
+    assert!(to_run.err.contains("the store must be writable"), "{to_run:?}");
+    assert!(elsewhere.code == 1 && elsewhere.err.contains("none/here: No such file"), "{elsewhere:?}");
+    assert!(not_ours.code == 1 && not_ours.err.contains("cannot write got: Permission denied"), "{not_ours:?}");
+    assert!(!not_ours.err.contains("the store must be writable"), "{not_ours:?}");
+    assert_eq!((shown.code, shown.out.as_str(), shown.err.as_str()), (0, "1\n", ""));
+}
