@@ -1,7 +1,7 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own, confined to what it
 //! declares.
 
-use super::{confine::Confinement, exec::Launch, metrics, which};
+use super::{confine::Confinement, exec::Launch, listing, metrics, which};
 use anyhow::{Context, Result};
 use caco_pipeline::{
     kind::{Command, Delivery, Isolation},

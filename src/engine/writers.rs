@@ -50,7 +50,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [open, closed] = ["below/open", "closed"].map(|name| folder.path().join(name));
         fs::create_dir(folder.path().join("below")).unwrap();
-        [&open, &closed].map(|path| fs::write(path, "early").unwrap());
+        [&open, &closed].iter().for_each(|path| fs::write(path, "early").unwrap());
         let inodes = || [&open, &closed].map(|path| fs::metadata(path).unwrap().ino());
         let before = inodes();
         let mut writer = fs::File::options().append(true).open(&open).unwrap();
