@@ -36,7 +36,7 @@ impl List for StanfordCars {
             Ok(image(below(root, &folder.join(name))?, class))
         };
         let images = (1..).zip(cars).map(listed).collect::<Result<_>>()?;
-        Ok(Listing { classes, images })
+        Ok(Listing { classes, images, left_out: vec![] })
     }
 }
 
@@ -81,7 +81,7 @@ impl List for Flowers102 {
                 images.push(image(below(root, &folder.join(format!("image_{number:05}.jpg")))?, class));
             }
         }
-        Ok(Listing { classes: FLOWERS.map(String::from).to_vec(), images })
+        Ok(Listing { classes: FLOWERS.map(String::from).to_vec(), images, left_out: vec![] })
     }
 }
 
