@@ -79,7 +79,10 @@ impl Decoder {
     fn message(&self) -> String {
         // SAFETY: a zero-terminated string inside the decoder.
         let text = unsafe { CStr::from_ptr(caco_jpeg_message(self.0.as_ptr())) };
-        text.to_string_lossy().into_owned()
+        let text = text.to_string_lossy().into_owned();
+        // Lossless and hierarchical JPEG, and 12 bits per sample.
+        let other = ["SOF type", "data precision"].iter().any(|kind| text.contains(kind));
+        if other { text + "; such a JPEG is not read here; convert it to PNG" } else { text }
     }
 }
 
@@ -148,6 +151,19 @@ mod tests {
         let truncated = jpeg(104_729, 60, true);
         assert!(decoded(&mut decoder, &truncated[..truncated.len() / 2]).is_err());
         assert_eq!(decoded(&mut decoder, &bare).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lossless_jpeg_is_refused_with_a_way_out() {
+        let mut file = jpeg(7_919, 90, false);
+        let frame = file.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        file[frame + 1] = 0xc3;
+        let error = decoded(&mut Decoder::default(), &file).unwrap_err().to_string();
+        assert!(error.contains("SOF type 0xc3") && error.contains("convert it to PNG"), "{error}");
+        let mut file = jpeg(7_919, 90, false);
+        file[frame + 4] = 12;
+        let error = decoded(&mut Decoder::default(), &file).unwrap_err().to_string();
+        assert!(error.contains("precision 12") && error.contains("convert it to PNG"), "{error}");
     }
 
     #[test]
