@@ -57,7 +57,7 @@ pub struct Within {
     pub planes: Option<(u32, u32)>,
 }
 
-/// A file that cannot be decoded and was left out.
+/// A file that cannot be decoded or listed and was left out, or a class without images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
     /// Relative to the folder.

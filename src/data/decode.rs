@@ -1,12 +1,18 @@
 //! Decodes any image file to RGB, as Pillow's `Image.open(file).convert("RGB")` does: of an animation, the first frame.
 
+mod bmp;
+mod gif;
+mod png;
+mod pnm;
+mod webp;
+
 use super::{
     jpeg::{self, PIXELS_MAX},
     raster::Raster,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-use std::io::Cursor;
+use std::{borrow::Cow, io::Cursor};
 
 /// File extensions that count as images, in lower case: those of torchvision's `ImageFolder`.
 pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
@@ -29,7 +35,7 @@ impl Decoder {
                 format
                 @ (ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Gif | ImageFormat::WebP | ImageFormat::Pnm),
             ) => {
-                *raster = decode_other(file, format).with_context(|| format!("cannot decode as {format:?}"))?;
+                *raster = other(file, format).with_context(|| format!("cannot decode as {format:?}"))?;
                 Ok(())
             }
             Ok(format) => bail!("{format:?} is not read here; convert it to PNG"),
@@ -50,7 +56,32 @@ impl Decoder {
     }
 }
 
-fn decode_other(file: &[u8], format: ImageFormat) -> Result<Raster> {
+/// Decodes a file of another format than JPEG, rare variants by way of a file that the library reads as Pillow does.
+fn other(file: &[u8], format: ImageFormat) -> Result<Raster> {
+    match format {
+        ImageFormat::Bmp => {
+            let mut raster = library(&bmp::plain(file)?, format)?;
+            bmp::widen(file, &mut raster);
+            Ok(raster)
+        }
+        ImageFormat::Gif => {
+            let frame = gif::Frame::first(file);
+            let file = frame.as_ref().map_or(Cow::from(file), |frame| frame.enlarged(file));
+            let mut raster = library(&file, format)?;
+            frame.iter().for_each(|frame| frame.surround(&mut raster));
+            Ok(raster)
+        }
+        ImageFormat::Pnm => pnm::decode(file)?.map_or_else(|| library(file, format), Ok),
+        ImageFormat::Png => {
+            let again = |error| png::repaired(file).and_then(|file| library(&file, format).ok()).ok_or(error);
+            library(file, format).or_else(again)
+        }
+        ImageFormat::WebP => library(&webp::unblended(file), format),
+        _ => library(file, format),
+    }
+}
+
+fn library(file: &[u8], format: ImageFormat) -> Result<Raster> {
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(8 * PIXELS_MAX as u64);
@@ -81,4 +112,53 @@ fn rgb(decoded: DynamicImage) -> Raster {
         other => other.to_rgb8().pixels().map(|p| [p.0[0], p.0[1], p.0[2], 255]).collect(),
     };
     Raster { width, height, pixels }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn bytes(hexadecimal: &Value) -> Vec<u8> {
+        let digits = hexadecimal.as_str().unwrap().as_bytes();
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn rare_variants_match_pil() {
+        // Written by tests/reference/variants.py.
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../../tests/reference/variants.json")).unwrap();
+        assert!(cases.len() > 100, "only {} cases", cases.len());
+        let mut wrong = vec![];
+        for case in &cases {
+            let mut raster = Raster::default();
+            let decoded = Decoder::default().decode(&bytes(&case["file"]), &mut raster);
+            let expected = case.get("rgb").map(bytes);
+            let found = decoded.as_ref().ok().map(|()| raster.to_rgb());
+            if found != expected {
+                wrong.push(format!("{}: {decoded:?}", case["name"]));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn damaged_files_are_errors_and_never_panic() {
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../../tests/reference/variants.json")).unwrap();
+        let (mut decoder, mut raster) = (Decoder::default(), Raster::default());
+        for case in &cases {
+            let file = bytes(&case["file"]);
+            for length in 0..file.len() {
+                _ = decoder.decode(&file[..length], &mut raster);
+            }
+            for at in 0..file.len().min(80) {
+                let mut damaged = file.clone();
+                damaged[at] ^= 0x55;
+                // A header that claims a huge image is slow to refuse, not wrong.
+                if !(4..30).contains(&at) {
+                    _ = decoder.decode(&damaged, &mut raster);
+                }
+            }
+        }
+    }
 }

@@ -17,8 +17,8 @@ use std::{
 const SHOWN: usize = 20;
 
 /// Examines the images that a format lists below `root`. Every image is decoded in full, because the header does not
-/// reveal a truncated file. Unreadable files are returned beside the index; `progress` is called with the number of
-/// images done and the total.
+/// reveal a truncated file. Unreadable files, and what the listing left out, are returned beside the index, sorted by
+/// path; `progress` is called with the number of images done and the total.
 pub fn build(root: &Path, listing: Listing, progress: impl Fn(u64, u64) + Sync) -> (Dataset, Vec<Unreadable>) {
     let (done, total) = (AtomicU64::new(0), listing.images.len() as u64);
     let read = |(reader, raster): &mut (Reader, Raster), listed: Listed| {
@@ -27,11 +27,13 @@ pub fn build(root: &Path, listing: Listing, progress: impl Fn(u64, u64) + Sync) 
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         image.map_err(|error| Unreadable { path, unreadable: format!("{error:#}") })
     };
-    let (images, unreadable) =
+    let (images, mut unreadable): (_, Vec<Unreadable>) =
         listing.images.into_par_iter().map_init(Default::default, read).partition_map(|image| match image {
             Ok(image) => rayon::iter::Either::Left(image),
             Err(unreadable) => rayon::iter::Either::Right(unreadable),
         });
+    unreadable.extend(listing.left_out);
+    unreadable.sort_by(|a, b| a.path.cmp(&b.path));
     (Dataset { root: root.into(), classes: listing.classes, images }, unreadable)
 }
 
@@ -48,7 +50,7 @@ fn examine(root: &Path, listed: Listed, reader: &mut Reader, raster: &mut Raster
     Ok(Image { path, label, shows, size, bytes, blake3, within })
 }
 
-/// Fails with the names of the unreadable files, up to a bound.
+/// Fails with the names of the unreadable files, up to a bound; an empty class counts as one.
 pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     if unreadable.is_empty() {
         return Ok(());
@@ -57,7 +59,7 @@ pub fn refuse(unreadable: &[Unreadable]) -> Result<()> {
     let more = unreadable.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("\n  … and {more} more") } else { String::new() };
     bail!(
-        "{} image(s) cannot be read; repair or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}",
+        "{} image(s) cannot be used; repair or remove them, or write `unreadable: LeaveOut` in the pipeline:{listed}{more}",
         unreadable.len()
     )
 }
@@ -105,7 +107,10 @@ pub(super) mod tests {
         let (set, unreadable) = folder(root.path());
         assert_eq!(set.images.len(), 1);
         let error = format!("{:#}", refuse(&unreadable).unwrap_err());
-        assert!(error.contains("2 image(s)") && error.contains("a/2.jpg") && error.contains("a/3.jpg"), "{error}");
+        assert!(
+            error.contains("2 image(s) cannot be used") && error.contains("a/2.jpg") && error.contains("a/3.jpg"),
+            "{error}"
+        );
     }
 
     #[test]

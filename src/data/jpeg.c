@@ -72,17 +72,25 @@ decoder *caco_jpeg_new(void) {
     return d;
 }
 
+/* A decompressor keeps quantization and Huffman tables from one image to the next. A file that leaves its tables out, as
+ * frames of Motion JPEG do, would be decoded with those of whichever image came before. Each image therefore gets a new
+ * decompressor, which takes missing Huffman tables from the standard (Annex K.3), as libjpeg and PIL do. */
+static int renew(decoder *d) {
+    jpeg_destroy_decompress(&d->info);
+    return create(d);
+}
+
 const char *caco_jpeg_message(const decoder *d) { return d->message; }
 
 /* Reads the header. Outputs the size in pixels after scaling by 1/scale (1, 2, 4 or 8). caco_jpeg_read will write 4
  * samples per pixel: R, G, B, 255, or the C, M, Y, K of the file if cmyk is set. */
 int caco_jpeg_open(decoder *d, const unsigned char *data, size_t length, unsigned scale, unsigned *width,
                    unsigned *height, int *cmyk) {
+    if (renew(d) != 0) return 1;
     if (setjmp(d->leave)) {
         jpeg_abort_decompress(&d->info);
         return 1;
     }
-    jpeg_abort_decompress(&d->info);
     jpeg_mem_src(&d->info, (unsigned char *)data, length);
     jpeg_read_header(&d->info, TRUE);
     d->info.scale_num = 1;

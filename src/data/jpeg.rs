@@ -29,7 +29,7 @@ unsafe extern "C" {
     fn caco_jpeg_read(decoder: *mut c_void, out: *mut u8) -> c_int;
 }
 
-/// A JPEG decoder, reusable for any number of images.
+/// A JPEG decoder, reusable for any number of images. No image affects the next one.
 pub struct Decoder(NonNull<c_void>);
 
 // SAFETY: the C object holds no thread-local state and no reference to anything outside it between calls.
@@ -79,7 +79,10 @@ impl Decoder {
     fn message(&self) -> String {
         // SAFETY: a zero-terminated string inside the decoder.
         let text = unsafe { CStr::from_ptr(caco_jpeg_message(self.0.as_ptr())) };
-        text.to_string_lossy().into_owned()
+        let text = text.to_string_lossy().into_owned();
+        // Lossless and hierarchical JPEG, and 12 bits per sample.
+        let other = ["SOF type", "data precision"].iter().any(|kind| text.contains(kind));
+        if other { text + "; such a JPEG is not read here; convert it to PNG" } else { text }
     }
 }
 
@@ -93,4 +96,84 @@ fn rgb_of_inverted_cmyk(stored: [u8; 4]) -> [u8; 4] {
         (light - (((product >> 8) + product) >> 8)) as u8
     };
     [channel(c), channel(m), channel(y), 255]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jpeg_encoder::{ColorType, Encoder};
+
+    const DQT: u8 = 0xdb;
+    const DHT: u8 = 0xc4;
+
+    /// A JPEG of 40 x 24 pixels, with the standard's Huffman tables or with tables of its own.
+    fn jpeg(seed: u32, quality: u8, own_tables: bool) -> Vec<u8> {
+        let pixels: Vec<u8> = (0..40 * 24 * 3).map(|i: u32| (i.wrapping_mul(seed) >> 7) as u8).collect();
+        let mut file = vec![];
+        let mut encoder = Encoder::new(&mut file, quality);
+        encoder.set_optimized_huffman_tables(own_tables);
+        encoder.encode(&pixels, 40, 24, ColorType::Rgb).unwrap();
+        file
+    }
+
+    /// The same file without the segments of one kind.
+    fn without(file: &[u8], marker: u8) -> Vec<u8> {
+        let (mut kept, mut at) = (file[..2].to_vec(), 2);
+        while file[at + 1] != 0xda {
+            let end = at + 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+            if file[at + 1] != marker {
+                kept.extend(&file[at..end]);
+            }
+            at = end;
+        }
+        kept.extend(&file[at..]);
+        assert!(kept.len() < file.len(), "there was no such segment");
+        kept
+    }
+
+    fn decoded(decoder: &mut Decoder, file: &[u8]) -> Result<Raster> {
+        let mut raster = Raster::default();
+        decoder.decode(file, 1, &mut raster).map(|()| raster)
+    }
+
+    #[test]
+    fn missing_huffman_tables_are_the_standards_whatever_came_before() {
+        let whole = jpeg(7_919, 90, false);
+        let bare = without(&whole, DHT);
+        let expected = decoded(&mut Decoder::default(), &whole).unwrap();
+        assert_eq!(decoded(&mut Decoder::default(), &bare).unwrap(), expected);
+        let mut decoder = Decoder::default();
+        for before in [jpeg(104_729, 60, true), jpeg(1, 95, true), whole.clone()] {
+            decoded(&mut decoder, &before).unwrap();
+            assert_eq!(decoded(&mut decoder, &bare).unwrap(), expected);
+        }
+        // Nor does an image that could not be decoded to its end leave anything behind.
+        let truncated = jpeg(104_729, 60, true);
+        assert!(decoded(&mut decoder, &truncated[..truncated.len() / 2]).is_err());
+        assert_eq!(decoded(&mut decoder, &bare).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lossless_jpeg_is_refused_with_a_way_out() {
+        let mut file = jpeg(7_919, 90, false);
+        let frame = file.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        file[frame + 1] = 0xc3;
+        let error = decoded(&mut Decoder::default(), &file).unwrap_err().to_string();
+        assert!(error.contains("SOF type 0xc3") && error.contains("convert it to PNG"), "{error}");
+        let mut file = jpeg(7_919, 90, false);
+        file[frame + 4] = 12;
+        let error = decoded(&mut Decoder::default(), &file).unwrap_err().to_string();
+        assert!(error.contains("precision 12") && error.contains("convert it to PNG"), "{error}");
+    }
+
+    #[test]
+    fn missing_quantization_tables_are_an_error_whatever_came_before() {
+        let whole = jpeg(7_919, 90, false);
+        let bare = without(&whole, DQT);
+        let mut decoder = Decoder::default();
+        let first = decoded(&mut decoder, &bare).unwrap_err().to_string();
+        assert!(first.contains("Quantization table"), "{first}");
+        decoded(&mut decoder, &whole).unwrap();
+        assert_eq!(decoded(&mut decoder, &bare).unwrap_err().to_string(), first);
+    }
 }

@@ -15,6 +15,7 @@ pub mod jpeg;
 pub mod loader;
 pub mod mat;
 pub mod pack;
+pub mod pixels;
 pub mod raster;
 pub mod reader;
 pub mod resample;

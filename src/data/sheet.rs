@@ -88,7 +88,7 @@ fn open(setup: &Setup) -> Result<(Dataset, Vec<u32>)> {
     };
     let samples = choose(listing.images.iter().map(first).collect(), setup);
     let images = samples.iter().map(|sample| listing.images[*sample as usize].clone()).collect();
-    let (set, unreadable) = index::build(&setup.root, Listing { images, ..listing }, |_, _| ());
+    let (set, unreadable) = index::build(&setup.root, Listing { images, left_out: vec![], ..listing }, |_, _| ());
     index::refuse(&unreadable)?;
     Ok((set, samples))
 }

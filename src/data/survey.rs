@@ -31,7 +31,7 @@ pub struct Report {
     pub images: usize,
     /// Classes named in the annotations.
     pub classes: usize,
-    /// Images that are missing or cannot be decoded.
+    /// Images that are missing or cannot be decoded, and what else cannot be used, such as a broken link.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -42,7 +42,8 @@ pub fn survey(setup: &Setup, progress: impl Fn(u64, u64) + Sync) -> Result<Repor
     let unreadable = if setup.decode {
         index::build(&setup.root, listing, progress).1
     } else {
-        listing.images.iter().filter_map(|image| missing(&setup.root, image)).collect()
+        let missing = listing.images.iter().filter_map(|image| missing(&setup.root, image));
+        listing.left_out.iter().cloned().chain(missing).collect()
     };
     Ok(Report { images, classes, unreadable })
 }

@@ -12,7 +12,7 @@ pub struct Index {
     /// The official split to list, in a layout that has splits.
     #[serde(default)]
     pub split: Option<Split>,
-    /// What to do about files that cannot be decoded.
+    /// What to do about files that cannot be decoded or listed, and about classes without images.
     #[serde(default)]
     pub unreadable: Unreadable,
 }
@@ -94,13 +94,13 @@ impl Format {
     }
 }
 
-/// What to do about files that cannot be decoded.
+/// What to do about files that cannot be decoded or listed, and about classes without images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Unreadable {
     /// The stage fails and names them all.
     #[default]
     Fail,
-    /// They are listed in the index and never used.
+    /// They are listed in the index and never used. A class without images keeps its number.
     LeaveOut,
 }
 

@@ -1,9 +1,9 @@
 //! Executes one stage: `caco-worker JOB.json`, started by the runner. Instead, `--bench-step` measures a training step,
 //! `--bench-loader` the loader, `--bench-train` both together; `--data-survey` surveys a data set, `--data-sheet` draws
-//! a contact sheet.
+//! a contact sheet, `--data-pixels` decodes an image.
 
 use caco_data::{
-    bench as loader, sheet,
+    bench as loader, pixels, sheet,
     survey::{self, Report, Setup},
 };
 use caco_learn::{
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         "--bench-train" => answer(trial::train),
         "--data-survey" => answer(look),
         "--data-sheet" => answer(sheet::draw),
+        "--data-pixels" => answer(pixels::describe),
         _ => execute(&argument),
     };
     match done {

@@ -188,8 +188,24 @@ fn a_set_of_the_catalogue_is_counted_and_its_bad_files_named() {
         wrong.out
     );
     assert!(wrong.out.contains("test     2 images of 2 classes: there should be 1 of 2\n"), "{}", wrong.out);
+    // A split that cannot be listed does not end the check.
+    project.write("data/toys/toys/meta/train.json", "{");
+    let half = project.caco(&check);
+    assert!(half.code == 1 && half.out.contains("train    cannot look at split train of toys"), "{}", half.out);
+    assert!(half.out.contains("test     2 images of 2 classes"), "{}", half.out);
     let absent = project.caco(&["data", "check", "toys", "--catalogue", "sets.ron", "--at", "elsewhere"]);
     assert!(absent.err.contains("elsewhere is not a folder\nhelp: `caco data fetch toys`"), "{}", absent.err);
+}
+
+#[test]
+fn the_pixels_of_a_file_have_a_digest() {
+    let project = Project::new();
+    write(&project, "x.ppm", b"P6 1 2 255\nabcdef");
+    let expected = "1 x 2  RGB  sha256 bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721\n";
+    assert_eq!(project.ok(&["data", "pixels", "x.ppm"]).out, expected);
+    write(&project, "x.ppm", b"text");
+    let wrong = project.caco(&["data", "pixels", "x.ppm"]);
+    assert!(wrong.code == 1 && wrong.err.contains("cannot decode x.ppm"), "{}", wrong.err);
 }
 
 #[test]

@@ -45,10 +45,13 @@ pub struct Found {
     expected: (u64, u64),
     #[serde(flatten)]
     report: Report,
+    /// Why its images cannot be listed, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// The worker's answer (`data/survey.rs`).
-#[derive(Serialize, schemars::JsonSchema, Deserialize)]
+#[derive(Default, Serialize, schemars::JsonSchema, Deserialize)]
 struct Report {
     images: u64,
     classes: u64,
@@ -63,10 +66,15 @@ struct Unreadable {
 
 impl Found {
     fn is_right(&self) -> bool {
-        self.expected == (self.report.images, self.report.classes) && self.report.unreadable.is_empty()
+        self.error.is_none()
+            && self.expected == (self.report.images, self.report.classes)
+            && self.report.unreadable.is_empty()
     }
 
     fn text(&self) -> String {
+        if let Some(error) = &self.error {
+            return format!("{:8} {error}\n", self.split.name());
+        }
         let Report { images, classes, unreadable } = &self.report;
         let verdict = if self.is_right() { "right".into() } else { self.fault() };
         let mut text = format!("{:8} {images} images of {classes} classes: {verdict}\n", self.split.name());
@@ -101,8 +109,17 @@ pub fn main(args: &CheckArgs) -> Result<ExitCode> {
     let root = Some(folder.join(&set.root)).filter(|root| root.is_dir()).unwrap_or_else(|| folder.clone());
     let fetch = || format!("{} is not a folder; `caco data fetch {}` downloads the set", folder.display(), set.name);
     ensure!(root.is_dir(), fetch());
-    let found =
-        set.images.iter().map(|(split, images)| look(args, set, &root, *split, *images)).collect::<Result<Vec<_>>>()?;
+    programs::worker()?;
+    // A split that cannot be listed says nothing of the others.
+    let found = set.images.iter().map(|(split, images)| {
+        let expected = (*images, set.classes.into());
+        let (report, error) = match look(args, set, &root, *split) {
+            Ok(report) => (report, None),
+            Err(error) => (Report::default(), Some(format!("{error:#}"))),
+        };
+        Found { split: *split, expected, report, error }
+    });
+    let found = found.collect::<Vec<_>>();
     match args.json {
         true => print_json(&found)?,
         false => print(&found.iter().map(Found::text).collect::<String>())?,
@@ -110,7 +127,7 @@ pub fn main(args: &CheckArgs) -> Result<ExitCode> {
     Ok(if found.iter().all(Found::is_right) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn look(args: &CheckArgs, set: &DataSet, root: &Path, split: Split, images: u64) -> Result<Found> {
+fn look(args: &CheckArgs, set: &DataSet, root: &Path, split: Split) -> Result<Report> {
     // An image folder says by a folder what other layouts say in their annotations.
     let (root, named) = match set.format {
         Format::ImageFolder => (root.join(split.name()), None),
@@ -123,6 +140,23 @@ fn look(args: &CheckArgs, set: &DataSet, root: &Path, split: Split, images: u64)
     let watch = |progress: &Progress| bar.iter_mut().for_each(|bar| bar.at(progress.done, Some(progress.total)));
     let report = programs::ask_watched("--data-survey", &setup, watch)
         .with_context(|| format!("cannot look at split {} of {}", split.name(), set.name))?;
-    let report = serde_json::from_value(report).context("the worker's answer is no survey")?;
-    Ok(Found { split, expected: (images, set.classes.into()), report })
+    serde_json::from_value(report).context("the worker's answer is no survey")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_that_cannot_be_listed_is_a_line_among_the_others() {
+        let found = |images, error: Option<&str>| Found {
+            split: Split::Train,
+            expected: (3, 2),
+            report: Report { images, classes: 2, unreadable: vec![] },
+            error: error.map(String::from),
+        };
+        assert!(found(3, None).is_right() && !found(4, None).is_right() && !found(3, Some("x")).is_right());
+        assert_eq!(found(3, None).text(), "train    3 images of 2 classes: right\n");
+        assert_eq!(found(3, Some("cannot look at it")).text(), "train    cannot look at it\n");
+    }
 }

@@ -3,6 +3,7 @@
 pub(super) mod check;
 mod fetch;
 pub(super) mod list;
+mod pixels;
 pub(super) mod show;
 
 use super::StoreArgs;
@@ -31,6 +32,8 @@ enum DataCommand {
     Check(check::CheckArgs),
     /// Draw a contact sheet of images and their augmented views
     Show(show::ShowArgs),
+    /// Decode an image as stages do: its size, mode and a digest of its pixels
+    Pixels(pixels::PixelsArgs),
 }
 
 /// Which data sets there are, and where they are kept.
@@ -50,6 +53,7 @@ pub fn main(args: &DataArgs, store: &StoreArgs) -> Result<ExitCode> {
         DataCommand::Fetch(args) => fetch::main(args),
         DataCommand::Check(args) => check::main(args),
         DataCommand::Show(args) => show::main(args, store),
+        DataCommand::Pixels(args) => pixels::main(args),
     }
 }
 

@@ -19,7 +19,7 @@ impl List for Food101 {
                 images.push(image(below(root, &base.join("images").join(format!("{name}.jpg")))?, class as u32));
             }
         }
-        Ok(Listing { classes: classes.into_keys().collect(), images })
+        Ok(Listing { classes: classes.into_keys().collect(), images, left_out: vec![] })
     }
 }
 
@@ -46,7 +46,7 @@ impl List for Sun397 {
         }
         // `/a/abbey` is the class `abbey`; a deeper path (`/c/church/indoor`) keeps both names.
         let name = |class: &String| class.splitn(3, '/').last().unwrap_or_default().to_owned();
-        Ok(Listing { classes: classes.iter().map(name).collect(), images })
+        Ok(Listing { classes: classes.iter().map(name).collect(), images, left_out: vec![] })
     }
 }
 
@@ -70,7 +70,7 @@ impl List for FgvcAircraft {
             let (class, name) = (at(&file, number, class)?, at(&file, number, inside(name))?);
             images.push(image(below(root, &base.join("images").join(format!("{name}.jpg")))?, class as u32));
         }
-        Ok(Listing { classes, images })
+        Ok(Listing { classes, images, left_out: vec![] })
     }
 }
 
@@ -105,7 +105,7 @@ impl List for Dtd {
             let number = classes.binary_search(class).expect("every class was collected");
             images.push(image(below(root, &base.join("images").join(path))?, number as u32));
         }
-        Ok(Listing { classes, images })
+        Ok(Listing { classes, images, left_out: vec![] })
     }
 }
 
@@ -127,7 +127,7 @@ impl List for OxfordPets {
         }
         let last = names.keys().last().copied().unwrap_or(0) as usize;
         ensure!(last == names.len(), "{} names {} classes, the highest is {last}", file.display(), names.len());
-        Ok(Listing { classes: names.into_values().collect(), images })
+        Ok(Listing { classes: names.into_values().collect(), images, left_out: vec![] })
     }
 }
 

@@ -46,7 +46,7 @@ impl List for Cifar {
         for file in if split == Split::Train { self.train } else { self.test } {
             self.records(root, &base.join(file), &mut images)?;
         }
-        Ok(Listing { classes, images })
+        Ok(Listing { classes, images, left_out: vec![] })
     }
 }
 

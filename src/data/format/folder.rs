@@ -15,21 +15,20 @@ pub struct ImageFolder;
 
 impl List for ImageFolder {
     fn list(&self, root: &Path, _: Split) -> Result<Listing> {
-        let classes = classes(root)?;
+        let (classes, mut left_out) = classes(root)?;
         let mut images = vec![];
         for (label, class) in classes.iter().enumerate() {
-            let mut files = vec![];
-            collect(&root.join(class), class, DEEPEST, &mut files)?;
-            let folder = root.join(class);
-            ensure!(
-                !files.is_empty(),
-                "class folder {} contains no images ({})",
-                folder.display(),
-                EXTENSIONS.join(", ")
-            );
-            images.extend(files.into_iter().map(|path| image(path, label as u32)));
+            let mut found = Found::default();
+            collect(&root.join(class), class, DEEPEST, &mut found)?;
+            // The class keeps its number, so that sets that were split by folder agree.
+            if found.images.is_empty() {
+                let why = format!("the class folder contains no images ({})", EXTENSIONS.join(", "));
+                left_out.push(Unreadable { path: class.clone(), unreadable: why });
+            }
+            images.extend(found.images.into_iter().map(|path| image(path, label as u32)));
+            left_out.extend(found.left_out);
         }
-        Ok(Listing { classes, images })
+        Ok(Listing { classes, images, left_out })
     }
 }
 
@@ -63,42 +62,72 @@ impl List for Caltech101 {
             };
             images.extend(kept.iter().map(|path| image(format!("{prefix}{path}"), class)));
         }
-        Ok(Listing { classes: all.classes, images })
+        let left_out = all.left_out.into_iter();
+        let left_out = left_out.map(|file| Unreadable { path: format!("{prefix}{}", file.path), ..file }).collect();
+        Ok(Listing { classes: all.classes, images, left_out })
     }
 }
 
 /// The images anywhere below a folder, whatever its layout; all are of one class, called `image`.
 pub fn flat(root: &Path) -> Result<Listing> {
-    let mut files = vec![];
-    collect(root, "", DEEPEST, &mut files)?;
-    ensure!(!files.is_empty(), "{} contains no images ({})", root.display(), EXTENSIONS.join(", "));
-    files.sort();
-    Ok(Listing { classes: vec!["image".into()], images: files.into_iter().map(|path| image(path, 0)).collect() })
+    let mut found = Found::default();
+    collect(root, "", DEEPEST, &mut found)?;
+    let Found { mut images, left_out } = found;
+    let none = || format!("{} contains no images ({})", root.display(), EXTENSIONS.join(", "));
+    ensure!(!images.is_empty(), "{}{}", none(), instead(&left_out));
+    images.sort();
+    let images = images.into_iter().map(|path| image(path, 0)).collect();
+    Ok(Listing { classes: vec!["image".into()], images, left_out })
 }
 
-/// Class folders, in the byte order of their names.
-fn classes(root: &Path) -> Result<Vec<String>> {
-    let mut classes = vec![];
+/// Class folders, in the byte order of their names, and links that may have been class folders.
+fn classes(root: &Path) -> Result<(Vec<String>, Vec<Unreadable>)> {
+    let (mut classes, mut left_out) = (vec![], vec![]);
     for (name, path) in entries(root)? {
-        if path.is_dir() {
-            classes.push(name);
+        match is_folder(&path) {
+            Ok(true) => classes.push(name),
+            Ok(false) => {}
+            Err(unreadable) => left_out.push(Unreadable { path: name, unreadable }),
         }
     }
-    ensure!(!classes.is_empty(), "{} contains no class folders; the layout is <class>/<image>", root.display());
-    Ok(classes)
+    let none = || format!("{} contains no class folders; the layout is <class>/<image>", root.display());
+    ensure!(!classes.is_empty(), "{}{}", none(), instead(&left_out));
+    Ok((classes, left_out))
 }
 
-fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<()> {
+/// What is below a folder: paths of images, and what cannot be followed.
+#[derive(Default)]
+struct Found {
+    images: Vec<String>,
+    left_out: Vec<Unreadable>,
+}
+
+fn collect(folder: &Path, prefix: &str, depth: usize, found: &mut Found) -> Result<()> {
     ensure!(depth > 0, "{} is nested {DEEPEST} folders deep; is it a loop of symbolic links?", folder.display());
     for (name, path) in entries(folder)? {
         let relative = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-        if is_image(&name) && !path.is_dir() {
-            files.push(relative);
-        } else if path.is_dir() {
-            collect(&path, &relative, depth - 1, files)?;
+        match is_folder(&path) {
+            Ok(true) => collect(&path, &relative, depth - 1, found)?,
+            Ok(false) if is_image(&name) => found.images.push(relative),
+            Ok(false) => {}
+            Err(unreadable) => found.left_out.push(Unreadable { path: relative, unreadable }),
         }
     }
     Ok(())
+}
+
+/// Whether a path is a folder, through links; the error says why a link leads nowhere.
+fn is_folder(path: &Path) -> Result<bool, String> {
+    let error = match fs::metadata(path) {
+        Ok(found) => return Ok(found.is_dir()),
+        Err(error) => error,
+    };
+    match fs::read_link(path) {
+        Ok(target) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(format!("a link to {}, which does not exist", target.display()))
+        }
+        _ => Err(error.to_string()),
+    }
 }
 
 /// Whether a file of this name counts as an image.
@@ -138,10 +167,41 @@ mod tests {
     fn folders_without_images_are_errors() {
         let error = |files: &[(&str, &[u8])]| refused(Format::ImageFolder, Split::Train, files);
         assert!(error(&[]).contains("no class folders"));
-        assert!(error(&[("a/x.txt", b"")]).contains("contains no images"));
-        assert!(error(&[("a/x.jpg", b""), ("b/x.txt", b"")]).contains("b contains no images"));
+        let empty = error(&[("a/x.txt", b"")]);
+        assert!(empty.contains("lists no images; 1 cannot be used, the first: a: the class folder"), "{empty}");
         let missing = format!("{:#}", list(Format::ImageFolder, None, Path::new("/nowhere")).unwrap_err());
         assert!(missing.contains("/nowhere is not a folder"), "{missing}");
+    }
+
+    #[test]
+    fn an_empty_class_is_left_out_and_keeps_its_number() {
+        let root = tree(&[("a/x.jpg", b""), ("b/x.txt", b""), ("c/y.jpg", b"")]);
+        let listing = list(Format::ImageFolder, None, root.path()).unwrap();
+        assert_eq!((listing.classes.len(), &listing.images[1].label), (3, &Label::One(2)));
+        let [left] = &listing.left_out[..] else { panic!("{:?}", listing.left_out) };
+        assert!(left.path == "b" && left.unreadable.contains("contains no images"), "{left:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn broken_links_are_left_out() {
+        let root = tree(&[("val/a/x.jpg", b"")]);
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, root.path().join("val").join(at)).unwrap();
+        link("/nowhere/y.jpg", "a/y.jpg");
+        link("/nowhere/deep", "a/deep");
+        link("gone", "b");
+        link("itself", "itself");
+        let left = |listing: &Listing| -> Vec<String> { listing.left_out.iter().map(|l| l.path.clone()).collect() };
+        let listing = list(Format::ImageFolder, None, &root.path().join("val")).unwrap();
+        assert_eq!((listing.images.len(), listing.classes.len()), (1, 1));
+        assert_eq!(left(&listing), ["b", "itself", "a/deep", "a/y.jpg"]);
+        assert_eq!(listing.left_out[0].unreadable, "a link to gone, which does not exist");
+        let listing = list(Format::ImageNet, Some(Split::Val), root.path()).unwrap();
+        assert_eq!(left(&listing), ["val/b", "val/itself", "val/a/deep", "val/a/y.jpg"]);
+        let alone = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("gone", alone.path().join("a")).unwrap();
+        let error = format!("{:#}", list(Format::ImageFolder, None, alone.path()).unwrap_err());
+        assert!(error.contains("no class folders") && error.contains("a link to gone"), "{error}");
     }
 
     #[cfg(unix)]

@@ -33,7 +33,9 @@ impl List for ImageNet {
 
 fn folders(root: &Path, folder: &str) -> Result<Listing> {
     let mut listing = folder::ImageFolder.list(&root.join(folder), Split::Train)?;
-    listing.images.iter_mut().for_each(|image| image.path = format!("{folder}/{}", image.path));
+    let images = listing.images.iter_mut().map(|image| &mut image.path);
+    let paths = images.chain(listing.left_out.iter_mut().map(|file| &mut file.path));
+    paths.for_each(|path| *path = format!("{folder}/{path}"));
     Ok(listing)
 }
 
@@ -52,7 +54,7 @@ fn train(file: &File, path: &Path) -> Result<Listing> {
         }
         classes.push(name.to_owned());
     }
-    Ok(Listing { classes, images })
+    Ok(Listing { classes, images, left_out: vec![] })
 }
 
 /// An archive of images whose classes are lines in the devkit.
@@ -74,7 +76,7 @@ fn val(root: &Path, file: &File, path: &Path) -> Result<Listing> {
         Ok(inside_archive(VAL, place, class, member))
     };
     let images = members.iter().zip(&devkit.truths).map(listed).collect::<Result<_>>()?;
-    Ok(Listing { classes, images })
+    Ok(Listing { classes, images, left_out: vec![] })
 }
 
 fn inside_archive(archive: &str, place: String, class: u32, member: &archive::Member) -> Listed {

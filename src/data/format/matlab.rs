@@ -13,7 +13,13 @@ pub struct StanfordCars;
 
 impl List for StanfordCars {
     fn list(&self, root: &Path, split: Split) -> Result<Listing> {
-        let find = |names: &[&str]| one_of(root, names);
+        // A copy on Kaggle has neither the devkit nor its layout.
+        let other = root.join("cars_annos.mat");
+        let hint = || format!("{} is of another copy; put the devkit beside it (cars_devkit.tgz)", other.display());
+        let find = |names: &[&str]| match (one_of(root, names), other.exists()) {
+            (Err(error), true) => Err(error.context(hint())),
+            (found, _) => found,
+        };
         let meta = find(&["devkit/cars_meta.mat", "cars_meta.mat", "stanford_cars/devkit/cars_meta.mat"])?;
         let (file, folder) = if split == Split::Train {
             let annotations =
@@ -35,9 +41,23 @@ impl List for StanfordCars {
             let (name, class) = car_of(car).with_context(|| format!("{}, annotation {number}", file.display()))?;
             Ok(image(below(root, &folder.join(name))?, class))
         };
-        let images = (1..).zip(cars).map(listed).collect::<Result<_>>()?;
-        Ok(Listing { classes, images })
+        let images = (1..).zip(cars).map(listed).collect::<Result<Vec<_>>>()?;
+        not_nested(root, &folder, &images)?;
+        Ok(Listing { classes, images, left_out: vec![] })
     }
+}
+
+/// Fails if the images are in a folder of the same name inside `folder`, where a copy on Kaggle has them.
+fn not_nested(root: &Path, folder: &Path, images: &[Listed]) -> Result<()> {
+    let inner = folder.join(folder.file_name().unwrap_or_default());
+    let missing = images.first().is_some_and(|image| !root.join(&image.path).exists());
+    ensure!(
+        !(missing && inner.is_dir()),
+        "the images are expected in {}, not in {}; move them one folder up",
+        folder.display(),
+        inner.display()
+    );
+    Ok(())
 }
 
 fn class_names(meta: &BTreeMap<String, Value>) -> Result<Vec<String>> {
@@ -81,7 +101,7 @@ impl List for Flowers102 {
                 images.push(image(below(root, &folder.join(format!("image_{number:05}.jpg")))?, class));
             }
         }
-        Ok(Listing { classes: FLOWERS.map(String::from).to_vec(), images })
+        Ok(Listing { classes: FLOWERS.map(String::from).to_vec(), images, left_out: vec![] })
     }
 }
 
@@ -224,6 +244,15 @@ mod tests {
             let files = [("cars_meta.mat", meta), ("cars_train_annos.mat", cars), ("cars_train/x", b"")];
             refused(Format::StanfordCars, Split::Train, &files)
         };
+        let kaggle = [
+            ("devkit/cars_meta.mat", META),
+            ("devkit/cars_train_annos.mat", CARS),
+            ("cars_train/cars_train/00001.jpg", b""),
+        ];
+        let nested = refused(Format::StanfordCars, Split::Train, &kaggle);
+        assert!(nested.contains("not in ") && nested.contains("move them one folder up"), "{nested}");
+        let other = refused(Format::StanfordCars, Split::Train, &[("cars_annos.mat", META)]);
+        assert!(other.contains("put the devkit beside it") && other.contains("devkit/cars_meta.mat"), "{other}");
         assert!(error(META, META).contains("there is no variable 'annotations'"));
         assert!(error(CARS, CARS).contains("there is no variable 'class_names'"));
         assert!(error(META, &CARS[..300]).contains("cars_train_annos.mat"));

@@ -10,7 +10,7 @@ mod matlab;
 mod shards;
 mod voc;
 
-use super::dataset::Within;
+use super::dataset::{Unreadable, Within};
 use anyhow::{Context, Result, bail, ensure};
 use caco_kinds::{Format, Split};
 use std::{
@@ -27,6 +27,8 @@ pub struct Listing {
     pub classes: Vec<String>,
     /// The images, in no particular order.
     pub images: Vec<Listed>,
+    /// What is there but cannot be listed as an image, such as a broken link, and why.
+    pub left_out: Vec<Unreadable>,
 }
 
 /// An image listed by a layout.
@@ -76,7 +78,7 @@ pub fn list(format: Format, split: Option<Split>, root: &Path) -> Result<Listing
     ensure!(root.is_dir(), "{} is not a folder", root.display());
     // A layout without splits ignores the argument.
     let mut listing = layout.list(root, split.unwrap_or(Split::Train))?;
-    ensure!(!listing.images.is_empty(), "{} lists no images", root.display());
+    ensure!(!listing.images.is_empty(), "{} lists no images{}", root.display(), instead(&listing.left_out));
     listing.images.sort();
     if let Some(twice) = listing.images.windows(2).find(|pair| pair[0].path == pair[1].path) {
         bail!("{} is listed twice", twice[0].path);
@@ -97,6 +99,14 @@ fn check(listing: &Listing) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a listing without images found instead.
+fn instead(left_out: &[Unreadable]) -> String {
+    match left_out {
+        [] => String::new(),
+        [first, ..] => format!("; {} cannot be used, the first: {}: {}", left_out.len(), first.path, first.unreadable),
+    }
 }
 
 /// An image in its own file.

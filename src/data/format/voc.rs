@@ -58,7 +58,7 @@ impl List for Voc2007 {
             Ok(Listed { path, label: Label::Several(shows), within: None })
         };
         let images = images.into_iter().map(listed).collect::<Result<_>>()?;
-        Ok(Listing { classes: CLASSES.map(String::from).to_vec(), images })
+        Ok(Listing { classes: CLASSES.map(String::from).to_vec(), images, left_out: vec![] })
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Pth {
     /// The byte range of each storage, by its key.
     places: BTreeMap<String, Range<u64>>,
     tensors: BTreeMap<String, Id>,
+    /// What is not read, by the same names.
+    others: BTreeMap<String, Id>,
 }
 
 impl Pth {
@@ -38,7 +40,8 @@ impl Pth {
         bytes.starts_with(ARCHIVE) || bytes.starts_with(OLDER)
     }
 
-    /// Opens a file written by `torch.save`. An error if it is damaged or names anything that weights do not need.
+    /// Opens a file written by `torch.save`. Objects in it that are no tensors are not read. An error if it is damaged or
+    /// contains only such objects.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || {
             let file = File::open(path)?;
@@ -103,7 +106,8 @@ impl Pth {
         let mut at = (bytes.len() - rest.len()) as u64;
         for key in order {
             let Value::Text(key) = keys.get(*key) else { bail!("the key of a storage is not a string") };
-            let storage = *known.get(key.as_str()).with_context(|| format!("storage '{key}' belongs to no tensor"))?;
+            let unknown = || format!("storage '{key}' belongs to no tensor, or to one of a type that is not read");
+            let storage = *known.get(key.as_str()).with_context(unknown)?;
             let mut place = || {
                 let count = u64::from_le_bytes(zip::read(&file, at, 8)?.try_into().expect("eight bytes"));
                 ensure!(count == storage.count, "it has {count} numbers where {} are expected", storage.count);
@@ -119,11 +123,22 @@ impl Pth {
     }
 
     fn new(file: File, tree: Tree, places: BTreeMap<String, Range<u64>>) -> Result<Self> {
-        let tensors = named(&tree)?;
-        Ok(Pth { file, tree, places, tensors })
+        let (tensors, others) = named(&tree)?;
+        if let (true, Some(foreign)) = (tensors.is_empty(), others.values().find_map(|id| tree.foreign(*id))) {
+            bail!(
+                "it contains no tensors; it names '{foreign}', which a file of weights does not need; nothing was \
+                 executed. If you trust the file, load it in Python and save only its state_dict"
+            );
+        }
+        Ok(Pth { file, tree, places, tensors, others })
     }
 
-    /// The names of all tensors in nested dicts, keys joined by dots.
+    /// The objects in nested dicts that are not read, by the same names, and the class or function of each.
+    pub fn others(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.others.iter().filter_map(|(name, id)| Some((name.as_str(), self.tree.foreign(*id)?)))
+    }
+
+    /// The names of all tensors in nested dicts, keys joined by dots; the items of a tuple or list of dicts are numbered.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -143,7 +158,8 @@ impl Pth {
         let start = place.start + view.offset * width as u64;
         let bytes = zip::read(&self.file, start, reach * width as u64)?;
         let run = Tensor::f_from_data_size(&bytes, &[i64::try_from(reach)?], storage.kind)?;
-        Ok(run.f_as_strided(&view.size, &view.stride, 0)?.contiguous())
+        let tensor = run.f_as_strided(&view.size, &view.stride, 0)?.contiguous();
+        Ok(if view.negated { tensor.f_neg()? } else { tensor })
     }
 }
 
@@ -161,14 +177,13 @@ fn fitting(storage: &Storage, place: Range<u64>) -> Result<Range<u64>> {
 }
 
 /// The number of storage elements that a view spans from its offset. An error if it exceeds the storage, or if the view
-/// has more elements than the storage, which no weight has.
+/// has more elements than the storage: it repeats some, and a few bytes could ask for any amount of memory.
 fn reach(view: &View, count: u64) -> Result<u64> {
     let beyond = || format!("it reaches beyond its storage of {count} numbers");
     let negative = view.size.iter().chain(&view.stride).any(|n| *n < 0);
     ensure!(!negative, "a size or stride is negative: {:?}", view.stride);
     let elements = view.size.iter().try_fold(1u64, |product, n| product.checked_mul(*n as u64));
     let elements = elements.with_context(beyond)?;
-    ensure!(elements <= count, "{} elements: {}", elements, beyond());
     if elements == 0 {
         return Ok(0);
     }
@@ -178,19 +193,28 @@ fn reach(view: &View, count: u64) -> Result<u64> {
     let span = last.and_then(|last| last.checked_add(1)).with_context(beyond)?;
     let end = view.offset.checked_add(span).with_context(beyond)?;
     ensure!(end <= count, beyond());
+    ensure!(
+        elements <= count,
+        "its {elements} elements repeat the {count} of its storage, as after expand(); save it as a copy, by clone()"
+    );
     Ok(span)
 }
 
-/// The tensors in nested dicts, keys joined by dots.
-fn named(tree: &Tree) -> Result<BTreeMap<String, Id>> {
-    let mut tensors = BTreeMap::new();
-    let mut open = vec![(String::new(), tree.root, 0)];
+/// The tensors in nested dicts, keys joined by dots, and what is opaque there.
+fn named(tree: &Tree) -> Result<(BTreeMap<String, Id>, BTreeMap<String, Id>)> {
+    let (mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new());
+    let mut open: Vec<(String, Id, usize)> = match tree.get(tree.root) {
+        // Some programs save (state_dict, settings).
+        Value::Sequence(items) => items.iter().enumerate().map(|(i, item)| (i.to_string(), *item, 0)).collect(),
+        _ => vec![(String::new(), tree.root, 0)],
+    };
     let mut looked_at = 0;
     while let Some((name, id, depth)) = open.pop() {
         looked_at += 1;
         ensure!(looked_at <= ITEMS, "its dicts have more than {ITEMS} items");
         match tree.get(id) {
             Value::Tensor(_) => drop(tensors.insert(name, id)),
+            Value::Foreign(_) | Value::Opaque(_) => drop(others.insert(name, id)),
             Value::Map(pairs) => {
                 ensure!(depth < DEPTH, "its dicts are nested more than {DEPTH} deep");
                 for (key, value) in pairs {
@@ -208,5 +232,5 @@ fn named(tree: &Tree) -> Result<BTreeMap<String, Id>> {
             _ => {}
         }
     }
-    Ok(tensors)
+    Ok((tensors, others))
 }

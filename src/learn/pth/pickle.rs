@@ -1,6 +1,7 @@
 //! Reads a pickle as plain data: names of classes and functions are compared with an allowlist, and nothing is ever
-//! called. Supports what PyTorch files of weights contain; everything else is rejected by name (Python's
-//! Lib/pickletools.py documents each opcode).
+//! called. Supports what PyTorch files of weights contain. Any other object, such as an optimizer or a NumPy number beside
+//! the weights, becomes an opaque value that keeps only the name of its class (Python's Lib/pickletools.py documents each
+//! opcode).
 //!
 //! Values are stored in one vector and refer to each other by number. Nesting of any depth is dropped and walked
 //! without recursion, and a pickle of n bytes makes at most n values.
@@ -31,6 +32,10 @@ pub enum Value {
     Map(Vec<(Id, Id)>),
     /// A class or function on the allowlist.
     Name(Name),
+    /// The name of any other class or function, which is never looked up.
+    Foreign(String),
+    /// What such a class or function would make; the index of its name.
+    Opaque(Id),
     /// The memory of tensors.
     Storage(Storage),
     /// A tensor.
@@ -59,6 +64,8 @@ pub struct View {
     pub size: Vec<i64>,
     /// Its strides, in elements.
     pub stride: Vec<i64>,
+    /// Whether its elements are those of the storage with the other sign (PyTorch's negative bit).
+    pub negated: bool,
 }
 
 /// The classes and functions that a pickle may name.
@@ -72,7 +79,7 @@ pub enum Name {
     Size,
     /// `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`
     RebuildTensor,
-    /// `torch._utils._rebuild_parameter`
+    /// `torch._utils._rebuild_parameter` and `_rebuild_parameter_with_state`
     RebuildParameter,
     /// `torch.FloatStorage` and similar
     Storage(Kind),
@@ -85,7 +92,7 @@ impl Name {
             ("argparse", "Namespace") => Name::Namespace,
             ("torch", "Size") => Name::Size,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Name::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Name::RebuildParameter,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Name::RebuildParameter,
             ("torch", storage) => Name::Storage(match storage.strip_suffix("Storage")? {
                 "Double" => Kind::Double,
                 "Float" => Kind::Float,
@@ -135,6 +142,15 @@ impl Tree {
         &self.values[id]
     }
 
+    /// The name of the class or function that an opaque value comes from.
+    pub fn foreign(&self, id: Id) -> Option<&str> {
+        match &self.values[id] {
+            Value::Foreign(name) => Some(name),
+            Value::Opaque(of) => self.foreign(*of),
+            _ => None,
+        }
+    }
+
     /// All storages that the pickle names.
     pub fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| match value {
@@ -158,6 +174,8 @@ struct Machine<'a> {
 
 const COPIED: usize = 1 << 20;
 const DIMENSIONS: usize = 16;
+/// Maximum length of the name of a class or a storage. Each use copies it, and a use takes only a few bytes.
+const NAME: usize = 256;
 
 impl Machine<'_> {
     /// Executes one opcode; returns the result if it was the last.
@@ -196,7 +214,25 @@ impl Machine<'_> {
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(code)?,
             b'c' | 0x93 => self.name(code)?,
             b'R' | 0x81 => self.call()?,
+            // A call with named arguments, which no weights need.
+            0x92 => {
+                let named = self.pop()?;
+                ensure!(matches!(self.values[named], Value::Map(_)), "the named arguments of a call are not a dict");
+                self.call()?;
+            }
             b'b' => self.build()?,
+            // A set, items for one, a frozen set, an array of bytes.
+            0x8f => self.push(Value::Foreign("set".into())),
+            0x90 => self.add()?,
+            0x91 => {
+                self.since_mark()?;
+                self.push(Value::Foreign("frozenset".into()));
+            }
+            0x96 => {
+                let length = u64::from_le_bytes(self.array()?);
+                self.take(usize::try_from(length)?)?;
+                self.push(Value::Foreign("bytearray".into()));
+            }
             b'Q' => self.persistent()?,
             _ => bail!("this opcode does not occur in files of weights"),
         }
@@ -210,8 +246,12 @@ impl Machine<'_> {
             b'J' => i32::from_le_bytes(self.array()?).into(),
             _ => {
                 let count = usize::from(self.byte()?);
-                ensure!(count <= 16, "a number of {count} bytes");
                 let digits = self.take(count)?;
+                // Larger than any length: the state of a random number generator.
+                if count > 16 {
+                    self.push(Value::Foreign("int".into()));
+                    return Ok(());
+                }
                 let mut wide = [if digits.last().is_some_and(|d| *d >= 0x80) { 0xff } else { 0 }; 16];
                 wide[..count].copy_from_slice(digits);
                 i128::from_le_bytes(wide)
@@ -240,6 +280,9 @@ impl Machine<'_> {
     fn append(&mut self, code: u8) -> Result<()> {
         let items = if code == b'a' { vec![self.pop()?] } else { self.since_mark()? };
         let list = self.top()?;
+        if self.foreign(list).is_some() {
+            return Ok(());
+        }
         let Value::Sequence(sequence) = &mut self.values[list] else {
             bail!("it appends to something that is not a list")
         };
@@ -260,8 +303,19 @@ impl Machine<'_> {
             self.push(Value::Map(vec![]));
         }
         let map = self.top()?;
+        if self.foreign(map).is_some() {
+            return Ok(());
+        }
         let Value::Map(pairs) = &mut self.values[map] else { bail!("it sets an item of something that is not a dict") };
         pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+        Ok(())
+    }
+
+    /// Items of a set, which are ignored.
+    fn add(&mut self) -> Result<()> {
+        self.since_mark()?;
+        let set = self.top()?;
+        ensure!(self.foreign(set).is_some(), "it adds to something that is not a set");
         Ok(())
     }
 
@@ -294,20 +348,20 @@ impl Machine<'_> {
                 (text(both[0])?, text(both[1])?)
             }
         };
-        let Some(known) = Name::find(&module, &name) else {
-            bail!(
-                "it names '{module}.{name}', which a file of weights does not need; nothing was \
-                 executed. If you trust the file, load it in Python and save only its state_dict"
-            );
-        };
-        self.push(Value::Name(known));
+        ensure!(module.len() + name.len() < NAME, "the name of a class has more than {NAME} characters");
+        let foreign = || Value::Foreign(format!("{module}.{name}"));
+        self.push(Name::find(&module, &name).map_or_else(foreign, Value::Name));
         Ok(())
     }
 
-    /// Evaluates a call, for the few supported functions.
+    /// Evaluates a call, for the few supported functions. Any other is not called; its result is opaque.
     fn call(&mut self) -> Result<()> {
         let from = self.below(2)?;
         let both = self.stack.split_off(from);
+        if let (Some(foreign), Value::Sequence(_)) = (self.foreign(both[0]), &self.values[both[1]]) {
+            self.push(Value::Opaque(foreign));
+            return Ok(());
+        }
         let (Value::Name(name), Value::Sequence(arguments)) = (&self.values[both[0]], &self.values[both[1]]) else {
             bail!("it calls something that is not a function, or with something that is not a tuple")
         };
@@ -322,23 +376,59 @@ impl Machine<'_> {
                 self.stack.push(*items);
                 return Ok(());
             }
-            (Name::RebuildTensor, [storage, offset, size, stride, ..]) => {
-                ensure!(matches!(self.values[*storage], Value::Storage(_)), "a tensor without a storage");
-                let offset = u64::try_from(self.whole(*offset)?).context("a tensor starts before its storage")?;
-                let (size, stride) = (self.numbers(*size)?, self.numbers(*stride)?);
-                ensure!(
-                    size.len() == stride.len(),
-                    "a tensor of {} dimensions has {} strides",
-                    size.len(),
-                    stride.len()
-                );
-                Value::Tensor(View { storage: *storage, offset, size, stride })
+            (Name::RebuildTensor, [storage, offset, size, stride, rest @ ..]) => {
+                self.tensor([*storage, *offset, *size, *stride], rest.get(2).copied())?
             }
-            (Name::RebuildParameter, [tensor, ..]) => self.values[*tensor].clone(),
+            (Name::RebuildParameter, [tensor, ..]) => {
+                let is_tensor = matches!(self.values[*tensor], Value::Tensor(_)) || self.foreign(*tensor).is_some();
+                ensure!(is_tensor, "a parameter without a tensor");
+                self.stack.push(*tensor);
+                return Ok(());
+            }
             _ => bail!("{name:?} is called with {} arguments", arguments.len()),
         };
         self.push(made);
         Ok(())
+    }
+
+    /// A tensor of storage, offset, size and strides; `metadata` is a dict of what else PyTorch keeps of it.
+    fn tensor(&self, [storage, offset, size, stride]: [Id; 4], metadata: Option<Id>) -> Result<Value> {
+        if let Some(foreign) = self.foreign(storage) {
+            return Ok(Value::Opaque(foreign));
+        }
+        ensure!(matches!(self.values[storage], Value::Storage(_)), "a tensor without a storage");
+        let offset = u64::try_from(self.whole(offset)?).context("a tensor starts before its storage")?;
+        let (size, stride) = (self.numbers(size)?, self.numbers(stride)?);
+        ensure!(size.len() == stride.len(), "a tensor of {} dimensions has {} strides", size.len(), stride.len());
+        let Some(negated) = self.negated(metadata) else {
+            return Ok(Value::Foreign("torch._utils._rebuild_tensor_v2 with metadata".into()));
+        };
+        Ok(Value::Tensor(View { storage, offset, size, stride, negated }))
+    }
+
+    /// Whether the metadata of a tensor says that its sign is to be flipped; `None` if it says anything else.
+    fn negated(&self, metadata: Option<Id>) -> Option<bool> {
+        let Some(metadata) = metadata else { return Some(false) };
+        match &self.values[metadata] {
+            Value::None => Some(false),
+            Value::Map(pairs) => {
+                pairs.iter().try_fold(false, |negated, (key, value)| match (&self.values[*key], &self.values[*value]) {
+                    (Value::Text(key), Value::Bool(yes)) if key == "neg" => Some(*yes),
+                    (Value::Text(key), Value::Bool(false)) if key == "conj" => Some(negated),
+                    _ => None,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The name that an opaque value comes from.
+    fn foreign(&self, id: Id) -> Option<Id> {
+        match self.values[id] {
+            Value::Foreign(_) => Some(id),
+            Value::Opaque(of) => Some(of),
+            _ => None,
+        }
     }
 
     /// The pairs of a list of pairs.
@@ -350,11 +440,13 @@ impl Machine<'_> {
         self.sequence(items)?.iter().map(pair).collect()
     }
 
-    /// Attributes, which are ignored: `_metadata` of a state_dict, the arguments in a `Namespace`.
+    /// Attributes, which are ignored: `_metadata` of a state_dict, the arguments in a `Namespace`, the state of an
+    /// opaque object.
     fn build(&mut self) -> Result<()> {
         self.pop()?;
         let object = self.top()?;
-        ensure!(matches!(self.values[object], Value::Map(_)), "it sets attributes of something that has none");
+        let has_some = matches!(self.values[object], Value::Map(_)) || self.foreign(object).is_some();
+        ensure!(has_some, "it sets attributes of something that has none");
         Ok(())
     }
 
@@ -363,6 +455,11 @@ impl Machine<'_> {
         let id = self.pop()?;
         let fields = self.sequence(id)?;
         let [tag, kind, key, _place, count, part @ ..] = fields else { bail!("a reference of {} parts", fields.len()) };
+        // Complex or quantized numbers, and other types that weights do not have.
+        if let Some(foreign) = self.foreign(*kind) {
+            self.push(Value::Opaque(foreign));
+            return Ok(());
+        }
         let whole = part.iter().all(|part| self.values[*part] == Value::None);
         ensure!(whole, "a storage is part of another; save the file again with a newer PyTorch");
         let (Value::Text(tag), Value::Name(Name::Storage(kind)), Value::Text(key)) =
@@ -371,6 +468,7 @@ impl Machine<'_> {
             bail!("a reference is not to a storage")
         };
         ensure!(tag == "storage", "a reference to a '{tag}'");
+        ensure!(key.len() < NAME, "the name of a storage has more than {NAME} characters");
         let count = u64::try_from(self.whole(*count)?).context("the length of a storage")?;
         let storage = Storage { key: key.clone(), kind: *kind, count };
         self.push(Value::Storage(storage));

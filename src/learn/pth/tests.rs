@@ -151,9 +151,126 @@ fn hostile_pickles_are_refused() {
     refused("no end", b"\x80\x02}".to_vec(), "truncated");
     refused("a string beyond the end", b"\x80\x02X\xff\xff\xff\x7fabc".to_vec(), "ends too early");
     refused("a string of 2^63 bytes", b"\x80\x02\x8d\0\0\0\0\0\0\0\x80abc".to_vec(), "ends too early");
-    refused("a number of 255 bytes", [b"\x80\x02\x8a\xff".to_vec(), vec![0; 255]].concat(), "a number of 255 bytes");
+    refused("a number that does not end", [b"\x80\x02\x8a\xff".to_vec(), vec![0; 254]].concat(), "ends too early");
+    refused("named arguments in no dict", dict([global("a.b"), b")N\x92".to_vec()].concat()), "are not a dict");
+    refused("items for no set", dict(b"}(N\x90".to_vec()), "not a set");
+    refused(
+        "a parameter of a string",
+        dict([global("torch._utils._rebuild_parameter"), text("x"), b"\x85R".to_vec()].concat()),
+        "a parameter without a tensor",
+    );
     refused("a reference to a module", dict([tuple(&[1]), b"Q".to_vec()].concat()), "a reference of 1 parts");
     refused("half an item", b"\x80\x02}(Nu.".to_vec(), "a key without a value");
+}
+
+/// {"w": a tensor, "x": `value`}
+fn beside(value: Vec<u8>) -> Vec<u8> {
+    let items = [text("w"), tensor(six(), 0, &[6], &[1]), b"s".to_vec(), text("x"), value, b"s.".to_vec()];
+    [b"\x80\x02}".to_vec(), items.concat()].concat()
+}
+
+/// Opens the file, which need not exist afterwards.
+fn open(file: &[u8]) -> Pth {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.pth");
+    fs::write(&path, file).unwrap();
+    Pth::open(&path).unwrap()
+}
+
+/// A call of `name` with these arguments.
+fn call(name: &str, arguments: &[Vec<u8>]) -> Vec<u8> {
+    [global(name), b"(".to_vec(), arguments.concat(), b"tR".to_vec()].concat()
+}
+
+#[test]
+fn objects_beside_the_tensors_are_opaque() {
+    let codec = || call("_codecs.encode", &[text("x"), text("latin1")]);
+    let dtype =
+        [call("numpy.dtype", &[text("f8"), b"\x89\x88".to_vec()]), b"(K\x03".to_vec(), text("<"), b"NNNtb".into()];
+    let layout = call("torch.serialization._get_layout", &[text("torch.sparse_coo")]);
+    let two = || tensor(six(), 0, &[2], &[1]);
+    let sparse = [layout, b"(".to_vec(), two(), two(), tuple(&[2]), b"\x89t".to_vec()];
+    let quantized = [storage("QInt8Storage", "9", 3), number(0), tuple(&[3]), tuple(&[1]), b"N\x89}".to_vec()];
+    let adam = [global("torch.optim.adam.Adam"), b")\x81}(".to_vec(), text("state"), two(), b"ub".to_vec()];
+    let counted = [global("collections.Counter"), b"}K\x1eK\x01s\x85R".to_vec()].concat();
+    let defaults =
+        [call("collections.defaultdict", &[global("builtins.list")]), b"(".into(), text("a"), b"K\x01u".into()];
+    let deque = [call("collections.deque", &[]), b"K\x01a(K\x01e".to_vec()].concat();
+    let named = [global("a.Sized"), b")}\x92".to_vec()].concat();
+    let method = [call("builtins.getattr", &[global("a.Kind"), text("x")]), b")R".to_vec()].concat();
+    for (value, expected) in [
+        (call("numpy.core.multiarray.scalar", &[dtype.concat(), codec()]), "numpy.core.multiarray.scalar"),
+        (codec(), "_codecs.encode"),
+        (call("torch._utils._rebuild_sparse_tensor", &sparse), "torch._utils._rebuild_sparse_tensor"),
+        (call("torch._utils._rebuild_qtensor", &quantized), "torch._utils._rebuild_qtensor"),
+        (tensor(storage("ComplexFloatStorage", "9", 6), 0, &[6], &[1]), "torch.ComplexFloatStorage"),
+        (adam.concat(), "torch.optim.adam.Adam"),
+        (counted, "collections.Counter"),
+        (defaults.concat(), "collections.defaultdict"),
+        (deque, "collections.deque"),
+        (named, "a.Sized"),
+        (method, "builtins.getattr"),
+        (call("torch.device", &[text("cpu")]), "torch.device"),
+        (global("torch.float32"), "torch.float32"),
+        (call("__builtin__.set", &[b"](K\x01K\x02e".to_vec()]), "__builtin__.set"),
+        (b"\x8f(K\x01K\x02\x90".to_vec(), "set"),
+        (b"(K\x01\x91".to_vec(), "frozenset"),
+        (b"\x96\x02\0\0\0\0\0\0\0ab".to_vec(), "bytearray"),
+        ([b"\x8a\x11".to_vec(), vec![1; 17]].concat(), "int"),
+        // A name is all that is kept of a hostile one, too.
+        (call("os.system", &[text("touch /tmp/x")]), "os.system"),
+    ] {
+        let file = archive(beside(value));
+        assert_eq!(said(&file), "it was read", "{expected}");
+        let pth = open(&file);
+        assert_eq!(pth.names().collect::<Vec<_>>(), ["w"], "{expected}");
+        assert_eq!(pth.others().collect::<Vec<_>>(), [("x", expected)]);
+    }
+}
+
+#[test]
+fn an_object_that_holds_the_tensors_is_named() {
+    let model = [global("models.Net"), b")\x81}".to_vec(), text("w"), tensor(six(), 0, &[6], &[1]), b"sb.".to_vec()];
+    let said = said(&archive([b"\x80\x02".to_vec(), model.concat()].concat()));
+    assert!(said.contains("it names 'models.Net'") && said.contains("save only its state_dict"), "{said}");
+}
+
+#[test]
+fn the_negative_bit_is_applied() {
+    let with = |metadata: Vec<u8>| {
+        let parts = [six(), number(1), tuple(&[2]), tuple(&[1]), b"\x89}".to_vec(), metadata];
+        let pickle = beside(call("torch._utils._rebuild_tensor_v2", &parts));
+        let numbers: Vec<u8> = (1..=6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        open(&zip_of(&[("a/data.pkl", pickle), ("a/data/0", numbers)], |_, _, _| ()))
+    };
+    let flag = |name: &str, yes: &[u8]| [b"}".to_vec(), text(name), yes.to_vec(), b"s".to_vec()].concat();
+    let values = |pth: &Pth| Vec::<f32>::try_from(pth.tensor("x").unwrap()).unwrap();
+    assert_eq!(values(&with(b"N".to_vec())), [2.0, 3.0]);
+    assert_eq!(values(&with(flag("neg", b"\x89"))), [2.0, 3.0]);
+    assert_eq!(values(&with(flag("neg", b"\x88"))), [-2.0, -3.0]);
+    // Metadata of another kind may change the numbers: such a tensor is not read.
+    let others = with(flag("conj", b"\x88"));
+    assert_eq!(others.others().next(), Some(("x", "torch._utils._rebuild_tensor_v2 with metadata")));
+}
+
+#[test]
+fn a_tuple_of_dicts_is_numbered() {
+    let weights = [b"}".to_vec(), text("w"), tensor(six(), 0, &[6], &[1]), b"s".to_vec()].concat();
+    let pair = [b"\x80\x02(".to_vec(), weights, b"}t.".to_vec()].concat();
+    assert_eq!(open(&archive(pair)).names().collect::<Vec<_>>(), ["0.w"]);
+}
+
+#[test]
+fn a_torchscript_archive_is_called_one() {
+    let entries = || vec![("a/data.pkl", dict(b"N".to_vec())), ("a/constants.pkl", vec![]), ("a/code/x.py", vec![1])];
+    // Its code is compressed.
+    let compressed = |name: &str, _: &mut Vec<u8>, entry: &mut Vec<u8>| {
+        if name.ends_with(".py") {
+            entry[10] = 8;
+        }
+    };
+    let said = said(&zip_of(&entries(), compressed));
+    assert!(said.contains("it is a TorchScript archive"), "{said}");
 }
 
 #[test]
@@ -168,7 +285,7 @@ fn hostile_shapes_are_refused() {
     refused("a stride beyond the end", tensor(six(), 0, &[2, 2], &[5, 1]), "beyond its storage of 6");
     refused("a negative stride", tensor(six(), 5, &[2], &[-1]), "negative");
     refused("a negative size", tensor(six(), 0, &[-2], &[1]), "negative");
-    refused("one number a million times", tensor(six(), 0, &[1_000_000], &[0]), "beyond its storage of 6");
+    refused("one number a million times", tensor(six(), 0, &[1_000_000], &[0]), "repeat the 6 of its storage");
     refused("sizes whose product overflows", tensor(six(), 0, &[1 << 62, 4], &[0, 0]), "beyond its storage of 6");
     refused("strides whose sum overflows", tensor(six(), 0, &[3, 2], &[i64::MAX, i64::MAX]), "beyond its storage of 6");
     refused("an offset that overflows", tensor(six(), i64::MAX, &[1], &[1]), "beyond its storage of 6");
@@ -218,6 +335,12 @@ fn bombs_are_refused() {
     );
     copies.extend(b"h\0h\x01R".repeat(1000));
     assert!(said(&archive([copies, b".".to_vec()].concat())).contains("from lists"));
+    // One long name, used many times.
+    let long = text(&"k".repeat(10_000));
+    let class = [b"\x80\x02".to_vec(), long.clone(), b"q\0".to_vec(), b"h\0h\0\x930".repeat(1000), b"N.".to_vec()];
+    assert!(said(&archive(class.concat())).contains("the name of a class"));
+    let key = storage("FloatStorage", &"k".repeat(10_000), 6);
+    assert!(said(&archive(dict(tensor(key, 0, &[6], &[1])))).contains("the name of a storage"));
     let name = text(&"k".repeat(1000));
     let names = [b"\x80\x02}".to_vec(), name, tensor(six(), 0, &[6], &[1]), b"s.".to_vec()].concat();
     assert!(said(&archive(names)).contains("names of more than"));

@@ -20,9 +20,16 @@ pub fn entries(file: &File) -> Result<BTreeMap<String, Range<u64>>> {
     ensure!(end.is_some(), "its directory is outside the file; is the file truncated?");
     let bytes = read(file, directory.start, directory.length)?;
     let mut fields = Fields { bytes: &bytes };
+    let parsed = (0..directory.count).map(|_| Entry::parse(&mut fields).context("its directory is damaged"));
+    let parsed = parsed.collect::<Result<Vec<_>>>()?;
+    let script = parsed.iter().any(|entry| entry.name.ends_with("/constants.pkl"));
+    ensure!(
+        !script,
+        "it is a TorchScript archive, a program with its weights; load it in Python with torch.jit.load, and save its \
+         state_dict with torch.save"
+    );
     let mut entries = BTreeMap::new();
-    for _ in 0..directory.count {
-        let entry = Entry::parse(&mut fields).context("its directory is damaged")?;
+    for entry in parsed {
         let place = entry.place(file, directory.start).with_context(|| format!("entry '{}'", entry.name))?;
         if entries.insert(entry.name.clone(), place).is_some() {
             bail!("it has two entries '{}'", entry.name);

@@ -15,8 +15,15 @@ use tch::{Device, Kind, Tensor};
 
 /// A tensor that every backbone has; the prefix of its name is the prefix of all names.
 const FIRST: &str = "conv1.weight";
-/// Prefix of the trained encoder, as opposed to its moving average in the same file.
-const TRAINED: &str = "encoder_q.";
+/// Start of the names after the stem. Blocks have a `conv1.weight`, too, but no layers.
+const LAYER: &str = "layer1.";
+/// The trained encoder, as opposed to its moving average in the same file.
+const TRAINED: &str = "encoder_q";
+/// How the modules of a backbone are called, without their numbers. One that the network lacks is an error; modules of
+/// other names, such as heads, are left out.
+const MODULES: [&str; 5] = ["conv", "bn", "norm", "layer", "stem"];
+/// How many of the names that are left out are logged.
+const SHOWN: usize = 8;
 /// Suffix of tensors that only count batches, which are not used here.
 const COUNTER: &str = "num_batches_tracked";
 
@@ -27,7 +34,10 @@ pub fn run(task: &Task) -> Result<()> {
     let path = task.input("file")?;
     let import = || -> Result<Encoder> {
         let weights = Weights::open(path)?;
-        let prefix = prefix(weights.names(), parameters.prefix.as_deref())?;
+        let prefix = prefix(weights.names(), parameters.prefix.as_deref()).map_err(|error| match weights.unread() {
+            Some(unread) => error.context(unread),
+            None => error,
+        })?;
         let model = parameters.model();
         let network = Shape::from(&model).load(weights.backbone(&prefix)?, Kind::Float, Device::Cpu)?;
         Ok(Encoder { model, network })
@@ -62,14 +72,33 @@ impl Weights {
         }
     }
 
-    /// The tensors whose names start with `prefix`, with the prefix stripped, without head and counters.
+    /// The objects in the file that are no tensors, and the class or function of each.
+    fn others(&self) -> Vec<(&str, &str)> {
+        match self {
+            Weights::Safetensors(_) => vec![],
+            Weights::Pth(file) => file.others().collect(),
+        }
+    }
+
+    /// The same, as a sentence, if there are any.
+    fn unread(&self) -> Option<String> {
+        let others = self.others();
+        let named = others.iter().map(|(name, class)| format!("'{name}' ({class})"));
+        let sentence = || format!("{} objects in it are no tensors and were not read", others.len());
+        (!others.is_empty()).then(|| sentence() + &listed(named.collect()))
+    }
+
+    /// The tensors of the backbone below `prefix`, with the prefix stripped.
     fn backbone(&self, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
+        let of_backbone = |name: &str| name.strip_prefix(prefix).is_some_and(is_of_backbone);
+        if let Some((name, class)) = self.others().into_iter().find(|(name, _)| of_backbone(name)) {
+            bail!("'{name}' is what {class} makes and not a plain tensor; save it as one, in Python");
+        }
         let mut backbone = BTreeMap::new();
-        let mut left_out = 0;
+        let mut left_out = vec![];
         for name in self.names() {
-            let inside = name.strip_prefix(prefix).filter(|n| !n.starts_with("fc.") && !n.ends_with(COUNTER));
-            let Some(inside) = inside else {
-                left_out += 1;
+            let Some(inside) = name.strip_prefix(prefix).filter(|inside| is_of_backbone(inside)) else {
+                left_out.push(name);
                 continue;
             };
             let tensor = match self {
@@ -82,34 +111,74 @@ impl Weights {
             ensure!(finite, "'{name}' contains numbers that are not finite");
             backbone.insert(inside.into(), tensor);
         }
-        tracing::info!("imported {} tensors with prefix '{prefix}', left out {left_out} others", backbone.len());
+        tracing::info!(
+            "imported {} tensors with prefix '{prefix}', left out {} others{}",
+            backbone.len(),
+            left_out.len(),
+            listed(modules(&left_out))
+        );
+        if let Some(unread) = self.unread() {
+            tracing::info!("{unread}");
+        }
         Ok(backbone)
     }
 }
 
+/// Whether a name, without the prefix, belongs to the backbone. Counters of batches, which are not used here, do not.
+fn is_of_backbone(name: &str) -> bool {
+    let module = name.split('.').next().unwrap_or_default();
+    let word = module.trim_end_matches(|digit: char| digit.is_ascii_digit());
+    MODULES.contains(&word) && !name.ends_with(COUNTER)
+}
+
+/// The modules of these tensors, in the order of their names. Those that only count batches are not worth naming.
+fn modules(tensors: &[&str]) -> Vec<String> {
+    let named = tensors.iter().filter(|name| !name.ends_with(COUNTER));
+    let mut modules: Vec<String> =
+        named.map(|name| name.rsplit_once('.').map_or(*name, |(module, _)| module).into()).collect();
+    modules.dedup();
+    modules
+}
+
+/// The first of these names, after a colon.
+fn listed(names: Vec<String>) -> String {
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    let first = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.is_empty() { String::new() } else { format!(": {first}{more}") }
+}
+
 /// The prefix of the backbone's names: the given one, else the detected one, else an error that lists the choices.
 fn prefix(names: Vec<&str>, wanted: Option<&str>) -> Result<String> {
-    let found: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(FIRST)).filter(|p| dotted(p)).collect();
+    let found: Vec<&str> = networks(&names);
     if let Some(wanted) = wanted {
         ensure!(found.contains(&wanted), "it has no '{wanted}{FIRST}'; the prefixes are {found:?}");
         return Ok(wanted.into());
     }
-    let trained: Vec<&&str> = found.iter().filter(|prefix| prefix.ends_with(TRAINED)).collect();
+    let is_trained = |prefix: &&&str| prefix.split('.').any(|part| part == TRAINED);
+    let trained: Vec<&&str> = found.iter().filter(is_trained).collect();
     match (found.as_slice(), trained.as_slice()) {
         ([only], _) => Ok((*only).into()),
         (_, [only]) => Ok((**only).into()),
         ([], _) => {
-            bail!("it has no '{FIRST}' among its {} tensors: {:?}…", names.len(), &names[..names.len().min(4)])
+            let (all, some) = (names.len(), &names[..names.len().min(4)]);
+            bail!(
+                "it has no '{FIRST}' among its {all} tensors that has '{LAYER}0.{FIRST}' and the other names of \
+                 torchvision's ResNets beside it: {some:?}…; rename them in Python"
+            )
         }
         _ => bail!("it contains several networks; give one `prefix` of {found:?}"),
     }
 }
 
-/// Whether a prefix ends between two parts of a name. The `conv1.weight` of a block is not the first tensor of a
-/// network.
-fn dotted(prefix: &str) -> bool {
-    let inner = prefix.trim_end_matches('.').rsplit('.').next().is_some_and(|part| part.parse::<u32>().is_ok());
-    prefix.is_empty() || (prefix.ends_with('.') && !inner)
+/// The prefixes of the networks in a file. A prefix may end with the number of an item of `Sequential`, as the name of a
+/// block does; what follows tells them apart.
+fn networks<'n>(names: &[&'n str]) -> Vec<&'n str> {
+    let has_layers = |prefix: &str| {
+        let below = |name: &&str| name.strip_prefix(prefix).is_some_and(|name| name.starts_with(LAYER));
+        names.iter().any(below)
+    };
+    let starts = names.iter().filter_map(|name| name.strip_suffix(FIRST));
+    starts.filter(|prefix| (prefix.is_empty() || prefix.ends_with('.')) && has_layers(prefix)).collect()
 }
 
 #[cfg(test)]
@@ -119,19 +188,62 @@ mod tests {
     #[test]
     fn the_trained_encoder_is_found() {
         let found = |names: &[&str]| prefix(names.to_vec(), None);
-        let both = ["state_dict.module.encoder_k.conv1.weight", "state_dict.module.encoder_q.conv1.weight"];
+        let networks = |prefixes: &[&str]| -> Vec<String> {
+            let names = |prefix: &&str| [FIRST, "layer1.0.conv1.weight"].map(|name| format!("{prefix}{name}"));
+            prefixes.iter().flat_map(names).collect()
+        };
+        let names = networks(&["state_dict.module.encoder_k.", "state_dict.module.encoder_q."]);
+        let both: Vec<&str> = names.iter().map(String::as_str).collect();
         assert_eq!(found(&both).unwrap(), "state_dict.module.encoder_q.");
-        assert_eq!(found(&["conv1.weight", "layer1.0.conv1.weight"]).unwrap(), "");
-        assert_eq!(found(&["model.conv1.weight", "model.layer1.0.conv1.weight"]).unwrap(), "model.");
+        for only in ["", "model.", "0.", "1.", "4.0.", "module.backbone.0."] {
+            let names = networks(&[only]);
+            assert_eq!(found(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), only);
+        }
+        // The encoder and its head in a Sequential, as MMSelfSup has them, beside the same tensors without the head.
+        let names = networks(&["backbone.", "encoder_k.0.", "encoder_q.0."]);
+        assert_eq!(found(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap(), "encoder_q.0.");
         assert_eq!(
             prefix(both.to_vec(), Some("state_dict.module.encoder_k.")).unwrap(),
             "state_dict.module.encoder_k."
         );
-        let error = found(&["student.conv1.weight", "teacher.conv1.weight"]).unwrap_err().to_string();
+        let names = networks(&["student.", "teacher."]);
+        let error = found(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err().to_string();
         assert!(error.contains(r#"give one `prefix` of ["student.", "teacher."]"#), "{error}");
         let error = found(&["patch_embed.weight"]).unwrap_err().to_string();
         assert!(error.contains("no 'conv1.weight' among its 1 tensors"), "{error}");
+        // The children of a ResNet in a Sequential: the only `conv1.weight` are those of blocks.
+        let flat = ["0.weight", "1.weight", "4.0.conv1.weight", "4.1.conv1.weight"];
+        let error = found(&flat).unwrap_err().to_string();
+        assert!(error.contains("'layer1.0.conv1.weight' and the other names") && error.contains("4.0"), "{error}");
         let error = prefix(both.to_vec(), Some("x.")).unwrap_err().to_string();
         assert!(error.contains("no 'x.conv1.weight'; the prefixes are"), "{error}");
+    }
+
+    #[test]
+    fn heads_are_left_out_and_blocks_are_not() {
+        for name in ["conv1.weight", "bn1.running_var", "layer4.2.conv3.weight", "layer5.0.bn1.bias", "conv2.weight"] {
+            assert!(is_of_backbone(name), "{name}");
+        }
+        let heads = [
+            "fc.weight",
+            "linear.bias",
+            "classifier.weight",
+            "head.fc.weight",
+            "projection_head.0.weight",
+            "projection_head.1.num_batches_tracked",
+            "projection_head.3.bias",
+            "projection_head.3.weight",
+            "prototypes.weight",
+            "top_layer.weight",
+            "mask",
+        ];
+        for name in heads.iter().chain(&["bn1.num_batches_tracked"]) {
+            assert!(!is_of_backbone(name), "{name}");
+        }
+        let modules = modules(&heads[4..]);
+        assert_eq!(modules, ["projection_head.0", "projection_head.3", "prototypes", "top_layer", "mask"]);
+        assert_eq!(listed(modules[..2].to_vec()), ": projection_head.0, projection_head.3");
+        assert_eq!(listed(vec!["a".into(); SHOWN + 1]), ": a, a, a, a, a, a, a, a, …");
+        assert_eq!(listed(vec![]), "");
     }
 }

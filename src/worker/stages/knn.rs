@@ -21,8 +21,14 @@ pub fn run(task: &Task) -> Result<()> {
     let train = Features::read(task.input("train")?)?;
     let test = Features::read(task.input("test")?)?;
     let (ours, theirs) = (&train.set.classes, &test.set.classes);
-    ensure!(ours == theirs, "train and test images have different classes:\n  {ours:?}\n  {theirs:?}");
+    ensure!(
+        ours == theirs,
+        "train and test images have different classes; index both sets with the same classes (of a WebDataset, by the \
+         same classes.txt):\n  {ours:?}\n  {theirs:?}"
+    );
     let bank = train.select(&sample(train.images(), parameters.share, parameters.seed));
+    let voters = bank.images();
+    tracing::info!("the {} nearest of {voters} images vote", voters.min(parameters.k as usize));
     let vote = Vote { k: parameters.k, temperature: parameters.temperature };
     let likeliest = classify(&bank.features, bank.labels.one()?, &test.features, ours.len(), vote)?;
     let predictions = Predictions {
