@@ -1,11 +1,15 @@
 //! Content digests of bytes and files: BLAKE3, and also SHA-256 where a standard requires it.
 
 use super::regular;
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::{
+    cell::RefCell,
     fmt,
+    fs::File,
     io::{self, Read},
+    os::unix::fs::FileExt,
     path::Path,
     str::FromStr,
 };
@@ -103,22 +107,34 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Files from this size on are read through a memory map by all threads.
+/// Files from this size on are read and hashed by all threads.
 const LARGE: u64 = 1 << 22;
+/// A part of a large file that one thread reads and hashes, in a cache of its own.
+const PART: u64 = 1 << 18;
 
-/// BLAKE3 of a file of about `size` bytes.
-pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
-    if size >= LARGE {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        return Ok(Digest(*hasher.finalize().as_bytes()));
-    }
-    thread_local!(static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) });
+/// BLAKE3 of a file.
+///
+/// # Errors
+/// Where it cannot be read, or changed its length meanwhile: nobody could say of what the digest is.
+pub fn of_file(path: &Path) -> io::Result<Digest> {
+    let file = regular::open(path)?;
+    let length = file.metadata()?.len();
+    if length >= LARGE { of_large(&file, length) } else { of_small(&file, length as usize) }
+}
+
+fn changed(file: &File, before: u64) -> io::Error {
+    let now = file.metadata().map_or(0, |meta| meta.len());
+    io::Error::other(format!(
+        "its length changed from {before} to {now} bytes while it was read; run again when nobody writes to it"
+    ))
+}
+
+fn of_small(mut file: &File, length: usize) -> io::Result<Digest> {
+    thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
         // One byte more than expected, so that one further read detects the end without growing the buffer.
-        let mut file = regular::open(path)?;
-        buffer.resize(size as usize + 1, 0);
+        buffer.resize(length + 1, 0);
         let mut filled = 0;
         loop {
             match file.read(&mut buffer[filled..]) {
@@ -131,7 +147,44 @@ pub fn of_file(path: &Path, size: u64) -> io::Result<Digest> {
                 buffer.resize(filled * 2, 0);
             }
         }
-        Ok(Digest::of(&buffer[..filled]))
+        // Files of the system, as in /proc, have another length than they say, and say so before and after.
+        if filled != length && file.metadata()?.len() != length as u64 {
+            Err(changed(file, length as u64))
+        } else {
+            Ok(Digest::of(&buffer[..filled]))
+        }
+    })
+}
+
+/// Halves the file until each part fits into a processor's cache, where it is hashed as soon as it is read. Not through a
+/// memory map: the process would be killed (SIGBUS) where somebody shortens the file.
+fn of_large(file: &File, length: u64) -> io::Result<Digest> {
+    let (left, right) = halves(file, 0, length).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => changed(file, length),
+        _ => error,
+    })?;
+    let grew = file.read_at(&mut [0], length)? > 0;
+    let root = merge_subtrees_root(&left, &right, Mode::Hash);
+    if grew { Err(changed(file, length)) } else { Ok(Digest(*root.as_bytes())) }
+}
+
+/// The two subtrees of BLAKE3's tree over `length` bytes at `at`. `file` has them all, unless somebody shortens it.
+fn halves(file: &File, at: u64, length: u64) -> io::Result<(ChainingValue, ChainingValue)> {
+    let left = left_subtree_len(length);
+    let (left, right) = rayon::join(|| subtree(file, at, left), || subtree(file, at + left, length - left));
+    Ok((left?, right?))
+}
+
+fn subtree(file: &File, at: u64, length: u64) -> io::Result<ChainingValue> {
+    if length > PART {
+        let (left, right) = halves(file, at, length)?;
+        return Ok(merge_subtrees_non_root(&left, &right, Mode::Hash));
+    }
+    thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(length as usize, 0);
+        file.read_exact_at(buffer, at)?;
+        Ok(blake3::Hasher::new().set_input_offset(at).update(buffer).finalize_non_root())
     })
 }
 
@@ -178,17 +231,42 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_changes_its_length_is_an_error_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        for now in [7, 3 * LARGE] {
+            let file = File::create(&path).unwrap();
+            file.set_len(now).unwrap();
+            let read = |before: u64| {
+                let file = File::open(&path).unwrap();
+                if now >= LARGE { of_large(&file, before) } else { of_small(&file, before as usize) }
+            };
+            for before in [now + 1, now - 1, now + 2 * LARGE, now / 2] {
+                let error = read(before).unwrap_err().to_string();
+                assert!(error.contains(&format!("changed from {before} to {now} bytes")), "{error}");
+            }
+            assert_eq!(read(now).unwrap(), of_file(&path).unwrap());
+        }
+        assert!(of_file(Path::new("/proc/self/status")).is_ok(), "a file of the system says that it is empty");
+    }
+
+    #[test]
     fn every_way_of_reading_a_file_agrees() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        for size in [0, 1, 1000, LARGE as usize - 1, LARGE as usize + 7] {
+        for size in [
+            0,
+            1,
+            1000,
+            LARGE as usize - 1,
+            LARGE as usize,
+            LARGE as usize + 7,
+            3 * LARGE as usize + 3 * PART as usize + 1,
+        ] {
             let bytes: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
             let expected = Digest::of(&bytes);
-            // A wrong guess of the size must not change the digest.
-            for guess in [0, 1, size as u64, LARGE] {
-                assert_eq!(of_file(&path, guess).unwrap(), expected, "{size} bytes, guessed {guess}");
-            }
+            assert_eq!(of_file(&path).unwrap(), expected, "{size} bytes");
             assert_eq!(both_of_file(&path).unwrap(), (expected, sha256(&bytes), size as u64));
         }
     }

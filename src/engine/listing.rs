@@ -133,7 +133,7 @@ pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Di
         return Ok(known);
     }
     let read_at = SystemTime::now();
-    let digest = digest::of_file(path, meta.len()).map_err(|e| Error::io(path, e))?;
+    let digest = digest::of_file(path).map_err(|e| Error::io(path, e))?;
     cache.insert(path, meta, digest, read_at);
     Ok(digest)
 }

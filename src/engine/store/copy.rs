@@ -97,7 +97,7 @@ impl Store {
         let aside = target.root.join("work").join(target.unique());
         copy_file(&from, &aside)?;
         // Read the written copy, which detects a flipped bit on either side.
-        let found = digest::of_file(&aside, length).at("read", &aside)?;
+        let found = digest::of_file(&aside).at("read", &aside)?;
         if found != object {
             let _ = fs::remove_file(&aside);
             let why = "its bytes do not match the digest in its name; run `caco cache verify`".into();

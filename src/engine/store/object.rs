@@ -285,8 +285,8 @@ impl Store {
     /// Verifies an object against its digest. A damaged one is quarantined.
     pub fn check_object(&self, digest: Digest) -> Result<bool> {
         let path = self.object(digest);
-        let found = match fs::metadata(&path) {
-            Ok(meta) => digest::of_file(&path, meta.len()).at("read", &path)?,
+        let found = match digest::of_file(&path) {
+            Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e).at("read", &path),
         };
