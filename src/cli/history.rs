@@ -6,7 +6,10 @@ use super::{
     open, print, print_json,
 };
 use anyhow::{Result, bail};
-use caco_engine::history::{self, Attempt, Ending, Request, Saved};
+use caco_engine::{
+    history::{self, Attempt, Ending, Request, Saved},
+    printable::printable,
+};
 use caco_inspect::history::{Past, newest, run};
 use clap::Args;
 use std::{fmt::Write, process::ExitCode, time::Duration};
@@ -133,6 +136,6 @@ fn ending(attempt: &Attempt) -> String {
     match attempt.outcome {
         Ending::Ran => "ran".into(),
         Ending::Stopped => "stopped at a checkpoint".into(),
-        Ending::Failed => format!("failed: {}{again}", attempt.why.as_deref().unwrap_or("?")),
+        Ending::Failed => format!("failed: {}{again}", printable(attempt.why.as_deref().unwrap_or("?"))),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{PipelineArgs, StoreArgs, open, print, print_json};
 use anyhow::Result;
+use caco_engine::printable::printable;
 use caco_inspect::sweep::{self, Failure, Select, Table};
 use caco_measure::number;
 use clap::Args;
@@ -89,7 +90,7 @@ fn terminal(table: &Table) -> String {
     }
     let failures: Vec<&Failure> = table.rows.iter().flat_map(|row| &row.failures).collect();
     for failure in &failures {
-        writeln!(text, "failed: {}: {}\n  again: {}", failure.stage, failure.error, failure.again)
+        writeln!(text, "failed: {}: {}\n  again: {}", failure.stage, printable(&failure.error), failure.again)
             .expect("a string takes all text");
     }
     text
