@@ -8,7 +8,7 @@ use std::{
 /// A time in RFC 3339 as local time with its distance from UTC: `2026-11-30 06:27:20 +01:00`. Another text stays.
 pub fn local(utc: &str) -> String {
     let time = humantime::parse_rfc3339(utc).ok();
-    time.and_then(|time| broken_down(time)).map_or_else(|| utc.into(), |parts| written(&parts))
+    time.and_then(broken_down).map_or_else(|| utc.into(), |parts| written(&parts))
 }
 
 fn broken_down(time: SystemTime) -> Option<libc::tm> {

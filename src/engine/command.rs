@@ -106,7 +106,10 @@ fn argv(command: &Command, folder: &Path) -> Result<Vec<String>> {
     let mut argv = match &command.shell {
         Some(line) => {
             let shell = shell(&path(), folder).context(NO_SHELL)?;
-            [text(&shell)?].into_iter().chain(STRICT.into_iter().chain([line, "bash"]).map(String::from)).collect()
+            [text(&shell)?]
+                .into_iter()
+                .chain(STRICT.into_iter().chain([line.as_str(), "bash"]).map(String::from))
+                .collect()
         }
         None => command.argv.clone(),
     };

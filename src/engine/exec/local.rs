@@ -170,7 +170,9 @@ const BROKEN_PIPE: i32 = 128 + libc::SIGPIPE;
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(BROKEN_PIPE), _) => {
-            format!("exit code {BROKEN_PIPE}: a command wrote to a pipe whose reader had ended (as `… | head` does)")
+            format!(
+                "exit code {BROKEN_PIPE}: a command wrote to a pipe whose reader had ended, as `… | head` does; if that is meant, write {{ … || true; }} | head"
+            )
         }
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(libc::SIGKILL)) => "killed (signal 9); if nobody did, the system may have run out of memory".into(),
