@@ -1,10 +1,11 @@
 //! Content digests of bytes and files: BLAKE3, and also SHA-256 where a standard requires it.
 
 use super::regular;
-use rayon::prelude::*;
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::{
+    cell::RefCell,
     fmt,
     fs::File,
     io::{self, Read},
@@ -108,10 +109,8 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// Files from this size on are read and hashed by all threads.
 const LARGE: u64 = 1 << 22;
-/// So much of a large file is read at once, while what was read before is hashed.
-const PART: usize = 1 << 22;
-/// So much of a part is read by one thread at once.
-const READ: usize = 1 << 20;
+/// A part of a large file that one thread reads and hashes, in a cache of its own.
+const PART: u64 = 1 << 18;
 
 /// BLAKE3 of a file.
 ///
@@ -131,7 +130,7 @@ fn changed(file: &File, before: u64) -> io::Error {
 }
 
 fn of_small(mut file: &File, length: usize) -> io::Result<Digest> {
-    thread_local!(static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) });
+    thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
         // One byte more than expected, so that one further read detects the end without growing the buffer.
@@ -157,34 +156,35 @@ fn of_small(mut file: &File, length: usize) -> io::Result<Digest> {
     })
 }
 
-/// Reads a part while the one before is hashed. Not through a memory map, which is faster by a copy: the process would be
-/// killed (SIGBUS) where somebody shortens the file.
+/// Halves the file until each part fits into a processor's cache, where it is hashed as soon as it is read. Not through a
+/// memory map: the process would be killed (SIGBUS) where somebody shortens the file.
 fn of_large(file: &File, length: u64) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    let (mut read, mut next) = (vec![0; PART], vec![0; PART]);
-    let mut at = 0;
-    let part = |at: u64| (length - at).min(PART as u64) as usize;
-    fill(file, &mut read[..part(0)], 0, length)?;
-    while at < length {
-        let (size, after) = (part(at), at + part(at) as u64);
-        let (_, filled) = rayon::join(
-            || _ = hasher.update_rayon(&read[..size]),
-            || fill(file, &mut next[..part(after)], after, length),
-        );
-        filled?;
-        std::mem::swap(&mut read, &mut next);
-        at = after;
-    }
-    let grew = file.read_at(&mut [0], length)? > 0;
-    if grew { Err(changed(file, length)) } else { Ok(Digest(*hasher.finalize().as_bytes())) }
-}
-
-/// Reads a part of a file, which has `length` bytes, with all threads.
-fn fill(file: &File, part: &mut [u8], at: u64, length: u64) -> io::Result<()> {
-    let read = |(i, bytes): (usize, &mut [u8])| file.read_exact_at(bytes, at + (i * READ) as u64);
-    part.par_chunks_mut(READ).enumerate().try_for_each(read).map_err(|error| match error.kind() {
+    let (left, right) = halves(file, 0, length).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => changed(file, length),
         _ => error,
+    })?;
+    let grew = file.read_at(&mut [0], length)? > 0;
+    let root = merge_subtrees_root(&left, &right, Mode::Hash);
+    if grew { Err(changed(file, length)) } else { Ok(Digest(*root.as_bytes())) }
+}
+
+/// The two subtrees of BLAKE3's tree over `length` bytes at `at`. `file` has them all, unless somebody shortens it.
+fn halves(file: &File, at: u64, length: u64) -> io::Result<(ChainingValue, ChainingValue)> {
+    let left = left_subtree_len(length);
+    let (left, right) = rayon::join(|| subtree(file, at, left), || subtree(file, at + left, length - left));
+    Ok((left?, right?))
+}
+
+fn subtree(file: &File, at: u64, length: u64) -> io::Result<ChainingValue> {
+    if length > PART {
+        let (left, right) = halves(file, at, length)?;
+        return Ok(merge_subtrees_non_root(&left, &right, Mode::Hash));
+    }
+    thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(length as usize, 0);
+        file.read_exact_at(buffer, at)?;
+        Ok(blake3::Hasher::new().set_input_offset(at).update(buffer).finalize_non_root())
     })
 }
 
@@ -234,14 +234,14 @@ mod tests {
     fn a_file_that_changes_its_length_is_an_error_that_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        for now in [7, 3 * PART as u64] {
+        for now in [7, 3 * LARGE] {
             let file = File::create(&path).unwrap();
             file.set_len(now).unwrap();
             let read = |before: u64| {
                 let file = File::open(&path).unwrap();
                 if now >= LARGE { of_large(&file, before) } else { of_small(&file, before as usize) }
             };
-            for before in [now + 1, now - 1, now + 2 * PART as u64, now / 2] {
+            for before in [now + 1, now - 1, now + 2 * LARGE, now / 2] {
                 let error = read(before).unwrap_err().to_string();
                 assert!(error.contains(&format!("changed from {before} to {now} bytes")), "{error}");
             }
@@ -254,9 +254,15 @@ mod tests {
     fn every_way_of_reading_a_file_agrees() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        for size in
-            [0, 1, 1000, LARGE as usize - 1, LARGE as usize, LARGE as usize + 7, PART, PART + 1, 2 * PART + READ + 3]
-        {
+        for size in [
+            0,
+            1,
+            1000,
+            LARGE as usize - 1,
+            LARGE as usize,
+            LARGE as usize + 7,
+            3 * LARGE as usize + 3 * PART as usize + 1,
+        ] {
             let bytes: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
             let expected = Digest::of(&bytes);
