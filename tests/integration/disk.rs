@@ -16,7 +16,7 @@ fn pipeline() -> String {
     let mut text = String::from("(stages: {\n");
     for i in 0..STAGES {
         text += &format!(
-            "\"big-{i}\": command(shell: \"yes text-{i} | head -c 100000 > out; mkdir d; cp out d/copy; echo {i} > d/{i}\", \
+            "\"big-{i}\": command(shell: \"{{ yes text-{i} || true; }} | head -c 100000 > out; mkdir d; cp out d/copy; echo {i} > d/{i}\", \
              outputs: [\"out\", \"d\"]),\n"
         );
     }

@@ -89,7 +89,7 @@ fn every_one_of_a_hundred_flipped_bits_is_found_and_repaired() {
     // 40 files, and 40 folders of two files and a listing each.
     let stage = |i: usize| {
         format!(
-            "\"{i}\": command(shell: \"yes {i} | head -c {} > f; mkdir d; echo {i} > d/one; seq {i} {} > d/two\", \
+            "\"{i}\": command(shell: \"{{ yes {i} || true; }} | head -c {} > f; mkdir d; echo {i} > d/one; seq {i} {} > d/two\", \
              outputs: [\"f\", \"d\"]),\n",
             1000 + 997 * i,
             i + 9
