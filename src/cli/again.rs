@@ -124,8 +124,8 @@ fn run(
     let share = |id| executor.pool().share(request(graph.stage(id), &programs, &executor));
     let mut display = Display::new(graph, costs, share, Style { quiet: false, keep_going: false });
     let attester = attester(graph)?;
-    let runner = Runner::new(graph, scratch, plan, forced, &programs, &executor, options, signals).attested(&attester);
-    let outcome = runner.run(&mut |event| display.event(&event))?;
+    let runner = Runner::new(graph, scratch, plan, &programs, &executor, options, signals);
+    let outcome = runner.forcing(forced).attested(&attester).run(&mut |event| display.event(&event))?;
     drop(display);
     match (outcome.results.get(&id), outcome.failed.first()) {
         (Some(published), _) => Ok(published.clone()),

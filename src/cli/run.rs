@@ -121,8 +121,8 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
             let share = |id| executor.pool().share(request_of(graph.stage(id), &programs, &executor));
             let style = Style { quiet: args.quiet, keep_going: args.keep_going };
             let mut display = Display::new(&graph, costs, share, style);
-            let runner = Runner::new(&graph, &store, plan, forced, &programs, &executor, options, &signals);
-            runner.attested(&attester).run(&mut |event| {
+            let runner = Runner::new(&graph, &store, plan, &programs, &executor, options, &signals);
+            runner.forcing(forced).attested(&attester).run(&mut |event| {
                 journal.event(&graph, &event);
                 display.event(&event);
             })

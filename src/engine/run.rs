@@ -20,7 +20,7 @@ use super::{
 };
 use caco_pipeline::pipeline::Stage;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant, SystemTime},
@@ -143,7 +143,7 @@ pub struct Runner<'r> {
     computing: HashMap<Key, Id>,
     running: HashMap<Id, Running>,
     guard: Option<Guard>,
-    forced: std::collections::HashSet<Id>,
+    forced: HashSet<Id>,
     outcome: Outcome,
     open: usize,
     stopping: bool,
@@ -162,7 +162,6 @@ impl<'r> Runner<'r> {
         graph: &'r Graph,
         store: &'r Store,
         plan: Plan,
-        forced: std::collections::HashSet<Id>,
         programs: &'r dyn Programs,
         executor: &'r dyn Executor,
         options: Options,
@@ -207,13 +206,19 @@ impl<'r> Runner<'r> {
             computing: HashMap::new(),
             running: HashMap::new(),
             guard: None,
-            forced,
+            forced: HashSet::new(),
             outcome,
             open,
             stopping: false,
             sender,
             receiver,
         }
+    }
+
+    /// Runs these stages although their results are in the store.
+    pub fn forcing(mut self, forced: HashSet<Id>) -> Self {
+        self.forced = forced;
+        self
     }
 
     /// Asks for a signed statement about each result.

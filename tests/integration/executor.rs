@@ -140,7 +140,7 @@ fn run(pipeline: &str, executor: &dyn Executor, store: &Path) -> (Outcome, Vec<S
     let options = Options { keep_going: true, max_time: None, silence: Duration::from_secs(60) };
     let path = std::env::var_os("PATH").unwrap();
     let programs = Commands(Confinement::of_machine(&path, &[store.root().into()]));
-    let runner = Runner::new(&graph, &store, plan, HashSet::new(), &programs, executor, options, &signals);
+    let runner = Runner::new(&graph, &store, plan, &programs, executor, options, &signals);
     let outcome = runner.run(&mut |_| ()).unwrap();
     let digests = graph.order().iter().filter_map(|id| {
         let published = outcome.results.get(id)?;
