@@ -127,8 +127,9 @@ pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Erro
     Ok(Some(Content::File(digest, meta.len())))
 }
 
-/// What `stat` says of a file or folder, in a few bytes: path, inode, length and modification time of every file. While it
-/// is the same, nobody wrote to them. A mode, an owner and a number of hard links may change.
+/// What `stat` says of a file or folder, in a few bytes: path, length and modification time of every file. While it is the
+/// same, nobody wrote to them. A mode, an owner, a number of hard links and, on some network file systems, an inode may
+/// change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(Digest);
 
@@ -147,7 +148,7 @@ impl Stamp {
         let mut hasher = blake3::Hasher::new();
         for (path, meta) in files {
             hasher.update(path.as_bytes());
-            for word in [meta.dev(), meta.ino(), meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64] {
+            for word in [meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64] {
                 hasher.update(&word.to_le_bytes());
             }
         }

@@ -145,7 +145,7 @@ impl<'t> Reader<'t> {
         }
         loop {
             self.space();
-            let at = self.place();
+            let at = self.at;
             let name = self.string()?;
             self.space();
             if !self.take(b':') {
@@ -153,7 +153,11 @@ impl<'t> Reader<'t> {
             }
             let value = self.value()?;
             if fields.insert(name.clone(), value).is_some() {
-                bail!("names '{name}' twice in one object, again at {at}; give each value a name of its own");
+                self.at = at;
+                bail!(
+                    "names '{name}' twice in one object, again at {}; give each value a name of its own",
+                    self.place()
+                );
             }
             self.space();
             if self.take(b'}') {

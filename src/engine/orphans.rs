@@ -21,13 +21,32 @@ pub fn end(tmpdir: &Path) {
     for _ in 0..ROUNDS {
         let left: Vec<i32> = children().into_iter().filter(|child| is_marked(*child, &mark)).collect();
         if left.is_empty() {
-            return;
+            return sweep();
         }
         for process in left {
             // SAFETY: sends a signal; no memory is involved.
             unsafe { libc::kill(process, libc::SIGKILL) };
             reap(process);
         }
+    }
+}
+
+/// Waits for the members of a process group that were killed with it, except for its first process. Its number is not given
+/// to another group while that one is not reaped.
+pub fn reap_group(group: i32) {
+    // SAFETY: asks for a number.
+    let is_member = |child: &i32| *child != group && unsafe { libc::getpgid(*child) } == group;
+    children().into_iter().filter(is_member).for_each(reap);
+}
+
+/// Reaps processes that left their stage and have ended. The runner's own children are in its session: stages, which it waits
+/// for itself, and helpers.
+fn sweep() {
+    // SAFETY: these ask for numbers, and reap children that have ended.
+    unsafe {
+        let own = libc::getsid(0);
+        let left = children().into_iter().filter(|child| libc::getsid(*child) != own);
+        left.for_each(|child| _ = libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG));
     }
 }
 

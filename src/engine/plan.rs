@@ -13,18 +13,24 @@ use rayon::prelude::*;
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// What was found at a path, and the stamp from before it was read.
 #[derive(Debug)]
 struct Found {
     stamp: Option<Stamp>,
-    content: Result<Option<Content>, listing::Error>,
+    content: Result<Option<Arc<Content>>, listing::Error>,
+    /// The digest that the plan was made with; it stays when the path is looked at again.
+    planned: Option<Digest>,
 }
 
 impl Found {
     fn at(path: &Path, cache: &stat::Cache) -> Found {
-        Found { stamp: Stamp::of_path(path).ok(), content: listing::of_path(path, cache) }
+        let stamp = Stamp::of_path(path).ok();
+        let content = listing::of_path(path, cache).map(|content| content.map(Arc::new));
+        let planned = content.as_ref().ok().and_then(Option::as_ref).map(|content| content.digest());
+        Found { stamp, content, planned }
     }
 }
 
@@ -60,7 +66,7 @@ impl Outside {
     }
 
     /// The content found at a path.
-    pub fn content(&self, path: &Path) -> Option<&Content> {
+    pub fn content(&self, path: &Path) -> Option<&Arc<Content>> {
         self.contents.get(path).and_then(|found| found.content.as_ref().ok()).and_then(Option::as_ref)
     }
 
@@ -69,17 +75,24 @@ impl Outside {
         self.contents.get(path).and_then(|found| found.stamp)
     }
 
-    /// Looks again at a path that a stage is about to read. Returns whether its content is another one than before; then
-    /// the keys of the stages that read it are others too.
-    pub fn refresh(&mut self, path: &Path, cache: &stat::Cache) -> bool {
+    /// Looks again at a path that a stage is about to read, if its stamp is another one than before.
+    pub fn refresh(&mut self, path: &Path, cache: &stat::Cache) {
         let known = self.stamp(path);
-        if known.is_some() && Stamp::of_path(path).ok() == known {
-            return false;
+        if known.is_none() || Stamp::of_path(path).ok() != known {
+            self.reread(path, cache);
         }
-        let before = self.content(path).map(Content::digest);
-        let found = Found::at(path, cache);
-        self.contents.insert(path.into(), found);
-        self.content(path).map(Content::digest) != before
+    }
+
+    /// Looks again at a path whose bytes are others than its stamp says.
+    pub fn reread(&mut self, path: &Path, cache: &stat::Cache) {
+        let planned = self.contents.get(path).and_then(|found| found.planned);
+        self.contents.insert(path.into(), Found { planned, ..Found::at(path, cache) });
+    }
+
+    /// Whether a path still holds what the plan was made with.
+    pub fn is_as_planned(&self, path: &Path) -> bool {
+        let planned = self.contents.get(path).and_then(|found| found.planned);
+        self.content(path).map(|content| content.digest()) == planned
     }
 
     fn digest(&self, path: &Path) -> Result<Digest, String> {

@@ -16,7 +16,10 @@ use serde_json::json;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::mpsc::{self, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
     thread::Scope,
     time::{Duration, SystemTime},
 };
@@ -80,7 +83,7 @@ pub enum ReadFrom {
         /// Its path.
         path: PathBuf,
         /// Its content when the stage started.
-        content: Content,
+        content: Arc<Content>,
         /// What the stage read of it.
         placed: Placed,
     },
@@ -181,7 +184,7 @@ fn of(finished: Finished, result: Result<Committed, String>) -> News {
 fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: &Finished) -> Result<Pending, String> {
     for read in &finished.inputs {
         let ReadFrom::Outside { path, content, placed } = &read.from else { continue };
-        if let Content::Folder(listing) = content {
+        if let Content::Folder(listing) = &**content {
             store.keep_listing(listing).map_err(|e| e.to_string())?;
         }
         if !is_as_read(path, content, *placed, &store.stat).map_err(|e| e.to_string())? {
@@ -243,7 +246,7 @@ fn own(path: &Path) -> Result<(), String> {
     Err(format!("it replaced {}, which is no longer a {kind}; leave it as it is", path.display()))
 }
 
-/// An error if there is something else than files, folders and links below a folder.
+/// An error if there is something else than files and folders below a folder.
 fn no_special(folder: &Path) -> Result<(), String> {
     let unread = |e: std::io::Error| format!("cannot read {}: {e}", folder.display());
     for entry in fs::read_dir(folder).map_err(unread)? {
@@ -251,7 +254,7 @@ fn no_special(folder: &Path) -> Result<(), String> {
         let kind = entry.file_type().map_err(unread)?;
         if kind.is_dir() {
             no_special(&entry.path())?;
-        } else if !kind.is_file() && !kind.is_symlink() {
+        } else if !kind.is_file() {
             return Err(listing::Error::Special { path: entry.path() }.to_string());
         }
     }

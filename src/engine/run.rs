@@ -466,7 +466,9 @@ impl<'r> Runner<'r> {
             return Ok(());
         }
         Failed::of(&failure).write(&failure.work);
-        self.computing.remove(&key);
+        if self.computing.get(&key) == Some(&id) {
+            self.computing.remove(&key);
+        }
         self.states.insert(id, State::Failed);
         self.open -= 1;
         watch(Event::Failed { id, failure: &failure, again: None });

@@ -65,8 +65,12 @@ impl Cache {
 
     /// The digest of the file at `path`, if the file has not changed since it was read.
     pub fn lookup(&self, path: &Path, meta: &Metadata) -> Option<Digest> {
-        let (stamp, digest) = self.known.get(&name(path))?;
-        (*stamp == Stamp::of(meta)).then_some(*digest)
+        let name = name(path);
+        let now = Stamp::of(meta);
+        let same = |(stamp, digest): &(Stamp, Digest)| (*stamp == now).then_some(*digest);
+        // What this run has read itself is newer than what an earlier one left.
+        let fresh = self.fresh.lock().expect("no panic while held").get(&name).and_then(same);
+        fresh.or_else(|| self.known.get(&name).and_then(same))
     }
 
     /// Caches the digest of a file whose metadata was `meta` before it was read at `read_at`.

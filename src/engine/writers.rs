@@ -7,6 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// From linux/fcntl.h.
+const F_SETSIG: libc::c_int = 10;
+
 /// Gives a file, and every file below a folder, a new inode where some process holds it open for writing. What is written
 /// through the old one is lost. A missing path is passed over, and links are not followed.
 ///
@@ -35,8 +38,13 @@ pub fn detach(path: &Path) -> io::Result<()> {
 fn is_open_for_writing(path: &Path) -> bool {
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(flags).open(path) else { return false };
-    // SAFETY: a call on an open descriptor that takes no pointer. The lease ends when the file is closed.
-    let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    // SAFETY: calls on an open descriptor that take no pointer. The lease ends when the file is closed. Who opens the file
+    // for writing before that makes the kernel signal this process: by SIGURG, which is ignored unless somebody catches
+    // it, and not by SIGIO, which ends it.
+    let leased = unsafe {
+        libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK)
+    };
     leased < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
 }
 

@@ -134,7 +134,8 @@ fn name_files(graph: &Graph, store: &Store, outside: &Outside, id: Id, changes: 
         let Change::Input { slot, old: Some(old), new: Some(_), files } = change else { continue };
         let edge = graph.edges(id).iter().find(|edge| *edge.slot == **slot);
         let Some(Origin::Path(Ok(path))) = edge.map(|edge| &edge.from) else { continue };
-        let (Some(Content::Folder(now)), Some(before)) = (outside.content(path), store.kept_listing(*old)?) else {
+        let content = outside.content(path).map(|content| &**content);
+        let (Some(Content::Folder(now)), Some(before)) = (content, store.kept_listing(*old)?) else {
             continue;
         };
         *files = before.changes(now).into_iter().map(|(path, what)| (path, what.to_string())).collect();

@@ -129,7 +129,7 @@ impl Attester {
             }
             ReadFrom::Outside { path, content, placed } => {
                 let descriptor = slot.at(format!("file://{}", path.display()));
-                match (content, placed) {
+                match (&**content, placed) {
                     (Content::Folder(listing), _) => {
                         let sha256 = digest::sha256(listing.text().as_bytes());
                         listed(descriptor.digests(content.digest(), sha256)).note("files", listing.files.len())

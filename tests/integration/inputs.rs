@@ -80,6 +80,49 @@ fn an_input_that_changes_before_its_stage_starts_is_asked_for_under_its_new_key(
 }
 
 #[test]
+fn every_stage_that_reads_a_changed_input_gets_its_new_key() {
+    let project = Project::new();
+    let pipeline = format!(
+        r#"(stages: {{
+            "first": command(shell: "{}; {}; echo x > o", outputs: ["o"], isolation: None),
+            "a": command(shell: "cat script > o", outputs: ["o"], inputs: {{"first": Stage("first"), "script": Path("script")}}),
+            "b": command(shell: "cat script script > o", outputs: ["o"], inputs: {{"first": Stage("first"), "script": Path("script")}}),
+            "same": command(shell: "cat script > o", outputs: ["o"], inputs: {{"first": Stage("first"), "script": Path("script")}}),
+        }})"#,
+        touch(&project, "first-started"),
+        until(&project, "first-go"),
+    );
+    project.write("p.ron", &pipeline);
+    project.write("script", "A");
+    let mut run = start(&project);
+    wait_for_file(&project, "first-started", &mut run);
+    project.write("script", "B");
+    project.write("first-go", "");
+    let (code, said) = end(run);
+    assert_eq!(code, 0, "{said}");
+    let outputs = || ["a/o", "b/o", "same/o"].map(|output| get(&project, output));
+    assert_eq!(outputs().map(Result::unwrap), ["B", "BB", "B"]);
+    project.ok(&["audit", "p.ron"]);
+    project.write("script", "A");
+    assert!(outputs().iter().all(Result::is_err), "nothing is published under the keys of A");
+}
+
+#[test]
+fn an_input_that_goes_away_before_its_stage_starts_fails_that_stage_alone() {
+    let project = Project::new();
+    two_stages(&project, "script", "cat script");
+    project.write("script", "A");
+    project.write("second-go", "");
+    let mut run = start(&project);
+    wait_for_file(&project, "first-started", &mut run);
+    fs::remove_file(project.path().join("script")).unwrap();
+    project.write("first-go", "");
+    let (code, said) = end(run);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("script does not exist") && said.contains("1 stage run"), "{said}");
+}
+
+#[test]
 fn an_input_that_changes_before_its_stage_starts_and_back_has_its_result() {
     let project = Project::new();
     two_stages(&project, "script", "cat script");

@@ -97,8 +97,8 @@ impl Process {
 /// The folder for temporary files that a program has to itself.
 fn own_tmpdir(launch: &Launch) -> Option<PathBuf> {
     let tmpdir = launch.env.iter().rev().find(|(name, _)| name == "TMPDIR").map(|(_, value)| PathBuf::from(value));
-    let work = launch.folder.parent()?;
-    tmpdir.filter(|tmpdir| tmpdir.starts_with(work))
+    let own = launch.folder.parent()?.join("tmp");
+    tmpdir.filter(|tmpdir| *tmpdir == own)
 }
 
 /// Waits until a program has ended, and reports that.
@@ -107,6 +107,7 @@ fn wait(group: i32, tmpdir: Option<PathBuf>, refusals: Option<Refusals>, ended: 
     // What the stage left running in its group ends with it. The first process is not reaped yet, so the kernel cannot
     // have given its number to another one.
     signal(group, libc::SIGKILL);
+    orphans::reap_group(group);
     let outcome = outcome(reap(group));
     tmpdir.iter().for_each(|tmpdir| orphans::end(tmpdir));
     ended(Report { outcome, refusals: refusals.map(|refusals| refusals.list()) });

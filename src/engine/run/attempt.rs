@@ -82,22 +82,34 @@ impl<'r> Runner<'r> {
         Failed::forget(&work);
         *self.attempts.entry(id).or_default() += 1;
         self.log_starts.insert(id, fs::metadata(work.join("log")).map_or(0, |log| log.len()));
-        let Ask::Known(_, preimage) = ask(graph, id, &self.outside, |of| self.published(of)) else {
-            unreachable!("a queued stage knows its key");
-        };
-        if let Some((path, hashed)) = self.changed_input(id) {
+        let changed = self.look_at_inputs(id);
+        if let Some((path, false)) = changed {
             drop((lock, allocation));
-            if hashed {
-                return self.plan_again(id, key, &path, watch);
-            }
-            self.states.insert(id, State::Running(key));
-            let why = format!("{} was changed since the run began; run again", path.display());
-            return self.fail(self.failure(id, key, why), 0, watch);
+            return self.fail_for_good(
+                id,
+                key,
+                format!("{} was changed since the run began; run again", path.display()),
+                watch,
+            );
         }
+        // Another stage that reads the same input may have noticed before this one that it is another.
+        let preimage = match ask(graph, id, &self.outside, |of| self.published(of)) {
+            Ask::Known(now, preimage) if now == key => preimage,
+            Ask::Missing(missing) => {
+                drop((lock, allocation));
+                let why = missing.first().map_or_else(String::new, |missing| missing.why.clone());
+                return self.fail_for_good(id, key, why, watch);
+            }
+            _ => {
+                drop((lock, allocation));
+                return self.plan_again(id, key, &changed.map(|(path, _)| path).unwrap_or_default(), watch);
+            }
+        };
         match self.launch(id, &work, lock.fd(), &allocation) {
             Err(error) if error.downcast_ref::<ChangedInput>().is_some() => {
                 let path = error.downcast::<ChangedInput>().map(|changed| changed.0).unwrap_or_default();
                 drop((lock, allocation));
+                self.outside.reread(&path, &self.store.stat);
                 self.plan_again(id, key, &path, watch)
             }
             Err(error) => {
@@ -135,13 +147,15 @@ impl<'r> Runner<'r> {
         }
     }
 
-    /// An input outside the store whose content is no longer the one that was planned with, and whether it is hashed. What
-    /// is only located is read by what the plan knows of it, in an index, so the whole plan is out of date then.
-    fn changed_input(&mut self, id: Id) -> Option<(PathBuf, bool)> {
+    /// Looks again at a stage's inputs outside the store. Returns one that is no longer what the plan was made with, and
+    /// whether it is hashed. What is only located is read by what the plan knows of it, in an index, so the whole plan is
+    /// out of date then.
+    fn look_at_inputs(&mut self, id: Id) -> Option<(PathBuf, bool)> {
         let mut changed = None;
         for edge in self.graph.edges(id) {
             let Origin::Path(Ok(path)) = &edge.from else { continue };
-            if self.outside.refresh(path, &self.store.stat) && changed.as_ref().is_none_or(|(_, hashed)| *hashed) {
+            self.outside.refresh(path, &self.store.stat);
+            if !self.outside.is_as_planned(path) && changed.as_ref().is_none_or(|(_, hashed)| *hashed) {
                 changed = Some((path.clone(), edge.hashed));
             }
         }
@@ -150,18 +164,26 @@ impl<'r> Runner<'r> {
 
     /// An input changed before the stage started: the stage is asked for under another key now.
     fn plan_again(&mut self, id: Id, key: Key, path: &Path, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
-        self.computing.remove(&key);
         let planned = self.replanned.entry(id).or_default();
         *planned += 1;
         if *planned > REPLANS {
-            self.states.insert(id, State::Running(key));
             let why = format!("its input {} changes again and again; run when nobody writes to it", path.display());
-            return self.fail(self.failure(id, key, why), 0, watch);
+            return self.fail_for_good(id, key, why, watch);
+        }
+        if self.computing.get(&key) == Some(&id) {
+            self.computing.remove(&key);
         }
         self.attempts.remove(&id);
         self.states.insert(id, State::Waiting);
         watch(Event::Replanned { id, path });
         self.advance(id, watch)
+    }
+
+    /// The stage fails in a way that a retry cannot mend.
+    fn fail_for_good(&mut self, id: Id, key: Key, why: String, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        self.attempts.insert(id, u32::MAX);
+        self.states.insert(id, State::Running(key));
+        self.fail(self.failure(id, key, why), 0, watch)
     }
 
     /// Empties its folder of what an earlier attempt wrote, collects its inputs, and starts its program.

@@ -65,9 +65,11 @@ impl Store {
         let undeclared = outputs.iter().all(|o| o.name != METRICS).then_some(&metrics);
         let mut taken: Vec<(&Output, bool, Option<Artifact>)> = vec![];
         for output in outputs.iter().chain(undeclared) {
+            // First of all, that no link leads out of the folder: what is outside is not touched.
+            let linked = linked(out, output)?;
             let path = out.join(&*output.path);
             writers::detach(&path).at("copy", &path)?;
-            taken.push((output, linked(out, output)?, None));
+            taken.push((output, linked, None));
         }
         // Before the first is moved: what the stage wrote stays together in its folder if it wrote too little.
         if let Some(missing) = outputs.iter().find(|output| is_missing(&out.join(&*output.path))) {
