@@ -10,7 +10,7 @@ CACO := target/release/caco
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-reproduce: build ## run the embedded pipeline and print its table (PIPELINE=… for another)
+reproduce: build ## run pipelines/tiny.ron and print its table (PIPELINE=… for another)
 	@$(CACO) run $(PIPELINE) $(ARGS)
 
 test: libtorch ## run all tests

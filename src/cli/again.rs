@@ -48,7 +48,7 @@ impl Again {
         let line = match &self.verdict {
             Verdict::Identical => "✓ {}: run again, identical bytes".to_string(),
             Verdict::Within { classes, outputs } => format!(
-                "△ {{}}: run again under another determinism class, {} within the declared tolerance\\n  {classes}",
+                "△ {{}}: run again under another determinism class, {} within the declared tolerance\n  {classes}",
                 outputs.join(", ")
             ),
             Verdict::Differs { faults } => format!("✗ {{}}: run again, {}", faults.join("; ")),

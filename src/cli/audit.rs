@@ -28,7 +28,7 @@ use std::{fs, path::Path, process::ExitCode, time::Instant};
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  caco audit pipelines/tiny.ron\n  caco audit linear/short --rerun\n  caco audit encoder.safetensors       # which result holds these bytes, and does it hold"
+    after_help = "Examples:\n  caco audit pipelines/tiny.ron\n  caco audit linear/short --rerun\n  caco audit encoder.safetensors       # find the result with these bytes, and verify it"
 )]
 pub struct AuditArgs {
     /// A pipeline file, a stage or pattern, a key or its start, or a file

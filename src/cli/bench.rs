@@ -171,14 +171,14 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode> {
         }
         What::Loader(loader) => {
             let report = programs::ask("--bench-loader", &loader_setup(loader)?)?;
-            (report.clone(), tell_loader(&report), loader.json)
+            (report.clone(), loader_text(&report), loader.json)
         }
         What::Train(train) => {
             let mut setup = network(&train.network)?;
             setup["folder"] = train.folder.to_str().context("the folder's name is not UTF-8")?.into();
             setup["seconds"] = at_least("seconds", train.seconds, 1)?.into();
             let report = programs::ask("--bench-train", &setup)?;
-            (report.clone(), tell_train(&report), train.json)
+            (report.clone(), train_text(&report), train.json)
         }
     };
     match json {
@@ -282,7 +282,7 @@ fn step_text(report: &Value) -> String {
 }
 
 /// The report of a training for people.
-fn tell_train(report: &Value) -> String {
+fn train_text(report: &Value) -> String {
     let number = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);
     format!(
         "{:.1} images/s over {} steps; {:.0} % of the time waiting for images; loss {:.4}\n",
@@ -294,7 +294,7 @@ fn tell_train(report: &Value) -> String {
 }
 
 /// The report of the loader for people.
-fn tell_loader(report: &Value) -> String {
+fn loader_text(report: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let mut text = format!("{:.1} images/s with {} threads\n", number(&report["images_per_second"]), report["threads"]);
     if let Some(difference) = report["difference"].as_f64() {

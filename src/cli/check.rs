@@ -3,6 +3,8 @@
 use super::{PipelineArgs, open, print, print_json};
 use anyhow::Result;
 use clap::Args;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[derive(Args)]
@@ -15,21 +17,27 @@ pub struct CheckArgs {
     json: bool,
 }
 
+/// A pipeline file without errors.
+#[derive(Serialize, JsonSchema)]
+pub struct Checked<'c> {
+    /// The pipeline's name.
+    pipeline: &'c str,
+    /// How many stages it has.
+    stages: usize,
+    /// How many of each kind.
+    kinds: BTreeMap<&'c str, usize>,
+}
+
 pub fn main(args: &CheckArgs) -> Result<ExitCode> {
     let graph = open::graph(&args.pipeline)?;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     graph.pipeline.stages.iter().for_each(|stage| *kinds.entry(stage.kind).or_default() += 1);
+    let checked = Checked { pipeline: &graph.pipeline.name, stages: graph.pipeline.stages.len(), kinds };
     if args.json {
-        let name = &graph.pipeline.name;
-        print_json(&serde_json::json!({ "pipeline": name, "stages": graph.pipeline.stages.len(), "kinds": kinds }))?;
+        print_json(&checked)?;
     } else {
-        let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-        print(&format!(
-            "{}: {} stages are right ({})\n",
-            graph.pipeline.name,
-            graph.pipeline.stages.len(),
-            kinds.join(", ")
-        ))?;
+        let kinds: Vec<String> = checked.kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        print(&format!("{}: {} stages are right ({})\n", checked.pipeline, checked.stages, kinds.join(", ")))?;
     }
     Ok(ExitCode::SUCCESS)
 }

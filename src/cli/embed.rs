@@ -87,7 +87,7 @@ fn encoder(args: &EmbedArgs, store: &StoreArgs) -> Result<PathBuf> {
     let graph = open::graph_of(&args.pipeline, &store)
         .with_context(|| format!("--encoder {} is not a file, so it is taken as a stage", args.encoder))?;
     let artifact = open::output_called("encoder", &args.encoder, &graph, &store)?.artifact;
-    ensure!(!artifact.folder, "'{}' is a folder and no file of weights", args.encoder);
+    ensure!(!artifact.folder, "'{}' is a folder, not a file of weights", args.encoder);
     Ok(std::path::absolute(store.object(artifact.blake3))?)
 }
 

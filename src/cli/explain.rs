@@ -155,11 +155,10 @@ pub(super) fn table(schema: &Value) -> String {
         match choice["properties"].as_object() {
             // A variant with fields: its tag is the constant among them.
             Some(fields) => {
-                let tag = fields.values().find_map(|field| field["const"].as_str());
+                let tags = fields.iter().filter_map(|(name, f)| Some(format!("{name}: \"{}\"", f["const"].as_str()?)));
                 let rest = fields.iter().filter(|(_, field)| field.get("const").is_none());
-                let names: Vec<String> = rest.map(|(name, field)| format!("{name}: {}", type_of(field))).collect();
-                let fields = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-                row(&format!("{}{fields}", tag.unwrap_or("one of")), choice);
+                let rest = rest.map(|(name, field)| format!("{name}: {}", type_of(field)));
+                row(&tags.chain(rest).collect::<Vec<_>>().join(", "), choice);
             }
             None => row(choice["const"].as_str().or(choice.as_str()).unwrap_or("value"), choice),
         }

@@ -15,7 +15,7 @@ pub struct GraphArgs {
     /// Stages or patterns, with all that they need [default: the pipeline's targets]
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
-    /// The output language
+    /// The output language, of Graphviz or of Markdown
     #[arg(long, value_enum, default_value = "mermaid")]
     format: Format,
     /// The stages and their edges as JSON
@@ -25,9 +25,9 @@ pub struct GraphArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// For Graphviz: `caco graph PIPELINE --format dot | dot -Tsvg`
+    // For Graphviz.
     Dot,
-    /// For Markdown
+    // For Markdown.
     Mermaid,
 }
 

@@ -71,7 +71,7 @@ fn find(graph: &Graph, store: &Store, id: Id) -> Result<Option<PathBuf>> {
     let work = |key: Key| Some(store.work(key)).filter(|work| work.join("log").exists());
     let at_work = match step(graph, store, id)? {
         Step::Run(key) => work(key),
-        // A run may be making a result again that is there.
+        // A run may be computing a cached result again.
         Step::Hit(published) => work(published.key).filter(|_| store.is_locked(published.key)),
         _ => None,
     };
@@ -190,8 +190,9 @@ impl Follow<'_> {
     }
 
     fn nobody(&self) -> Result<ExitCode> {
-        let (name, pipeline) = (&self.graph.stage(self.id).name, self.graph.pipeline.path.display());
-        bail!("stage '{name}' has no result, and no run is computing it; run it: caco run {pipeline} '{name}'")
+        let stage = &self.graph.stage(self.id).name;
+        let again = name::command(self.graph, [stage]);
+        bail!("stage '{stage}' has no result, and no run is computing it; run it: {again}")
     }
 }
 

@@ -186,6 +186,7 @@ fn parse() -> Cli {
     let wrong = |error: clap::Error| -> ! {
         if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
             && let Some((old, new)) = RENAMED.iter().find(|(old, _)| old == name)
+            && is_command(name)
         {
             say!("error: 'caco {old}' is now 'caco {new}'\nhelp: caco {new} --help");
             std::process::exit(2);
@@ -194,6 +195,13 @@ fn parse() -> Cli {
     };
     let matches = command().try_get_matches().unwrap_or_else(|error| wrong(error));
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| wrong(error))
+}
+
+/// Whether a word of the command line is in the place of a command, and not below one.
+fn is_command(word: &str) -> bool {
+    let command = Cli::command();
+    let first = std::env::args().skip(1).find(|arg| arg == word || command.find_subcommand(arg).is_some());
+    first.is_some_and(|first| first == word)
 }
 
 /// Runs the program.
@@ -240,7 +248,8 @@ pub fn main() -> ExitCode {
 /// Prints an error. A closed pipe is none.
 fn report(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    if error.chain().filter_map(|e| e.downcast_ref()).any(broken_pipe) {
+    let on_stdout = error.to_string() == UNWRITTEN;
+    if on_stdout && error.chain().filter_map(|e| e.downcast_ref()).any(broken_pipe) {
         return ExitCode::SUCCESS;
     }
     if let Some(invalid) = error.downcast_ref::<caco_pipeline::pipeline::Invalid>() {

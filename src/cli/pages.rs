@@ -1,9 +1,9 @@
 //! Pages of the documentation that follow from the program: `docs/commands.md`, the help of every command, and
 //! `docs/json.md`, the schema of what each prints with `--json`. Run the tests with `UPDATE_DOCS=1` to write them.
 
-use super::{Cli, GROUPS, audit, cite, code, command, data, doctor, explain, signer};
+use super::{Cli, GROUPS, audit, check, cite, code, command, data, doctor, explain, signer};
 use caco_engine::store;
-use caco_inspect::{diff, graph, history, outcome, plan, stage, store as results, sweep, why};
+use caco_inspect::{diff, graph, history, outcome, stage, state, store as results, sweep, why};
 use caco_provenance::{citation, divergence, ro_crate};
 use clap::{CommandFactory as _, error::ErrorKind};
 use schemars::{Schema, schema_for};
@@ -13,7 +13,8 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("run", schema_for!(outcome::Outcome)),
-        ("plan", schema_for!(Vec<plan::Planned>)),
+        ("plan", schema_for!(Vec<state::Planned>)),
+        ("check", schema_for!(check::Checked)),
         ("why", schema_for!(why::Why)),
         ("show", schema_for!(stage::Stage)),
         ("sweep", schema_for!(Vec<sweep::Table>)),
@@ -46,7 +47,9 @@ Each command prints one JSON value on stdout. A field may be added in a later ve
 noted in the changelog. Keys and digests are 64 hexadecimal digits; times are UTC in RFC 3339.
 
 Not in this list: `caco explain KIND --json` prints a JSON schema, `caco export croissant` prints Croissant 1.1 metadata, `caco log STAGE --json`
-prints the spans of a stage, one object a line, and `caco bench step --json` prints the measurements of a benchmark.
+prints the spans of a stage, one object per line, and `caco bench step --json`, `caco bench loader --json` and `caco bench train --json` print
+measurements. `caco run --dry-run --json` prints what `plan` prints, `caco history RUN --json` one item of its list, and
+`caco code status --parts KIND --json` a map of parts to digests.
 ";
 
 fn json() -> String {
@@ -82,7 +85,8 @@ What `caco COMMAND --help` prints. Every command takes `--cache DIR` (or the var
 ";
 
 fn commands() -> String {
-    let mut all = command();
+    // The page must not depend on the width of a terminal.
+    let mut all = command().term_width(100);
     all.build();
     let mut page = COMMANDS.to_string();
     for (group, names) in GROUPS {
@@ -128,6 +132,26 @@ fn the_page_on_commands_is_what_help_prints() {
     hold("docs/commands.md", &commands());
 }
 
+#[test]
+fn every_command_that_prints_json_is_in_the_page_on_json() {
+    fn with_json(command: &clap::Command, above: &str, found: &mut Vec<String>) {
+        for below in command.get_subcommands() {
+            let name = format!("{above} {}", below.get_name());
+            found.extend(below.get_arguments().any(|arg| arg.get_id() == "json").then(|| name.clone()));
+            with_json(below, &name, found);
+        }
+    }
+    let (page, mut found) = (json(), vec![]);
+    with_json(&Cli::command(), "caco", &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    let missing: Vec<&String> = found
+        .iter()
+        .filter(|name| !page.contains(&format!("`{name} --json`")) && !page.contains(&format!("`{name} KIND --json`")))
+        .filter(|name| !page.contains(&format!("`{name} STAGE --json`")))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/json.md: {missing:?}");
+}
+
 /// Every command, and every one below another.
 fn all_commands(command: &clap::Command) -> Vec<&clap::Command> {
     command.get_subcommands().flat_map(|below| [below].into_iter().chain(all_commands(below))).collect()
@@ -149,7 +173,7 @@ fn every_command_is_in_a_group_and_is_described_in_one_short_sentence() {
     }
 }
 
-/// The commands in a page: lines of its code blocks, and what stands in backquotes, that begin with `caco `.
+/// The commands in a page: lines of its code blocks, and text in backquotes, that begin with `caco `.
 fn commands_in(page: &str) -> Vec<String> {
     let blocks = page.lines().map(|line| line.trim_start().trim_start_matches("$ "));
     let quoted = page.split('`').skip(1).step_by(2);
@@ -185,16 +209,16 @@ fn every_command_in_the_documents_is_one() {
     for path in docs.chain(above).filter(|path| path.extension().is_some_and(|ending| ending == "md")) {
         for text in commands_in(&fs::read_to_string(&path).unwrap()) {
             let Some(words) = words(&text) else { continue };
-            // A page may name a command, or one of its options, without arguments; and a stand-in may be where a
+            // A page may name a command, or one of its options, without arguments; and a placeholder may be where a
             // value belongs, such as SHELL.
             let is_name = |word: &String| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-            let is_stand_in = |word: &String| word.chars().all(|c| c.is_ascii_uppercase());
+            let is_placeholder = |word: &String| word.chars().all(|c| c.is_ascii_uppercase());
             let fine = match command().try_get_matches_from(&words).map_err(|error| error.kind()) {
                 Ok(_) | Err(ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => true,
                 Err(ErrorKind::MissingRequiredArgument | ErrorKind::MissingSubcommand) => words.iter().all(is_name),
                 Err(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) => words.iter().all(is_name),
                 Err(ErrorKind::InvalidValue | ErrorKind::ValueValidation) => {
-                    words.iter().all(is_name) || words.iter().any(is_stand_in)
+                    words.iter().all(is_name) || words.iter().any(is_placeholder)
                 }
                 Err(_) => false,
             };

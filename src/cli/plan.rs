@@ -9,9 +9,8 @@ use caco_engine::{
     store::Store,
 };
 use caco_inspect::{
-    name,
-    plan::{self, Planned},
-    state::State,
+    name, plan,
+    state::{Planned, State},
 };
 use clap::Args;
 use std::{collections::HashSet, fmt::Write, process::ExitCode};

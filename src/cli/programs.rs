@@ -115,7 +115,8 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", worker.display()))?;
-    serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup)?;
+    // A worker that ended before it read its task says why.
+    let written = serde_json::to_writer(child.stdin.take().context("the worker's stdin")?, setup);
     let mut answer = String::new();
     for line in BufReader::new(child.stdout.take().context("the worker's stdout")?).lines() {
         // The answer is the last line; those before it say how far the worker is.
@@ -124,6 +125,7 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
     }
     let status = child.wait()?;
     ensure!(status.success(), "it failed ({status}), as the lines above say");
+    written.context("cannot send the worker its task")?;
     serde_json::from_str(&answer).context("the worker's answer is not JSON")
 }
 

@@ -255,7 +255,7 @@ pub(super) fn project(graph: &Graph, store: &Store) -> Vec<PathBuf> {
     std::env::current_dir().into_iter().chain(beside).chain([store.root().to_path_buf()]).collect()
 }
 
-/// The machine's memory, MiB. Where nobody knows, no stage waits for it.
+/// The machine's memory, MiB. If it is unknown, no stage waits for memory.
 pub(super) fn memory_mib() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib =
@@ -308,7 +308,7 @@ fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Ke
 
 fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, took: Duration) -> Result<ExitCode> {
     for failure in &outcome.failed {
-        print_failure(args, graph, failure);
+        print_failure(graph, failure);
     }
     let took = super::display::duration(took);
     let (ran, hits) = (outcome.ran.len(), outcome.hits);
@@ -351,7 +351,7 @@ fn print_tables(args: &RunArgs, graph: &Graph, store: &Store) -> Result<()> {
     Ok(())
 }
 
-fn print_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
+fn print_failure(graph: &Graph, failure: &Failure) {
     let stage = graph.stage(failure.stage);
     say!("\nerror: stage '{}' failed: {}", stage.name, printable(&failure.why));
     let tail = tail(&failure.end_of_log(16 << 10), 15);
@@ -360,7 +360,5 @@ fn print_failure(args: &RunArgs, graph: &Graph, failure: &Failure) {
         tail.iter().for_each(|line| say!("  | {line}"));
     }
     say!("  its folder:  {}", failure.work.display());
-    let profile = args.pipeline.overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
-    let set: String = args.pipeline.overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
-    say!("  run it:      caco run {}{profile}{set} '{}'", args.pipeline.pipeline.display(), stage.name);
+    say!("  run it:      {}", name::command(graph, [&stage.name]));
 }

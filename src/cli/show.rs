@@ -28,6 +28,7 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
     let store = open::store(store)?;
     let graph = open::graph_of(&args.pipeline, &store)?;
     let stage = stage::stage(&graph, &store, &args.stage, &REGISTRY)?;
+    open::note(&stage.notes);
     if args.json {
         print_json(&stage)?;
     } else {

@@ -9,7 +9,9 @@ use clap::Args;
 use std::{collections::BTreeMap, fmt::Write, process::ExitCode};
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  caco sweep sweep --sort top1\n  caco sweep sweep --filter 'tau < 0.1' --csv")]
+#[command(
+    after_help = "Examples:\n  caco sweep pipelines/sweep.ron --sort top1\n  caco sweep pipelines/sweep.ron --filter 'tau < 0.1' --csv"
+)]
 pub struct SweepArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,

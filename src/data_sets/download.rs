@@ -54,7 +54,7 @@ pub struct Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let tried: Vec<String> = self.tried.iter().map(|(url, why)| format!("{url}: {why}")).collect();
-        write!(f, "{}{}", if self.offline { "no network: " } else { "" }, tried.join("; "))
+        write!(f, "{}{}", if self.offline { "no network: " } else { "" }, tried.join(", "))
     }
 }
 

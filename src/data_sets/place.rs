@@ -35,6 +35,7 @@ pub struct Stamp {
 /// How much of a data set is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Presence")]
 pub enum State {
     /// The whole data set, unpacked.
     Here,

@@ -112,7 +112,8 @@ impl<'g> Display<'g> {
                 format!("{}  failed: {}{again}", name(id), failure.why)
             }
             Event::Replanned { id, path } => {
-                format!("{}  is planned again: {} changed before it started", name(id), path.display())
+                let input = path.map_or_else(|| "an input".into(), |path| path.display().to_string());
+                format!("{}  is planned again: {input} changed before it started", name(id))
             }
             Event::Elsewhere { id } => format!("{}  is being computed by another run; waiting", name(id)),
             Event::Stopping { running } => {

@@ -39,7 +39,7 @@ pub fn show(above: &str, below: &[String]) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Prints a message on stderr. A stderr that is closed or full stops nobody.
+/// Prints a message on stderr. A closed or full stderr is ignored.
 macro_rules! say {
     ($($text:tt)*) => { $crate::display::screen::say(format!($($text)*)) };
 }

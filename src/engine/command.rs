@@ -15,12 +15,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A command's own folder for temporary files, in its stage's folder.
+pub(crate) const TMP: &str = "tmp";
+
 /// A file from outside the store of no more bytes than this is copied into the stage's folder, a larger one is linked.
 /// Programs that follow links look beside the file that they find: Python for the modules that a script imports.
 const COPIED: u64 = 16 << 20;
 
-/// How bash executes a `shell` line; what follows the line is "$0", then "$@". `sh` is another program on each machine, and
-/// Debian's cannot tell that an early command of a pipe failed. bash can, and is the same everywhere. With
+/// How bash executes a `shell` line; the arguments after the line become "$0" and "$@". `sh` is another program on each
+/// machine, and Debian's does not report that an early command of a pipe failed. bash does, and is the same everywhere. With
 /// inherit_errexit it also ends at a failure in `$(…)`, as `sh -e` does.
 const STRICT: [&str; 7] = ["-e", "-u", "-o", "pipefail", "-O", "inherit_errexit", "-c"];
 const NO_SHELL: &str = "`shell` is executed by bash, which is neither /bin/bash nor on PATH; install bash, or name the shell that is there: argv: [\"sh\", \"-euc\", \"…\"]";
@@ -134,7 +137,7 @@ fn shell(path: &OsStr, folder: &Path) -> Option<PathBuf> {
 }
 
 fn environment(command: &Command, prepared: &Place) -> Result<Vec<(String, String)>> {
-    let temporary = prepared.work.join("tmp");
+    let temporary = prepared.work.join(TMP);
     fs::create_dir_all(&temporary).with_context(|| format!("cannot create {}", temporary.display()))?;
     let mut env: Vec<(String, String)> = vec![("TMPDIR".into(), text(&temporary)?)];
     env.push((progress::PROGRESS_VARIABLE.into(), text(&prepared.work.join(progress::PROGRESS))?));

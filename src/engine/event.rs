@@ -58,8 +58,8 @@ pub enum Event<'a> {
     Replanned {
         /// The stage.
         id: Id,
-        /// The input.
-        path: &'a Path,
+        /// The input, where it is known.
+        path: Option<&'a Path>,
     },
     /// Another run is computing a stage's key.
     Elsewhere {
@@ -159,7 +159,7 @@ pub struct Failed {
 }
 
 const FAILED: &str = "failed.json";
-/// So many lines of a log are searched for one with text.
+/// The number of last lines of a log that are searched for text.
 const LAST: usize = 100;
 
 impl Failed {

@@ -5,8 +5,7 @@
 //! | stage kind and the version of its code             | yes | other code may give other results |
 //! | digest of the code, while it is not acknowledged   | yes | an unreviewed edit may give other results |
 //! | the parameters the stage reads, precision and seed | yes | they decide the result |
-//! | content digests of the inputs, by slot             | yes | they decide the result; by content, so that equal bytes
-//! are a cache hit |
+//! | content digests of the inputs, by slot             | yes | they decide the result; equal bytes are a cache hit |
 //! | values pinned in the pipeline file                 | yes | the file requests it |
 //! | names of stages, pipelines and variants            | no  | a name does not change the result |
 //! | paths, modification times, owners of files         | no  | only the bytes count |

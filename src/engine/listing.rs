@@ -112,39 +112,56 @@ impl Content {
 
 /// Digests the file or folder at `path`; unchanged files are not read again. A missing one gives None.
 pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Error> {
+    Ok(stamped(path, cache)?.map(|(_, content)| content))
+}
+
+/// As [`of_path`], with the stamp from before it was read.
+pub fn stamped(path: &Path, cache: &stat::Cache) -> Result<Option<(Stamp, Content)>, Error> {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(Error::io(path, e)),
     };
     if meta.is_dir() {
-        return Listing::of_folder(path, cache).map(|listing| Some(Content::Folder(listing)));
+        let found = walk(path)?;
+        let stamp = Stamp::of_files(&found);
+        return Ok(Some((stamp, Content::Folder(Listing::of_files(found, cache)?))));
     }
     if !meta.is_file() {
         return Err(Error::Special { path: path.into() });
     }
     let digest = digest_of(path, &meta, cache)?;
-    Ok(Some(Content::File(digest, meta.len())))
+    Ok(Some((Stamp::of_file(&meta), Content::File(digest, meta.len()))))
 }
 
-/// What `stat` says of a file or folder, in a few bytes: path, length and modification time of every file. While it is the
-/// same, nobody wrote to them. A mode, an owner, a number of hard links and, on some network file systems, an inode may
-/// change.
+/// What `stat` says of a file or folder, in a few bytes: path, length and modification time of every file. A write normally
+/// changes it. A mode, an owner, a number of hard links and, on some network file systems, an inode may change without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(Digest);
 
 impl Stamp {
-    /// The stamp of a path.
+    /// The stamp of a path, without reading any file.
     ///
     /// # Errors
     /// Where it does not exist, or cannot be read.
     pub fn of_path(path: &Path) -> Result<Stamp, Error> {
         let meta = fs::metadata(path).map_err(|e| Error::io(path, e))?;
-        let mut files = match meta.is_dir() {
-            true => walk(path)?.into_iter().map(|(path, _, meta)| (path, meta)).collect(),
-            false => vec![(String::new(), meta)],
-        };
-        files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if !meta.is_dir() {
+            return Ok(Stamp::of_file(&meta));
+        }
+        Ok(Stamp::of_files(&walk(path)?))
+    }
+
+    fn of_file(meta: &Metadata) -> Stamp {
+        Stamp::of([("", meta)])
+    }
+
+    /// Of files sorted by path.
+    fn of_files(files: &[Found]) -> Stamp {
+        Stamp::of(files.iter().map(|(path, _, meta)| (path.as_str(), meta)))
+    }
+
+    fn of<'f>(files: impl IntoIterator<Item = (&'f str, &'f Metadata)>) -> Stamp {
         let mut hasher = blake3::Hasher::new();
         for (path, meta) in files {
             hasher.update(path.as_bytes());
@@ -152,7 +169,7 @@ impl Stamp {
                 hasher.update(&word.to_le_bytes());
             }
         }
-        Ok(Stamp(Digest(*hasher.finalize().as_bytes())))
+        Stamp(Digest(*hasher.finalize().as_bytes()))
     }
 }
 
@@ -170,10 +187,10 @@ pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Di
 /// Whether there are links on the way from `above` to `path`, or inside `path`. A link that leads out of `above` is an
 /// error.
 pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
-    let real = |path: &Path| fs::canonicalize(path).map_err(|e| Error::io(path, e));
-    let inside = |path: &Path| {
-        let target = real(path)?;
-        if target.starts_with(real(above)?) { Ok(target) } else { Err(Error::Outside { path: path.into(), target }) }
+    let whole = real(above)?;
+    let inside = |path: &Path, target: &Path| match target.starts_with(&whole) {
+        true => Ok(()),
+        false => Err(Error::Outside { path: path.into(), target: target.into() }),
     };
     let (mut linked, mut at) = (false, above.to_path_buf());
     for part in path.strip_prefix(above).unwrap_or(path).components() {
@@ -181,23 +198,13 @@ pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
         linked |= fs::symlink_metadata(&at).map_err(|e| Error::io(&at, e))?.is_symlink();
     }
     if linked {
-        inside(path)?;
+        inside(path, &real(path)?)?;
     }
-    let (mut open, mut seen) = (vec![path.to_path_buf()], HashSet::new());
-    while let Some(folder) = open.pop() {
-        if !folder.is_dir() {
-            continue;
-        }
-        for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
-            let entry = entry.map_err(|e| Error::io(&folder, e))?;
-            let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(&folder, e))?);
-            linked |= kind.is_symlink();
-            let target = if kind.is_symlink() { Some(inside(&path)?) } else { None };
-            // Several links may lead to the same folder; visit it once.
-            if kind.is_dir() || target.is_some_and(|target| target.is_dir() && seen.insert(target)) {
-                open.push(path);
-            }
-        }
+    if path.is_dir() {
+        each_link(path, &mut |link, target| {
+            linked = true;
+            inside(link, target)
+        })?;
     }
     Ok(linked)
 }
@@ -207,37 +214,55 @@ pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
 /// # Errors
 /// Where a folder cannot be read, or a link leads nowhere.
 pub fn targets_outside(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    let real = |path: &Path| fs::canonicalize(path).map_err(|e| Error::io(path, e));
-    let inside = real(root)?;
-    let (mut targets, mut open, mut seen) = (vec![], vec![inside.clone()], HashSet::new());
+    let (whole, mut targets) = (real(root)?, vec![]);
+    each_link(root, &mut |_, target| {
+        if !target.starts_with(&whole) {
+            targets.push(target.to_path_buf());
+        }
+        Ok(())
+    })?;
+    Ok(targets)
+}
+
+fn real(path: &Path) -> Result<PathBuf, Error> {
+    fs::canonicalize(path).map_err(|e| Error::io(path, e))
+}
+
+/// Calls `visit` with every link below a folder, those behind links among them, and its real target.
+fn each_link(root: &Path, visit: &mut dyn FnMut(&Path, &Path) -> Result<(), Error>) -> Result<(), Error> {
+    let (mut open, mut seen) = (vec![root.to_path_buf()], HashSet::new());
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
             let entry = entry.map_err(|e| Error::io(&folder, e))?;
-            let kind = entry.file_type().map_err(|e| Error::io(&folder, e))?;
-            if kind.is_dir() {
-                open.push(entry.path());
-            } else if kind.is_symlink() {
-                let target = real(&entry.path())?;
-                if !target.starts_with(&inside) && seen.insert(target.clone()) {
-                    open.extend(target.is_dir().then(|| target.clone()));
-                    targets.push(target);
-                }
+            let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(&folder, e))?);
+            let mut is_new_folder = kind.is_dir();
+            if kind.is_symlink() {
+                let target = real(&path)?;
+                visit(&path, &target)?;
+                // Several links may lead to the same folder; visit it once.
+                is_new_folder = target.is_dir() && seen.insert(target);
+            }
+            if is_new_folder {
+                open.push(path);
             }
         }
     }
-    Ok(targets)
+    Ok(())
 }
 
 impl Listing {
     /// The listing of a folder.
     pub fn of_folder(root: &Path, cache: &stat::Cache) -> Result<Listing, Error> {
-        let found = walk(root)?;
+        Listing::of_files(walk(root)?, cache)
+    }
+
+    /// Of files sorted by path.
+    fn of_files(found: Vec<Found>, cache: &stat::Cache) -> Result<Listing, Error> {
         let entry = |(path, absolute, meta): (String, PathBuf, Metadata)| {
             let digest = digest_of(&absolute, &meta, cache)?;
             Ok(Entry { path, digest, size: meta.len() })
         };
-        let mut files = found.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let files = found.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
         Ok(Listing { files })
     }
 
@@ -309,10 +334,12 @@ impl Listing {
 
 type Found = (String, PathBuf, Metadata);
 
-/// Every file below `root`, following links, in no particular order.
+/// Every file below `root`, following links, sorted by path.
 fn walk(root: &Path) -> Result<Vec<Found>, Error> {
     let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
-    walk_folder(root, "", &[(meta.dev(), meta.ino())])
+    let mut files = walk_folder(root, "", &[(meta.dev(), meta.ino())])?;
+    files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(files)
 }
 
 fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)]) -> Result<Vec<Found>, Error> {
@@ -399,8 +426,8 @@ mod tests {
         let stamps = || [folder.path(), &file].map(|path| Stamp::of_path(path).unwrap());
         let before = stamps();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::hard_link(&file, folder.path().parent().unwrap().join(format!("{}-link", std::process::id()))).unwrap();
-        fs::remove_file(folder.path().parent().unwrap().join(format!("{}-link", std::process::id()))).unwrap();
+        let elsewhere = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
+        fs::hard_link(&file, elsewhere.path().join("link")).unwrap();
         assert_eq!(stamps(), before);
         let written = fs::File::options().write(true).open(&file).unwrap();
         written.set_modified(SystemTime::UNIX_EPOCH).unwrap();

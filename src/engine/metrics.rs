@@ -1,8 +1,8 @@
-//! What a command measured: from the JSON file that it wrote to metrics as they are kept.
+//! Reads the JSON file of a command's measurements, and writes them as metrics are kept.
 //!
 //! The file is read here and not by a JSON library, for two reasons. Other programs write what JSON does not have: a
-//! byte-order mark, and Python's `NaN`, `Infinity` and `-Infinity`. And a library rounds whole numbers that no float
-//! holds, without a word.
+//! byte-order mark, and Python's `NaN`, `Infinity` and `-Infinity`. And a library silently rounds whole numbers
+//! that no float holds. Metrics that are written as they are kept, by this program or another, are read by `measure`.
 
 use super::{listing, regular};
 use anyhow::{Context, Result, bail};
@@ -15,16 +15,16 @@ use std::{collections::BTreeMap, path::Path};
 /// # Errors
 /// Where the file is missing, is no JSON, or holds no number or one that would be rounded.
 pub fn collect(file: &str, out: &Path) -> Result<()> {
-    // Neither is another's file read, nor one written to that a link leads to.
+    // No file outside the folder is read or written through a link, and no pipe is waited for.
     for path in [out.join(file), out.join(metric::FILE)].iter().filter(|path| path.symlink_metadata().is_ok()) {
         listing::has_links_inside(out, path)?;
         regular::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     }
     let wrote = || format!("it wrote no readable '{file}' (`metrics`)");
-    let text = regular::read(&out.join(file)).with_context(wrote)?;
     if file == metric::FILE {
         return metric::read(&out.join(file)).map(drop).with_context(wrote);
     }
+    let text = regular::read(&out.join(file)).with_context(wrote)?;
     let text = String::from_utf8(text).with_context(|| format!("its '{file}' (`metrics`) is not UTF-8"))?;
     let value = Reader::whole(&text).map_err(|error| anyhow::anyhow!("its '{file}' (`metrics`) {error}"))?;
     let mut metrics = vec![];

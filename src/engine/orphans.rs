@@ -1,9 +1,9 @@
-//! Processes that a stage leaves running outside its process group, such as a daemon. They would go on writing to its
-//! outputs, so they end with it.
+//! Processes that a stage leaves running: in its process group, or outside it, such as a daemon. They would continue to write
+//! to its outputs, so they end with it.
 
-use std::{fs, io, os::unix::ffi::OsStrExt as _, path::Path, thread::sleep, time::Duration};
+use std::{fs, os::unix::ffi::OsStrExt as _, path::Path, thread::sleep, time::Duration};
 
-/// How often it is looked for processes that ended ones leave behind in turn.
+/// The maximum number of rounds of killing: processes that end may leave others behind.
 const ROUNDS: usize = 20;
 /// How long a killed process has to end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -14,14 +14,21 @@ pub fn adopt() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// Kills what a command left running. It is recognised by the command's own TMPDIR, which all its processes inherit. One
-/// that cleared its environment is not found.
-pub fn end(tmpdir: &Path) {
-    let mark = [b"TMPDIR=", tmpdir.as_os_str().as_bytes()].concat();
+/// Kills what a command left running: the members of its process group, whose first process has ended and is not reaped
+/// yet, and those that left the group. These are recognised by the command's own TMPDIR, which all its processes inherit;
+/// one that cleared its environment is not found.
+pub fn end(group: i32, tmpdir: Option<&Path>) {
+    let mark = tmpdir.map(|tmpdir| [b"TMPDIR=", tmpdir.as_os_str().as_bytes()].concat());
+    let is_left = |child: &i32| {
+        // SAFETY: asks for a number.
+        let member = unsafe { libc::getpgid(*child) } == group;
+        member || mark.as_ref().is_some_and(|mark| is_marked(*child, mark))
+    };
     for _ in 0..ROUNDS {
-        let left: Vec<i32> = children().into_iter().filter(|child| is_marked(*child, &mark)).collect();
+        let children: Vec<i32> = children().into_iter().filter(|child| *child != group).collect();
+        let left: Vec<i32> = children.iter().copied().filter(is_left).collect();
         if left.is_empty() {
-            return sweep();
+            return sweep(&children);
         }
         for process in left {
             // SAFETY: sends a signal; no memory is involved.
@@ -31,22 +38,14 @@ pub fn end(tmpdir: &Path) {
     }
 }
 
-/// Waits for the members of a process group that were killed with it, except for its first process. Its number is not given
-/// to another group while that one is not reaped.
-pub fn reap_group(group: i32) {
-    // SAFETY: asks for a number.
-    let is_member = |child: &i32| *child != group && unsafe { libc::getpgid(*child) } == group;
-    children().into_iter().filter(is_member).for_each(reap);
-}
-
 /// Reaps processes that left their stage and have ended. The runner's own children are in its session: stages, which it waits
 /// for itself, and helpers.
-fn sweep() {
+fn sweep(children: &[i32]) {
     // SAFETY: these ask for numbers, and reap children that have ended.
     unsafe {
         let own = libc::getsid(0);
-        let left = children().into_iter().filter(|child| libc::getsid(*child) != own);
-        left.for_each(|child| _ = libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG));
+        let left = children.iter().filter(|child| libc::getsid(**child) != own);
+        left.for_each(|child| _ = libc::waitpid(*child, std::ptr::null_mut(), libc::WNOHANG));
     }
 }
 
@@ -67,12 +66,8 @@ fn is_marked(process: i32, mark: &[u8]) -> bool {
 fn reap(process: i32) {
     const PAUSE: Duration = Duration::from_millis(2);
     let mut waited = Duration::ZERO;
-    while waited < GRACE {
-        // SAFETY: the status is not wanted; the process is a child of ours.
-        let done = unsafe { libc::waitpid(process, std::ptr::null_mut(), libc::WNOHANG) };
-        if done != 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return;
-        }
+    // SAFETY: the status is not wanted; the process is a child of ours.
+    while unsafe { libc::waitpid(process, std::ptr::null_mut(), libc::WNOHANG) } == 0 && waited < GRACE {
         sleep(PAUSE);
         waited += PAUSE;
     }

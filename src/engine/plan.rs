@@ -21,16 +21,21 @@ use std::{
 struct Found {
     stamp: Option<Stamp>,
     content: Result<Option<Arc<Content>>, listing::Error>,
-    /// The digest that the plan was made with; it stays when the path is looked at again.
+    /// The digest of the content, which takes a while for a large folder.
+    digest: Option<Digest>,
+    /// The digest that the plan was made with. It stays when the path is read again.
     planned: Option<Digest>,
 }
 
 impl Found {
     fn at(path: &Path, cache: &stat::Cache) -> Found {
-        let stamp = Stamp::of_path(path).ok();
-        let content = listing::of_path(path, cache).map(|content| content.map(Arc::new));
-        let planned = content.as_ref().ok().and_then(Option::as_ref).map(|content| content.digest());
-        Found { stamp, content, planned }
+        let (stamp, content) = match listing::stamped(path, cache) {
+            Ok(Some((stamp, content))) => (Some(stamp), Ok(Some(Arc::new(content)))),
+            Ok(None) => (None, Ok(None)),
+            Err(error) => (None, Err(error)),
+        };
+        let digest = content.as_ref().ok().and_then(Option::as_ref).map(|content| content.digest());
+        Found { stamp, content, digest, planned: digest }
     }
 }
 
@@ -75,7 +80,7 @@ impl Outside {
         self.contents.get(path).and_then(|found| found.stamp)
     }
 
-    /// Looks again at a path that a stage is about to read, if its stamp is another one than before.
+    /// Reads a path again, which a stage is about to read, if its stamp changed.
     pub fn refresh(&mut self, path: &Path, cache: &stat::Cache) {
         let known = self.stamp(path);
         if known.is_none() || Stamp::of_path(path).ok() != known {
@@ -83,7 +88,7 @@ impl Outside {
         }
     }
 
-    /// Looks again at a path whose bytes are others than its stamp says.
+    /// Reads a path again although its stamp may be the same.
     pub fn reread(&mut self, path: &Path, cache: &stat::Cache) {
         let planned = self.contents.get(path).and_then(|found| found.planned);
         self.contents.insert(path.into(), Found { planned, ..Found::at(path, cache) });
@@ -91,15 +96,14 @@ impl Outside {
 
     /// Whether a path still holds what the plan was made with.
     pub fn is_as_planned(&self, path: &Path) -> bool {
-        let planned = self.contents.get(path).and_then(|found| found.planned);
-        self.content(path).map(|content| content.digest()) == planned
+        self.contents.get(path).is_none_or(|found| found.digest == found.planned)
     }
 
     fn digest(&self, path: &Path) -> Result<Digest, String> {
-        match self.contents.get(path).map(|found| &found.content) {
-            Some(Ok(Some(content))) => Ok(content.digest()),
-            Some(Ok(None)) | None => Err(format!("{} does not exist", path.display())),
-            Some(Err(error)) => Err(error.to_string()),
+        match self.contents.get(path) {
+            Some(Found { digest: Some(digest), .. }) => Ok(*digest),
+            Some(Found { content: Err(error), .. }) => Err(error.to_string()),
+            _ => Err(format!("{} does not exist", path.display())),
         }
     }
 }
@@ -217,11 +221,6 @@ impl Plan {
         let readers = self.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
         let read: HashSet<Id> = readers.flat_map(|(id, _)| graph.sources(*id)).collect();
         self.hits().filter(|(id, _)| read.contains(id)).map(|(_, published)| published).collect()
-    }
-
-    /// Counts the steps that satisfy a predicate.
-    pub fn count(&self, which: impl Fn(&Step) -> bool) -> usize {
-        self.steps.iter().filter(|(_, step)| which(step)).count()
     }
 
     /// Whether every result is cached.

@@ -5,7 +5,7 @@ use caco_pipeline::policy::Policy;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Cores, GPUs and memory: all of an executor's, or those that are free.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     /// CPU cores.
     pub cpus: u32,
@@ -44,7 +44,7 @@ impl Pool {
 
 /// The part of a pool that is free.
 #[derive(Clone, Debug)]
-pub struct Free(Arc<Mutex<Pool>>);
+pub(crate) struct Free(Arc<Mutex<Pool>>);
 
 impl Free {
     /// All of a pool.
@@ -87,7 +87,7 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// Cores that nobody counts, as an executor hands them out that queues what it cannot start.
+    /// An allocation without a pool, for an executor that queues what it cannot start.
     pub fn of_cpus(cpus: u32) -> Self {
         Allocation { cpus, gpus: vec![], memory_mib: 0, free: None }
     }

@@ -10,7 +10,6 @@ use super::{
     regular, stat,
     store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
-    writers,
 };
 use serde_json::json;
 use std::{
@@ -196,11 +195,12 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     }
     let mut pending = Pending::new(finished.key, finished.preimage.clone());
     let stage = graph.stage(finished.id);
-    for name in ["out", "byproducts", "log"] {
-        own(&finished.work.join(name))?;
+    for (name, is_folder) in [("out", true), ("byproducts", true), ("log", false)] {
+        own(&finished.work.join(name), is_folder)?;
     }
-    for path in ["byproducts", "log"].map(|name| finished.work.join(name)) {
-        writers::detach(&path).map_err(|e| format!("cannot copy {}: {e}", path.display()))?;
+    no_special(&finished.work.join("byproducts"))?;
+    for name in ["byproducts", "log"] {
+        store.detach(&finished.work.join(name)).map_err(|e| e.to_string())?;
     }
     if stage.is_command {
         command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
@@ -224,13 +224,13 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
 /// others in between.
 fn is_as_read(path: &Path, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, listing::Error> {
     let Placed::Itself(stamp) = placed else { return Ok(true) };
-    let same = Stamp::of_path(path).is_ok_and(|now| Some(now) == stamp);
-    Ok(same && listing::of_path(path, cache)?.is_some_and(|now| now.digest() == content.digest()))
+    let now = listing::stamped(path, cache)?;
+    Ok(now.is_some_and(|(now, found)| Some(now) == stamp && found == *content))
 }
 
-/// Checks that what is moved into the record as it is consists of files and folders: who reads a record later must not
-/// be led elsewhere, nor wait for a pipe.
-fn own(path: &Path) -> Result<(), String> {
+/// Checks that what is moved into the record as it is is still a file or a folder: who reads a record later must not be led
+/// elsewhere, nor wait for a pipe.
+fn own(path: &Path, is_folder: bool) -> Result<(), String> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     if meta.is_symlink() {
         return Err(format!(
@@ -238,16 +238,18 @@ fn own(path: &Path) -> Result<(), String> {
             path.display()
         ));
     }
-    let is_log = path.ends_with("log");
-    if meta.is_file() == is_log && meta.is_dir() != is_log {
-        return if path.ends_with("byproducts") { no_special(path) } else { Ok(()) };
+    if if is_folder { meta.is_dir() } else { meta.is_file() } {
+        return Ok(());
     }
-    let kind = if is_log { "file" } else { "folder" };
+    let kind = if is_folder { "folder" } else { "file" };
     Err(format!("it replaced {}, which is no longer a {kind}; leave it as it is", path.display()))
 }
 
 /// An error if there is something else than files and folders below a folder.
 fn no_special(folder: &Path) -> Result<(), String> {
+    if !folder.exists() {
+        return Ok(());
+    }
     let unread = |e: std::io::Error| format!("cannot read {}: {e}", folder.display());
     for entry in fs::read_dir(folder).map_err(unread)? {
         let entry = entry.map_err(unread)?;

@@ -1,5 +1,5 @@
 //! Opens only regular files. A stage may leave a pipe where a file is expected, and opening a pipe waits until somebody
-//! writes to it: for ever, and with it the run and every collection of the store.
+//! writes to it, which would block the run and every collection of the store.
 
 use std::{
     fs::{File, OpenOptions},

@@ -33,13 +33,13 @@ enum State {
     Waiting,
     /// Its key is known, its result is not there; it waits for room.
     Queued(Key),
-    /// Somebody else computes its key: another run, or another stage of this one.
+    /// Another run, or another stage of this one, computes its key.
     Elsewhere(Key),
     /// It failed and is tried again later.
     Pausing(Key),
-    /// Its process is under way.
+    /// Its process is running.
     Running(Key),
-    /// Its process ended well and its outputs are being taken in.
+    /// Its process succeeded and its outputs are being stored.
     Publishing(Key),
     /// Its result is there.
     Done(Published),
@@ -54,7 +54,7 @@ enum State {
 /// How a run is to go.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Go on with what does not hang on a failed stage.
+    /// Continue with stages that do not depend on a failed one.
     pub keep_going: bool,
     /// Stop cleanly after this long.
     pub max_time: Option<Duration>,
@@ -354,13 +354,18 @@ impl<'r> Runner<'r> {
             How::Ran => self.outcome.ran.push((id, published.key, took)),
             How::Hit | How::Shared => self.outcome.hits += 1,
         }
-        if self.computing.get(&published.key) == Some(&id) {
-            self.computing.remove(&published.key);
-        }
+        self.release(id, published.key);
         self.states.insert(id, State::Done(published));
         self.open -= 1;
         watch(Event::Done { id, how, took });
         self.release_readers(id, watch)
+    }
+
+    /// A stage no longer computes a key. Another one of this run may.
+    fn release(&mut self, id: Id, key: Key) {
+        if self.computing.get(&key) == Some(&id) {
+            self.computing.remove(&key);
+        }
     }
 
     fn release_readers(&mut self, id: Id, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
@@ -392,7 +397,7 @@ impl<'r> Runner<'r> {
                 watch(Event::Elsewhere { id });
                 continue;
             };
-            // Somebody may have published it between the look-up and the lock.
+            // Another run may have published it between the look-up and the lock.
             if !self.forced.contains(&id)
                 && let Some(found) = self.find(key)?
             {
@@ -445,20 +450,22 @@ impl<'r> Runner<'r> {
                     }
                     self.finish(id, committed.published, How::Ran, took, watch)
                 }
-                Err(why) => self.fail(self.failure(id, key, why), 0, watch),
+                Err(why) => self.fail(self.failure(id, key, why), Some(0), watch),
             },
         }
     }
 
-    /// The attempt failed. It is tried again as often as its file says, and `retries` times at least.
-    fn fail(&mut self, mut failure: Failure, retries: u32, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+    /// The attempt failed. It is tried again as often as its file says, and `least` times at least. None: a retry cannot
+    /// help.
+    fn fail(&mut self, mut failure: Failure, least: Option<u32>, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         let Failure { stage: id, key, .. } = failure;
         // A stage's own program seldom says so where anybody looks.
         if self.store.is_full() && !failure.why.contains(store::MAKE_ROOM) {
             failure.why += &format!("; the disk of {} is full{}", self.store.root().display(), store::MAKE_ROOM);
         }
         let tries = self.attempts[&id];
-        if tries <= self.graph.stage(id).policy.retries.max(retries) && !self.stopping {
+        let retries = least.map_or(0, |least| self.graph.stage(id).policy.retries.max(least));
+        if tries <= retries && !self.stopping {
             let pause = Duration::from_secs(1 << (tries - 1).min(6));
             self.states.insert(id, State::Pausing(key));
             self.pausing.push((Instant::now() + pause, id));
@@ -466,9 +473,7 @@ impl<'r> Runner<'r> {
             return Ok(());
         }
         Failed::of(&failure).write(&failure.work);
-        if self.computing.get(&key) == Some(&id) {
-            self.computing.remove(&key);
-        }
+        self.release(id, key);
         self.states.insert(id, State::Failed);
         self.open -= 1;
         watch(Event::Failed { id, failure: &failure, again: None });
@@ -476,7 +481,7 @@ impl<'r> Runner<'r> {
         self.release_readers(id, watch)
     }
 
-    /// Looks again at stages that others compute, and at those whose pause is over.
+    /// Checks stages that others compute, and those whose pause is over.
     fn revive(&mut self, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
         let now = Instant::now();
         let (due, later): (Vec<_>, Vec<_>) = self.pausing.drain(..).partition(|(at, _)| *at <= now);

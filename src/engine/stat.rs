@@ -12,7 +12,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::RwLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -53,14 +53,14 @@ impl Stamp {
 pub struct Cache {
     file: PathBuf,
     known: HashMap<Name, (Stamp, Digest)>,
-    fresh: Mutex<HashMap<Name, (Stamp, Digest)>>,
+    fresh: RwLock<HashMap<Name, (Stamp, Digest)>>,
 }
 
 impl Cache {
     /// Reads the cache; a missing or damaged file is an empty cache.
     pub fn load(file: &Path) -> Self {
         let bytes = fs::read(file).unwrap_or_default();
-        Cache { file: file.into(), known: decode(&bytes).unwrap_or_default(), fresh: Mutex::default() }
+        Cache { file: file.into(), known: decode(&bytes).unwrap_or_default(), fresh: RwLock::default() }
     }
 
     /// The digest of the file at `path`, if the file has not changed since it was read.
@@ -69,7 +69,7 @@ impl Cache {
         let now = Stamp::of(meta);
         let same = |(stamp, digest): &(Stamp, Digest)| (*stamp == now).then_some(*digest);
         // What this run has read itself is newer than what an earlier one left.
-        let fresh = self.fresh.lock().expect("no panic while held").get(&name).and_then(same);
+        let fresh = self.fresh.read().expect("no panic while held").get(&name).and_then(same);
         fresh.or_else(|| self.known.get(&name).and_then(same))
     }
 
@@ -78,13 +78,13 @@ impl Cache {
         let stamp = Stamp::of(meta);
         let read_at = read_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
         if read_at - i128::from(stamp.mtime.max(stamp.ctime)) > YOUNG {
-            self.fresh.lock().expect("no panic while held").insert(name(path), (stamp, digest));
+            self.fresh.write().expect("no panic while held").insert(name(path), (stamp, digest));
         }
     }
 
     /// Writes the cache to disk, if it has new entries.
     pub fn save(&self) -> io::Result<()> {
-        let fresh = self.fresh.lock().expect("no panic while held");
+        let fresh = self.fresh.read().expect("no panic while held");
         if fresh.is_empty() {
             return Ok(());
         }
@@ -164,7 +164,7 @@ mod tests {
         fs::write(&file, "one").unwrap();
         let cache = Cache::load(&folder.path().join("stat.bin"));
         cache.insert(&file, &fs::metadata(&file).unwrap(), Digest::of(b"one"), SystemTime::now());
-        assert!(cache.fresh.lock().unwrap().is_empty());
+        assert!(cache.fresh.read().unwrap().is_empty());
     }
 
     #[test]

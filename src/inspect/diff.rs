@@ -1,5 +1,6 @@
 //! What two results differ in: what was asked for, and the bytes.
 
+use super::why::changed_files;
 use anyhow::{Context, Result};
 use caco_engine::{
     digest::Digest,
@@ -51,17 +52,16 @@ pub struct Bytes {
 /// # Errors
 /// Where a key has no result.
 pub fn diff(store: &Store, old: Key, new: Key) -> Result<Diff> {
-    let mut asked = changes(&preimage(store, old)?, &preimage(store, new)?);
+    let ((asked_old, result_old), (asked_new, result_new)) = (find(store, old)?, find(store, new)?);
+    let mut asked = changes(&asked_old, &asked_new);
     name_files(store, &mut asked)?;
-    Ok(Diff { old, new, asked, outputs: outputs(&result(store, old)?, &result(store, new)?) })
+    Ok(Diff { old, new, asked, outputs: outputs(&result_old, &result_new) })
 }
 
-fn preimage(store: &Store, key: Key) -> Result<Preimage> {
-    store.preimage(key)?.with_context(|| format!("key {key} has no result in {}", store.root().display()))
-}
-
-fn result(store: &Store, key: Key) -> Result<Published> {
-    store.lookup(key)?.with_context(|| format!("key {key} has no result in {}", store.root().display()))
+/// What was asked for under a key, and its result.
+fn find(store: &Store, key: Key) -> Result<(Preimage, Published)> {
+    let found = store.preimage(key)?.zip(store.lookup(key)?);
+    found.with_context(|| format!("key {key} has no result in {}", store.root().display()))
 }
 
 /// Adds, to inputs that are folders whose listings are known, which files of them differ.
@@ -69,7 +69,7 @@ fn name_files(store: &Store, asked: &mut [Change]) -> Result<()> {
     for change in asked {
         let Change::Input { old: Some(old), new: Some(new), files, .. } = change else { continue };
         if let (Some(old), Some(new)) = (store.kept_listing(*old)?, store.kept_listing(*new)?) {
-            *files = old.changes(&new).into_iter().map(|(path, what)| (path, what.to_string())).collect();
+            *files = changed_files(&old, &new);
         }
     }
     Ok(())

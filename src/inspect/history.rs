@@ -23,7 +23,7 @@ pub struct Past {
 }
 
 impl Past {
-    /// How long it took, or has taken so far. None: it was killed, and nobody knows when.
+    /// How long it took, or has taken so far. None: it was killed, at an unknown time.
     pub fn took(&self) -> Option<Duration> {
         match &self.run.ended {
             Some(ended) => Duration::try_from_secs_f64(ended.seconds).ok(),

@@ -3,7 +3,7 @@
 //! 1. A key, or the start of one with six digits or more, means the result under that key.
 //! 2. A stage means the result that its pipeline asks for as it stands. The records of the stages that it reads from are
 //!    enough to know which one that is: their bytes may have been collected. Where inputs are missing on this machine,
-//!    nobody knows what is asked for; then a stage's last result is taken, and the caller is given a note that says so.
+//!    the requested result is unknown; then a stage's last result is taken, and a note says so.
 //! 3. Where that result is not there, commands that show ([`shown`]) take the stage's last result and mark it as outdated.
 //!    Commands that copy, compare, cite or verify ([`current`]) refuse, and say what to run.
 
@@ -126,7 +126,7 @@ pub fn current(graph: &Graph, id: Id, store: &Store) -> Result<(Published, Vec<S
         None => format!("stage '{name}' has no result yet"),
     };
     results.notes.iter().for_each(|note| why += &format!(" ({note})"));
-    bail!("{why}; run it: caco run {path} '{name}'")
+    bail!("{why}; run it: {}", command(graph, [name]))
 }
 
 /// The result to show for a stage: the one that the pipeline asks for, else its last one. None: it never had one.
@@ -141,7 +141,7 @@ pub fn shown(graph: &Graph, id: Id, store: &Store) -> Result<Option<Shown>> {
     let name = &graph.stage(id).name;
     let last = Names::load(store, &graph.pipeline.name).get(name);
     let published = last.map(|key| store.lookup(key)).transpose()?.flatten();
-    notes.push(format!("using the last result of '{name}', which has other parameters, inputs or code"));
+    notes.push(format!("using the last result of '{name}', which may have other parameters, inputs or code"));
     Ok(published.map(|published| Shown { published, outdated: true, notes }))
 }
 
@@ -209,6 +209,15 @@ pub fn holders(path: &Path, store: &Store) -> Result<Vec<Key>> {
     let (root, path) = (store.root().display(), path.display());
     ensure!(!keys.is_empty(), "no result in {root} holds the bytes of {path} (BLAKE3 {})", blake3.short());
     Ok(keys)
+}
+
+/// The command that runs some stages alone.
+pub fn command(graph: &Graph, stages: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let overlay = &graph.pipeline.overlay;
+    let profile = overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
+    let set: String = overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
+    let stages: String = stages.into_iter().map(|stage| format!(" '{}'", stage.as_ref())).collect();
+    format!("caco run {}{profile}{set}{stages}", graph.pipeline.path.display())
 }
 
 /// The one stage of that name.

@@ -37,6 +37,9 @@ pub struct Stage {
     /// Its result, or its last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<StageResult>,
+    /// Notes for the caller, one sentence each.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// What a stage reads.
@@ -110,7 +113,8 @@ pub fn stage(graph: &Graph, store: &Store, name: &str, registry: &Registry) -> R
         state: State::of(step),
         parameters: serde_json::from_str(stage.parameters()).context("parameters are JSON")?,
         inputs: inputs.collect(),
-        result: shown.map(|shown| result(graph, id, store, &shown, registry)).transpose()?,
+        result: shown.as_ref().map(|shown| result(graph, id, store, shown, registry)).transpose()?,
+        notes: shown.map(|shown| shown.notes).unwrap_or_default(),
     })
 }
 

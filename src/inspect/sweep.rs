@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// The state of a point, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "PointState")]
 pub enum State {
     /// A stage of it failed when it ran last.
     Failed,
@@ -63,11 +64,11 @@ pub struct Failure {
 pub struct OverSeeds {
     /// The mean. One that is not finite is `"nan"`, `"inf"` or `"-inf"`.
     #[serde(serialize_with = "number::serialize")]
-    #[schemars(with = "f64")]
+    #[schemars(schema_with = "number::schema")]
     pub mean: f64,
     /// The standard deviation between seeds; none with a single one.
     #[serde(serialize_with = "number::serialize_some")]
-    #[schemars(with = "Option<f64>")]
+    #[schemars(schema_with = "number::schema")]
     pub sd: Option<f64>,
     /// How many seeds it is over.
     pub seeds: usize,
@@ -296,17 +297,8 @@ fn add_metric(metrics: &mut BTreeMap<String, f64>, stage: &str, metric: &Metric)
 
 fn failure(graph: &Graph, id: Id, failed: event::Failed) -> Failure {
     let stage = graph.stage(id).name.clone();
-    let again = command(graph, std::slice::from_ref(&stage));
+    let again = name::command(graph, [&stage]);
     Failure { stage, error: failed.error, again }
-}
-
-/// The command that runs some stages alone.
-fn command(graph: &Graph, stages: &[String]) -> String {
-    let overlay = &graph.pipeline.overlay;
-    let profile = overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
-    let set: String = overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
-    let stages: String = stages.iter().map(|stage| format!(" '{stage}'")).collect();
-    format!("caco run {}{profile}{set}{stages}", graph.pipeline.path.display())
 }
 
 fn row(graph: &Graph, axes: &[String], group: &[&Single]) -> Row {
@@ -324,7 +316,7 @@ fn row(graph: &Graph, axes: &[String], group: &[&Single]) -> Row {
         of: group.len(),
         metrics: metrics.into_iter().map(|(name, values)| (name, over_seeds(&values))).collect(),
         keys: group.iter().map(|single| single.keys.clone()).collect(),
-        alone: command(graph, &last),
+        alone: name::command(graph, &last),
         failures: group.iter().flat_map(|single| single.failures.clone()).collect(),
     }
 }

@@ -1,10 +1,14 @@
 //! Why a stage runs: which value changed, from what to what.
 
-use super::{name, state::State};
+use super::{
+    name,
+    state::{Planned, State},
+};
 use anyhow::Result;
 use caco_engine::{
     graph::{Graph, Id, Origin},
-    listing::Content,
+    key::Key,
+    listing::{Content, Listing},
     names::Names,
     plan::{Ask, Missing, Outside, Plan, Step, ask},
     store::Store,
@@ -45,7 +49,7 @@ pub struct Why {
     pub state: State,
     /// The key of its result. Absent where it is not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<caco_engine::key::Key>,
+    pub key: Option<Key>,
     /// Why it would run: what differs from its last result.
     pub why: Vec<Reason>,
     /// For a stage that may run: the stages that run before it.
@@ -72,29 +76,21 @@ pub fn why(graph: &Graph, store: &Store, stage: &str) -> Result<Why> {
         Ok(changes.into_iter().map(|change| Reason { written_at: written_at(graph, id, &change), change }).collect())
     };
     let step = plan.step(id).expect("the stage was planned");
+    let Planned { stage, state, key, missing, behind, .. } = Planned::of(graph, id, step);
     let mut found = Why {
-        stage: stage.into(),
+        stage,
         written_at: graph.pipeline.place(graph.stage(id)),
-        state: State::of(step),
-        key: None,
-        why: vec![],
+        state,
+        key,
+        why: if state == State::Run { of(id)? } else { vec![] },
         upstream: vec![],
-        missing: vec![],
-        behind: None,
+        missing,
+        behind,
     };
-    match step {
-        Step::Hit(published) => found.key = Some(published.key),
-        Step::Run(key) => {
-            found.key = Some(*key);
-            found.why = of(id)?;
+    if state == State::MayRun {
+        for (other, _) in plan.steps.iter().filter(|(of, step)| *of != id && matches!(step, Step::Run(_))) {
+            found.upstream.push(Upstream { stage: graph.stage(*other).name.clone(), why: of(*other)? });
         }
-        Step::MayRun => {
-            for (other, _) in plan.steps.iter().filter(|(of, step)| *of != id && matches!(step, Step::Run(_))) {
-                found.upstream.push(Upstream { stage: graph.stage(*other).name.clone(), why: of(*other)? });
-            }
-        }
-        Step::Blocked(missing) => found.missing = missing.clone(),
-        Step::Behind(of) => found.behind = Some(graph.stage(*of).name.clone()),
     }
     Ok(found)
 }
@@ -138,7 +134,12 @@ fn name_files(graph: &Graph, store: &Store, outside: &Outside, id: Id, changes: 
         let (Some(Content::Folder(now)), Some(before)) = (content, store.kept_listing(*old)?) else {
             continue;
         };
-        *files = before.changes(now).into_iter().map(|(path, what)| (path, what.to_string())).collect();
+        *files = changed_files(&before, now);
     }
     Ok(())
+}
+
+/// The files that differ between two folders: path and what happened.
+pub(crate) fn changed_files(old: &Listing, new: &Listing) -> Vec<(String, String)> {
+    old.changes(new).into_iter().map(|(path, what)| (path, what.to_string())).collect()
 }

@@ -13,7 +13,7 @@ pub struct Metric {
     pub split: String,
     /// The value. Accuracies are fractions, not per cent. One that is not finite is `"nan"`, `"inf"` or `"-inf"`.
     #[serde(serialize_with = "number::serialize", deserialize_with = "number::deserialize")]
-    #[schemars(with = "f64")]
+    #[schemars(schema_with = "number::schema")]
     pub value: f64,
     /// Number of samples it was measured on, if applicable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

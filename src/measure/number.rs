@@ -24,6 +24,11 @@ pub fn plain(value: f64) -> String {
     word(value).map_or_else(|| value.to_string(), String::from)
 }
 
+/// The JSON schema of a number as [`serialize`] writes it.
+pub fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "anyOf": [{ "type": "number" }, { "enum": ["nan", "inf", "-inf"], "type": "string" }] })
+}
+
 /// Serialises a number.
 pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     match word(*value) {

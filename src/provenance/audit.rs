@@ -33,6 +33,7 @@ use std::{
 /// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "AuditState")]
 pub enum State {
     /// The check passed.
     Pass,

@@ -1,6 +1,7 @@
 //! Executes one stage: `caco-worker JOB.json`, started by the runner. Instead, `--bench-step` measures a training step,
 //! `--bench-loader` the loader, `--bench-train` both together; `--data-survey` surveys a data set, `--data-sheet` draws
-//! a contact sheet, `--data-pixels` decodes an image.
+//! a contact sheet, `--data-pixels` decodes an image, `--doctor` and
+//! `--self-test` answer `caco doctor`.
 
 use caco_data::{
     bench as loader, pixels, sheet,

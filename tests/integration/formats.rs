@@ -90,8 +90,8 @@ fn a_set_says_which_splits_it_has_and_what_is_wrong_with_its_files() {
     write(&project, "cifar/test_batch.bin", &[1; 3000]);
     let failed = project.caco(&["run", "p.ron"]);
     assert_eq!(failed.code, 1);
-    let told = "test_batch.bin has 3000 bytes, not a whole number of records of 3073";
-    assert!(failed.err.contains(told), "{}", failed.err);
+    let message = "test_batch.bin has 3000 bytes, not a whole number of records of 3073";
+    assert!(failed.err.contains(message), "{}", failed.err);
 }
 
 /// ImageNet in small: six classes.

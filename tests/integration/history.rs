@@ -23,7 +23,7 @@ fn records(project: &Project) -> Vec<PathBuf> {
     paths
 }
 
-macro_rules! assert_told {
+macro_rules! assert_printed {
     ($text:expr) => {
         insta::with_settings!({filters => vec![
             (r"\d{8}T\d{6}\.\d{3}Z-\d+", "RUN"),
@@ -44,13 +44,13 @@ fn every_run_is_listed_with_its_attempts_hits_and_saved_time() {
     project.run(&[]);
     assert!(project.run(&[]).is_empty());
     project.caco(&["run", "p.ron", "b", "--set", "b.shell=\"cat i; exit 7\""]);
-    assert_told!(project.ok(&["history"]).out);
+    assert_printed!(project.ok(&["history"]).out);
     let runs = history(&project);
     let seconds = |run: &Value| run["saved"]["seconds"].as_f64().unwrap();
     assert_eq!(runs.iter().map(|run| run["ended"]["hits"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 0]);
     assert!(seconds(&runs[1]) > seconds(&runs[0]) && seconds(&runs[0]) >= 0.3 && seconds(&runs[2]) == 0.0, "{runs:?}");
     let id = runs[0]["id"].as_str().unwrap();
-    assert_told!(project.ok(&["history", id]).out);
+    assert_printed!(project.ok(&["history", id]).out);
     assert_eq!(project.json(&["history", id, "--json"])["attempts"][0]["why"], "exit code 7");
     // Filtered by pipeline, and limited in number.
     assert_eq!(project.ok(&["history", "p", "-n", "2"]).out.lines().count(), 3);
@@ -121,12 +121,16 @@ fn people_read_local_time_and_programs_utc() {
     let started = [&run["began"]["started"], &run["began"]["started"], &made["started"]];
     for (args, utc) in [&["history"][..], &["history", id], &["show", "a"]].into_iter().zip(started) {
         let utc = utc.as_str().unwrap();
-        let told = |zone: &str| {
+        let printed = |zone: &str| {
             let output = project.command(args).env("TZ", zone).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
         let plain = format!("{} {} UTC", &utc[..10], &utc[11..19]);
-        assert!(utc.ends_with('Z') && told("UTC").contains(&plain), "{}", told("UTC"));
-        assert!(told("<xyz>-05").contains(" +05:00") && !told("<xyz>-05").contains(&plain), "{}", told("<xyz>-05"));
+        assert!(utc.ends_with('Z') && printed("UTC").contains(&plain), "{}", printed("UTC"));
+        assert!(
+            printed("<xyz>-05").contains(" +05:00") && !printed("<xyz>-05").contains(&plain),
+            "{}",
+            printed("<xyz>-05")
+        );
     }
 }

@@ -244,3 +244,20 @@ fn a_pipeline_is_found_by_its_name_here_and_in_its_folder() {
     let unknown = project.caco(&["plan", "r"]);
     assert!(unknown.err.contains("there are p.ron, pipelines/p.ron, pipelines/q.ron, v1.2.ron"), "{}", unknown.err);
 }
+
+#[test]
+fn old_names_of_commands_answer_with_the_new_ones() {
+    let project = Project::new();
+    for (old, new) in [("keys", "signer"), ("crate", "export ro-crate"), ("croissant", "export croissant")] {
+        for args in [vec![old, "list"], vec!["-v", old]] {
+            let answer = project.caco(&args);
+            assert!(
+                answer.code == 2 && answer.err.contains(&format!("'caco {old}' is now 'caco {new}'")),
+                "{}",
+                answer.err
+            );
+        }
+    }
+    let below = project.caco(&["data", "keys"]);
+    assert!(below.code == 2 && below.err.contains("unrecognized subcommand 'keys'"), "{}", below.err);
+}

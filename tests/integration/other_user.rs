@@ -44,7 +44,7 @@ fn caco(project: &Project, args: &[&str]) -> Option<Printed> {
 #[test]
 fn who_may_only_read_a_store_runs_what_is_all_there() {
     let project = filled();
-    let told = (|| {
+    let seen = (|| {
         let all_there = caco(&project, &["run", "p.ron"])?;
         let named_otherwise = caco(&project, &["run", "p.ron", "--set", "b.run=(retries: 1)"])?;
         let to_run = caco(&project, &["run", "p.ron", "--set", "b.shell=\"cat i/f i/f > o\""])?;
@@ -54,7 +54,7 @@ fn who_may_only_read_a_store_runs_what_is_all_there() {
         Some((all_there, named_otherwise, to_run, elsewhere, not_ours, shown))
     })();
     set_mode(project.path(), 0o755);
-    let Some((all_there, named_otherwise, to_run, elsewhere, not_ours, shown)) = told else { return };
+    let Some((all_there, named_otherwise, to_run, elsewhere, not_ours, shown)) = seen else { return };
     assert!(all_there.code == 0 && all_there.err.contains("nothing to do: all 2"), "{all_there:?}");
     assert_eq!(named_otherwise.code, 0, "{named_otherwise:?}");
     assert!(to_run.code == 1 && to_run.err.contains("cache/uses/"), "{to_run:?}");

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -60,10 +61,24 @@ impl Project {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(caco_path());
-        command.args(args).current_dir(self.path()).env_remove("CACO_CACHE").env_remove("CACO_PIPELINE").env("CI", "1");
-        command.env_remove("CACO_DATA").env("CACO_KEYS", self.path().join(".keys"));
+        let mut command = self.program(caco_path());
+        command.args(args);
         command
+    }
+
+    /// A program in the project's folder, with nothing of the user's settings.
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.path()).env("CI", "1").env("CACO_KEYS", self.path().join(".keys"));
+        ["CACO_CACHE", "CACO_PIPELINE", "CACO_DATA", "RUST_LOG"].iter().for_each(|name| _ = command.env_remove(name));
+        command
+    }
+
+    /// Makes the key that signs, so that no run says that it does.
+    pub fn signer(&self) {
+        if !self.path().join(".keys").exists() {
+            self.ok(&["signer", "new"]);
+        }
     }
 
     pub fn caco(&self, args: &[&str]) -> Printed {

@@ -1,7 +1,7 @@
 //! The example of README, typed as it is printed there.
 
 use crate::project::{Project, caco_path};
-use std::{env, fs, path::Path, process::Command};
+use std::{env, fs, path::Path};
 
 /// The first code block of this language after a heading.
 fn block<'r>(readme: &'r str, heading: &str, language: &str) -> &'r str {
@@ -17,14 +17,9 @@ fn type_in(project: &Project, line: &str) -> String {
             .into_iter()
             .chain(env::split_paths(&env::var_os("PATH").unwrap())),
     );
-    let mut shell = Command::new("sh");
+    let mut shell = project.program("sh");
     // One stream, so that the order is that of a terminal.
-    shell.arg("-c").arg(format!("{{ {line}\n}} 2>&1")).current_dir(project.path()).env("PATH", path.unwrap());
-    shell
-        .env_remove("CACO_CACHE")
-        .env_remove("CACO_PIPELINE")
-        .env("CI", "1")
-        .env("CACO_KEYS", project.path().join(".keys"));
+    shell.arg("-c").arg(format!("{{ {line}\n}} 2>&1")).env("PATH", path.unwrap());
     String::from_utf8(shell.output().unwrap().stdout).unwrap()
 }
 
@@ -42,7 +37,7 @@ fn without_times(text: &str) -> String {
 fn the_example_prints_what_readme_says() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let project = Project::new();
-    project.ok(&["signer", "new"]);
+    project.signer();
     type_in(&project, block(&readme, "## Sixty seconds", "sh"));
     project.write("fit.ron", block(&readme, "## Sixty seconds", "ron"));
     for entry in block(&readme, "## Sixty seconds", "console").split("$ ").filter(|entry| !entry.is_empty()) {

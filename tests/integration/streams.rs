@@ -37,9 +37,9 @@ fn messages_that_nobody_can_read_stop_no_run() {
         assert_eq!(caco(&project, &["keys"], Stdio::null(), err()).code, 2);
     }
     let project = Project::with(PIPELINE);
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "\"$1\" run p.ron 2>&- >&-", "sh"]).arg(caco_path()).current_dir(project.path());
-    assert_eq!(shell.env("CACO_KEYS", project.path().join(".keys")).status().unwrap().code(), Some(0));
+    let mut shell = project.program("sh");
+    shell.args(["-c", "\"$1\" run p.ron 2>&- >&-", "sh"]).arg(caco_path());
+    assert_eq!(shell.status().unwrap().code(), Some(0));
 }
 
 #[test]

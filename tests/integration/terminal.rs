@@ -30,7 +30,12 @@ impl Terminal {
         let mut command = CommandBuilder::new(caco_path());
         command.args(args);
         command.cwd(project.path());
-        ["CI", "NO_COLOR", "CACO_CACHE", "CACO_PIPELINE", "RUST_LOG"].iter().for_each(|name| command.env_remove(name));
+        // A key of the project's own, which no line announces.
+        project.signer();
+        command.env("CACO_KEYS", project.path().join(".keys"));
+        ["CI", "NO_COLOR", "CACO_CACHE", "CACO_PIPELINE", "CACO_DATA", "RUST_LOG"]
+            .iter()
+            .for_each(|name| command.env_remove(name));
         command.env("TERM", "xterm-256color");
         command.env("GO", project.path());
         env.iter().for_each(|(name, value)| command.env(name, value));

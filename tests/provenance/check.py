@@ -75,7 +75,7 @@ def main() -> None:
         assert len(results) == 3 and len(reruns) == 1, (results, reruns)
         for path in results:
             predicate = check_signed(path, keys[0], "https://slsa.dev/provenance/v1")
-            # Fields of our own are allowed there; protobuf has to be told to pass over them.
+            # Fields of our own are allowed there; protobuf must be asked to ignore them.
             json_format.ParseDict(predicate, provenance_pb2.Provenance(), ignore_unknown_fields=True)
         for path in reruns:
             predicate = check_signed(path, keys[0], "https://in-toto.io/attestation/test-result/v0.1")

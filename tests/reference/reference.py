@@ -305,11 +305,11 @@ class Method:
         self.average(c["key_momentum"])
         keys = [k.array for k in self.key.embed(views[:2])[0]]
         d = columns_unit(self.bank)
-        n, told = len(views[0]), {}
+        n, output = len(views[0]), {}
         by_key = objective in ("KeyPositive", "Queue")
         positives = [(k @ d).argmax(1) for k in keys]
         if not by_key:
-            told.update({f"positives{v}": j.astype(np.int64) for v, j in enumerate(positives)})
+            output.update({f"positives{v}": j.astype(np.int64) for v, j in enumerate(positives)})
         loss, gradient = Value(np.float64(0)), np.zeros_like(self.bank)
         for i, j, weight in self.pairs(len(views)):
             q = queries[i]
@@ -337,7 +337,7 @@ class Method:
         elif objective != "FixedBank":
             self.velocity = c["bank_momentum"] * self.velocity - gradient
             self.bank = self.bank - c["bank_lr"] * self.velocity
-        return {**told, "loss": loss.array}
+        return {**output, "loss": loss.array}
 
     def enqueue(self, keys):
         for key in keys:
@@ -359,7 +359,7 @@ class Method:
 
     def run(self, steps):
         """Everything that is expected of a run."""
-        warm, told = self.case["mode"] == "warm", {}
+        warm, output = self.case["mode"] == "warm", {}
         for t in range(self.case["steps"]):
             if warm and self.enqueued >= self.bank.shape[1]:
                 break
@@ -367,10 +367,10 @@ class Method:
             while f"step{t}.view{len(views)}" in steps:
                 views.append(steps[f"step{t}.view{len(views)}"])
             figures = self.warm(views) if warm else self.step(views)
-            told.update({f"step{t}.{name}": np.atleast_1d(value) for name, value in figures.items()})
-            told[f"step{t}.W"] = self.bank.copy()
+            output.update({f"step{t}.{name}": np.atleast_1d(value) for name, value in figures.items()})
+            output[f"step{t}.W"] = self.bank.copy()
             if not warm:
-                told[f"step{t}.v"] = self.velocity.copy()
+                output[f"step{t}.v"] = self.velocity.copy()
         if warm:
             self.key.parameters = {n: p.copy() for n, p in self.query.parameters.items()}
         for name, tensors in (
@@ -378,8 +378,8 @@ class Method:
             ("encoder_k", self.key.tensors()),
             ("momentum", self.momentum),
         ):
-            told.update({f"final.{name}.{n}": t for n, t in tensors.items()})
-        return told
+            output.update({f"final.{name}.{n}": t for n, t in tensors.items()})
+        return output
 
 
 # ---- Cases.

@@ -80,7 +80,7 @@ pub fn main(args: &GcArgs, store: &StoreArgs) -> Result<ExitCode> {
     text += if args.yes || (collected.results.is_empty() && collected.objects == 0 && collected.unfinished == 0) {
         "\n"
     } else {
-        "\nnothing was removed; --yes removes\n"
+        "\nnothing was removed; add --yes to remove them\n"
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -42,11 +42,9 @@ pub fn main(args: &RoCrateArgs, store: &StoreArgs) -> Result<ExitCode> {
     let ids = graph.with_sources(&name::select(&graph, &args.stages)?);
     let plan = Plan::new(&graph, &ids, &store, &HashSet::new())?;
     if let Some((id, _)) = plan.steps.iter().find(|(_, step)| !matches!(step, Step::Hit(_))) {
-        let file = graph.pipeline.path.display();
-        bail!(
-            "stage '{}' has no result of what the pipeline asks for; run it first: caco run {file}",
-            graph.stage(*id).name
-        );
+        let stage = &graph.stage(*id).name;
+        let run = name::command(&graph, &args.stages);
+        bail!("stage '{stage}' has no result for the pipeline as it is; run it first: {run}");
     }
     let mut seen = HashSet::new();
     // Stages that share a key share a result.

@@ -45,7 +45,7 @@ impl Launch {
     }
 
     /// The file beside a launch file that its report is written to.
-    pub fn report_file(file: &Path) -> PathBuf {
+    fn report_file(file: &Path) -> PathBuf {
         suffixed(file, ".report.json")
     }
 
@@ -62,7 +62,7 @@ impl Launch {
     }
 }
 
-/// How often signals are looked at.
+/// How often signals are checked.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Executes the launch in a file, confined as it says, and writes the report beside it. The first signal noted in
@@ -112,12 +112,15 @@ fn suffixed(file: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Writes a file so that nobody sees half of it.
+/// Writes a private file atomically. `store::write_aside` makes files that everybody may read.
 fn write_aside(file: &Path, text: &[u8]) -> io::Result<()> {
     let aside = suffixed(file, ".new");
-    let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    new.write_all(text)?;
-    fs::rename(&aside, file)
+    let _ = fs::remove_file(&aside);
+    let written = || {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?.write_all(text)?;
+        fs::rename(&aside, file)
+    };
+    written().inspect_err(|_| _ = fs::remove_file(&aside))
 }
 
 #[cfg(test)]

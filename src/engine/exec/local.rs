@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        liveness, orphans,
+        command, liveness, orphans,
         pool::{Allocation, Free, Pool, Request},
         refusal::{self, Refusals},
         spawn::{self, Cage},
@@ -85,7 +85,7 @@ impl Process {
             std::thread::Builder::new().stack_size(64 << 10).spawn(move || wait(group, tmpdir, refusals, ended))?;
             Ok(())
         };
-        // A program that nobody waits for must not run on.
+        // Do not leave a program running without a waiter.
         threads().inspect_err(|_| {
             signal(group, libc::SIGKILL);
             let _ = reap(group);
@@ -97,7 +97,7 @@ impl Process {
 /// The folder for temporary files that a program has to itself.
 fn own_tmpdir(launch: &Launch) -> Option<PathBuf> {
     let tmpdir = launch.env.iter().rev().find(|(name, _)| name == "TMPDIR").map(|(_, value)| PathBuf::from(value));
-    let own = launch.folder.parent()?.join("tmp");
+    let own = launch.folder.parent()?.join(command::TMP);
     tmpdir.filter(|tmpdir| *tmpdir == own)
 }
 
@@ -107,9 +107,8 @@ fn wait(group: i32, tmpdir: Option<PathBuf>, refusals: Option<Refusals>, ended: 
     // What the stage left running in its group ends with it. The first process is not reaped yet, so the kernel cannot
     // have given its number to another one.
     signal(group, libc::SIGKILL);
-    orphans::reap_group(group);
+    orphans::end(group, tmpdir.as_deref());
     let outcome = outcome(reap(group));
-    tmpdir.iter().for_each(|tmpdir| orphans::end(tmpdir));
     ended(Report { outcome, refusals: refusals.map(|refusals| refusals.list()) });
 }
 

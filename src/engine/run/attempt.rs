@@ -42,6 +42,14 @@ const REPLANS: u32 = 5;
 #[error("its input {} changed while it was being placed", .0.display())]
 struct ChangedInput(PathBuf);
 
+/// Why a queued stage cannot start under its key.
+enum Stale {
+    /// It has another key now. The input that changed, where it is known.
+    OtherKey(Option<PathBuf>),
+    /// It cannot run any more in this run, and why.
+    Gone(String),
+}
+
 /// Reports the end of an attempt. One that an executor drops without a report is lost, and failed.
 struct Unreported {
     id: Id,
@@ -49,10 +57,6 @@ struct Unreported {
 }
 
 impl Unreported {
-    fn ended(mut self, report: Report) {
-        self.send(report);
-    }
-
     fn send(&mut self, report: Report) {
         if let Some(sender) = self.sender.take() {
             let _ = sender.send(Message::Ended(self.id, report));
@@ -82,40 +86,18 @@ impl<'r> Runner<'r> {
         Failed::forget(&work);
         *self.attempts.entry(id).or_default() += 1;
         self.log_starts.insert(id, fs::metadata(work.join("log")).map_or(0, |log| log.len()));
-        let changed = self.look_at_inputs(id);
-        if let Some((path, false)) = changed {
-            drop((lock, allocation));
-            return self.fail_for_good(
-                id,
-                key,
-                format!("{} was changed since the run began; run again", path.display()),
-                watch,
-            );
-        }
-        // Another stage that reads the same input may have noticed before this one that it is another.
-        let preimage = match ask(graph, id, &self.outside, |of| self.published(of)) {
-            Ask::Known(now, preimage) if now == key => preimage,
-            Ask::Missing(missing) => {
-                drop((lock, allocation));
-                let why = missing.first().map_or_else(String::new, |missing| missing.why.clone());
-                return self.fail_for_good(id, key, why, watch);
-            }
-            _ => {
-                drop((lock, allocation));
-                return self.plan_again(id, key, &changed.map(|(path, _)| path).unwrap_or_default(), watch);
-            }
+        let preimage = match self.key_now(id, key) {
+            Ok(preimage) => preimage,
+            Err(stale) => return self.stale(id, key, stale, watch),
         };
         match self.launch(id, &work, lock.fd(), &allocation) {
-            Err(error) if error.downcast_ref::<ChangedInput>().is_some() => {
-                let path = error.downcast::<ChangedInput>().map(|changed| changed.0).unwrap_or_default();
-                drop((lock, allocation));
-                self.outside.reread(&path, &self.store.stat);
-                self.plan_again(id, key, &path, watch)
-            }
-            Err(error) => {
-                self.states.insert(id, State::Running(key));
-                self.fail(self.failure(id, key, format!("{error:#}")), 0, watch)
-            }
+            Err(error) => match error.downcast::<ChangedInput>() {
+                Ok(ChangedInput(path)) => {
+                    self.outside.reread(&path, &self.store.stat);
+                    self.stale(id, key, Stale::OtherKey(Some(path)), watch)
+                }
+                Err(error) => self.fail(self.failure(id, key, format!("{error:#}")), Some(0), watch),
+            },
             Ok((process, launch, inputs)) => {
                 if let (Some(guard), Some(group)) = (&mut self.guard, process.group()) {
                     guard.add(group);
@@ -147,43 +129,46 @@ impl<'r> Runner<'r> {
         }
     }
 
-    /// Looks again at a stage's inputs outside the store. Returns one that is no longer what the plan was made with, and
-    /// whether it is hashed. What is only located is read by what the plan knows of it, in an index, so the whole plan is
-    /// out of date then.
-    fn look_at_inputs(&mut self, id: Id) -> Option<(PathBuf, bool)> {
+    /// Checks a stage's inputs outside the store for changes since the plan. Returns its preimage, if its key is still the
+    /// same. Another stage that reads the same input may have noticed a change before.
+    fn key_now(&mut self, id: Id, key: Key) -> Result<String, Stale> {
         let mut changed = None;
         for edge in self.graph.edges(id) {
             let Origin::Path(Ok(path)) = &edge.from else { continue };
             self.outside.refresh(path, &self.store.stat);
-            if !self.outside.is_as_planned(path) && changed.as_ref().is_none_or(|(_, hashed)| *hashed) {
-                changed = Some((path.clone(), edge.hashed));
+            if self.outside.is_as_planned(path) {
+                continue;
             }
+            // It is read by what the plan knows of it, in an index, so the whole plan is out of date.
+            if !edge.hashed {
+                return Err(Stale::Gone(format!("{} was changed since the run began; run again", path.display())));
+            }
+            changed.get_or_insert_with(|| path.clone());
         }
-        changed
+        match ask(self.graph, id, &self.outside, |of| self.published(of)) {
+            Ask::Known(now, preimage) if now == key => Ok(preimage),
+            Ask::Missing(missing) => Err(Stale::Gone(missing.into_iter().next().map_or_else(String::new, |m| m.why))),
+            _ => Err(Stale::OtherKey(changed)),
+        }
     }
 
-    /// An input changed before the stage started: the stage is asked for under another key now.
-    fn plan_again(&mut self, id: Id, key: Key, path: &Path, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+    /// Plans a stage again whose inputs changed before it started, or lets it fail where a retry cannot help.
+    fn stale(&mut self, id: Id, key: Key, stale: Stale, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
+        let path = match stale {
+            Stale::Gone(why) => return self.fail(self.failure(id, key, why), None, watch),
+            Stale::OtherKey(path) => path,
+        };
         let planned = self.replanned.entry(id).or_default();
         *planned += 1;
         if *planned > REPLANS {
-            let why = format!("its input {} changes again and again; run when nobody writes to it", path.display());
-            return self.fail_for_good(id, key, why, watch);
+            let why = "its inputs change again and again; run when nobody writes to them".into();
+            return self.fail(self.failure(id, key, why), None, watch);
         }
-        if self.computing.get(&key) == Some(&id) {
-            self.computing.remove(&key);
-        }
+        self.release(id, key);
         self.attempts.remove(&id);
         self.states.insert(id, State::Waiting);
-        watch(Event::Replanned { id, path });
+        watch(Event::Replanned { id, path: path.as_deref() });
         self.advance(id, watch)
-    }
-
-    /// The stage fails in a way that a retry cannot mend.
-    fn fail_for_good(&mut self, id: Id, key: Key, why: String, watch: &mut dyn FnMut(Event)) -> store::Result<()> {
-        self.attempts.insert(id, u32::MAX);
-        self.states.insert(id, State::Running(key));
-        self.fail(self.failure(id, key, why), 0, watch)
     }
 
     /// Empties its folder of what an earlier attempt wrote, collects its inputs, and starts its program.
@@ -203,7 +188,7 @@ impl<'r> Runner<'r> {
                 _ => {}
             }
         }
-        // The log of the last attempt goes on, unless the stage replaced it: a pipe there would be waited for.
+        // The log of the last attempt is continued, unless the stage replaced it: opening a pipe there would block.
         let log = work.join("log");
         if fs::symlink_metadata(&log).is_ok_and(|meta| !meta.is_file()) {
             fs::remove_file(&log)
@@ -235,8 +220,8 @@ impl<'r> Runner<'r> {
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus, gpus };
         let launch = self.programs.launch(&prepared)?;
         let inputs = self.inputs_read(id, &out)?;
-        let unreported = Unreported { id, sender: Some(self.sender.clone()) };
-        let ended = Box::new(move |report| unreported.ended(report));
+        let mut unreported = Unreported { id, sender: Some(self.sender.clone()) };
+        let ended = Box::new(move |report| unreported.send(report));
         Ok((self.executor.start(&launch, allocation, lock, ended)?, launch, inputs))
     }
 
@@ -254,7 +239,14 @@ impl<'r> Runner<'r> {
         }
         let State::Running(key) = self.states[&id] else { unreachable!("its process was running") };
         let work = self.store.work(key);
-        let stalled = outcome == Outcome::Stalled;
+        // A command's exit codes are its own.
+        let outcome = match outcome {
+            Outcome::Stalled if self.graph.stage(id).is_command => {
+                Outcome::Failed(format!("exit code {}", job::STALLED))
+            }
+            outcome => outcome,
+        };
+        let hung = running.silent.is_some() || outcome == Outcome::Stalled;
         let (cpus, gpus) = (running.allocation.cpus, running.allocation.gpus());
         drop(running.allocation);
         let why = match outcome {
@@ -279,7 +271,7 @@ impl<'r> Runner<'r> {
                 return Ok(());
             }
             outcome if self.stopping || outcome == Outcome::Stopped => {
-                self.computing.remove(&key);
+                self.release(id, key);
                 self.stop(id);
                 watch(Event::Stopped { id });
                 return Ok(());
@@ -292,10 +284,6 @@ impl<'r> Runner<'r> {
                 let silent = running.silent.unwrap_or_default().as_secs();
                 format!("gave no sign of life for {silent} s and was killed; its log has the states of its threads")
             }
-            // A command's exit codes are its own.
-            Outcome::Stalled if self.graph.stage(id).is_command => {
-                format!("exit code {}", job::STALLED) + &self.refused(id, running.confinement.as_ref(), refusals, &work)
-            }
             Outcome::Stalled => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
                 tail(&end, 1).concat().trim_start_matches("error: ").into()
@@ -304,8 +292,7 @@ impl<'r> Runner<'r> {
             Outcome::Stopped => unreachable!("matched above"),
         };
         drop(running.lock);
-        let hung = running.silent.is_some() || (stalled && !self.graph.stage(id).is_command);
-        self.fail(self.failure(id, key, why), if hung { HUNG_RETRIES } else { 0 }, watch)
+        self.fail(self.failure(id, key, why), Some(if hung { HUNG_RETRIES } else { 0 }), watch)
     }
 
     /// A description of the attempt that just failed.
@@ -359,14 +346,14 @@ impl<'r> Runner<'r> {
             let from = match &edge.from {
                 Origin::Path(Ok(path)) => {
                     let Some(content) = self.outside.content(path).cloned() else { continue };
-                    let placed = match copied(&out.join(&*edge.slot)) {
-                        Some(copy) if edge.hashed => {
-                            let (blake3, sha256, _) = digest::both_of_file(&copy)
-                                .with_context(|| format!("cannot read {}", copy.display()))?;
-                            ensure!(blake3 == content.digest(), ChangedInput(path.clone()));
-                            Placed::Copy(sha256)
-                        }
-                        _ => Placed::Itself(self.outside.stamp(path)),
+                    let copy = out.join(&*edge.slot);
+                    let placed = if edge.hashed && is_file(&copy) {
+                        let (blake3, sha256, _) =
+                            digest::both_of_file(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
+                        ensure!(blake3 == content.digest(), ChangedInput(path.clone()));
+                        Placed::Copy(sha256)
+                    } else {
+                        Placed::Itself(self.outside.stamp(path))
                     };
                     ReadFrom::Outside { path: path.clone(), content, placed }
                 }
@@ -386,7 +373,7 @@ impl<'r> Runner<'r> {
     }
 }
 
-/// The file at a path, if it is one and no link.
-fn copied(path: &Path) -> Option<PathBuf> {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()).then(|| path.to_path_buf())
+/// Whether there is a file at a path, and not a link to one.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
 }

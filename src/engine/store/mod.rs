@@ -260,10 +260,14 @@ pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
     written.at("write", path)
 }
 
-/// Copies a file's bytes. The error names the file that it is about.
+/// Copies a file's bytes.
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    copy_into(from, fs::File::create(to).at("write", to)?, to)
+}
+
+/// Copies a file's bytes into a new file at `to`.
+fn copy_into(from: &Path, mut target: fs::File, to: &Path) -> Result<()> {
     let mut source = regular::open(from).at("read", from)?;
-    let mut target = fs::File::create(to).at("write", to)?;
     io::copy(&mut source, &mut target).at("write", to).map(drop)
 }
 

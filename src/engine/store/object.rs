@@ -1,6 +1,6 @@
 //! Objects, the bytes by digest: storing a stage's outputs, and materialising them for the next stage.
 
-use super::{Artifact, At, Error, Result, Store, commit::Pending, copy_file};
+use super::{Artifact, At, Error, Result, Store, commit::Pending, copy_file, copy_into};
 use crate::{
     digest::{self, Digest},
     graph::{METRICS, METRICS_PATH},
@@ -65,10 +65,9 @@ impl Store {
         let undeclared = outputs.iter().all(|o| o.name != METRICS).then_some(&metrics);
         let mut taken: Vec<(&Output, bool, Option<Artifact>)> = vec![];
         for output in outputs.iter().chain(undeclared) {
-            // First of all, that no link leads out of the folder: what is outside is not touched.
+            // Links are checked first, so that nothing outside the folder is touched.
             let linked = linked(out, output)?;
-            let path = out.join(&*output.path);
-            writers::detach(&path).at("copy", &path)?;
+            self.detach(&out.join(&*output.path))?;
             taken.push((output, linked, None));
         }
         // Before the first is moved: what the stage wrote stays together in its folder if it wrote too little.
@@ -160,6 +159,20 @@ impl Store {
         Ok(Some(object))
     }
 
+    /// Gives a file, and every file below a folder, a new inode where some process has it open for writing. What is
+    /// written through the old one is lost. A missing path is passed over, and links are not followed.
+    pub fn detach(&self, path: &Path) -> Result<()> {
+        let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+        if meta.is_dir() {
+            let mut entries = fs::read_dir(path).at("read", path)?;
+            return entries.try_for_each(|entry| self.detach(&entry.at("read", path)?.path()));
+        }
+        if meta.is_file() && writers::has_writer(path) {
+            fs::rename(self.copy_aside(path)?, path).at("replace", path)?;
+        }
+        Ok(())
+    }
+
     fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
         let aside = self.root.join("work").join(self.unique());
         let copied = copy_file(path, &aside);
@@ -248,12 +261,8 @@ impl Store {
             // The file system has no hard links, or the file has too many. What exists is not written to: it may be a
             // link to another object.
             Err(e) if e.raw_os_error().is_some_and(|code| NO_LINKS.contains(&code)) => {
-                let copy = || -> io::Result<()> {
-                    let mut new = fs::OpenOptions::new().write(true).create_new(true).open(to)?;
-                    io::copy(&mut fs::File::open(object)?, &mut new)?;
-                    new.set_permissions(fs::Permissions::from_mode(0o444))
-                };
-                copy().at("write", to)
+                copy_into(object, fs::File::create_new(to).at("write", to)?, to)?;
+                fs::set_permissions(to, fs::Permissions::from_mode(0o444)).at("change the mode of", to)
             }
             other => other.at("link", object),
         }
@@ -325,4 +334,29 @@ fn found(out: &Path) -> String {
     names.sort();
     names.truncate(8);
     if names.is_empty() { "; it wrote nothing".into() } else { format!("; its folder holds {}", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_file_that_is_open_for_writing_gets_a_new_inode_and_another_keeps_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let out = folder.path().join("out");
+        let [open, closed] = ["below/open", "closed"].map(|name| out.join(name));
+        fs::create_dir_all(out.join("below")).unwrap();
+        [&open, &closed].iter().for_each(|path| fs::write(path, "early").unwrap());
+        let inodes = || [&open, &closed].map(|path| fs::metadata(path).unwrap().ino());
+        let before = inodes();
+        let mut writer = fs::File::options().append(true).open(&open).unwrap();
+        store.detach(&out).unwrap();
+        writer.write_all(b"late").unwrap();
+        assert_eq!(fs::read_to_string(&open).unwrap(), "early");
+        assert!(inodes()[0] != before[0] && inodes()[1] == before[1]);
+        assert_eq!(fs::read_dir(out.join("below")).unwrap().count(), 1);
+        store.detach(&out.join("none")).unwrap();
+    }
 }

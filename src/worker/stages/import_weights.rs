@@ -171,7 +171,7 @@ fn prefix(names: Vec<&str>, wanted: Option<&str>) -> Result<String> {
 }
 
 /// The prefixes of the networks in a file. A prefix may end with the number of an item of `Sequential`, as the name of a
-/// block does; what follows tells them apart.
+/// block does; what follows distinguishes them.
 fn networks<'n>(names: &[&'n str]) -> Vec<&'n str> {
     let has_layers = |prefix: &str| {
         let below = |name: &&str| name.strip_prefix(prefix).is_some_and(|name| name.starts_with(LAYER));
