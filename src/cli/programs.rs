@@ -5,6 +5,7 @@ use caco_engine::{
     command::{self, Place},
     confine::Confinement,
     exec::Launch,
+    mounts::Mounts,
     run::{Prepared, Programs},
 };
 use caco_pipeline::progress::Progress;
@@ -58,7 +59,7 @@ impl Here {
             stage: prepared.stage.name.clone(),
             kind: prepared.stage.kind.into(),
             parameters: serde_json::from_str(prepared.stage.parameters()).context("parameters are JSON")?,
-            inputs: prepared.inputs.iter().map(|(slot, path)| (slot.to_string(), path.clone())).collect(),
+            inputs: prepared.inputs.iter().map(|given| (given.slot.to_string(), given.path.clone())).collect(),
             out: prepared.work.join("out"),
             work: prepared.work.into(),
             byproducts: prepared.work.join("byproducts"),
@@ -79,6 +80,7 @@ impl Here {
             env,
             log: prepared.work.join("log"),
             confinement: None,
+            mounts: Mounts::default(),
         })
     }
 }

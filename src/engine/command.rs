@@ -1,7 +1,14 @@
 //! What a stage of kind `command` starts: a program of the caller's, in a folder of its own, confined to what it
 //! declares.
 
-use super::{confine::Confinement, exec::Launch, listing, metrics, which};
+use super::{
+    confine::{self, Confinement},
+    exec::Launch,
+    metrics,
+    mounts::{self, Mounts},
+    place::{Given, place},
+    store, which,
+};
 use anyhow::{Context, Result};
 use caco_pipeline::{
     kind::{Command, Delivery, Isolation},
@@ -11,16 +18,11 @@ use serde_json::Value;
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
 /// A command's own folder for temporary files, in its stage's folder.
 pub(crate) const TMP: &str = "tmp";
-
-/// A file from outside the store of no more bytes than this is copied into the stage's folder, a larger one is linked.
-/// Programs that follow links look beside the file that they find: Python for the modules that a script imports.
-const COPIED: u64 = 16 << 20;
 
 /// How bash executes a `shell` line; the arguments after the line become "$0" and "$@". `sh` is another program on each
 /// machine, and Debian's does not report that an early command of a pipe failed. bash does, and is the same everywhere. With
@@ -31,8 +33,8 @@ const NO_SHELL: &str = "`shell` is executed by bash, which is neither /bin/bash 
 /// Where a command runs, and what it is given.
 #[derive(Debug)]
 pub struct Place<'a> {
-    /// The path of each input, by slot.
-    pub inputs: &'a [(&'a str, PathBuf)],
+    /// Its inputs.
+    pub inputs: &'a [Given<'a>],
     /// The stage's own folder.
     pub work: &'a Path,
     /// CPU cores.
@@ -48,15 +50,11 @@ pub struct Place<'a> {
 /// Prepares the folder where a command runs and its outputs are collected, places its inputs there, and names the program.
 pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
     let folder = prepared.work.join("out");
-    let mut linked = vec![];
-    for (slot, path) in prepared.inputs {
-        if place(path, &folder.join(slot), prepared.work).with_context(|| format!("input '{slot}'"))? {
-            // A folder of the store contains no links.
-            if path.is_dir() && !is_in_store(path, prepared.work) {
-                linked.extend(listing::targets_outside(path).with_context(|| format!("input '{slot}'"))?);
-            }
-            linked.push(path.clone());
-        }
+    let (mut mounts, can_mount) = (Mounts::default(), mounts::are_available());
+    for given in prepared.inputs {
+        let at = folder.join(given.slot);
+        make_above(&at)?;
+        place(given, &at, can_mount.then_some(&mut mounts)).with_context(|| format!("input '{}'", given.slot))?;
     }
     for output in command.outputs.iter().chain(&command.metrics) {
         make_above(&folder.join(output))?;
@@ -70,9 +68,21 @@ pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
     let argv = argv(command, &folder)?;
     let confinement = match command.isolation {
         Isolation::None => None,
-        Isolation::Landlock => Some(confinement(&argv[0], &linked, prepared)),
+        Isolation::Landlock => Some(confinement(&argv[0], prepared)),
     };
-    Ok(Launch { argv, folder, env, log: prepared.work.join("log"), confinement })
+    if can_mount && (confinement.is_none() || !confine::is_enforced()) {
+        shield(prepared.work, &mut mounts)?;
+    }
+    Ok(Launch { argv, folder, env, log: prepared.work.join("log"), confinement, mounts })
+}
+
+/// Makes the results of the store that a stage's folder is in read-only for a stage that is not confined. The rest of the
+/// store stays as it is: it can hard-link and move files to its folder only if both are on one mount.
+fn shield(work: &Path, mounts: &mut Mounts) -> Result<()> {
+    let store = work.ancestors().nth(2).context("a stage's folder is in the store")?;
+    let folders = store::RESULTS.iter().map(|name| store.join(name));
+    folders.filter(|folder| folder.exists()).for_each(|folder| mounts.show(&folder, &folder));
+    Ok(())
 }
 
 /// The command that these parameters, JSON, describe.
@@ -80,33 +90,14 @@ pub fn read(parameters: &str) -> Result<Command> {
     serde_json::from_str(parameters).context("parameters are JSON")
 }
 
-/// Whether a path is in the store that a stage's folder belongs to.
-fn is_in_store(path: &Path, work: &Path) -> bool {
-    work.ancestors().nth(2).is_some_and(|store| path.starts_with(store))
-}
-
-/// Makes an input appear at `at`. Whether it is a link, so that its place must be readable.
-fn place(path: &Path, at: &Path, work: &Path) -> Result<bool> {
-    make_above(at)?;
-    let meta = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if is_in_store(path, work) || !meta.is_file() || meta.len() > COPIED {
-        symlink(path, at).with_context(|| format!("cannot link {}", path.display()))?;
-        return Ok(true);
-    }
-    fs::copy(path, at).with_context(|| format!("cannot copy {}", path.display()))?;
-    let read_only = fs::Permissions::from_mode(meta.permissions().mode() & !0o222);
-    fs::set_permissions(at, read_only).with_context(|| format!("cannot change the mode of {}", at.display()))?;
-    Ok(false)
-}
-
 fn path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
 }
 
-fn confinement(program: &str, linked: &[PathBuf], place: &Place) -> Confinement {
+fn confinement(program: &str, place: &Place) -> Confinement {
     let mut confinement = place.machine.clone();
     confinement.let_write(place.work);
-    linked.iter().chain(place.allow).for_each(|path| confinement.let_read(path));
+    place.allow.iter().for_each(|path| confinement.let_read(path));
     if let Some(program) = which::find(program, &path(), &place.work.join("out")) {
         confinement.let_run(&program);
     }

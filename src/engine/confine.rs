@@ -13,6 +13,7 @@ use std::{
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// Where software and its dependencies are installed. May be read and executed, and is not hashed.
@@ -102,6 +103,12 @@ impl Confinement {
         let ruleset = ruleset.add_rules(path_beneath_rules(&self.write, AccessFs::from_all(RIGHTS))).map_err(failed)?;
         Ok(ruleset.into())
     }
+}
+
+/// Whether this kernel enforces a confinement.
+pub fn is_enforced() -> bool {
+    static ENFORCED: OnceLock<bool> = OnceLock::new();
+    *ENFORCED.get_or_init(|| Confinement::default().ruleset().is_ok_and(|ruleset| ruleset.is_some()))
 }
 
 /// Grants `root`. If it contains one of `keep_out`, grants its entries instead, except those that lead there.

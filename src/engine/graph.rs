@@ -1,8 +1,9 @@
 //! The graph of stages, connected by their inputs.
 
+use super::external::External;
 use caco_pipeline::{
     diagnostic::{Diagnostic, nearest},
-    kind::{Input, Role, Source, normal},
+    kind::{Except, Input, Role, Source, normal},
     pipeline::{Invalid, Pipeline, Stage, expand},
 };
 use petgraph::{
@@ -12,7 +13,6 @@ use petgraph::{
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
-    path::PathBuf,
 };
 
 /// The output that every stage may write without declaring it.
@@ -29,7 +29,7 @@ pub enum Origin {
     /// A named output of a stage.
     Output(Id, Box<str>),
     /// A file or folder outside the store. `Err` holds the path as written, and the variable in it that is not set.
-    Path(Result<PathBuf, (String, String)>),
+    Path(Result<External, (String, String)>),
     /// A program on PATH, by name.
     Tool(Box<str>),
 }
@@ -249,7 +249,8 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
     let edge = |input: &Input| {
         let from = match (&input.source, input.role) {
             (Source::Path(name), Role::Tool) => Origin::Tool(name.as_str().into()),
-            (Source::Path(path), _) => from_path(path),
+            (Source::Path(path), _) => external(path, &Except::default()),
+            (Source::Folder { path, except }, _) => external(path, except),
             (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
                 let found = find_output(pipeline, by_name, reference)
                     .and_then(|(id, output)| fits(pipeline, input, role, id, &output).map(|()| (id, output)));
@@ -290,9 +291,12 @@ fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diag
     pipeline.at_reference(stage, written, Diagnostic { message, ..error })
 }
 
-fn from_path(path: &str) -> Origin {
+fn external(path: &str, except: &Except) -> Origin {
     match expand(path) {
-        Ok(path) => Origin::Path(Ok(std::path::absolute(&path).unwrap_or_else(|_| path.into()))),
+        Ok(path) => {
+            let path = std::path::absolute(&path).unwrap_or_else(|_| path.into());
+            Origin::Path(Ok(External { path, except: except.clone() }))
+        }
         Err(variable) => Origin::Path(Err((path.into(), variable))),
     }
 }
@@ -320,7 +324,8 @@ fn locate(
             .help("name a stage of kind 'index' or 'pack'")
     })?;
     match &input.source {
-        Source::Path(path) => Ok(from_path(path)),
+        Source::Path(path) => Ok(external(path, &Except::default())),
+        Source::Folder { path, except } => Ok(external(path, except)),
         Source::Stage(reference) => {
             find_output(pipeline, by_name, reference).map(|(id, output)| Origin::Output(id, output))
         }

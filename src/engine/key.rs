@@ -7,6 +7,7 @@
 //! | the parameters the stage reads, precision and seed | yes | they decide the result |
 //! | content digests of the inputs, by slot             | yes | they decide the result; equal bytes are a cache hit |
 //! | values pinned in the pipeline file                 | yes | the file requests it |
+//! | the executable bit of an input file                | yes | a program may start it |
 //! | names of stages, pipelines and variants            | no  | a name does not change the result |
 //! | paths, modification times, owners of files         | no  | only the bytes count |
 //! | device, host, thread and worker counts             | no  | they are in the record, and can be pinned |
@@ -44,8 +45,9 @@ impl FromStr for Key {
     }
 }
 
-/// The version of the preimage format. Raising it changes every key.
-const FORMAT: u32 = 1;
+/// The version of the preimage format with executable inputs. Without them a preimage has format 1, as it always had: its
+/// key is that of results from before there was another.
+const FORMAT: u32 = 2;
 
 /// A stage's preimage, as it is kept beside the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,9 @@ pub struct Preimage {
     pub pin: BTreeMap<String, String>,
     /// Content digests of the inputs, by slot.
     pub inputs: BTreeMap<String, Digest>,
+    /// The slots of inputs that are executable files, sorted. The files of a folder are in its digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub executable: Vec<String>,
 }
 
 /// The parts of a preimage that do not depend on the inputs.
@@ -85,13 +90,16 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The canonical text with these inputs, which it sorts by slot. The same text as [`Preimage`] serialises to.
-    pub fn text(&self, inputs: &mut [(&str, Digest)]) -> String {
+    /// The canonical text with these inputs and the slots of those that are executable files; it sorts both. The same text as
+    /// [`Preimage`] serialises to.
+    pub fn text(&self, inputs: &mut [(&str, Digest)], executable: &mut [&str]) -> String {
         use std::fmt::Write;
         inputs.sort_unstable_by_key(|(slot, _)| *slot);
+        executable.sort_unstable();
+        let format = if executable.is_empty() { 1 } else { FORMAT };
         let mut text = String::with_capacity(160 + self.parameters.len() + inputs.len() * 90);
         let quoted = |s: &str| serde_json::to_string(s).expect("strings are JSON");
-        write!(text, r#"{{"format":{FORMAT},"kind":{},"version":{}"#, quoted(self.kind), self.version)
+        write!(text, r#"{{"format":{format},"kind":{},"version":{}"#, quoted(self.kind), self.version)
             .expect("a string takes all text");
         if let Some(code) = self.code {
             write!(text, r#","code":"{code}""#).expect("a string takes all text");
@@ -107,7 +115,12 @@ impl Parts<'_> {
             let comma = if i == 0 { "" } else { "," };
             write!(text, r#"{comma}{}:"{digest}""#, quoted(slot)).expect("a string takes all text");
         }
-        text.push_str("}}");
+        text.push('}');
+        if !executable.is_empty() {
+            text.push_str(r#","executable":"#);
+            text.push_str(&serde_json::to_string(executable).expect("strings are JSON"));
+        }
+        text.push('}');
         text
     }
 }
@@ -137,7 +150,9 @@ mod tests {
     fn keys_are_frozen() {
         // Results in users' stores stand under these keys.
         let text = parts(r#"{"epochs":200,"temperature":0.08}"#, &BTreeMap::new())
-            .text(&mut [("index", Digest::of(b"i")), ("bank", Digest::of(b"b"))]);
+            .text(&mut [("index", Digest::of(b"i")), ("bank", Digest::of(b"b"))], &mut []);
+        insta::assert_snapshot!(format!("{text}\n{}", of_text(&text)));
+        let text = parts("{}", &BTreeMap::new()).text(&mut [("run", Digest::of(b"r"))], &mut ["run"]);
         insta::assert_snapshot!(format!("{text}\n{}", of_text(&text)));
     }
 
@@ -147,7 +162,7 @@ mod tests {
         let pin = BTreeMap::from([("device".to_string(), "cuda".to_string())]);
         let base = parts("{}", &none);
         let input = [("a", Digest::of(b"1"))];
-        let key = |parts: Parts, mut inputs: Vec<(&str, Digest)>| of_text(&parts.text(&mut inputs));
+        let key = |parts: Parts, mut inputs: Vec<(&str, Digest)>| of_text(&parts.text(&mut inputs, &mut []));
         let all = [
             key(base, input.to_vec()),
             key(Parts { kind: "knn", ..base }, input.to_vec()),
@@ -158,6 +173,7 @@ mod tests {
             key(base, vec![("b", Digest::of(b"1"))]),
             key(base, vec![("a", Digest::of(b"2"))]),
             key(base, vec![]),
+            of_text(&base.text(&mut input.clone(), &mut ["a"])),
         ];
         let distinct: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
@@ -170,11 +186,15 @@ mod tests {
             pin in prop::collection::btree_map(".{0,4}", ".{0,4}", 0..3),
             inputs in prop::collection::btree_map(".{0,6}", any::<[u8; 32]>().prop_map(Digest), 0..5),
             code in prop::option::of(any::<[u8; 32]>().prop_map(Digest)),
+            executable in prop::collection::btree_set(".{0,6}", 0..3),
         ) {
             let parameters = serde_json::json!(parameters);
-            let preimage = Preimage { format: FORMAT, kind: "k".into(), version: 1, code, parameters: parameters.clone(), pin: pin.clone(), inputs: inputs.clone() };
+            let executable: Vec<String> = executable.into_iter().collect();
+            let format = if executable.is_empty() { 1 } else { FORMAT };
+            let preimage = Preimage { format, kind: "k".into(), version: 1, code, parameters: parameters.clone(), pin: pin.clone(), inputs: inputs.clone(), executable: executable.clone() };
+            let mut executable: Vec<&str> = executable.iter().rev().map(String::as_str).collect();
             let mut shuffled: Vec<(&str, Digest)> = inputs.iter().rev().map(|(slot, digest)| (slot.as_str(), *digest)).collect();
-            let text = Parts { kind: "k", version: 1, code, parameters: &parameters.to_string(), pin: &pin }.text(&mut shuffled);
+            let text = Parts { kind: "k", version: 1, code, parameters: &parameters.to_string(), pin: &pin }.text(&mut shuffled, &mut executable);
             prop_assert_eq!(&text, &serde_json::to_string(&preimage).unwrap());
             prop_assert_eq!(of_text(&text), preimage.key());
             prop_assert_eq!(serde_json::from_str::<Preimage>(&text).unwrap(), preimage);

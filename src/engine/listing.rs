@@ -1,14 +1,17 @@
 //! The digest of a folder: BLAKE3 over its canonical listing, one line per file, sorted by path:
-//! `<BLAKE3 of the bytes> <length> <path>`. Modes, times and empty folders do not count; links are followed.
+//! `<BLAKE3 of the bytes> <length> <path>`. The length of an executable file ends in `x`, and a folder without files has
+//! the line `<BLAKE3 of nothing> 0 <path>/`, so that an empty folder is not an empty file. Other modes, times and owners do not count; links are followed.
 
-use super::{digest, digest::Digest, stat};
+use super::{digest, digest::Digest, external::External, stat};
+use ignore::gitignore::Gitignore;
 use rayon::prelude::*;
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs::{self, Metadata},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -17,6 +20,8 @@ use std::{
 pub struct Listing {
     /// Sorted by path.
     pub files: Vec<Entry>,
+    /// The folders with no file and no folder in them, sorted by path. That of the folder itself is empty.
+    pub empty: Vec<String>,
 }
 
 /// One file of a listing.
@@ -28,6 +33,8 @@ pub struct Entry {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+    /// Whether its owner may execute it.
+    pub executable: bool,
 }
 
 /// A file or folder that cannot be digested, and why.
@@ -94,8 +101,8 @@ impl Error {
 /// The content of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A file: digest and length.
-    File(Digest, u64),
+    /// A file: digest, and whether its owner may execute it.
+    File(Digest, bool),
     /// A folder.
     Folder(Listing),
 }
@@ -110,32 +117,45 @@ impl Content {
     }
 }
 
-/// Digests the file or folder at `path`; unchanged files are not read again. A missing one gives None.
-pub fn of_path(path: &Path, cache: &stat::Cache) -> Result<Option<Content>, Error> {
-    Ok(stamped(path, cache)?.map(|(_, content)| content))
+/// What was found at a path.
+#[derive(Debug)]
+pub struct Found {
+    /// Its content.
+    pub content: Arc<Content>,
+    /// Its stamp from before it was read.
+    pub stamp: Stamp,
+    /// Whether it is, or contains, no link.
+    pub plain: bool,
 }
 
-/// As [`of_path`], with the stamp from before it was read.
-pub fn stamped(path: &Path, cache: &stat::Cache) -> Result<Option<(Stamp, Content)>, Error> {
+/// Digests a file or folder; unchanged files are not read again. A missing one gives None.
+pub fn of_path(at: &External, cache: &stat::Cache) -> Result<Option<Found>, Error> {
+    let path = &at.path;
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(Error::io(path, e)),
     };
     if meta.is_dir() {
-        let found = walk(path)?;
-        let stamp = Stamp::of_files(&found);
-        return Ok(Some((stamp, Content::Folder(Listing::of_files(found, cache)?))));
+        let walk = Walk::of(at)?;
+        let (stamp, plain) = (walk.stamp(), walk.plain);
+        return Ok(Some(Found { content: Arc::new(Content::Folder(Listing::of_walk(walk, cache)?)), stamp, plain }));
     }
     if !meta.is_file() {
         return Err(Error::Special { path: path.into() });
     }
-    let digest = digest_of(path, &meta, cache)?;
-    Ok(Some((Stamp::of_file(&meta), Content::File(digest, meta.len()))))
+    let content = Content::File(digest_of(path, &meta, cache)?, is_executable(&meta));
+    Ok(Some(Found { content: Arc::new(content), stamp: Stamp::of_file(&meta), plain: true }))
 }
 
-/// What `stat` says of a file or folder, in a few bytes: path, length and modification time of every file. A write normally
-/// changes it. A mode, an owner, a number of hard links and, on some network file systems, an inode may change without one.
+/// Whether a file's owner may execute it. The other bits of its mode depend on the umask of whoever wrote it.
+pub fn is_executable(meta: &Metadata) -> bool {
+    meta.permissions().mode() & 0o100 != 0
+}
+
+/// What `stat` says of a file or folder, in a few bytes: path, length, executable bit and modification time of every file. A
+/// write normally changes it. An owner, a number of hard links and, on some network file systems, an inode may change
+/// without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(Digest);
 
@@ -144,28 +164,24 @@ impl Stamp {
     ///
     /// # Errors
     /// Where it does not exist, or cannot be read.
-    pub fn of_path(path: &Path) -> Result<Stamp, Error> {
-        let meta = fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    pub fn of_path(at: &External) -> Result<Stamp, Error> {
+        let meta = fs::metadata(&at.path).map_err(|e| Error::io(&at.path, e))?;
         if !meta.is_dir() {
             return Ok(Stamp::of_file(&meta));
         }
-        Ok(Stamp::of_files(&walk(path)?))
+        Ok(Walk::of(at)?.stamp())
     }
 
     fn of_file(meta: &Metadata) -> Stamp {
         Stamp::of([("", meta)])
     }
 
-    /// Of files sorted by path.
-    fn of_files(files: &[Found]) -> Stamp {
-        Stamp::of(files.iter().map(|(path, _, meta)| (path.as_str(), meta)))
-    }
-
     fn of<'f>(files: impl IntoIterator<Item = (&'f str, &'f Metadata)>) -> Stamp {
         let mut hasher = blake3::Hasher::new();
         for (path, meta) in files {
             hasher.update(path.as_bytes());
-            for word in [meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64] {
+            let mode = is_executable(meta).into();
+            for word in [meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64, mode] {
                 hasher.update(&word.to_le_bytes());
             }
         }
@@ -209,21 +225,6 @@ pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
     Ok(linked)
 }
 
-/// Where the links below a folder lead that lead out of it, real paths. Their targets belong to the folder's listing.
-///
-/// # Errors
-/// Where a folder cannot be read, or a link leads nowhere.
-pub fn targets_outside(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    let (whole, mut targets) = (real(root)?, vec![]);
-    each_link(root, &mut |_, target| {
-        if !target.starts_with(&whole) {
-            targets.push(target.to_path_buf());
-        }
-        Ok(())
-    })?;
-    Ok(targets)
-}
-
 fn real(path: &Path) -> Result<PathBuf, Error> {
     fs::canonicalize(path).map_err(|e| Error::io(path, e))
 }
@@ -253,45 +254,47 @@ fn each_link(root: &Path, visit: &mut dyn FnMut(&Path, &Path) -> Result<(), Erro
 impl Listing {
     /// The listing of a folder.
     pub fn of_folder(root: &Path, cache: &stat::Cache) -> Result<Listing, Error> {
-        Listing::of_files(walk(root)?, cache)
+        Listing::of_walk(Walk::of(&External::whole(root))?, cache)
     }
 
-    /// Of files sorted by path.
-    fn of_files(found: Vec<Found>, cache: &stat::Cache) -> Result<Listing, Error> {
-        let entry = |(path, absolute, meta): (String, PathBuf, Metadata)| {
+    fn of_walk(walk: Walk, cache: &stat::Cache) -> Result<Listing, Error> {
+        let entry = |(path, absolute, meta): Place| {
             let digest = digest_of(&absolute, &meta, cache)?;
-            Ok(Entry { path, digest, size: meta.len() })
+            Ok(Entry { path, digest, size: meta.len(), executable: is_executable(&meta) })
         };
-        let files = found.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
-        Ok(Listing { files })
+        let files = walk.files.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
+        Ok(Listing { files, empty: walk.empty })
     }
 
-    /// The canonical text.
+    /// The canonical text. An empty folder has no path in common with a file, so the lines have one order.
     pub fn text(&self) -> String {
-        let mut text = String::with_capacity(self.files.len() * 110);
+        use std::fmt::Write;
+        let mut text = String::with_capacity((self.files.len() + self.empty.len()) * 110);
+        let mut empty = self.empty.iter().peekable();
         for file in &self.files {
-            use std::fmt::Write;
-            writeln!(text, "{} {} {}", file.digest, file.size, file.path).expect("a string takes all text");
+            while let Some(folder) = empty.next_if(|folder| **folder < file.path) {
+                writeln!(text, "{NOTHING} 0 {folder}/").expect("a string takes all text");
+            }
+            let mode = if file.executable { "x" } else { "" };
+            writeln!(text, "{} {}{mode} {}", file.digest, file.size, file.path).expect("a string takes all text");
         }
+        empty.for_each(|folder| writeln!(text, "{NOTHING} 0 {folder}/").expect("a string takes all text"));
         text
     }
 
     /// Parses a canonical text. The error is the number of the first invalid line.
     pub fn parse(text: &str) -> Result<Listing, usize> {
-        let entry = |(i, line): (usize, &str)| {
-            let mut parts = line.splitn(3, ' ');
-            let digest = parts.next().and_then(|d| d.parse().ok());
-            let size = parts.next().and_then(|s| s.parse().ok());
-            let path =
-                parts.next().filter(|p| !p.is_empty() && p.split('/').all(|part| !matches!(part, "" | "." | "..")));
-            match (digest, size, path) {
-                (Some(digest), Some(size), Some(path)) => Ok(Entry { path: path.into(), digest, size }),
-                _ => Err(i + 1),
-            }
-        };
         // Not `lines`, which takes a carriage return at the end of a name for a part of the line break.
         let lines = text.strip_suffix('\n').unwrap_or(text).split('\n').filter(|_| !text.is_empty());
-        lines.enumerate().map(entry).collect::<Result<_, _>>().map(|files| Listing { files })
+        let mut listing = Listing::default();
+        for (i, line) in lines.enumerate() {
+            let entry = Entry::parse(line).ok_or(i + 1)?;
+            match entry.path.strip_suffix('/') {
+                None => listing.files.push(entry),
+                Some(folder) => listing.empty.push(folder.into()),
+            }
+        }
+        Ok(listing)
     }
 
     /// BLAKE3 of the canonical text.
@@ -299,51 +302,93 @@ impl Listing {
         Digest::of(self.text().as_bytes())
     }
 
+    /// The digest by which statements of version 0.1.0 name a folder: executable bits and empty folders did not count.
+    pub fn unmarked(&self) -> Digest {
+        let unmarked = |file: &Entry| Entry { executable: false, ..file.clone() };
+        Listing { files: self.files.iter().map(unmarked).collect(), empty: vec![] }.digest()
+    }
+
     /// The total size in bytes.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()
     }
 
-    /// The paths that differ between two listings, in order, each as added, removed or changed.
+    /// The paths that differ between two listings, in order, and what happened to each.
     pub fn changes(&self, new: &Listing) -> Vec<(String, &'static str)> {
-        let mut changes = vec![];
-        let (mut old, mut new) = (self.files.iter().peekable(), new.files.iter().peekable());
-        loop {
-            match (old.peek(), new.peek()) {
-                (None, None) => return changes,
-                (Some(o), n) if n.is_none_or(|n| o.path < n.path) => {
-                    changes.push((o.path.clone(), "removed"));
-                    old.next();
-                }
-                (o, Some(n)) if o.is_none_or(|o| n.path < o.path) => {
-                    changes.push((n.path.clone(), "added"));
-                    new.next();
-                }
-                (Some(o), Some(n)) => {
-                    if o.digest != n.digest {
-                        changes.push((n.path.clone(), "changed"));
-                    }
-                    old.next();
-                    new.next();
-                }
-                _ => unreachable!("one of the arms above takes every other pair"),
-            }
-        }
+        let by_path = |listing: &Listing| -> BTreeMap<String, Option<Entry>> {
+            let files = listing.files.iter().map(|file| (file.path.clone(), Some(file.clone())));
+            files.chain(listing.empty.iter().map(|folder| (format!("{folder}/"), None))).collect()
+        };
+        let (old, new) = (by_path(self), by_path(new));
+        let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let change = |path: &&String| match (old.get(*path), new.get(*path)) {
+            (Some(old), Some(new)) if old == new => None,
+            (Some(Some(old)), Some(Some(new))) if old.digest == new.digest => Some("mode changed"),
+            (Some(_), Some(_)) => Some("changed"),
+            (Some(_), None) => Some("removed"),
+            (None, _) => Some("added"),
+        };
+        paths.iter().filter_map(|path| Some((path.to_string(), change(path)?))).collect()
     }
 }
 
-type Found = (String, PathBuf, Metadata);
-
-/// Every file below `root`, following links, sorted by path.
-fn walk(root: &Path) -> Result<Vec<Found>, Error> {
-    let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
-    let mut files = walk_folder(root, "", &[(meta.dev(), meta.ino())])?;
-    files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok(files)
+impl Entry {
+    /// Parses a line of a canonical text. The path of an empty folder ends in a slash.
+    fn parse(line: &str) -> Option<Entry> {
+        let mut parts = line.splitn(3, ' ');
+        let digest: Digest = parts.next()?.parse().ok()?;
+        let size = parts.next()?;
+        let (size, executable) = size.strip_suffix('x').map_or((size, false), |size| (size, true));
+        let (size, path) = (size.parse().ok()?, parts.next()?);
+        let folder = path.strip_suffix('/');
+        let is_root = path == "/";
+        let sound = is_root || folder.unwrap_or(path).split('/').all(|part| !matches!(part, "" | "." | ".."));
+        let empty = digest.to_string() == NOTHING && size == 0 && !executable;
+        (sound && (folder.is_none() || empty)).then(|| Entry { path: path.into(), digest, size, executable })
+    }
 }
 
-fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)]) -> Result<Vec<Found>, Error> {
-    let mut files = vec![];
+/// The digest of no bytes, in the line of an empty folder.
+const NOTHING: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+
+/// A file: its path in the folder, its own path, and what `stat` says of it.
+type Place = (String, PathBuf, Metadata);
+
+/// What is below a folder, sorted by path. Links are followed.
+#[derive(Default)]
+struct Walk {
+    files: Vec<Place>,
+    empty: Vec<String>,
+    /// Whether there are no links, and nothing is left out.
+    plain: bool,
+}
+
+impl Walk {
+    fn of(at: &External) -> Result<Walk, Error> {
+        let root = &at.path;
+        let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
+        let mut walk = walk_folder(root, "", &[(meta.dev(), meta.ino())], &at.left_out())?;
+        walk.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        walk.empty.sort_unstable();
+        Ok(walk)
+    }
+
+    fn stamp(&self) -> Stamp {
+        let files = self.files.iter().map(|(path, _, meta)| (path.as_str(), meta));
+        let Stamp(files) = Stamp::of(files);
+        let folders = self.empty.iter().map(|folder| format!("{folder}/")).collect::<String>();
+        Stamp(if folders.is_empty() { files } else { Digest::of((files.to_string() + &folders).as_bytes()) })
+    }
+
+    fn add(&mut self, other: Walk) {
+        self.files.extend(other.files);
+        self.empty.extend(other.empty);
+        self.plain &= other.plain;
+    }
+}
+
+fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)], left_out: &Gitignore) -> Result<Walk, Error> {
+    let mut walk = Walk { plain: true, ..Walk::default() };
     let mut folders = vec![];
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
@@ -356,10 +401,22 @@ fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)]) -> Result<Vec<
         let mut meta = entry.metadata().map_err(|e| Error::io(&path, e))?;
         let link = meta.is_symlink();
         if link {
-            meta = fs::metadata(&path).map_err(|e| Error::io(&path, e))?;
+            // What is left out may be a link that leads nowhere.
+            meta = match fs::metadata(&path) {
+                Err(_) if left_out.matched(&relative, false).is_ignore() => {
+                    walk.plain = false;
+                    continue;
+                }
+                found => found.map_err(|e| Error::io(&path, e))?,
+            };
         }
+        if left_out.matched(&relative, meta.is_dir()).is_ignore() {
+            walk.plain = false;
+            continue;
+        }
+        walk.plain &= !link;
         if meta.is_file() {
-            files.push((relative, path, meta));
+            walk.files.push((relative, path, meta));
         } else if meta.is_dir() {
             let id = (meta.dev(), meta.ino());
             if link && above.contains(&id) {
@@ -370,18 +427,22 @@ fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)]) -> Result<Vec<
             return Err(Error::Special { path });
         }
     }
+    if walk.files.is_empty() && folders.is_empty() {
+        walk.empty.push(prefix.into());
+    }
     let below = |(relative, path, id): (String, PathBuf, (u64, u64))| {
         let above = [above, &[id]].concat();
-        walk_folder(&path, &relative, &above)
+        walk_folder(&path, &relative, &above, left_out)
     };
     let found = folders.into_par_iter().map(below).collect::<Result<Vec<_>, _>>()?;
-    files.extend(found.into_iter().flatten());
-    Ok(files)
+    found.into_iter().for_each(|below| walk.add(below));
+    Ok(walk)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::os::unix::{ffi::OsStrExt, fs::symlink};
 
     fn listing(root: &Path) -> Result<Listing, Error> {
@@ -400,7 +461,9 @@ mod tests {
     fn the_text_is_canonical() {
         let folder = folder();
         symlink("a", folder.path().join("link")).unwrap();
-        fs::create_dir(folder.path().join("empty")).unwrap();
+        fs::create_dir_all(folder.path().join("empty/below")).unwrap();
+        fs::write(folder.path().join("b/run"), "3").unwrap();
+        fs::set_permissions(folder.path().join("b/run"), fs::Permissions::from_mode(0o700)).unwrap();
         let listing = listing(folder.path()).unwrap();
         insta::assert_snapshot!(listing.text());
         assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
@@ -419,11 +482,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_changes_with_every_write_and_not_with_a_mode() {
-        use std::os::unix::fs::PermissionsExt;
+    fn a_stamp_changes_with_every_write_and_not_with_other_modes() {
         let folder = folder();
         let file = folder.path().join("b/c/one");
-        let stamps = || [folder.path(), &file].map(|path| Stamp::of_path(path).unwrap());
+        let stamps = || [folder.path(), &file].map(|path| Stamp::of_path(&External::whole(path)).unwrap());
         let before = stamps();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let elsewhere = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
@@ -432,7 +494,13 @@ mod tests {
         let written = fs::File::options().write(true).open(&file).unwrap();
         written.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(stamps().iter().zip(&before).all(|(now, before)| now != before));
-        assert!(Stamp::of_path(&folder.path().join("none")).is_err());
+        let before = stamps();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(stamps().iter().zip(&before).all(|(now, before)| now != before));
+        let before = stamps();
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        assert_ne!(stamps()[0], before[0]);
+        assert!(Stamp::of_path(&External::whole(&folder.path().join("none"))).is_err());
     }
 
     #[test]
@@ -447,6 +515,59 @@ mod tests {
         assert_ne!(changed, before);
         fs::rename(&file, folder.path().join("d")).unwrap();
         assert_ne!(listing(folder.path()).unwrap().digest(), changed);
+    }
+
+    #[test]
+    fn executable_bits_and_empty_folders_count() {
+        let folder = folder();
+        let plain = listing(folder.path()).unwrap();
+        assert_eq!(plain.digest(), plain.unmarked());
+        let file = folder.path().join("b/c/one");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let runs = listing(folder.path()).unwrap();
+        fs::create_dir(folder.path().join("b/c/none")).unwrap();
+        let with_empty = listing(folder.path()).unwrap();
+        let digests = [&plain, &runs, &with_empty].map(Listing::digest);
+        assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+        assert_eq!([&runs, &with_empty].map(Listing::unmarked), [plain.digest(); 2]);
+        assert_eq!(with_empty.empty, ["b/c/none"]);
+        // An empty folder is not an empty file.
+        let nothing = tempfile::tempdir().unwrap();
+        let nothing = listing(nothing.path()).unwrap();
+        assert!(nothing.empty == [""] && nothing.digest() != Digest::of(b"") && nothing.unmarked() == Digest::of(b""));
+        assert_eq!(Listing::parse(&nothing.text()).unwrap(), nothing);
+        fs::remove_file(file).unwrap();
+        let alone = listing(folder.path()).unwrap();
+        assert_eq!(Listing::parse(&alone.text()).unwrap(), alone);
+    }
+
+    #[test]
+    fn what_is_left_out_does_not_count() {
+        let folder = folder();
+        let before = listing(folder.path()).unwrap();
+        for file in ["b/__pycache__/m.pyc", "b/c/__pycache__/n.pyc", "b/.DS_Store", "top", "b/c/top"] {
+            let file = folder.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        }
+        symlink("nowhere", folder.path().join("b/.#lock")).unwrap();
+        let except = serde_json::json!(["**/__pycache__", ".DS_Store", "/top", ".#*"]);
+        let at = External { except: serde_json::from_value(except).unwrap(), ..External::whole(folder.path()) };
+        let found = of_path(&at, &stat::Cache::none()).unwrap().unwrap();
+        let Content::Folder(found) = &*found.content else { panic!("it is a folder") };
+        assert!(before.changes(found).iter().map(|(path, _)| path.as_str()).eq(["b/c/top"]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_listing_is_what_its_text_says(
+            files in prop::collection::btree_map("[a-c]{1,2}(/[a-c .\r]{1,2}x){0,2}", (any::<[u8; 32]>(), any::<u64>(), any::<bool>()), 0..6),
+            empty in prop::collection::btree_set("[d-f]{1,2}(/[a-c .]{1,2}x){0,2}", 0..4),
+        ) {
+            let entry = |(path, (digest, size, executable))| Entry { path, digest: Digest(digest), size, executable };
+            let listing = Listing { files: files.into_iter().map(entry).collect(), empty: empty.into_iter().collect() };
+            prop_assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
+        }
     }
 
     #[test]
@@ -465,10 +586,25 @@ mod tests {
 
     #[test]
     fn changes_are_listed_file_by_file() {
-        let entry = |path: &str, text: &str| Entry { path: path.into(), digest: Digest::of(text.as_bytes()), size: 1 };
-        let old = Listing { files: vec![entry("a", "1"), entry("b", "1"), entry("c", "1")] };
-        let new = Listing { files: vec![entry("b", "2"), entry("c", "1"), entry("d", "1")] };
-        let expected = [("a", "removed"), ("b", "changed"), ("d", "added")];
+        let entry = |path: &str, text: &str| Entry {
+            path: path.into(),
+            digest: Digest::of(text.as_bytes()),
+            size: 1,
+            executable: false,
+        };
+        let old = [entry("a", "1"), entry("b", "1"), entry("c", "1"), entry("e", "1")];
+        let old = Listing { files: old.into(), empty: vec!["f".into(), "g".into()] };
+        let runs = Entry { executable: true, ..entry("e", "1") };
+        let new = [entry("b", "2"), entry("c", "1"), entry("d", "1"), runs];
+        let new = Listing { files: new.into(), empty: vec!["g".into(), "h".into()] };
+        let expected = [
+            ("a", "removed"),
+            ("b", "changed"),
+            ("d", "added"),
+            ("e", "mode changed"),
+            ("f/", "removed"),
+            ("h/", "added"),
+        ];
         assert_eq!(old.changes(&new), expected.map(|(p, w)| (p.to_string(), w)));
     }
 
@@ -477,5 +613,9 @@ mod tests {
         let good = format!("{} 1 a\n", Digest::of(b""));
         assert_eq!(Listing::parse(&format!("{good}{} 1 ../b\n", Digest::of(b""))), Err(2));
         assert_eq!(Listing::parse("x 1 a\n"), Err(1));
+        for line in ["1 a/", "0x a/", "0 //", "0 a//", "0 /a", "x a"] {
+            let digest = if line.starts_with('1') { Digest::of(b"1") } else { Digest::of(b"") };
+            assert_eq!(Listing::parse(&format!("{good}{digest} {line}\n")), Err(2), "{line}");
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{
     digest::Digest,
+    external::External,
     graph::{Graph, Id, Origin},
     key::{self, Key, Parts},
-    listing::{self, Content, Stamp},
+    listing::{self, Content, Found, Stamp},
     stat,
     store::{self, Published, Store},
     tool::Tool,
@@ -12,37 +13,31 @@ use super::{
 use rayon::prelude::*;
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
-/// What was found at a path, and the stamp from before it was read.
+/// What was found outside the store, and when.
 #[derive(Debug)]
-struct Found {
-    stamp: Option<Stamp>,
-    content: Result<Option<Arc<Content>>, listing::Error>,
+struct Looked {
+    found: Result<Option<Found>, listing::Error>,
     /// The digest of the content, which takes a while for a large folder.
     digest: Option<Digest>,
     /// The digest that the plan was made with. It stays when the path is read again.
     planned: Option<Digest>,
 }
 
-impl Found {
-    fn at(path: &Path, cache: &stat::Cache) -> Found {
-        let (stamp, content) = match listing::stamped(path, cache) {
-            Ok(Some((stamp, content))) => (Some(stamp), Ok(Some(Arc::new(content)))),
-            Ok(None) => (None, Ok(None)),
-            Err(error) => (None, Err(error)),
-        };
-        let digest = content.as_ref().ok().and_then(Option::as_ref).map(|content| content.digest());
-        Found { stamp, content, digest, planned: digest }
+impl Looked {
+    fn at(at: &External, cache: &stat::Cache) -> Looked {
+        let found = listing::of_path(at, cache);
+        let digest = found.as_ref().ok().and_then(Option::as_ref).map(|found| found.content.digest());
+        Looked { found, digest, planned: digest }
     }
 }
 
 /// Files, folders and programs outside the store, each digested once.
 #[derive(Debug, Default)]
 pub struct Outside {
-    contents: HashMap<PathBuf, Found>,
+    contents: HashMap<External, Looked>,
     tools: HashMap<Box<str>, Result<Tool, String>>,
 }
 
@@ -50,15 +45,15 @@ impl Outside {
     /// Digests every file and folder that these stages read, and every program that they name. Unchanged files are not
     /// read again.
     pub fn read(graph: &Graph, ids: &[Id], cache: &stat::Cache) -> Outside {
-        let (mut paths, mut tools): (HashSet<&Path>, HashSet<&str>) = Default::default();
+        let (mut paths, mut tools): (HashSet<&External>, HashSet<&str>) = Default::default();
         for edge in ids.iter().flat_map(|id| graph.edges(*id)) {
             match &edge.from {
-                Origin::Path(Ok(path)) => _ = paths.insert(path),
+                Origin::Path(Ok(at)) => _ = paths.insert(at),
                 Origin::Tool(name) => _ = tools.insert(name),
                 _ => {}
             }
         }
-        let read = |path: &&Path| (path.to_path_buf(), Found::at(path, cache));
+        let read = |at: &&External| ((*at).clone(), Looked::at(at, cache));
         let tool = |name: &&str| (Box::from(*name), Tool::of(name, cache));
         Outside { contents: paths.par_iter().map(read).collect(), tools: tools.par_iter().map(tool).collect() }
     }
@@ -70,41 +65,46 @@ impl Outside {
             .map_or_else(|| Err(format!("'{name}' was not looked up")), |t| t.as_ref().map_err(Clone::clone))
     }
 
-    /// The content found at a path.
-    pub fn content(&self, path: &Path) -> Option<&Arc<Content>> {
-        self.contents.get(path).and_then(|found| found.content.as_ref().ok()).and_then(Option::as_ref)
+    /// What was found there.
+    pub fn found(&self, at: &External) -> Option<&Found> {
+        self.contents.get(at).and_then(|looked| looked.found.as_ref().ok()).and_then(Option::as_ref)
     }
 
-    /// The stamp of a path from before it was read.
-    pub fn stamp(&self, path: &Path) -> Option<Stamp> {
-        self.contents.get(path).and_then(|found| found.stamp)
+    /// The content found there.
+    pub fn content(&self, at: &External) -> Option<&Arc<Content>> {
+        self.found(at).map(|found| &found.content)
     }
 
-    /// Reads a path again, which a stage is about to read, if its stamp changed.
-    pub fn refresh(&mut self, path: &Path, cache: &stat::Cache) {
-        let known = self.stamp(path);
-        if known.is_none() || Stamp::of_path(path).ok() != known {
-            self.reread(path, cache);
+    /// Reads again what a stage is about to read, if its stamp changed.
+    pub fn refresh(&mut self, at: &External, cache: &stat::Cache) {
+        let known = self.found(at).map(|found| found.stamp);
+        if known.is_none() || Stamp::of_path(at).ok() != known {
+            self.reread(at, cache);
         }
     }
 
-    /// Reads a path again although its stamp may be the same.
-    pub fn reread(&mut self, path: &Path, cache: &stat::Cache) {
-        let planned = self.contents.get(path).and_then(|found| found.planned);
-        self.contents.insert(path.into(), Found { planned, ..Found::at(path, cache) });
+    /// Reads it again although its stamp may be the same.
+    pub fn reread(&mut self, at: &External, cache: &stat::Cache) {
+        let planned = self.contents.get(at).and_then(|looked| looked.planned);
+        self.contents.insert(at.clone(), Looked { planned, ..Looked::at(at, cache) });
     }
 
-    /// Whether a path still holds what the plan was made with.
-    pub fn is_as_planned(&self, path: &Path) -> bool {
-        self.contents.get(path).is_none_or(|found| found.digest == found.planned)
+    /// Whether it still holds what the plan was made with.
+    pub fn is_as_planned(&self, at: &External) -> bool {
+        self.contents.get(at).is_none_or(|looked| looked.digest == looked.planned)
     }
 
-    fn digest(&self, path: &Path) -> Result<Digest, String> {
-        match self.contents.get(path) {
-            Some(Found { digest: Some(digest), .. }) => Ok(*digest),
-            Some(Found { content: Err(error), .. }) => Err(error.to_string()),
-            _ => Err(format!("{} does not exist", path.display())),
+    fn digest(&self, at: &External) -> Result<Digest, String> {
+        match self.contents.get(at) {
+            Some(Looked { digest: Some(digest), .. }) => Ok(*digest),
+            Some(Looked { found: Err(error), .. }) => Err(error.to_string()),
+            _ => Err(format!("{} does not exist", at.path.display())),
         }
+    }
+
+    /// Whether it is an executable file.
+    fn is_executable(&self, at: &External) -> bool {
+        self.content(at).is_some_and(|content| matches!(**content, Content::File(_, true)))
     }
 }
 
@@ -269,10 +269,11 @@ fn pass(
 pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) -> Option<&'p Published>) -> Ask {
     let stage = graph.stage(id);
     let mut inputs = Vec::with_capacity(graph.edges(id).len());
+    let mut executable = vec![];
     let mut missing = vec![];
     let mut unknown = false;
     for edge in graph.edges(id) {
-        let digest = match &edge.from {
+        let found = match &edge.from {
             Origin::Output(of, output) => match published(*of) {
                 None => {
                     unknown = true;
@@ -280,17 +281,20 @@ pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) 
                 }
                 Some(result) => result
                     .output(output)
-                    .map(|o| o.blake3)
+                    .map(|o| (o.blake3, o.executable))
                     .ok_or_else(|| format!("stage '{}' wrote no {output}", graph.stage(*of).name)),
             },
-            Origin::Path(Ok(path)) => outside.digest(path),
-            Origin::Tool(name) => outside.tool(name).map(|tool| tool.digest),
+            Origin::Path(Ok(at)) => outside.digest(at).map(|digest| (digest, outside.is_executable(at))),
+            Origin::Tool(name) => outside.tool(name).map(|tool| (tool.digest, false)),
             Origin::Path(Err((path, variable))) => {
                 Err(format!("{path}: the environment variable {variable} is not set"))
             }
         };
-        match digest {
-            Ok(digest) if edge.hashed => inputs.push((&*edge.slot, digest)),
+        match found {
+            Ok((digest, runs)) if edge.hashed => {
+                inputs.push((&*edge.slot, digest));
+                executable.extend(runs.then_some(&*edge.slot));
+            }
             Ok(_) => {}
             Err(why) => missing.push(Missing { slot: edge.slot.to_string(), why }),
         }
@@ -305,6 +309,6 @@ pub fn ask<'p>(graph: &Graph, id: Id, outside: &Outside, published: impl Fn(Id) 
     let code = code.map(|digest| digest.parse().expect("the build wrote a digest"));
     let parts =
         Parts { kind: stage.kind, version: stage.version, code, parameters: &stage.key_parameters, pin: &stage.pin };
-    let text = parts.text(&mut inputs);
+    let text = parts.text(&mut inputs, &mut executable);
     Ask::Known(key::of_text(&text), text)
 }

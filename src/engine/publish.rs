@@ -4,11 +4,12 @@ use super::{
     attest::{Attest, Made},
     command,
     digest::Digest,
+    external::External,
     graph::{Graph, Id},
     key::Key,
     listing::{self, Content, Stamp},
     regular, stat,
-    store::{Committed, Lock, Pending, Published, Store},
+    store::{self, Committed, Lock, Pending, Published, Store},
     tool::Tool,
 };
 use serde_json::json;
@@ -79,8 +80,8 @@ pub enum ReadFrom {
     },
     /// A file or folder outside the store.
     Outside {
-        /// Its path.
-        path: PathBuf,
+        /// Where it is.
+        at: External,
         /// Its content when the stage started.
         content: Arc<Content>,
         /// What the stage read of it.
@@ -93,7 +94,7 @@ pub enum ReadFrom {
 /// What a stage read of an input outside the store.
 #[derive(Clone, Copy, Debug)]
 pub enum Placed {
-    /// A copy in its own folder, whose digest was checked; with the SHA-256 of the same bytes.
+    /// A copy in its own folder, whose digest was checked; with the SHA-256 of the same bytes, or of a folder's listing.
     Copy(Digest),
     /// The input itself, which had this stamp when the stage started. None: it could not be taken.
     Itself(Option<Stamp>),
@@ -167,7 +168,7 @@ fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec
         Ok(committed) => {
             for (finished, committed) in finished.into_iter().zip(committed) {
                 // Removed before the lock is released, so that the next holder of the lock finds no leftovers.
-                let _ = fs::remove_dir_all(&finished.work);
+                let _ = store::remove_folder(&finished.work);
                 news.push(of(finished, Ok(committed)));
             }
         }
@@ -182,14 +183,14 @@ fn of(finished: Finished, result: Result<Committed, String>) -> News {
 
 fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: &Finished) -> Result<Pending, String> {
     for read in &finished.inputs {
-        let ReadFrom::Outside { path, content, placed } = &read.from else { continue };
+        let ReadFrom::Outside { at, content, placed } = &read.from else { continue };
         if let Content::Folder(listing) = &**content {
             store.keep_listing(listing).map_err(|e| e.to_string())?;
         }
-        if !is_as_read(path, content, *placed, &store.stat).map_err(|e| e.to_string())? {
+        if !is_as_read(at, content, *placed, &store.stat).map_err(|e| e.to_string())? {
             return Err(format!(
                 "its input {} was changed while the stage ran; nothing was published, run again",
-                path.display()
+                at.path.display()
             ));
         }
     }
@@ -222,10 +223,10 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
 
 /// Whether nobody wrote to an input while a stage read it. Equal bytes at the end are not enough: they may have been
 /// others in between.
-fn is_as_read(path: &Path, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, listing::Error> {
+fn is_as_read(at: &External, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, listing::Error> {
     let Placed::Itself(stamp) = placed else { return Ok(true) };
-    let now = listing::stamped(path, cache)?;
-    Ok(now.is_some_and(|(now, found)| Some(now) == stamp && found == *content))
+    let now = listing::of_path(at, cache)?;
+    Ok(now.is_some_and(|now| Some(now.stamp) == stamp && *now.content == *content))
 }
 
 /// Checks that what is moved into the record as it is is still a file or a folder: who reads a record later must not be led

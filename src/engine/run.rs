@@ -12,6 +12,8 @@ use super::{
     guard::Guard,
     key::Key,
     liveness::Liveness,
+    mounts::Mounts,
+    place::Given,
     plan::{Ask, Outside, Plan, Step, ask},
     pool::{Allocation, Request},
     publish::{News, Publisher, Read},
@@ -21,7 +23,7 @@ use super::{
 use caco_pipeline::pipeline::Stage;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant, SystemTime},
 };
@@ -73,8 +75,8 @@ pub fn request(stage: &Stage, programs: &dyn Programs, executor: &dyn Executor) 
 pub struct Prepared<'a> {
     /// The stage.
     pub stage: &'a Stage,
-    /// The path of each input, by slot.
-    pub inputs: Vec<(&'a str, PathBuf)>,
+    /// Its inputs.
+    pub inputs: Vec<Given<'a>>,
     /// Its own folder, which survives a crash.
     pub work: &'a Path,
     /// CPU cores.
@@ -105,9 +107,12 @@ impl From<News> for Message {
 struct Running {
     process: Box<dyn Handle>,
     confinement: Option<Confinement>,
+    mounts: Mounts,
     lock: Lock,
     preimage: String,
     inputs: Vec<Read>,
+    /// Whether it cannot write to the store.
+    shut_out: bool,
     started: Instant,
     began: SystemTime,
     deadline: Option<Instant>,
@@ -138,6 +143,8 @@ pub struct Runner<'r> {
     pausing: Vec<(Instant, Id)>,
     attempts: HashMap<Id, u32>,
     replanned: HashMap<Id, u32>,
+    /// Whether a stage has ended that could write to the store.
+    written_to: bool,
     /// Where in a stage's log its attempt begins.
     log_starts: HashMap<Id, u64>,
     computing: HashMap<Key, Id>,
@@ -202,6 +209,7 @@ impl<'r> Runner<'r> {
             pausing: vec![],
             attempts: HashMap::new(),
             replanned: HashMap::new(),
+            written_to: false,
             log_starts: HashMap::new(),
             computing: HashMap::new(),
             running: HashMap::new(),

@@ -3,7 +3,7 @@
 //! two; with them it forks, and copying the page tables of a runner with a hundred thousand stages takes longer than a
 //! small stage does.
 
-use super::{confine::Confinement, exec::Launch, refusal, which};
+use super::{confine::Confinement, exec::Launch, mounts::Steps, refusal, which};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     fs::File,
@@ -27,6 +27,8 @@ struct Child {
     /// -1: none.
     keep: RawFd,
     parent: libc::pid_t,
+    /// What it finds at other paths than its parent.
+    mounts: Steps,
     /// The rules that confine it, and the channel that it hands its listener over. -1: it is not confined.
     ruleset: RawFd,
     channel: RawFd,
@@ -79,6 +81,7 @@ pub fn spawn(launch: &Launch, output: RawFd, keep: Option<RawFd>, cage: Option<&
         output,
         keep: keep.unwrap_or(-1),
         parent: std::process::id() as libc::pid_t,
+        mounts: Steps::of(&launch.mounts)?,
         ruleset: cage.map_or(-1, |cage| cage.ruleset.as_raw_fd()),
         channel: cage.map_or(-1, |cage| cage.channel.1.as_raw_fd()),
         filter: libc::sock_fprog {
@@ -87,26 +90,35 @@ pub fn spawn(launch: &Launch, output: RawFd, keep: Option<RawFd>, cage: Option<&
         },
         error: 0,
     };
+    let namespaces = child.mounts.flags;
+    let number = lend(become_program, (&raw mut child).cast(), namespaces)?;
+    if child.error != 0 {
+        // SAFETY: reaps the child, which has ended.
+        unsafe { libc::waitpid(number, ptr::null_mut(), 0) };
+        let error = io::Error::from_raw_os_error(child.error);
+        return Err(match child.mounts.failed() {
+            Some(mount) => io::Error::new(error.kind(), format!("cannot mount {mount}: {error}")),
+            None => error,
+        });
+    }
+    Ok(number)
+}
+
+/// Starts a child that runs `life` on our memory, in these new namespaces. Returns its number when it has executed a program
+/// or ended.
+pub(super) fn lend(life: extern "C" fn(*mut c_void) -> c_int, data: *mut c_void, namespaces: c_int) -> io::Result<i32> {
     let mut stack = vec![0u64; STACK / 8];
     // The pointer to its end is aligned to 16 bytes, as the platform wants it.
     let top = (stack.as_mut_ptr_range().end as usize & !15) as *mut c_void;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespaces;
     // No handler of ours may run in the child, on memory that it shares with us.
     let masked = Masked::all();
     // SAFETY: the child runs on a stack of its own and reads only what lives until this call returns, which it does when
     // the child has executed the program or ended.
-    let number = unsafe { libc::clone(become_program, top, flags, (&raw mut child).cast()) };
-    let failed = if number < 0 { io::Error::last_os_error() } else { io::Error::from_raw_os_error(child.error) };
+    let number = unsafe { libc::clone(life, top, flags, data) };
+    let failed = io::Error::last_os_error();
     drop(masked);
-    if number < 0 {
-        return Err(failed);
-    }
-    if child.error != 0 {
-        // SAFETY: reaps the child, which has ended.
-        unsafe { libc::waitpid(number, ptr::null_mut(), 0) };
-        return Err(failed);
-    }
-    Ok(number)
+    if number < 0 { Err(failed) } else { Ok(number) }
 }
 
 /// The child's own life. Its caller's memory is its own until the last line.
@@ -114,10 +126,13 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
     let child = child.cast::<Child>();
     // SAFETY: see `spawn`; only system calls are made here, no memory is taken and no lock.
     unsafe {
+        // Before anything else: a user namespace has to be set up, and what follows resolves paths.
+        let mounted = (*child).mounts.take();
         let c = &*child;
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);
-        let done = libc::setpgid(0, 0) == 0
+        let done = mounted
+            && libc::setpgid(0, 0) == 0
             && libc::dup2(c.input, 0) >= 0
             && libc::dup2(c.output, 1) >= 0
             && libc::dup2(c.output, 2) >= 0
@@ -218,8 +233,14 @@ mod tests {
         let log = folder.path().join("log");
         let env = [("PATH".into(), std::env::var("PATH").unwrap_or_default()), ("WORD".into(), "here".into())];
         let argv = argv.iter().map(ToString::to_string).collect();
-        let launch =
-            Launch { argv, folder: folder.path().into(), env: env.into(), log: log.clone(), confinement: None };
+        let launch = Launch {
+            argv,
+            folder: folder.path().into(),
+            env: env.into(),
+            log: log.clone(),
+            confinement: None,
+            mounts: Default::default(),
+        };
         let (output, keep) = (File::create(&log)?, File::open(folder.path())?);
         let number = spawn(&launch, output.as_raw_fd(), Some(keep.as_raw_fd()), None)?;
         let mut status = 0;

@@ -63,6 +63,11 @@ impl Cache {
         Cache { file: file.into(), known: decode(&bytes).unwrap_or_default(), fresh: RwLock::default() }
     }
 
+    /// A cache that knows nothing and is not kept, for files that are about to move.
+    pub fn none() -> Self {
+        Cache { file: PathBuf::new(), known: HashMap::new(), fresh: RwLock::default() }
+    }
+
     /// The digest of the file at `path`, if the file has not changed since it was read.
     pub fn lookup(&self, path: &Path, meta: &Metadata) -> Option<Digest> {
         let name = name(path);

@@ -1,6 +1,6 @@
 //! Programs that a stage names as inputs: found on PATH, identified by their bytes and the output of `--version`.
 
-use super::{digest::Digest, listing, stat, which};
+use super::{digest::Digest, external::External, listing, stat, which};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -31,8 +31,8 @@ impl Tool {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let found =
             which::find(name, &path, Path::new(".")).ok_or_else(|| format!("no program '{name}' is on PATH"))?;
-        let bytes = listing::of_path(&found, stat).map_err(|e| e.to_string())?;
-        let bytes = bytes.ok_or_else(|| format!("{} is gone", found.display()))?.digest();
+        let bytes = listing::of_path(&External::whole(&found), stat).map_err(|e| e.to_string())?;
+        let bytes = bytes.ok_or_else(|| format!("{} is gone", found.display()))?.content.digest();
         let version = version(&found);
         let digest = Digest::of(identity(bytes, &version).as_bytes());
         Ok(Tool { path: found.canonicalize().unwrap_or(found), version, bytes, digest })

@@ -56,6 +56,15 @@ pub enum Change {
         /// If it is a folder, the files that differ: path and what happened.
         files: Vec<(String, String)>,
     },
+    /// Whether an input file is executable.
+    Mode {
+        /// The stage's name for it.
+        slot: String,
+        /// Whether it was.
+        old: bool,
+        /// Whether it is now.
+        new: bool,
+    },
     /// A pinned value.
     Pin {
         /// Its name.
@@ -90,10 +99,15 @@ pub fn changes(old: &Preimage, new: &Preimage) -> Vec<Change> {
             changes.push(Change::Pin { name: name.clone(), old, new });
         }
     }
+    let runs = |preimage: &Preimage, slot: &String| preimage.executable.contains(slot);
     for slot in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
-        let (old, new) = (old.inputs.get(slot).copied(), new.inputs.get(slot).copied());
-        if old != new {
-            changes.push(Change::Input { slot: slot.clone(), old, new, files: vec![] });
+        let (before, now) = (old.inputs.get(slot).copied(), new.inputs.get(slot).copied());
+        if before != now {
+            changes.push(Change::Input { slot: slot.clone(), old: before, new: now, files: vec![] });
+        }
+        let (before, now) = (runs(old, slot), runs(new, slot));
+        if before != now {
+            changes.push(Change::Mode { slot: slot.clone(), old: before, new: now });
         }
     }
     changes
@@ -141,6 +155,10 @@ impl fmt::Display for Change {
                 let s = if files.len() == 1 { "" } else { "s" };
                 write!(f, "input {slot}: {} file{s} changed, first: {path} {what}", files.len())
             }
+            Change::Mode { slot, old, new } => {
+                let mode = |runs: &bool| if *runs { "executable" } else { "not executable" };
+                write!(f, "input {slot}: {} → {}", mode(old), mode(new))
+            }
             Change::Pin { name, old, new } => write!(f, "pin {name}: {} → {}", value(old), value(new)),
             Change::Gone => write!(f, "its result is no longer in the store"),
             Change::Forced => write!(f, "it was requested with --force"),
@@ -156,10 +174,11 @@ mod tests {
     fn every_difference_is_shown_with_both_values() {
         let text = |k: &str| {
             let json = format!(
-                r#"{{"format":1,"kind":"pretrain","version":{},"parameters":{{"a":{{"b":[1,{}]}},"c":1}},"inputs":{{"i":"{}"}}}}"#,
+                r#"{{"format":1,"kind":"pretrain","version":{},"parameters":{{"a":{{"b":[1,{}]}},"c":1}},"inputs":{{"i":"{}"}}{}}}"#,
                 if k == "new" { 4 } else { 3 },
                 if k == "new" { 5 } else { 2 },
-                Digest::of(k.as_bytes())
+                Digest::of(k.as_bytes()),
+                if k == "new" { r#","executable":["i"]"# } else { "" }
             );
             serde_json::from_str::<Preimage>(&json).unwrap()
         };

@@ -122,7 +122,7 @@ pub fn stage(graph: &Graph, store: &Store, name: &str, registry: &Registry) -> R
 pub fn origin(graph: &Graph, from: &Origin) -> String {
     match from {
         Origin::Output(of, output) => format!("{}/{output}", graph.stage(*of).name),
-        Origin::Path(Ok(path)) => path.display().to_string(),
+        Origin::Path(Ok(at)) => at.path.display().to_string(),
         Origin::Tool(name) => format!("{name} on PATH"),
         Origin::Path(Err((path, variable))) => format!("{path} ({variable} is not set)"),
     }

@@ -129,8 +129,8 @@ fn name_files(graph: &Graph, store: &Store, outside: &Outside, id: Id, changes: 
     for change in changes {
         let Change::Input { slot, old: Some(old), new: Some(_), files } = change else { continue };
         let edge = graph.edges(id).iter().find(|edge| *edge.slot == **slot);
-        let Some(Origin::Path(Ok(path))) = edge.map(|edge| &edge.from) else { continue };
-        let content = outside.content(path).map(|content| &**content);
+        let Some(Origin::Path(Ok(at))) = edge.map(|edge| &edge.from) else { continue };
+        let content = outside.content(at).map(|content| &**content);
         let (Some(Content::Folder(now)), Some(before)) = (content, store.kept_listing(*old)?) else {
             continue;
         };

@@ -7,7 +7,7 @@ use super::{
     keyring::{self, Signer, Trust},
     source::Source,
     statement::{
-        BUILD_TYPE, BUILDER, Builder, Definition, Descriptor, Details, External, Internal, LISTING, Metadata,
+        BUILD_TYPE, BUILDER, Builder, Definition, Descriptor, Details, EXCEPT, External, Internal, LISTING, Metadata,
         PROVENANCE, Provenance, Statement,
     },
 };
@@ -125,18 +125,25 @@ impl Attester {
                 let noted = [("key", result.key.to_string()), ("record", result.record.to_string())];
                 let noted = noted.into_iter().chain([("stage", name.clone()), ("output", output.to_string())]);
                 let descriptor = noted.fold(descriptor, |descriptor, (name, value)| descriptor.note(name, value));
-                if artifact.folder { listed(descriptor) } else { descriptor }
+                if artifact.folder { listed(descriptor) } else { executable(descriptor, artifact.executable) }
             }
-            ReadFrom::Outside { path, content, placed } => {
+            ReadFrom::Outside { at, content, placed } => {
+                let (path, except) = (&at.path, &at.except);
                 let descriptor = slot.at(format!("file://{}", path.display()));
+                let descriptor = match except.is_empty() {
+                    true => descriptor,
+                    false => descriptor.note(EXCEPT, serde_json::json!(except)),
+                };
                 match (&**content, placed) {
                     (Content::Folder(listing), _) => {
                         let sha256 = digest::sha256(listing.text().as_bytes());
                         listed(descriptor.digests(content.digest(), sha256)).note("files", listing.files.len())
                     }
-                    (Content::File(digest, _), Placed::Copy(sha256)) => descriptor.digests(*digest, *sha256),
-                    (Content::File(digest, _), Placed::Itself(_)) => {
-                        descriptor.digests(*digest, self.sum(path, *digest)?)
+                    (Content::File(digest, runs), Placed::Copy(sha256)) => {
+                        executable(descriptor.digests(*digest, *sha256), *runs)
+                    }
+                    (Content::File(digest, runs), Placed::Itself(_)) => {
+                        executable(descriptor.digests(*digest, self.sum(path, *digest)?), *runs)
                     }
                 }
             }
@@ -179,11 +186,16 @@ fn listed(mut descriptor: Descriptor) -> Descriptor {
     descriptor
 }
 
+/// Marks an executable file.
+fn executable(descriptor: Descriptor, runs: bool) -> Descriptor {
+    if runs { descriptor.note("executable", true) } else { descriptor }
+}
+
 fn subject(stage: &str, output: &Artifact) -> Descriptor {
     let name = format!("{stage}/{}", output.name);
     let descriptor = Descriptor::named(name).digests(output.blake3, output.sha256);
     let descriptor = descriptor.note("output", &*output.name).note("size", output.size);
-    if output.folder { listed(descriptor) } else { descriptor }
+    if output.folder { listed(descriptor) } else { executable(descriptor, output.executable) }
 }
 
 fn commit(source: &Source) -> Descriptor {

@@ -7,14 +7,15 @@ use super::{
     evidence::{self, Evidence},
     images::Images,
     keyring::{self, Trust},
-    statement::{Descriptor, Provenance, Statement},
+    statement::{Descriptor, EXCEPT, Provenance, Statement},
 };
 use anyhow::{Context, Result, ensure};
 use caco_engine::{
     digest::Digest,
+    external::External,
     graph::{Graph, Id, Origin},
     key::{Key, Preimage},
-    listing,
+    listing::{self, Content, Found},
     names::Names,
     plan::{Ask, Outside, ask},
     stat,
@@ -356,16 +357,24 @@ impl<'a> Auditor<'a> {
         let key = dependency.noted("key").and_then(|key| key.parse::<Key>().ok());
         let from = match (key, dependency.noted("output"), dependency.uri.as_deref()) {
             (Some(key), Some(output), _) => InputSource::Output { case: self.case(key)?, output: output.into() },
-            (_, _, Some(uri)) if uri.starts_with("file://") => self.data(Path::new(&uri["file://".len()..])),
+            (_, _, Some(uri)) if uri.starts_with("file://") => {
+                self.data(Path::new(&uri["file://".len()..]), dependency)
+            }
             (_, _, Some(uri)) if uri.starts_with("tool:") => self.tool(&uri["tool:".len()..]),
             _ => InputSource::Nowhere,
         };
         Ok(Input { slot: slot.into(), stated, from })
     }
 
-    fn data(&self, path: &Path) -> InputSource {
-        let found = listing::of_path(path, self.cache).map(|content| content.map(|c| c.digest()));
-        InputSource::Data { path: path.into(), found: found.map_err(|e| e.to_string()) }
+    fn data(&self, path: &Path, dependency: &Descriptor) -> InputSource {
+        let except = dependency.annotations.get(EXCEPT).and_then(|except| serde_json::from_value(except.clone()).ok());
+        let at = External { path: path.into(), except: except.unwrap_or_default() };
+        let digest = |found: Found| match &*found.content {
+            Content::Folder(listing) if dependency.blake3() == Some(listing.unmarked()) => listing.unmarked(),
+            content => content.digest(),
+        };
+        let found = listing::of_path(&at, self.cache).map(|found| found.map(digest));
+        InputSource::Data { path: at.path, found: found.map_err(|e| e.to_string()) }
     }
 
     fn tool(&self, name: &str) -> InputSource {
@@ -438,8 +447,8 @@ fn inputs_of_graph(
     };
     let from = |origin: &Origin| match origin {
         Origin::Output(of, output) => InputSource::Output { case: place[of], output: output.to_string() },
-        Origin::Path(Ok(path)) => {
-            InputSource::Data { path: path.clone(), found: Ok(outside.content(path).map(|content| content.digest())) }
+        Origin::Path(Ok(at)) => {
+            InputSource::Data { path: at.path.clone(), found: Ok(outside.content(at).map(|content| content.digest())) }
         }
         Origin::Path(Err(_)) => InputSource::Nowhere,
         Origin::Tool(name) => {

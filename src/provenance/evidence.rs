@@ -138,6 +138,7 @@ pub fn stated(statement: &Statement<Provenance>) -> Result<Vec<Artifact>> {
         Ok(Artifact {
             name: subject.noted("output").context("a subject does not name its output")?.into(),
             folder: subject.media_type.as_deref() == Some(super::statement::LISTING),
+            executable: subject.annotations.get("executable").is_some_and(|value| value == true),
             blake3: digest(subject.blake3(), "BLAKE3 digest")?,
             sha256: digest(subject.sha256(), "SHA-256 digest")?,
             size: size.context("a subject has no size")?,

@@ -37,6 +37,8 @@ pub fn is_identifier(found: &str, now: &str) -> bool {
 pub const BUILD_TYPE: &str = identifier!("build-type-stage-v1");
 /// The builder: this program, on a machine of the signer.
 pub const BUILDER: &str = identifier!("builder-caco-run-v1");
+/// The annotation of a folder that lists what was left out of it.
+pub const EXCEPT: &str = "except";
 /// The media type of a folder's listing, which its digests cover.
 pub const LISTING: &str = "application/vnd.caco.listing";
 

@@ -149,6 +149,8 @@ fn a_folder_that_is_written_to_while_a_stage_reads_it_is_noticed_even_if_it_is_c
     let project = Project::new();
     two_stages(&project, "data", "cat data/f");
     project.write("data/f", "A");
+    // Large enough not to be copied.
+    project.write("data/large", &"x".repeat(17 << 20));
     project.write("first-go", "");
     let mut run = start(&project);
     wait_for_file(&project, "second-started", &mut run);

@@ -87,13 +87,16 @@ fn an_input_cannot_be_changed() {
     if !landlock() {
         return;
     }
-    let (project, printed) = stage("echo x > out; echo x > in/declared.txt", "inputs: {\"in\": Path(\"data\")}");
-    assert_eq!(printed.code, 1, "{}", printed.err);
-    assert_eq!(project.read("data/declared.txt"), "declared\n");
-    // An input file is a copy, which the command may change.
-    let line = "cat in.txt > out; chmod u+w in.txt; echo changed > in.txt";
-    let (project, printed) = stage(line, "inputs: {\"in.txt\": Path(\"data/declared.txt\")}");
+    // A small input is a copy, which the command may change.
+    let line = "cat in.txt > out; chmod u+w in.txt in/*; echo changed > in.txt; echo changed > in/declared.txt";
+    let inputs = "inputs: {\"in.txt\": Path(\"data/declared.txt\"), \"in\": Path(\"data\")}";
+    let (project, printed) = stage(line, inputs);
     assert_eq!((printed.code, project.read("data/declared.txt").as_str()), (0, "declared\n"), "{}", printed.err);
+    // A large one is not.
+    project.write("data/large", &"x".repeat(17 << 20));
+    let printed = project.caco(&["run", "p.ron"]);
+    assert_eq!((printed.code, project.read("data/declared.txt").as_str()), (1, "declared\n"), "{}", printed.err);
+    assert!(project.ok(&["log", "s"]).out.contains("Read-only file system"));
 }
 
 #[test]

@@ -167,6 +167,8 @@ fn a_folder_that_changes_while_a_stage_reads_it_is_not_published() {
         r#"(stages: {"a": command(shell: "cat in/x > out; echo more >> $FILE", inputs: {"in": Path("f")}, outputs: ["out"], pass_env: ["FILE"], isolation: None)})"#,
     );
     project.write("f/x", "text");
+    // Large enough not to be copied.
+    project.write("f/large", &"x".repeat(17 << 20));
     let run = project.command(&["run", "p.ron"]).env("FILE", project.path().join("f/x")).output().unwrap();
     let run = crate::project::printed(run);
     assert!(run.code == 1 && run.err.contains("was changed while the stage ran; nothing was published"), "{}", run.err);

@@ -154,6 +154,8 @@ fn targets_of_links_in_an_output_are_never_moved() {
         "mkdir -p o/x; ln -s ../../.. o/x/up",
     ] {
         let project = with_data(shell);
+        // Large enough not to be copied into the stage's folder.
+        project.write("data/cat/large", &"x".repeat(17 << 20));
         let run = project.caco(&["run", "p.ron"]);
         assert_eq!(run.code, 1, "{shell}: {}", run.err);
         assert!(run.err.contains("outside of what the stage wrote; let the stage copy it"), "{shell}: {}", run.err);

@@ -108,7 +108,7 @@ fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
     let graph = open::graph_of(&args.pipeline, &store)?;
     let index = open::output_called("index", &args.index, &graph, &store)?;
     let root = match graph.images(index.stage).map_err(name::plain)? {
-        Origin::Path(Ok(path)) => path,
+        Origin::Path(Ok(at)) => at.path,
         Origin::Path(Err((path, variable))) => bail!("{path}: the environment variable {variable} is not set"),
         Origin::Output(of, output) => {
             let reference = format!("{}/{output}", graph.stage(of).name);

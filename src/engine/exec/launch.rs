@@ -1,7 +1,12 @@
 //! A program to start, as a value and as a file.
 
 use super::{
-    super::{confine::Confinement, guard::Guard, signals::Signals},
+    super::{
+        confine::{self, Confinement},
+        guard::Guard,
+        mounts::Mounts,
+        signals::Signals,
+    },
     Handle as _, Outcome, Report,
     local::Process,
 };
@@ -28,9 +33,17 @@ pub struct Launch {
     pub log: PathBuf,
     /// What it may open. None: all that its user may.
     pub confinement: Option<Confinement>,
+    /// What it finds at other paths than everybody else.
+    #[serde(default, skip_serializing_if = "Mounts::is_empty")]
+    pub mounts: Mounts,
 }
 
 impl Launch {
+    /// Whether the program cannot write to results in the store: it is confined, or they are mounted read-only.
+    pub fn is_shut_out(&self) -> bool {
+        self.confinement.is_some() && confine::is_enforced() || !self.mounts.is_empty()
+    }
+
     /// Writes it to a file that only this user can read: the environment may hold secrets. Removes the report of an
     /// earlier launch in the same file.
     ///
@@ -134,6 +147,7 @@ mod tests {
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             log: folder.join("log"),
             confinement: None,
+            mounts: Mounts::default(),
         };
         let file = folder.join("launch.json");
         launch.write(&file).unwrap();

@@ -3,27 +3,32 @@
 use super::{
     super::{
         confine::Confinement,
-        digest,
+        digest::{self, Digest},
         event::{Before, Event, Failed, Failure},
         exec::{Handle, Launch, Outcome, Report},
+        external::External,
         graph::{Edge, Id, Origin},
         key::Key,
+        listing::{self, Content},
         liveness::Liveness,
+        mounts::Mounts,
+        place::Given,
         plan::{Ask, ask},
         pool::Allocation,
         printable::tail,
         publish::{Finished, Placed, Publisher, Read, ReadFrom},
         refusal::Refusal,
-        store::{self, Lock},
+        stat,
+        store::{self, Lock, Published},
         undeclared,
     },
     Message, Prepared, Runner, Running, State,
 };
 use anyhow::{Context, ensure};
-use caco_pipeline::{job, progress::PROGRESS};
+use caco_pipeline::{job, kind::Except, progress::PROGRESS};
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     os::fd::RawFd,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
@@ -40,7 +45,7 @@ const REPLANS: u32 = 5;
 /// An input changed while it was being placed.
 #[derive(Debug, thiserror::Error)]
 #[error("its input {} changed while it was being placed", .0.display())]
-struct ChangedInput(PathBuf);
+struct ChangedInput(PathBuf, External);
 
 /// Why a queued stage cannot start under its key.
 enum Stale {
@@ -92,8 +97,8 @@ impl<'r> Runner<'r> {
         };
         match self.launch(id, &work, lock.fd(), &allocation) {
             Err(error) => match error.downcast::<ChangedInput>() {
-                Ok(ChangedInput(path)) => {
-                    self.outside.reread(&path, &self.store.stat);
+                Ok(ChangedInput(path, at)) => {
+                    self.outside.reread(&at, &self.store.stat);
                     self.stale(id, key, Stale::OtherKey(Some(path)), watch)
                 }
                 Err(error) => self.fail(self.failure(id, key, format!("{error:#}")), Some(0), watch),
@@ -109,7 +114,9 @@ impl<'r> Runner<'r> {
                     process,
                     liveness: Liveness::of(&work, self.options.silence),
                     silent: None,
+                    shut_out: !graph.stage(id).is_command || launch.is_shut_out(),
                     confinement: launch.confinement,
+                    mounts: launch.mounts,
                     lock,
                     preimage,
                     inputs,
@@ -134,16 +141,16 @@ impl<'r> Runner<'r> {
     fn key_now(&mut self, id: Id, key: Key) -> Result<String, Stale> {
         let mut changed = None;
         for edge in self.graph.edges(id) {
-            let Origin::Path(Ok(path)) = &edge.from else { continue };
-            self.outside.refresh(path, &self.store.stat);
-            if self.outside.is_as_planned(path) {
+            let Origin::Path(Ok(at)) = &edge.from else { continue };
+            self.outside.refresh(at, &self.store.stat);
+            if self.outside.is_as_planned(at) {
                 continue;
             }
             // It is read by what the plan knows of it, in an index, so the whole plan is out of date.
             if !edge.hashed {
-                return Err(Stale::Gone(format!("{} was changed since the run began; run again", path.display())));
+                return Err(Stale::Gone(format!("{} was changed since the run began; run again", at.path.display())));
             }
-            changed.get_or_insert_with(|| path.clone());
+            changed.get_or_insert_with(|| at.path.clone());
         }
         match ask(self.graph, id, &self.outside, |of| self.published(of)) {
             Ask::Known(now, preimage) if now == key => Ok(preimage),
@@ -181,12 +188,7 @@ impl<'r> Runner<'r> {
     ) -> anyhow::Result<(Box<dyn Handle>, Launch, Vec<Read>)> {
         let out = work.join("out");
         for folder in [&out, &work.join("byproducts")] {
-            match fs::remove_dir_all(folder) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("cannot empty {}", folder.display()));
-                }
-                _ => {}
-            }
+            store::remove_folder(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
         // The log of the last attempt is continued, unless the stage replaced it: opening a pipe there would block.
         let log = work.join("log");
@@ -200,26 +202,34 @@ impl<'r> Runner<'r> {
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let mut inputs = vec![];
         for edge in self.graph.edges(id) {
-            let path = match &edge.from {
-                Origin::Path(Ok(path)) => path.clone(),
+            let slot = &*edge.slot;
+            inputs.push(match &edge.from {
+                Origin::Path(Ok(at)) => {
+                    let found = self.outside.found(at);
+                    let executable = found.is_some_and(|found| matches!(*found.content, Content::File(_, true)));
+                    let plain = found.is_some_and(|found| found.plain);
+                    Given { slot, path: at.path.clone(), except: at.except.clone(), executable, plain }
+                }
                 Origin::Path(Err((path, variable))) => {
                     anyhow::bail!("{path}: the environment variable {variable} is not set")
                 }
                 // It is found by the stage itself.
                 Origin::Tool(_) => continue,
                 Origin::Output(of, output) => {
-                    let artifact = self.published(*of).and_then(|p| p.output(output));
-                    let artifact = artifact
+                    let published = self.published(*of).filter(|published| published.output(output).is_some());
+                    let published = published
                         .with_context(|| format!("stage '{}' wrote no {output}", self.graph.stage(*of).name))?;
-                    self.store.materialise(artifact)?
+                    self.still_whole(published)?;
+                    let artifact = published.output(output).expect("filtered above");
+                    let path = self.store.materialise(artifact)?;
+                    Given { slot, path, except: Except::default(), executable: artifact.executable, plain: true }
                 }
-            };
-            inputs.push((&*edge.slot, path));
+            });
         }
         let (cpus, gpus) = (allocation.cpus, allocation.gpus());
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus, gpus };
         let launch = self.programs.launch(&prepared)?;
-        let inputs = self.inputs_read(id, &out)?;
+        let inputs = self.inputs_read(id, &out, &launch.mounts)?;
         let mut unreported = Unreported { id, sender: Some(self.sender.clone()) };
         let ended = Box::new(move |report| unreported.send(report));
         Ok((self.executor.start(&launch, allocation, lock, ended)?, launch, inputs))
@@ -249,8 +259,14 @@ impl<'r> Runner<'r> {
         let hung = running.silent.is_some() || outcome == Outcome::Stalled;
         let (cpus, gpus) = (running.allocation.cpus, running.allocation.gpus());
         drop(running.allocation);
-        let why = match outcome {
-            Outcome::Done => {
+        if !running.shut_out {
+            self.written_to = true;
+            self.store.doubt();
+        }
+        let revealed = running.mounts.reveal();
+        let why = match (outcome, revealed) {
+            (Outcome::Done, Err(error)) => format!("its inputs cannot be cleared away: {error}"),
+            (Outcome::Done, Ok(())) => {
                 self.states.insert(id, State::Publishing(key));
                 let attempt = self.attempts[&id];
                 publisher.send(Finished {
@@ -270,7 +286,7 @@ impl<'r> Runner<'r> {
                 });
                 return Ok(());
             }
-            outcome if self.stopping || outcome == Outcome::Stopped => {
+            (outcome, _) if self.stopping || outcome == Outcome::Stopped => {
                 self.release(id, key);
                 self.stop(id);
                 watch(Event::Stopped { id });
@@ -284,12 +300,12 @@ impl<'r> Runner<'r> {
                 let silent = running.silent.unwrap_or_default().as_secs();
                 format!("gave no sign of life for {silent} s and was killed; its log has the states of its threads")
             }
-            Outcome::Stalled => {
+            (Outcome::Stalled, _) => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
                 tail(&end, 1).concat().trim_start_matches("error: ").into()
             }
-            Outcome::Failed(why) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
-            Outcome::Stopped => unreachable!("matched above"),
+            (Outcome::Failed(why), _) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
+            (Outcome::Stopped, _) => unreachable!("matched above"),
         };
         drop(running.lock);
         self.fail(self.failure(id, key, why), Some(if hung { HUNG_RETRIES } else { 0 }), watch)
@@ -312,7 +328,7 @@ impl<'r> Runner<'r> {
     ) -> String {
         let Some(confinement) = confinement else { return String::new() };
         let input = |edge: &'r Edge| match &edge.from {
-            Origin::Path(Ok(path)) => Some((&*edge.slot, path.clone())),
+            Origin::Path(Ok(at)) => Some((&*edge.slot, at.path.clone())),
             Origin::Output(of, output) => {
                 Some((&*edge.slot, self.store.materialise(self.published(*of)?.output(output)?).ok()?))
             }
@@ -338,24 +354,36 @@ impl<'r> Runner<'r> {
         serde_json::json!({ "isolation": isolation, "refused": refused.unwrap_or_default(), "tools": tools })
     }
 
-    /// What the stage is about to read, with the contents that its key is made of. A file that was copied into its folder
-    /// `out` must hold just those bytes.
-    fn inputs_read(&self, id: Id, out: &Path) -> anyhow::Result<Vec<Read>> {
+    /// Checks the objects of a result once more, if a stage has ended that could have written to them.
+    fn still_whole(&self, published: &Published) -> anyhow::Result<()> {
+        let sound = !self.written_to || self.store.check_with_folders(published)?;
+        ensure!(
+            sound,
+            "what it reads from {} was changed in the store by a stage that is not confined; it is in the quarantine, run again",
+            published.key.0.short()
+        );
+        Ok(())
+    }
+
+    /// What the stage is about to read, with the contents that its key is made of. What was copied into its folder `out`
+    /// must be just that.
+    fn inputs_read(&self, id: Id, out: &Path, mounts: &Mounts) -> anyhow::Result<Vec<Read>> {
+        let is_command = self.graph.stage(id).is_command;
         let mut read = vec![];
         for edge in self.graph.edges(id) {
+            let placed = out.join(&*edge.slot);
+            let is_copy = is_command && edge.hashed && !mounts.reach(&placed);
             let from = match &edge.from {
-                Origin::Path(Ok(path)) => {
-                    let Some(content) = self.outside.content(path).cloned() else { continue };
-                    let copy = out.join(&*edge.slot);
-                    let placed = if edge.hashed && is_file(&copy) {
-                        let (blake3, sha256, _) =
-                            digest::both_of_file(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
-                        ensure!(blake3 == content.digest(), ChangedInput(path.clone()));
-                        Placed::Copy(sha256)
-                    } else {
-                        Placed::Itself(self.outside.stamp(path))
+                Origin::Path(Ok(at)) => {
+                    let Some(found) = self.outside.found(at) else { continue };
+                    let content = found.content.clone();
+                    let placed = match is_copy {
+                        true => Placed::Copy(
+                            copied(&placed, &content)?.with_context(|| ChangedInput(at.path.clone(), at.clone()))?,
+                        ),
+                        false => Placed::Itself(Some(found.stamp)),
                     };
-                    ReadFrom::Outside { path: path.clone(), content, placed }
+                    ReadFrom::Outside { at: at.clone(), content, placed }
                 }
                 Origin::Path(Err(_)) => continue,
                 Origin::Tool(name) => match self.outside.tool(name) {
@@ -364,6 +392,14 @@ impl<'r> Runner<'r> {
                 },
                 Origin::Output(of, output) => {
                     let Some(result) = self.published(*of).cloned() else { continue };
+                    let artifact = result.output(output).filter(|_| is_copy);
+                    if let Some(artifact) = artifact {
+                        ensure!(
+                            digest_of(&placed)? == artifact.blake3,
+                            "what it reads from {} is damaged in the store; run `caco cache verify`, then run again",
+                            result.key.0.short()
+                        );
+                    }
                     ReadFrom::Output { stage: *of, output: output.clone(), result }
                 }
             };
@@ -373,7 +409,23 @@ impl<'r> Runner<'r> {
     }
 }
 
-/// Whether there is a file at a path, and not a link to one.
-fn is_file(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+/// SHA-256 of a copy, or of the listing of a copied folder. None: the copy is not what it was made from.
+fn copied(copy: &Path, content: &Content) -> anyhow::Result<Option<Digest>> {
+    match content {
+        Content::File(expected, _) => {
+            let (blake3, sha256, _) =
+                digest::both_of_file(copy).with_context(|| format!("cannot read {}", copy.display()))?;
+            Ok((blake3 == *expected).then_some(sha256))
+        }
+        Content::Folder(listing) => {
+            let same = digest_of(copy)? == listing.digest();
+            Ok(same.then(|| digest::sha256(listing.text().as_bytes())))
+        }
+    }
+}
+
+/// The digest of a file or folder in a stage's folder, which the cache of digests must not hold: it will be removed.
+fn digest_of(path: &Path) -> anyhow::Result<Digest> {
+    let found = listing::of_path(&External::whole(path), &stat::Cache::none())?;
+    Ok(found.with_context(|| format!("{} is gone", path.display()))?.content.digest())
 }

@@ -92,6 +92,10 @@ fn stamp(store: &Store, key: Key) -> Option<Stamp> {
     Some(Stamp { inode, ctime })
 }
 
+/// How an output that is not an ordinary file is marked.
+const FOLDER: u8 = 1;
+const EXECUTABLE: u8 = 2;
+
 fn encode(entries: &HashMap<Key, Entry>) -> Vec<u8> {
     let mut bytes = HEADER.to_vec();
     let short = |bytes: &mut Vec<u8>, text: &str| {
@@ -106,7 +110,7 @@ fn encode(entries: &HashMap<Key, Entry>) -> Vec<u8> {
         bytes.extend_from_slice(&(entry.outputs.len() as u32).to_le_bytes());
         for output in &*entry.outputs {
             short(&mut bytes, &output.name);
-            bytes.push(u8::from(output.folder));
+            bytes.push(if output.folder { FOLDER } else { u8::from(output.executable) * EXECUTABLE });
             bytes.extend_from_slice(&output.blake3.0);
             bytes.extend_from_slice(&output.sha256.0);
             bytes.extend_from_slice(&output.size.to_le_bytes());
@@ -138,9 +142,11 @@ fn decode(bytes: &[u8]) -> Option<HashMap<Key, Entry>> {
 }
 
 fn artifact(rest: &mut &[u8]) -> Option<Artifact> {
+    let (name, [kind]) = (text(rest)?.into(), *take(rest)?);
     Some(Artifact {
-        name: text(rest)?.into(),
-        folder: take::<1>(rest)? == &[1],
+        name,
+        folder: kind == FOLDER,
+        executable: kind == EXECUTABLE,
         blake3: Digest(*take(rest)?),
         sha256: Digest(*take(rest)?),
         size: u64::from_le_bytes(*take(rest)?),
@@ -170,12 +176,17 @@ mod tests {
         let output = Artifact {
             name: "o".into(),
             folder: true,
+            executable: false,
             blake3: Digest::of(b"1"),
             sha256: Digest::of(b"2"),
             size: 3,
             length: 4,
         };
-        let entry = Entry { stamp: Stamp { inode: 1, ctime: -2 }, record: "r".into(), outputs: [output].into() };
+        let entry = Entry {
+            stamp: Stamp { inode: 1, ctime: -2 },
+            record: "r".into(),
+            outputs: [output.clone(), Artifact { folder: false, executable: true, ..output }].into(),
+        };
         let entries = HashMap::from([(Key(Digest::of(b"k")), entry)]);
         let mut bytes = encode(&entries);
         assert_eq!(decode(&bytes).unwrap(), entries);

@@ -183,7 +183,7 @@ impl Store {
             }
             removed += 1;
             if !dry {
-                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.at("remove", &path)?;
+                if path.is_dir() { super::remove_folder(&path) } else { fs::remove_file(&path) }.at("remove", &path)?;
             }
         }
         Ok(removed)
@@ -191,7 +191,7 @@ impl Store {
 
     /// Removes the folder that was assembled from a listing; it is cheap to assemble again.
     pub(super) fn drop_tree(&self, listing: Digest) {
-        let _ = fs::remove_dir_all(self.root.join("trees").join(listing.to_string()));
+        let _ = fs::remove_dir_all(self.tree(listing));
     }
 
     /// Removes listings of outside folders that no result refers to: `why` only compares with the last result.

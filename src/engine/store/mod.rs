@@ -53,6 +53,7 @@ use directory::Directory;
 use std::{
     collections::HashSet,
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -62,6 +63,9 @@ use std::{
 
 /// The layout version that this program writes.
 pub const LAYOUT: u32 = 1;
+
+/// The folders with what is published, or is assembled from it.
+pub const RESULTS: [&str; 3] = ["objects", "results", "trees"];
 
 /// A store on disk.
 pub struct Store {
@@ -224,6 +228,11 @@ impl Store {
         self.sharded("objects", digest)
     }
 
+    /// The folder that is assembled from the objects of a listing.
+    fn tree(&self, listing: Digest) -> PathBuf {
+        self.root.join("trees").join(listing.to_string())
+    }
+
     fn sharded(&self, folder: &str, digest: Digest) -> PathBuf {
         let hex = digest.to_string();
         let mut path = String::with_capacity(self.root.as_os_str().len() + 80);
@@ -276,6 +285,29 @@ pub fn host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).collect();
     if name.is_empty() { "host".into() } else { name }
+}
+
+/// Removes a folder and everything in it, if it exists, also where its owner took from themself the right to.
+pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(folder)?;
+            fs::remove_dir_all(folder)
+        }
+        other => other,
+    }
+}
+
+fn make_writable(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates a folder and its parents.

@@ -106,13 +106,16 @@ impl Store {
         };
         if meta.is_file() {
             let (blake3, sha256, size) = self.take_file(path, linked, pending)?;
-            return Ok(Some(Artifact { name: name.into(), folder: false, blake3, sha256, size, length: size }));
+            let executable = listing::is_executable(&meta);
+            let artifact =
+                Artifact { name: name.into(), folder: false, executable, blake3, sha256, size, length: size };
+            return Ok(Some(artifact));
         }
         if !meta.is_dir() {
             return Err(unfit(listing::Error::Special { path: path.into() }));
         }
         // The stat cache must not see files that are about to move.
-        let none = stat::Cache::load(Path::new(""));
+        let none = stat::Cache::none();
         let listing = Listing::of_folder(path, &none).map_err(unfit)?;
         let taken =
             listing.files.par_iter().map(|entry| self.take_entry(path, entry, linked)).collect::<Result<Vec<_>>>()?;
@@ -124,6 +127,7 @@ impl Store {
         Ok(Some(Artifact {
             name: name.into(),
             folder: true,
+            executable: false,
             blake3,
             sha256: digest::sha256(text.as_bytes()),
             size,
@@ -164,6 +168,11 @@ impl Store {
     pub fn detach(&self, path: &Path) -> Result<()> {
         let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
         if meta.is_dir() {
+            // The stage may have taken from itself the right to move what is in it.
+            if meta.permissions().mode() & 0o700 != 0o700 {
+                let mode = fs::Permissions::from_mode(meta.permissions().mode() | 0o700);
+                fs::set_permissions(path, mode).at("change the mode of", path)?;
+            }
             let mut entries = fs::read_dir(path).at("read", path)?;
             return entries.try_for_each(|entry| self.detach(&entry.at("read", path)?.path()));
         }
@@ -216,10 +225,10 @@ impl Store {
         if !artifact.folder {
             return Ok(self.object(artifact.blake3));
         }
-        let tree = self.root.join("trees").join(artifact.blake3.to_string());
+        let tree = self.tree(artifact.blake3);
         if !tree.exists() {
             let aside = self.root.join("work").join(self.unique());
-            self.write_folder(artifact, &aside, Self::link)?;
+            self.write_folder(artifact, &aside, Self::assemble)?;
             fs::create_dir_all(self.root.join("trees")).at("create", &self.root.join("trees"))?;
             match fs::rename(&aside, &tree) {
                 Ok(()) => {}
@@ -236,10 +245,10 @@ impl Store {
         if artifact.folder {
             return self.write_folder(artifact, to, Self::copy_out).map_err(Error::outside);
         }
-        Self::copy_out(&self.object(artifact.blake3), to)
+        Self::copy_out(&self.object(artifact.blake3), to, artifact.executable)
     }
 
-    fn write_folder(&self, artifact: &Artifact, to: &Path, place: fn(&Path, &Path) -> Result<()>) -> Result<()> {
+    fn write_folder(&self, artifact: &Artifact, to: &Path, place: fn(&Path, &Path, bool) -> Result<()>) -> Result<()> {
         let listing = self.listing(artifact)?;
         fs::create_dir_all(to).at("create", to)?;
         let mut last = None;
@@ -250,26 +259,35 @@ impl Store {
                 fs::create_dir_all(&folder).at("create", &folder)?;
             }
             last = folder;
-            place(&self.object(file.digest), &to.join(&file.path))?;
+            place(&self.object(file.digest), &to.join(&file.path), file.executable)?;
         }
-        Ok(())
+        listing
+            .empty
+            .iter()
+            .map(|folder| to.join(folder))
+            .try_for_each(|folder| fs::create_dir_all(&folder).at("create", &folder))
     }
 
-    fn link(object: &Path, to: &Path) -> Result<()> {
+    /// Puts a file of a folder into its tree: an object has one mode, so an executable file is a copy.
+    fn assemble(object: &Path, to: &Path, executable: bool) -> Result<()> {
         const NO_LINKS: [i32; 4] = [libc::EXDEV, libc::EMLINK, libc::EPERM, libc::EOPNOTSUPP];
+        let copy = |mode| {
+            // What exists is not written to: it may be a link to another object.
+            copy_into(object, fs::File::create_new(to).at("write", to)?, to)?;
+            fs::set_permissions(to, fs::Permissions::from_mode(mode)).at("change the mode of", to)
+        };
+        if executable {
+            return copy(0o555);
+        }
         match fs::hard_link(object, to) {
-            // The file system has no hard links, or the file has too many. What exists is not written to: it may be a
-            // link to another object.
-            Err(e) if e.raw_os_error().is_some_and(|code| NO_LINKS.contains(&code)) => {
-                copy_into(object, fs::File::create_new(to).at("write", to)?, to)?;
-                fs::set_permissions(to, fs::Permissions::from_mode(0o444)).at("change the mode of", to)
-            }
+            // The file system has no hard links, or the file has too many.
+            Err(e) if e.raw_os_error().is_some_and(|code| NO_LINKS.contains(&code)) => copy(0o444),
             other => other.at("link", object),
         }
     }
 
-    fn copy_out(object: &Path, to: &Path) -> Result<()> {
-        let mode = fs::Permissions::from_mode(0o644);
+    fn copy_out(object: &Path, to: &Path, executable: bool) -> Result<()> {
+        let mode = fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 });
         let copied = copy_file(object, to).and_then(|()| fs::set_permissions(to, mode).at("change the mode of", to));
         copied.map_err(Error::outside)
     }

@@ -21,6 +21,9 @@ pub struct Artifact {
     /// Whether it is a folder; its object is then its listing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub folder: bool,
+    /// Whether it is an executable file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
     /// BLAKE3 of the bytes, or of the listing.
     pub blake3: Digest,
     /// SHA-256 of the same.
@@ -66,7 +69,9 @@ impl Manifest {
         let mut text = String::new();
         for output in &self.outputs {
             use std::fmt::Write;
-            writeln!(text, "{} {} {}", output.blake3, output.folder, output.name).expect("a string takes all text");
+            let mode = if output.executable { "x" } else { "" };
+            writeln!(text, "{} {}{mode} {}", output.blake3, output.folder, output.name)
+                .expect("a string takes all text");
         }
         Digest::of(text.as_bytes()).to_string()[..16].into()
     }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// A damaged or missing file.
@@ -97,20 +97,21 @@ impl Store {
     /// Compares every assembled folder with its listing. One that differs is moved to the quarantine, and assembled again
     /// when a stage next reads it.
     fn verify_trees(&self) -> Result<Vec<Finding>> {
-        let mut findings = vec![];
-        for name in names(&self.root.join("trees"))? {
-            let tree = self.root.join("trees").join(&*name);
-            let none = stat::Cache::load(Path::new(""));
-            let found = Listing::of_folder(&tree, &none).map(|listing| listing.digest());
-            // A tree that cannot be read now may be whole.
-            let unread = matches!(found, Err(listing::Error::Io { .. }));
-            if !unread && !found.is_ok_and(|found| found.to_string() == name) {
-                self.set_aside(&tree)?;
-                let what = "it does not match the digest in its name; moved to the quarantine".into();
-                findings.push(Finding { path: tree, what, keys: vec![] });
-            }
+        let names = names(&self.root.join("trees"))?;
+        let digests = names.iter().filter_map(|name| name.parse().ok());
+        digests.filter_map(|digest| self.verify_tree(digest).transpose()).collect()
+    }
+
+    fn verify_tree(&self, digest: Digest) -> Result<Option<Finding>> {
+        let tree = self.tree(digest);
+        let found = Listing::of_folder(&tree, &stat::Cache::none()).map(|listing| listing.digest());
+        // A tree that cannot be read now may be whole.
+        if matches!(found, Err(listing::Error::Io { .. })) || found.is_ok_and(|found| found == digest) {
+            return Ok(None);
         }
-        Ok(findings)
+        self.set_aside(&tree)?;
+        let what = "it does not match the digest in its name; moved to the quarantine".into();
+        Ok(Some(Finding { path: tree, what, keys: vec![] }))
     }
 
     /// Every object that a record needs, each with the folder output that contains it. The files of a damaged listing
@@ -160,6 +161,19 @@ impl Store {
             whole &= sound;
         }
         Ok(whole)
+    }
+
+    /// No longer relies on what was verified before: something may have written to the store.
+    pub fn doubt(&self) {
+        self.checked.lock().expect("no panic while held").clear();
+    }
+
+    /// As [`Store::check_result`], with the folders that were assembled. One that was changed is assembled again.
+    pub fn check_with_folders(&self, published: &Published) -> Result<bool> {
+        for output in published.outputs.iter().filter(|output| output.folder) {
+            self.verify_tree(output.blake3)?;
+        }
+        self.check_result(published)
     }
 
     /// Quarantines a listing with missing or damaged files, so that the missing listing alone shows that the folder is

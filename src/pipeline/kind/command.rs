@@ -77,8 +77,8 @@ pub enum Isolation {
 
 impl Kind for Command {
     const NAME: &'static str = "command";
-    /// 2: a command is confined, and gets a copy of a file from outside the store.
-    const VERSION: u32 = 2;
+    /// 3: inputs are real files and folders, with their executable bits and empty folders, and bash executes shell lines.
+    const VERSION: u32 = 3;
     const TOLERANCE: Tolerance = Tolerance::Exact;
     const COMMAND: bool = true;
     const OUTPUTS: &'static [Output] = &[];
@@ -153,8 +153,15 @@ impl Command {
 
     fn check_paths(&self) -> Result<(), Complaint> {
         let outside = |path: &str| format!("'{path}' is not a relative path inside the stage's folder");
+        let within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
         for path in &self.outputs {
             ensure(is_inside(path), "outputs", outside(path))?;
+            let above = self.inputs.keys().find(|above| within(path, above)).map_or("", String::as_str);
+            ensure(
+                above.is_empty(),
+                "outputs",
+                format!("'{path}' is inside the input '{above}', and inputs are read-only; write it to another path"),
+            )?;
             ensure(
                 path != "metrics",
                 "outputs",
@@ -170,7 +177,6 @@ impl Command {
         sorted.sort();
         let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]);
         ensure(twice.is_none(), "outputs", format!("'{}' is named twice", twice.map_or("", |pair| pair[0])))?;
-        let within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
         for outer in &self.outputs {
             let inner = self.outputs.iter().chain(self.inputs.keys()).find(|inner| within(inner, outer));
             ensure(
@@ -182,9 +188,13 @@ impl Command {
                 ),
             )?;
         }
-        for path in self.inputs.keys() {
+        for (path, source) in &self.inputs {
             ensure(is_inside(path), "inputs", outside(path))?;
-            // An input is read-only, and an input folder is a link to its real path.
+            if let Source::Folder { except, .. } = source {
+                let invalid = except.matcher().err();
+                ensure(invalid.is_none(), "inputs", format!("'{path}': {}", invalid.unwrap_or_default()))?;
+            }
+            // An input is read-only.
             let above = self.inputs.keys().find(|above| within(path, above));
             let above = above.map_or("", String::as_str);
             ensure(

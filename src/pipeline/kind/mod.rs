@@ -2,11 +2,13 @@
 //! its caller supplies all others in a [`Registry`].
 
 mod command;
+mod except;
 mod path;
 mod registry;
 mod tolerance;
 
 pub use command::{Command, Delivery, Isolation};
+pub use except::Except;
 pub use path::normal;
 pub use registry::{Entry, Read, ReadError, Registry, options};
 pub use tolerance::Tolerance;
@@ -27,6 +29,14 @@ pub enum Source {
     /// A file or folder outside the store. `${VAR}` and `${VAR:-default}` are replaced from the environment. A relative
     /// path starts at the current folder.
     Path(String),
+    /// A folder outside the store without some of its files: `Folder(path: "src", except: ["__pycache__", ".DS_Store"])`.
+    /// What is left out is neither read nor part of the key. Only for commands.
+    Folder {
+        /// The folder, as in `Path`.
+        path: String,
+        /// What is left out.
+        except: Except,
+    },
 }
 
 /// One input of a stage.

@@ -1,6 +1,6 @@
 //! The table of stage kinds.
 
-use super::{Command, Complaint, Input, Kind, Output, Tolerance};
+use super::{Command, Complaint, Input, Kind, Output, Source, Tolerance, ensure};
 use crate::code::Codebase;
 use schemars::schema_for;
 use std::sync::{LazyLock, OnceLock};
@@ -112,11 +112,18 @@ pub fn options() -> ron::Options {
 
 fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
     let kind: K = options().from_str(text).map_err(|e| ReadError::Ron(Box::new(e)))?;
-    kind.check().map_err(ReadError::Range)?;
+    kind.check().and_then(|()| whole_folders(&kind)).map_err(ReadError::Range)?;
     let all = canonical(&serde_json::to_value(&kind).expect("parameters are plain data"));
     let deciding = canonical(&without_defaults::<K>(kind.parameters()));
     let parameters = if all == deciding { "".into() } else { all };
     Ok(Read { key_parameters: deciding, parameters, inputs: kind.inputs(), outputs: kind.outputs() })
+}
+
+/// Only a command's folders are placed file by file. Other kinds read them where they are.
+fn whole_folders<K: Kind>(kind: &K) -> Result<(), Complaint> {
+    let partial = kind.inputs().into_iter().find(|input| matches!(input.source, Source::Folder { .. }));
+    let slot = partial.filter(|_| !K::COMMAND).map(|input| input.slot);
+    ensure(slot.is_none(), &slot.unwrap_or_default(), "cannot leave out files; write Path(\"…\")")
 }
 
 fn without_defaults<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
