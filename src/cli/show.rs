@@ -1,6 +1,6 @@
 //! `caco show`
 
-use super::{OfPipelineArgs, StoreArgs, display::local, open, print, print_json};
+use super::{OfPipelineArgs, Project, display::local, open, print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::Result;
 use caco_inspect::{
@@ -24,9 +24,9 @@ pub struct ShowArgs {
     json: bool,
 }
 
-pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &ShowArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let stage = stage::stage(&graph, &store, &args.stage, &REGISTRY)?;
     open::note(&stage.notes);
     if args.json {

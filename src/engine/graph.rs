@@ -249,7 +249,7 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
     let edge = |input: &Input| {
         let from = match (&input.source, input.role) {
             (Source::Path(name), Role::Tool) => Origin::Tool(name.as_str().into()),
-            (Source::Path(path), _) => from_path(path),
+            (Source::Path(path), _) => from_path(pipeline, path),
             (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
                 let found = find_output(pipeline, by_name, reference)
                     .and_then(|(id, output)| fits(pipeline, input, role, id, &output).map(|()| (id, output)));
@@ -290,9 +290,9 @@ fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diag
     pipeline.at_reference(stage, written, Diagnostic { message, ..error })
 }
 
-fn from_path(path: &str) -> Origin {
+fn from_path(pipeline: &Pipeline, path: &str) -> Origin {
     match expand(path) {
-        Ok(path) => Origin::Path(Ok(std::path::absolute(&path).unwrap_or_else(|_| path.into()))),
+        Ok(path) => Origin::Path(Ok(pipeline.resolve(&path))),
         Err(variable) => Origin::Path(Err((path.into(), variable))),
     }
 }
@@ -320,7 +320,7 @@ fn locate(
             .help("name a stage of kind 'index' or 'pack'")
     })?;
     match &input.source {
-        Source::Path(path) => Ok(from_path(path)),
+        Source::Path(path) => Ok(from_path(pipeline, path)),
         Source::Stage(reference) => {
             find_output(pipeline, by_name, reference).map(|(id, output)| Origin::Output(id, output))
         }

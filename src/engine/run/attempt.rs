@@ -321,7 +321,7 @@ impl<'r> Runner<'r> {
         let inputs: Vec<(&str, PathBuf)> = self.graph.edges(id).iter().filter_map(input).collect();
         let inputs: Vec<(&str, &Path)> = inputs.iter().map(|(slot, path)| (*slot, path.as_path())).collect();
         let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
-        undeclared::words(work, confinement, refusals, &inputs, log_start)
+        undeclared::words(work, confinement, refusals, &inputs, log_start, &self.graph.pipeline.root)
     }
 
     /// What beside its key a command ran under, for its record.

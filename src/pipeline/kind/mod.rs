@@ -25,7 +25,7 @@ pub enum Source {
     /// is the stage's first one.
     Stage(String),
     /// A file or folder outside the store. `${VAR}` and `${VAR:-default}` are replaced from the environment. A relative
-    /// path starts at the current folder.
+    /// path starts at the folder of the project.
     Path(String),
 }
 
