@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use caco_engine::{
     command::{self, Place},
     confine::Confinement,
+    environment,
     exec::Launch,
     run::{Prepared, Programs},
 };
@@ -135,7 +136,7 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
 
 /// The environment of a program that computes with so many threads.
 pub fn environment(threads: u64) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !name.starts_with("OMP_")).collect();
+    let mut env: Vec<(String, String)> = environment::inherited().collect();
     env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
     // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
     if !env.iter().any(|(name, _)| name == "CUBLAS_WORKSPACE_CONFIG") {

@@ -3,7 +3,7 @@
 use super::{
     super::{
         confine::Confinement,
-        digest,
+        digest, environment,
         event::{Before, Event, Failed, Failure},
         exec::{Handle, Launch, Outcome, Report},
         graph::{Edge, Id, Origin},
@@ -324,10 +324,10 @@ impl<'r> Runner<'r> {
         undeclared::words(work, confinement, refusals, &inputs, log_start, &self.graph.pipeline.root)
     }
 
-    /// What beside its key a command ran under, for its record.
+    /// What beside its key a stage ran under, for its record.
     fn conditions(&self, id: Id, refused: Option<Vec<Refusal>>) -> serde_json::Value {
         if !self.graph.stage(id).is_command {
-            return serde_json::Value::Null;
+            return serde_json::json!({ "environment": environment::noted() });
         }
         let tool = |edge: &Edge| match &edge.from {
             Origin::Tool(name) => self.outside.tool(name).ok().map(|tool| (name.to_string(), tool.version.clone())),
