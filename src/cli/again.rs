@@ -3,7 +3,7 @@
 use super::{
     display::{Display, Style},
     programs::Here,
-    run::{attester, memory_mib, on_signals, project, signer, silence},
+    run::{attester, folders, memory_mib, on_signals, signer, silence},
 };
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
@@ -119,7 +119,7 @@ fn run(
     let cpus = threads.unwrap_or(cores).clamp(1, cores);
     let executor = Local::new(Pool { cpus, gpus: vec![], memory_mib: memory_mib() });
     let options = Options { keep_going: false, max_time: None, silence: silence()? };
-    let programs = Here::new(device, project(graph, scratch));
+    let programs = Here::new(device, &graph.pipeline.root, folders(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
     let share = |id| executor.pool().share(request(graph.stage(id), &programs, &executor));
     let mut display = Display::new(graph, costs, share, Style { quiet: false, keep_going: false });

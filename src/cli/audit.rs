@@ -1,7 +1,7 @@
 //! `caco audit`
 
 use super::{
-    FAILED, OfPipelineArgs, StoreArgs,
+    FAILED, OfPipelineArgs, Project,
     again::{self, Again},
     open, print_json, print_marked,
 };
@@ -67,14 +67,14 @@ enum Target {
 }
 
 /// Exit code 1 where anything does not hold.
-pub fn main(args: &AuditArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &AuditArgs, project: &Project) -> Result<ExitCode> {
     let begun = Instant::now();
     let path = Path::new(&args.what);
     if path.is_file() && citation::is_bundle(path) {
         return bundle(path, args.json);
     }
-    let store = open::existing(store)?;
-    let target = target(args, &store)?;
+    let store = open::existing(project)?;
+    let target = target(args, project, &store)?;
     let trust = Keyring::locate()?.trust_in()?;
     // What the store remembers of its files is itself in the store: everything is read.
     let nothing = stat::Cache::load(Path::new(""));
@@ -127,13 +127,13 @@ fn show(audited: &Audited, json: bool) -> Result<ExitCode> {
     Ok(if audited.passes { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn target(args: &AuditArgs, store: &Store) -> Result<Target> {
+fn target(args: &AuditArgs, project: &Project, store: &Store) -> Result<Target> {
     let what = &args.what;
     let path = Path::new(what);
-    let named = Path::new("pipelines").join(what).with_extension("ron");
+    let named = project.root().join("pipelines").join(what).with_extension("ron");
     if path.extension().is_some_and(|ending| ending == "ron") || (!path.exists() && named.exists()) {
         let pipeline = OfPipelineArgs { pipeline: Some(path.into()), ..args.pipeline.clone() };
-        let graph = open::graph_of(&pipeline, store)?;
+        let graph = open::graph_of(&pipeline, project, store)?;
         let ids = graph.targets();
         return Ok(Target::Stages(graph.into(), ids));
     }
@@ -141,9 +141,9 @@ fn target(args: &AuditArgs, store: &Store) -> Result<Target> {
         return name::holders(path, store).map(Target::Keys);
     }
     if name::is_start_of_key(what) {
-        return Ok(Target::Keys(vec![open::result(what, &args.pipeline, store)?]));
+        return Ok(Target::Keys(vec![open::result(what, &args.pipeline, project, store)?]));
     }
-    let graph = open::graph_of(&args.pipeline, store).with_context(|| {
+    let graph = open::graph_of(&args.pipeline, project, store).with_context(|| {
         format!("'{what}' is neither a file nor a key, and no pipeline is known that could have such a stage")
     })?;
     let ids = name::select(&graph, std::slice::from_ref(what))?;

@@ -1,6 +1,6 @@
 //! `caco check`
 
-use super::{PipelineArgs, open, print, print_json};
+use super::{PipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use clap::Args;
 use schemars::JsonSchema;
@@ -28,8 +28,8 @@ pub struct Checked<'c> {
     kinds: BTreeMap<&'c str, usize>,
 }
 
-pub fn main(args: &CheckArgs) -> Result<ExitCode> {
-    let graph = open::graph(&args.pipeline)?;
+pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
+    let graph = open::graph(&args.pipeline, project)?;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     graph.pipeline.stages.iter().for_each(|stage| *kinds.entry(stage.kind).or_default() += 1);
     let checked = Checked { pipeline: &graph.pipeline.name, stages: graph.pipeline.stages.len(), kinds };

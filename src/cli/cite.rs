@@ -1,6 +1,6 @@
 //! `caco cite`
 
-use super::{FAILED, OfPipelineArgs, StoreArgs, open, print_json, print_marked, run::signer};
+use super::{FAILED, OfPipelineArgs, Project, open, print_json, print_marked, run::signer};
 use crate::registry::REGISTRY;
 use anyhow::{Context, Result};
 use caco_engine::{key::Key, stat, store::Store};
@@ -48,9 +48,9 @@ pub struct Citation<'c> {
     report: &'c Report,
 }
 
-pub fn main(args: &CiteArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::existing(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &CiteArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::existing(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let (candidates, notes) = metrics::all(&graph, &store)?;
     open::note(&notes);
     let found = metrics::choose(&args.what, candidates)?;

@@ -1,6 +1,6 @@
 //! `caco diff`
 
-use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::{OfPipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::diff::{self, Diff, OutputDiff};
 use clap::Args;
@@ -20,10 +20,10 @@ pub struct DiffArgs {
     json: bool,
 }
 
-pub fn main(args: &DiffArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let old = open::result(&args.old, &args.pipeline, &store)?;
-    let new = open::result(&args.new, &args.pipeline, &store)?;
+pub fn main(args: &DiffArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let old = open::result(&args.old, &args.pipeline, project, &store)?;
+    let new = open::result(&args.new, &args.pipeline, project, &store)?;
     let diff = diff::diff(&store, old, new)?;
     if args.json {
         print_json(&diff)?;

@@ -1,6 +1,6 @@
 //! `caco divergences`
 
-use super::{StoreArgs, open, print, print_json};
+use super::{Project, open, print, print_json};
 use anyhow::Result;
 use caco_engine::store::Cause;
 use caco_provenance::{
@@ -21,8 +21,8 @@ pub struct DivergencesArgs {
     json: bool,
 }
 
-pub fn main(args: &DivergencesArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::existing(store)?;
+pub fn main(args: &DivergencesArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::existing(project)?;
     let pattern = args.what.as_deref().map(glob::Pattern::new).transpose()?;
     let fits = |found: &Diverging| {
         let start = args.what.as_deref().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! `caco doctor`
 
-use super::{StoreArgs, print, print_json};
+use super::{Project, print, print_json};
 use anyhow::Result;
 use caco_engine::disk::Space;
 use clap::Args;
@@ -28,7 +28,7 @@ pub struct Finding {
     help: Option<&'static str>,
 }
 
-pub fn main(args: &DoctorArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &DoctorArgs, project: &Project) -> Result<ExitCode> {
     let findings = [
         version("rust toolchain", "cargo", &["--version"], "install it from https://rustup.rs"),
         version("C++ compiler", "c++", &["--version"], "Debian: apt-get install g++; macOS: xcode-select --install"),
@@ -42,7 +42,7 @@ pub fn main(args: &DoctorArgs, store: &StoreArgs) -> Result<ExitCode> {
         worker(),
         kernels(),
         gpu(),
-        disk(&store.cache),
+        disk(&project.shown(project.cache())),
     ];
     if args.json {
         print_json(&findings)?;

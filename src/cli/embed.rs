@@ -1,6 +1,6 @@
 //! `caco embed`
 
-use super::{OfPipelineArgs, StoreArgs, open, programs};
+use super::{OfPipelineArgs, Project, open, programs};
 use anyhow::{Context, Result, ensure};
 use caco_engine::store::Store;
 use caco_pipeline::job::Job;
@@ -44,7 +44,7 @@ pub struct EmbedArgs {
     pipeline: OfPipelineArgs,
 }
 
-pub fn main(args: &EmbedArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &EmbedArgs, project: &Project) -> Result<ExitCode> {
     let ending = args.out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     ensure!(
         ["safetensors", "npy"].contains(&ending),
@@ -54,7 +54,7 @@ pub fn main(args: &EmbedArgs, store: &StoreArgs) -> Result<ExitCode> {
     ensure!(args.crop <= args.resize, "--crop {} is larger than --resize {}", args.crop, args.resize);
     ensure!(args.batch >= 1, "--batch is 0; give at least 1");
     ensure!(args.images.is_dir(), "{} is no folder", args.images.display());
-    let encoder = encoder(args, store)?;
+    let encoder = encoder(args, project)?;
     // Beside the result: what a stopped extraction left is taken up again, and the result is renamed into place.
     let work = args.out.with_extension(format!("{ending}.work"));
     let out = work.join("out");
@@ -78,13 +78,13 @@ pub fn main(args: &EmbedArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// The file of weights.
-fn encoder(args: &EmbedArgs, store: &StoreArgs) -> Result<PathBuf> {
+fn encoder(args: &EmbedArgs, project: &Project) -> Result<PathBuf> {
     let file = Path::new(&args.encoder);
     if file.is_file() {
         return Ok(std::path::absolute(file)?);
     }
-    let store: Store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)
+    let store: Store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)
         .with_context(|| format!("--encoder {} is not a file, so it is taken as a stage", args.encoder))?;
     let artifact = open::output_called("encoder", &args.encoder, &graph, &store)?.artifact;
     ensure!(!artifact.folder, "'{}' is a folder, not a file of weights", args.encoder);

@@ -1,6 +1,6 @@
 //! `caco get`
 
-use super::{OfPipelineArgs, StoreArgs, open, print_bytes};
+use super::{OfPipelineArgs, Project, open, print_bytes};
 use anyhow::{Context, Result, ensure};
 use caco_engine::store::{Artifact, Store};
 use caco_inspect::name::Output;
@@ -23,9 +23,9 @@ pub struct GetArgs {
     pipeline: OfPipelineArgs,
 }
 
-pub fn main(args: &GetArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &GetArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let Output { stage, artifact, .. } = open::output(&args.output, &graph, &store)?;
     if args.destination == Path::new("-") {
         return print_file(&args.output, &artifact, &store);

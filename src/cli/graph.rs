@@ -1,6 +1,6 @@
 //! `caco graph`
 
-use super::{PipelineArgs, open, print, print_json};
+use super::{PipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use caco_engine::graph::Id;
 use caco_inspect::{graph::graph, name};
@@ -31,8 +31,8 @@ enum Format {
     Mermaid,
 }
 
-pub fn main(args: &GraphArgs) -> Result<ExitCode> {
-    let pipeline = open::graph(&args.pipeline)?;
+pub fn main(args: &GraphArgs, project: &Project) -> Result<ExitCode> {
+    let pipeline = open::graph(&args.pipeline, project)?;
     let ids = pipeline.with_sources(&name::select(&pipeline, &args.stages)?);
     let graph = graph(&pipeline, &ids);
     if args.json {

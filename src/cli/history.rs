@@ -1,7 +1,7 @@
 //! `caco history`
 
 use super::{
-    StoreArgs,
+    Project,
     display::{count, duration, local},
     open, print, print_json,
 };
@@ -30,8 +30,8 @@ pub struct HistoryArgs {
     json: bool,
 }
 
-pub fn main(args: &HistoryArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
+pub fn main(args: &HistoryArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
     let of = args.of.as_deref();
     if let Some(past) = of.map(|start| run(&store, start)).transpose()?.flatten() {
         if args.json {

@@ -1,6 +1,6 @@
 //! `caco log`
 
-use super::{FAILED, OfPipelineArgs, StoreArgs, open, print, print_bytes};
+use super::{FAILED, OfPipelineArgs, Project, open, print, print_bytes};
 use anyhow::{Context, Result, bail};
 use caco_engine::{
     graph::{Graph, Id},
@@ -45,9 +45,9 @@ pub struct LogArgs {
     json: bool,
 }
 
-pub fn main(args: &LogArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &LogArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let id = name::stage(&graph, &args.stage)?;
     if args.follow {
         return Follow { graph: &graph, store: &store, id }.main();

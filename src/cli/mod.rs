@@ -27,6 +27,7 @@ mod open;
 mod pages;
 mod plan;
 mod programs;
+mod project;
 mod run;
 mod show;
 mod signer;
@@ -40,6 +41,7 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
+use project::Project;
 use std::{path::PathBuf, process::ExitCode};
 
 /// Exit code of a run in which a stage failed, and of every other error.
@@ -52,17 +54,21 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    store: StoreArgs,
+    project: ProjectArgs,
     /// Print more of what happens (-v, -vv). The variable RUST_LOG sets it in detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
+/// Which project, and which store.
 #[derive(Args, Clone)]
-struct StoreArgs {
-    /// The store that holds the results.
-    #[arg(long, global = true, env = "CACO_CACHE", default_value = "cache", value_name = "DIR")]
-    cache: PathBuf,
+struct ProjectArgs {
+    /// The folder that paths in pipelines start at [default: the nearest one from here upward that holds a store or pipelines]
+    #[arg(long, global = true, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// The store that holds the results [default: cache, in the project]
+    #[arg(long, global = true, env = "CACO_CACHE", value_name = "DIR")]
+    cache: Option<PathBuf>,
 }
 
 /// Changes to a pipeline file.
@@ -79,7 +85,7 @@ struct OverlayArgs {
 /// A pipeline file, named first.
 #[derive(Args, Clone)]
 struct PipelineArgs {
-    /// The pipeline file; `tiny` means pipelines/tiny.ron, or else tiny.ron.
+    /// The pipeline file; `tiny` means pipelines/tiny.ron in the project, or else tiny.ron.
     #[arg(value_name = "PIPELINE")]
     pipeline: PathBuf,
     #[command(flatten)]
@@ -212,37 +218,39 @@ pub fn main() -> ExitCode {
     }
     let cli = parse();
     trace(cli.verbose);
-    let store = &cli.store;
-    let done = match cli.command {
-        Command::Run(args) => run::main(&args, store),
-        Command::Plan(args) => plan::main(&args, store),
-        Command::Check(args) => check::main(&args),
-        Command::Log(args) => log::main(&args, store),
-        Command::Watch(args) => watch::main(&args, store),
-        Command::Show(args) => show::main(&args, store),
-        Command::Why(args) => why::main(&args, store),
-        Command::Diff(args) => diff::main(&args, store),
-        Command::Sweep(args) => sweep::main(&args, store),
-        Command::History(args) => history::main(&args, store),
-        Command::Graph(args) => graph::main(&args),
-        Command::Data(args) => data::main(&args, store),
-        Command::Embed(args) => embed::main(&args, store),
-        Command::Get(args) => get::main(&args, store),
-        Command::Cache(args) => cache::main(&args, store),
-        Command::Divergences(args) => divergences::main(&args, store),
-        Command::Audit(args) => audit::main(&args, store),
-        Command::Cite(args) => cite::main(&args, store),
-        Command::Export(args) => export::main(&args, store),
-        Command::Signer(args) => signer::main(&args, store),
+    Project::locate(&cli.project).and_then(|project| run(cli.command, &project)).unwrap_or_else(|error| report(&error))
+}
+
+fn run(command: Command, project: &Project) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::main(&args, project),
+        Command::Plan(args) => plan::main(&args, project),
+        Command::Check(args) => check::main(&args, project),
+        Command::Log(args) => log::main(&args, project),
+        Command::Watch(args) => watch::main(&args, project),
+        Command::Show(args) => show::main(&args, project),
+        Command::Why(args) => why::main(&args, project),
+        Command::Diff(args) => diff::main(&args, project),
+        Command::Sweep(args) => sweep::main(&args, project),
+        Command::History(args) => history::main(&args, project),
+        Command::Graph(args) => graph::main(&args, project),
+        Command::Data(args) => data::main(&args, project),
+        Command::Embed(args) => embed::main(&args, project),
+        Command::Get(args) => get::main(&args, project),
+        Command::Cache(args) => cache::main(&args, project),
+        Command::Divergences(args) => divergences::main(&args, project),
+        Command::Audit(args) => audit::main(&args, project),
+        Command::Cite(args) => cite::main(&args, project),
+        Command::Export(args) => export::main(&args, project),
+        Command::Signer(args) => signer::main(&args, project),
         Command::Code(args) => code::main(&args),
         Command::Explain(args) => explain::main(&args),
         Command::Bench(args) => bench::main(&args),
-        Command::Doctor(args) => doctor::main(&args, store),
+        Command::Doctor(args) => doctor::main(&args, project),
         Command::Completions(args) => completions::main(&args),
         Command::Man(args) => man::main(&args),
         Command::ExecStage(args) => exec_stage::main(&args),
-    };
-    done.unwrap_or_else(|error| report(&error))
+    }
 }
 
 /// Prints an error. A closed pipe is none.

@@ -81,7 +81,8 @@ fn json() -> String {
 
 const COMMANDS: &str = "# Commands
 
-What `caco COMMAND --help` prints. Every command takes `--cache DIR` (or the variable `CACO_CACHE`) and `-v`.
+What `caco COMMAND --help` prints. Every command takes `--project DIR`, `--cache DIR` (or the variable `CACO_CACHE`) and `-v`:
+[the project and its store](guide.md#the-project).
 ";
 
 fn commands() -> String {

@@ -1,6 +1,6 @@
 //! `caco plan`
 
-use super::{PipelineArgs, StoreArgs, open, print, print_json};
+use super::{PipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use caco_engine::{
     graph::{Graph, Id},
@@ -28,8 +28,8 @@ pub struct PlanArgs {
     json: bool,
 }
 
-pub fn main(args: &PlanArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let (graph, store) = open::both(&args.pipeline, store)?;
+pub fn main(args: &PlanArgs, project: &Project) -> Result<ExitCode> {
+    let (graph, store) = open::both(&args.pipeline, project)?;
     let ids = graph.with_sources(&name::select(&graph, &args.stages)?);
     let (plan, names) =
         rayon::join(|| Plan::new(&graph, &ids, &store, &HashSet::new()), || Names::load(&store, &graph.pipeline.name));

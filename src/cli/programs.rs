@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use caco_engine::{
     command::{self, Place},
     confine::Confinement,
+    environment,
     exec::Launch,
     mounts::Mounts,
     run::{Prepared, Programs},
@@ -17,7 +18,7 @@ use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
 };
 
@@ -26,6 +27,8 @@ use std::{
 pub struct Here {
     /// The device for tensor stages.
     device: String,
+    /// Where relative paths of the pipeline start.
+    root: PathBuf,
     /// What every command may open.
     machine: Confinement,
 }
@@ -36,7 +39,7 @@ impl Programs for Here {
             return self.worker(prepared);
         }
         let command = command::read(prepared.stage.parameters())?;
-        let allow = command.allow.iter().map(|path| allowed(path)).collect::<Result<Vec<_>>>()?;
+        let allow = command.allow.iter().map(|path| allowed(path, &self.root)).collect::<Result<Vec<_>>>()?;
         let Prepared { inputs, work, cpus, gpus, .. } = prepared;
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, machine: &self.machine })
     }
@@ -47,10 +50,11 @@ impl Programs for Here {
 }
 
 impl Here {
-    /// The programs, with the device for tensor stages, and the folders that no command may read as a whole.
-    pub fn new(device: &str, project: Vec<PathBuf>) -> Self {
+    /// The programs, with the device for tensor stages, the project's folder, and the folders that no command may read
+    /// as a whole.
+    pub fn new(device: &str, root: &Path, project: Vec<PathBuf>) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Here { device: device.into(), machine: Confinement::of_machine(&path, &project) }
+        Here { device: device.into(), root: root.into(), machine: Confinement::of_machine(&path, &project) }
     }
 
     fn worker(&self, prepared: &Prepared) -> Result<Launch> {
@@ -86,10 +90,11 @@ impl Here {
 }
 
 /// A file or folder that a command may read though it is no input.
-fn allowed(path: &str) -> Result<PathBuf> {
+fn allowed(path: &str, root: &Path) -> Result<PathBuf> {
     let unset = |variable| anyhow::anyhow!("allow: {path}: the environment variable {variable} is not set");
-    let path = PathBuf::from(expand(path).map_err(unset)?);
-    ensure!(path.exists(), "allow: {} does not exist; take it out of the list, or make it", path.display());
+    let expanded = expand(path).map_err(unset)?;
+    let path = root.join(&expanded);
+    ensure!(path.exists(), "allow: {expanded} does not exist; take it out of the list, or make it");
     Ok(path)
 }
 
@@ -133,7 +138,7 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
 
 /// The environment of a program that computes with so many threads.
 pub fn environment(threads: u64) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !name.starts_with("OMP_")).collect();
+    let mut env: Vec<(String, String)> = environment::inherited().collect();
     env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
     // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
     if !env.iter().any(|(name, _)| name == "CUBLAS_WORKSPACE_CONFIG") {

@@ -1,7 +1,7 @@
 //! `caco run`
 
 use super::{
-    FAILED, PipelineArgs, StoreArgs,
+    FAILED, PipelineArgs, Project,
     display::{Display, Style, bytes},
     open, plan, print_json, print_marked,
     programs::Here,
@@ -85,9 +85,9 @@ pub struct RunArgs {
     json: bool,
 }
 
-pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
     let begun = Instant::now();
-    let (graph, store) = open::both(&args.pipeline, store)?;
+    let (graph, store) = open::both(&args.pipeline, project)?;
     let ids = wanted(args, &graph)?;
     let forced: HashSet<Id> =
         if args.force.is_empty() { HashSet::new() } else { name::select(&graph, &args.force)?.into_iter().collect() };
@@ -99,8 +99,8 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
     let (plan, names) =
         rayon::join(|| Plan::checked(&graph, &ids, &store, &forced), || Names::load(&store, &graph.pipeline.name));
     let plan = plan?;
-    open::remember(&args.pipeline, &store);
-    if let Some(code) = refuse_blocked(&graph, &plan, args.keep_going) {
+    open::remember(&graph.pipeline, &store);
+    if let Some(code) = refuse_blocked(&graph, &plan, project, args.keep_going) {
         return Ok(code);
     }
     let options = options(args)?;
@@ -114,7 +114,7 @@ pub fn main(args: &RunArgs, store: &StoreArgs) -> Result<ExitCode> {
         Outcome { hits, ..Outcome::default() }
     } else {
         let attester = attester(&graph)?;
-        let programs = Here::new(&args.device, project(&graph, &store));
+        let programs = Here::new(&args.device, &graph.pipeline.root, folders(&graph, &store));
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             print_estimate(&store, &costs.estimate(&graph), args.quiet);
             let executor = Local::new(pool(args));
@@ -194,10 +194,9 @@ fn print_estimate(store: &Store, estimate: &Estimate, quiet: bool) {
 
 /// What the caller asks for, for the history.
 fn request(args: &RunArgs, graph: &Graph) -> Request {
-    let file = &graph.pipeline.path;
     Request {
         pipeline: graph.pipeline.name.clone(),
-        file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+        file: graph.pipeline.file(),
         profile: args.pipeline.overlay.profile.clone(),
         set: args.pipeline.overlay.set.clone(),
         targets: args.stages.clone(),
@@ -248,11 +247,10 @@ pub(super) fn silence() -> Result<Duration> {
     Ok(job::least_stall()? * 5)
 }
 
-/// The folders that hold the project: the current one, the pipeline file's, and the store.
-pub(super) fn project(graph: &Graph, store: &Store) -> Vec<PathBuf> {
-    let file = std::path::absolute(&graph.pipeline.path).unwrap_or_default();
-    let beside = file.parent().map(Path::to_path_buf);
-    std::env::current_dir().into_iter().chain(beside).chain([store.root().to_path_buf()]).collect()
+/// The folders that hold the project: its own, the pipeline file's, and the store.
+pub(super) fn folders(graph: &Graph, store: &Store) -> Vec<PathBuf> {
+    let beside = graph.pipeline.file().parent().map(Path::to_path_buf);
+    [graph.pipeline.root.clone()].into_iter().chain(beside).chain([store.root().to_path_buf()]).collect()
 }
 
 /// The machine's memory, MiB. If it is unknown, no stage waits for memory.
@@ -274,7 +272,7 @@ pub(super) fn on_signals(signals: &Arc<Signals>) -> Result<()> {
 }
 
 /// Missing inputs stop a run before it starts, unless the caller asked to keep going.
-fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCode> {
+fn refuse_blocked(graph: &Graph, plan: &Plan, project: &Project, keep_going: bool) -> Option<ExitCode> {
     let blocked: Vec<_> = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Blocked(_))).collect();
     for (id, step) in &blocked {
         let Step::Blocked(missing) = step else { continue };
@@ -291,6 +289,10 @@ fn refuse_blocked(graph: &Graph, plan: &Plan, keep_going: bool) -> Option<ExitCo
     }
     if blocked.is_empty() || keep_going {
         return None;
+    }
+    if !project.is_here() {
+        let (path, root) = (graph.pipeline.path.display(), project.root().display());
+        say!("note: paths in {path} start at {root}, the folder of the project; --project names another");
     }
     say!(
         "help: name the path with --set 'STAGE.FIELD=Path(\"…\")', or run the stages that do not need it with --keep-going"

@@ -1,6 +1,6 @@
 //! `caco show`
 
-use super::{OfPipelineArgs, StoreArgs, display::local, open, print, print_json};
+use super::{OfPipelineArgs, Project, display::local, open, print, print_json};
 use crate::registry::REGISTRY;
 use anyhow::Result;
 use caco_inspect::{
@@ -10,6 +10,7 @@ use caco_inspect::{
 };
 use caco_measure::{metric::Metric, number};
 use clap::Args;
+use serde_json::Value;
 use std::{fmt::Write, process::ExitCode};
 
 #[derive(Args)]
@@ -24,9 +25,9 @@ pub struct ShowArgs {
     json: bool,
 }
 
-pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &ShowArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let stage = stage::stage(&graph, &store, &args.stage, &REGISTRY)?;
     open::note(&stage.notes);
     if args.json {
@@ -69,6 +70,9 @@ fn describe(sheet: &mut Sheet, result: &StageResult) {
             &format!("{} on {}, {seconds:.1} s, {threads} threads", local(&text("started")), text("host")),
         );
     }
+    let environment = result.made.as_ref().and_then(|made| made["conditions"]["environment"].as_object());
+    let variable = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+    sheet.list("environment", environment.into_iter().flatten().map(variable));
     let outputs = result.outputs.iter();
     sheet.list("outputs", outputs.map(|o| format!("{}  {} bytes  {}", o.name, o.bytes, o.blake3.short())));
     let earlier = if result.outdated { " (of earlier parameters, inputs or code)" } else { "" };

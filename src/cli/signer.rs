@@ -1,6 +1,6 @@
 //! `caco signer`
 
-use super::{StoreArgs, open, print, print_json};
+use super::{Project, open, print, print_json};
 use anyhow::{Context, Result, bail};
 use caco_provenance::{
     evidence::{Evidence, provenance},
@@ -64,12 +64,12 @@ struct DistrustArgs {
     key: String,
 }
 
-pub fn main(args: &SignerArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &SignerArgs, project: &Project) -> Result<ExitCode> {
     let ring = Keyring::locate()?;
     match &args.command {
         SignerCommand::New(args) => new(&ring, args),
         SignerCommand::List(args) => list(&ring, args),
-        SignerCommand::Trust(args) => trust(&ring, args, store),
+        SignerCommand::Trust(args) => trust(&ring, args, project),
         SignerCommand::Distrust(args) => {
             let name = ring.distrust(&args.key)?;
             print(&format!("what the key '{name}' signs is trusted no more\n"))?;
@@ -136,14 +136,14 @@ fn list(ring: &Keyring, args: &ListArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn trust(ring: &Keyring, args: &TrustArgs, store: &StoreArgs) -> Result<ExitCode> {
+fn trust(ring: &Keyring, args: &TrustArgs, project: &Project) -> Result<ExitCode> {
     let path = Path::new(&args.key);
     let (key, name) = if path.exists() {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let key = keyring::public(&text).with_context(|| path.display().to_string())?;
         (key, path.file_stem().unwrap_or_default().to_string_lossy().trim_end_matches(".pub").to_string())
     } else {
-        of_store(&args.key, store)?
+        of_store(&args.key, project)?
     };
     let name = args.name.clone().unwrap_or(name);
     let file = ring.trust(&key, &name)?;
@@ -152,14 +152,14 @@ fn trust(ring: &Keyring, args: &TrustArgs, store: &StoreArgs) -> Result<ExitCode
 }
 
 /// A key that says it signed a result of the store, and the machine that it signed on.
-fn of_store(start: &str, store: &StoreArgs) -> Result<(VerifyingKey, String)> {
+fn of_store(start: &str, project: &Project) -> Result<(VerifyingKey, String)> {
     let digits = start.len() >= 8 && start.bytes().all(|b| b.is_ascii_hexdigit());
     let none =
         || format!("'{start}' is neither a file with a public key nor the start of the id of a key, 8 digits or more");
     if !digits {
         bail!(none());
     }
-    let store = open::store(store)?;
+    let store = open::store(project)?;
     for key in store.keys()? {
         let Some(evidence) = Evidence::of(&store, key)? else { continue };
         let Ok(Some(envelope)) = evidence.envelope() else { continue };

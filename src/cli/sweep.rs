@@ -1,6 +1,6 @@
 //! `caco sweep`
 
-use super::{PipelineArgs, StoreArgs, open, print, print_json};
+use super::{PipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use caco_engine::printable::printable;
 use caco_inspect::sweep::{self, Failure, Select, Table};
@@ -38,8 +38,8 @@ pub struct SweepArgs {
     json: bool,
 }
 
-pub fn main(args: &SweepArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let (graph, store) = open::both(&args.pipeline, store)?;
+pub fn main(args: &SweepArgs, project: &Project) -> Result<ExitCode> {
+    let (graph, store) = open::both(&args.pipeline, project)?;
     let select = Select { sort: args.sort.clone(), lowest: args.lowest, filter: args.filter.clone(), each: args.each };
     let tables = sweep::tables(&graph, &store, args.sweep.as_deref(), &select)?;
     if args.json {

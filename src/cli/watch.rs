@@ -1,6 +1,6 @@
 //! `caco watch`
 
-use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::{OfPipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::curve;
 use caco_report::curves::render;
@@ -27,9 +27,9 @@ pub struct WatchArgs {
     json: bool,
 }
 
-pub fn main(args: &WatchArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &WatchArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let mut training = curve::training(&graph, &store, args.stage.as_deref())?;
     open::note(&training.notes);
     let live = std::io::stdout().is_terminal() && !args.once && !args.json && training.is_running();

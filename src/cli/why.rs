@@ -1,6 +1,6 @@
 //! `caco why`
 
-use super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::{OfPipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::{
     state::State,
@@ -21,9 +21,9 @@ pub struct WhyArgs {
     json: bool,
 }
 
-pub fn main(args: &WhyArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &WhyArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let why = why::why(&graph, &store, &args.stage)?;
     if args.json {
         print_json(&why)?;

@@ -249,8 +249,8 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
     let edge = |input: &Input| {
         let from = match (&input.source, input.role) {
             (Source::Path(name), Role::Tool) => Origin::Tool(name.as_str().into()),
-            (Source::Path(path), _) => external(path, &Except::default()),
-            (Source::Folder { path, except }, _) => external(path, except),
+            (Source::Path(path), _) => external(pipeline, path, &Except::default()),
+            (Source::Folder { path, except }, _) => external(pipeline, path, except),
             (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
                 let found = find_output(pipeline, by_name, reference)
                     .and_then(|(id, output)| fits(pipeline, input, role, id, &output).map(|()| (id, output)));
@@ -291,12 +291,9 @@ fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diag
     pipeline.at_reference(stage, written, Diagnostic { message, ..error })
 }
 
-fn external(path: &str, except: &Except) -> Origin {
+fn external(pipeline: &Pipeline, path: &str, except: &Except) -> Origin {
     match expand(path) {
-        Ok(path) => {
-            let path = std::path::absolute(&path).unwrap_or_else(|_| path.into());
-            Origin::Path(Ok(External { path, except: except.clone() }))
-        }
+        Ok(path) => Origin::Path(Ok(External { path: pipeline.resolve(&path), except: except.clone() })),
         Err(variable) => Origin::Path(Err((path.into(), variable))),
     }
 }
@@ -324,8 +321,8 @@ fn locate(
             .help("name a stage of kind 'index' or 'pack'")
     })?;
     match &input.source {
-        Source::Path(path) => Ok(external(path, &Except::default())),
-        Source::Folder { path, except } => Ok(external(path, except)),
+        Source::Path(path) => Ok(external(pipeline, path, &Except::default())),
+        Source::Folder { path, except } => Ok(external(pipeline, path, except)),
         Source::Stage(reference) => {
             find_output(pipeline, by_name, reference).map(|(id, output)| Origin::Output(id, output))
         }

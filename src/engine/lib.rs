@@ -5,6 +5,7 @@ pub mod command;
 pub mod confine;
 pub mod digest;
 pub mod disk;
+pub mod environment;
 pub mod estimate;
 pub mod event;
 pub mod exec;

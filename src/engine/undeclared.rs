@@ -9,13 +9,15 @@ use std::path::Path;
 
 /// Explains how the failure of the stage in folder `work` relates to its confinement. Empty if it does not. `refusals`
 /// are those that the kernel reported, `None` if the process was not confined. `inputs` are slots and their paths,
-/// including outputs of other stages. The attempt's log begins at byte `log_start` of the file.
+/// including outputs of other stages. The attempt's log begins at byte `log_start` of the file. Relative paths in the
+/// pipeline file start at `root`.
 pub fn words(
     work: &Path,
     confinement: &Confinement,
     refusals: Option<Vec<Refusal>>,
     inputs: &[(&str, &Path)],
     log_start: u64,
+    root: &Path,
 ) -> String {
     const READ: usize = 16 << 10;
     let log = regular::read(&work.join("log")).unwrap_or_default();
@@ -25,9 +27,8 @@ pub fn words(
         Some(reported) if reported.is_empty() => complained_of(&log, &work.join("out"), confinement),
         reported => reported.unwrap_or_default(),
     };
-    let from = std::env::current_dir().unwrap_or_default();
-    let refused = (!refusals.is_empty()).then(|| explain(&refusals, inputs, &from));
-    missed_module(&log, inputs, &from).into_iter().chain(refused).map(|words| format!("; {words}")).collect()
+    let refused = (!refusals.is_empty()).then(|| explain(&refusals, inputs, root));
+    missed_module(&log, inputs, root).into_iter().chain(refused).map(|words| format!("; {words}")).collect()
 }
 
 /// Explains refusals, with what to add to the pipeline file. Relative paths in the file start at `from`.

@@ -68,7 +68,7 @@ pub struct StageResult {
     pub outputs: Vec<Output>,
     /// What it measured.
     pub metrics: Vec<Metric>,
-    /// How it was made: time, host, threads, determinism class. See docs/provenance.md.
+    /// How it was made: time, host, threads, determinism class, variables that libraries read. See docs/provenance.md.
     pub made: Option<Value>,
     /// Of a comparison: every metric of its table with the results that it was computed from.
     pub figures: Vec<comparison::Marked>,

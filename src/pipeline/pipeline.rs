@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use ron::error::SpannedError;
 use std::{
     collections::{BTreeMap, HashSet},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// The caller's changes to a pipeline file.
@@ -29,8 +29,10 @@ pub struct Overlay {
 pub struct Pipeline {
     /// Its name. By default, the name of the file without its extension.
     pub name: String,
-    /// The file.
+    /// The file, as the caller names it.
     pub path: PathBuf,
+    /// The folder of its project, absolute: its relative paths start there.
+    pub root: PathBuf,
     /// Its stages, in the order of the file.
     pub stages: Vec<Stage>,
     /// The stages that run if the caller names none. `None` means all.
@@ -109,7 +111,7 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Pipeline {
-    /// Reads a pipeline file.
+    /// Reads a pipeline file. Its project is the current folder: see [`Pipeline::in_project`].
     pub fn load(path: &Path, overlay: &Overlay, registry: &'static Registry) -> Result<Pipeline, Invalid> {
         let text = std::fs::read(path).map_err(|e| Invalid::plain(format!("cannot read {}: {e}", path.display())))?;
         let text = String::from_utf8(text).map_err(|e| {
@@ -145,6 +147,27 @@ impl Pipeline {
                 Err(Invalid { errors, sources })
             }
         }
+    }
+
+    /// The same pipeline, as one of the project in this folder.
+    pub fn in_project(self, root: &Path) -> Pipeline {
+        Pipeline { root: root.into(), ..self }
+    }
+
+    /// The absolute path of the file, the same from every folder.
+    pub fn file(&self) -> PathBuf {
+        absolute(&self.path)
+    }
+
+    /// The path of the file inside its project; where it is outside, the path as the caller names it.
+    pub fn path_in_project(&self) -> PathBuf {
+        self.file().strip_prefix(&self.root).map_or_else(|_| self.path.clone(), Path::to_path_buf)
+    }
+
+    /// The absolute path of one that a pipeline file names.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        let joined = self.root.join(path);
+        std::path::absolute(&joined).unwrap_or(joined)
     }
 
     /// The line number of a location, counted from 1.
@@ -192,6 +215,16 @@ impl Pipeline {
             in_stage.or_else(|| root.find_scalar(&|t| t == quoted))
         });
         Invalid { errors: vec![error.at(within.unwrap_or(stage.at))], sources: self.sources.clone() }
+    }
+}
+
+/// The absolute path of one that starts at the current folder. Links are resolved only where a `..` has to be.
+pub fn absolute(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let has_parent = absolute.components().any(|part| part == Component::ParentDir);
+    match (absolute.parent().filter(|_| has_parent).and_then(|above| above.canonicalize().ok()), absolute.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => absolute,
     }
 }
 
@@ -250,6 +283,7 @@ fn resolve(
     Ok(Pipeline {
         name,
         path,
+        root: std::env::current_dir().unwrap_or_default(),
         stages,
         targets,
         profiles,

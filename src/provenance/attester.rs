@@ -44,15 +44,16 @@ pub struct Attester {
 impl Attester {
     /// Creates an attester for the results of this pipeline.
     pub fn new(signer: Signer, trust: Trust, pipeline: &Pipeline) -> Attester {
-        let path = pipeline.path.clone();
-        let reader = std::thread::Builder::new().spawn(move || Source::of(&path)).ok();
+        let file = pipeline.file();
+        let reader = std::thread::Builder::new().spawn(move || Source::of(&file)).ok();
         let text = pipeline.sources.first().map_or("", |source| source.text.as_str());
         Attester {
             signer,
             trust,
             reader: Mutex::new(reader),
             source: OnceLock::new(),
-            pipeline: Descriptor::of_bytes("pipeline", text.as_bytes()).at(format!("file:{}", pipeline.path.display())),
+            pipeline: Descriptor::of_bytes("pipeline", text.as_bytes())
+                .at(format!("file:{}", pipeline.path_in_project().display())),
             fixed: vec![
                 Descriptor::of_bytes("code.lock", pipeline.registry.code.lock_text().as_bytes()),
                 Descriptor::of_bytes("Cargo.lock", pipeline.registry.code.crates.as_bytes()),

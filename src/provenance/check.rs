@@ -11,6 +11,7 @@ use super::{
 use anyhow::Result;
 use caco_engine::{
     digest::Digest,
+    environment,
     graph::METRICS,
     key::{self, Preimage},
     listing::Listing,
@@ -107,12 +108,23 @@ pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<V
     checks.extend(byproducts(case, evidence)?);
     checks.extend(sound.then(|| figures(auditor, case)).flatten());
     checks.extend(reruns(auditor, evidence)?);
+    checks.extend(environment(evidence));
     if !evidence.others.is_empty() {
         let others = evidence.others.join(", ");
         let message = format!("this key also has records of different bytes: {others}; see `caco divergences`");
         checks.push(Check { check: "divergence", state: State::Note, message });
     }
     Ok(checks)
+}
+
+/// The caller's variables that choose kernels. `None` if there was none, or the record is older than these notes.
+fn environment(evidence: &Evidence) -> Option<Check> {
+    let made = evidence.made();
+    let noted = made["conditions"]["environment"].as_object()?;
+    let chose = noted.iter().filter(|(name, _)| environment::chooses_kernels(name));
+    let chose: Vec<String> = chose.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or("?"))).collect();
+    let message = format!("it ran with {}, which chooses kernels", chose.join(", "));
+    (!chose.is_empty()).then_some(Check { check: "environment", state: State::Note, message })
 }
 
 fn signature(case: &Case, evidence: &Evidence) -> Check {

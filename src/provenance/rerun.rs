@@ -10,6 +10,7 @@ use super::{
 };
 use anyhow::{Context, Result};
 use caco_engine::{
+    environment,
     key::Key,
     store::{ATTESTATION, Artifact, Cause, Published, Store},
 };
@@ -160,16 +161,14 @@ fn difference(a: &Artifact, b: &Artifact) -> String {
     format!("{} was {} ({} bytes), now {} ({} bytes)", a.name, a.blake3.short(), a.size, b.blake3.short(), b.size)
 }
 
-/// The determinism class of a result. Empty if no tensor was involved.
+/// The determinism class of a result, with the variables that chose its kernels. Empty if no tensor was involved.
 fn class(store: &Store, of: &Published) -> String {
     let made = store.record(of).ok().flatten().unwrap_or_default();
-    match &made["determinism_class"] {
-        Value::Object(fields) => {
-            let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
-            fields.iter().map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
-        }
-        _ => String::new(),
-    }
+    let Value::Object(class) = &made["determinism_class"] else { return String::new() };
+    let environment = made["conditions"]["environment"].as_object().into_iter().flatten();
+    let kernels = environment.filter(|(name, _)| environment::chooses_kernels(name));
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+    class.iter().chain(kernels).map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
 }
 
 /// The verdicts of reruns of a result that a trusted key signed.

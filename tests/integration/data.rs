@@ -87,6 +87,23 @@ fn a_set_is_stored_in_the_given_folder() {
 }
 
 #[test]
+fn a_set_is_fetched_into_the_project_from_its_folders() {
+    let project = with_toys();
+    project.write("sub/deep/f", "");
+    let fetch = |args: &[&str]| {
+        let mut command =
+            project.command(&[&["data", "fetch", "toys", "--catalogue", "../../sets.ron"], args].concat());
+        crate::project::printed(command.current_dir(project.path().join("sub/deep")).output().unwrap())
+    };
+    let fetched = fetch(&["--from", "../../mirror"]);
+    assert_eq!((fetched.code, fetched.out.as_str()), (0, LINES), "{}", fetched.err);
+    assert!(fetched.err.contains("toys is in ../../data/toys"), "{}", fetched.err);
+    // The lines for a pipeline name a folder as pipelines do, wherever it is given from.
+    let elsewhere = fetch(&["--from", "../../mirror", "--to", "../mine"]);
+    assert!(elsewhere.out.contains("Path(\"sub/mine/toys/train\")"), "{}{}", elsewhere.out, elsewhere.err);
+}
+
+#[test]
 fn without_network_it_says_what_to_do_by_hand() {
     let project = with_toys();
     let run = fetch(&project, &[]);

@@ -9,6 +9,7 @@ mod code;
 mod crash;
 mod data;
 mod disk;
+mod environment;
 mod executor;
 mod experiment;
 mod explain;

@@ -1,7 +1,7 @@
 //! `caco cache copy`
 
 use super::super::{
-    OfPipelineArgs, StoreArgs,
+    OfPipelineArgs, Project,
     display::{bytes, count},
     open, print, print_json,
 };
@@ -36,8 +36,8 @@ pub struct CopyArgs {
     json: bool,
 }
 
-pub fn main(args: &CopyArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let ours = open::store(store)?;
+pub fn main(args: &CopyArgs, project: &Project) -> Result<ExitCode> {
+    let ours = open::store(project)?;
     let (from, to) = match (&args.from, &args.to) {
         (Some(from), _) if !from.join("VERSION").exists() => {
             bail!("{} is not a store: it has no VERSION file", from.display())
@@ -49,7 +49,7 @@ pub fn main(args: &CopyArgs, store: &StoreArgs) -> Result<ExitCode> {
     if from.root() == to.root() {
         bail!("{} is both source and target", from.root().display());
     }
-    let keys = if args.all { from.keys()? } else { keys(args, &from, &to)? };
+    let keys = if args.all { from.keys()? } else { keys(args, project, &from, &to)? };
     let copied = from.copy_to(&to, &keys)?;
     to.save_accelerators();
     if args.json {
@@ -61,8 +61,9 @@ pub fn main(args: &CopyArgs, store: &StoreArgs) -> Result<ExitCode> {
 }
 
 /// The keys of the chosen stages and of all they read. The pipeline may have been run in either store.
-fn keys(args: &CopyArgs, from: &Store, to: &Store) -> Result<Vec<Key>> {
-    let graph = open::graph_of(&args.pipeline, from).or_else(|e| open::graph_of(&args.pipeline, to).map_err(|_| e))?;
+fn keys(args: &CopyArgs, project: &Project, from: &Store, to: &Store) -> Result<Vec<Key>> {
+    let graph_of = |store| open::graph_of(&args.pipeline, project, store);
+    let graph = graph_of(from).or_else(|e| graph_of(to).map_err(|_| e))?;
     let ids = graph.with_sources(&name::select(&graph, &args.stages)?);
     let plan = Plan::new(&graph, &ids, from, &HashSet::new())?;
     let lacking: Vec<&str> = plan

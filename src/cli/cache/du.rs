@@ -1,6 +1,6 @@
 //! `caco cache du`
 
-use super::super::{StoreArgs, display::bytes, open, print, print_json};
+use super::super::{Project, display::bytes, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::store::usage;
 use clap::Args;
@@ -13,8 +13,8 @@ pub struct DuArgs {
     json: bool,
 }
 
-pub fn main(args: &DuArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
+pub fn main(args: &DuArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
     let usage = usage(&store)?;
     if args.json {
         print_json(&usage)?;

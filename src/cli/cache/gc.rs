@@ -1,12 +1,13 @@
 //! `caco cache gc`
 
 use super::super::{
-    StoreArgs,
+    Project,
     display::{bytes, count},
     open, print, print_json,
 };
 use anyhow::{Context, Result, bail};
 use caco_engine::{
+    graph::Graph,
     key::Key,
     names::Names,
     plan::Plan,
@@ -14,12 +15,7 @@ use caco_engine::{
 };
 use caco_inspect::store::Row;
 use clap::Args;
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};
 
 #[derive(Args)]
 pub struct GcArgs {
@@ -41,12 +37,12 @@ pub struct GcArgs {
     json: bool,
 }
 
-pub fn main(args: &GcArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
+pub fn main(args: &GcArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
     let limits = Limits {
         older_than: args.older_than.map(Duration::from),
         keep_bytes: args.keep_size.as_deref().map(size).transpose()?,
-        keep_only: if args.keep.is_empty() { None } else { Some(reachable(&args.keep, &store)?) },
+        keep_only: if args.keep.is_empty() { None } else { Some(reachable(&args.keep, project, &store)?) },
     };
     let collected = store.collect(&limits, !args.yes)?;
     if args.yes {
@@ -107,23 +103,22 @@ fn size(text: &str) -> Result<u64> {
 }
 
 /// The results that these pipelines lead to as they stand, with each of their profiles, and those last made for them.
-fn reachable(pipelines: &[PathBuf], store: &Store) -> Result<HashSet<Key>> {
+fn reachable(pipelines: &[PathBuf], project: &Project, store: &Store) -> Result<HashSet<Key>> {
     let mut keys = HashSet::new();
     for path in pipelines {
-        let plain = open::graph_with(path, None)?;
+        let plain = open::graph_with(path, None, project)?;
         let profiles = plain.pipeline.profiles.clone();
         keys.extend(Names::load(store, &plain.pipeline.name).keys());
         for profile in profiles {
-            add_hits(path, Some(profile), store, &mut keys)?;
+            add_hits(&open::graph_with(path, Some(profile), project)?, store, &mut keys)?;
         }
-        add_hits(path, None, store, &mut keys)?;
+        add_hits(&plain, store, &mut keys)?;
     }
     Ok(keys)
 }
 
-fn add_hits(path: &Path, profile: Option<String>, store: &Store, keys: &mut HashSet<Key>) -> Result<()> {
-    let graph = open::graph_with(path, profile)?;
-    let plan = Plan::new(&graph, graph.order(), store, &HashSet::new())?;
+fn add_hits(graph: &Graph, store: &Store, keys: &mut HashSet<Key>) -> Result<()> {
+    let plan = Plan::new(graph, graph.order(), store, &HashSet::new())?;
     keys.extend(plan.hits().map(|(_, published)| published.key));
     Ok(())
 }

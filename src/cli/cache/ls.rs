@@ -1,6 +1,6 @@
 //! `caco cache ls`
 
-use super::super::{StoreArgs, display::bytes, open, print, print_json};
+use super::super::{Project, display::bytes, open, print, print_json};
 use anyhow::Result;
 use caco_inspect::store::{Row, rows};
 use clap::Args;
@@ -16,8 +16,8 @@ pub struct LsArgs {
     json: bool,
 }
 
-pub fn main(args: &LsArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
+pub fn main(args: &LsArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
     let pattern = args.pattern.as_deref().map(glob::Pattern::new).transpose()?;
     let fits = |row: &Row| {
         let key = row.key.to_string();

@@ -7,7 +7,7 @@ mod ls;
 mod pin;
 mod verify;
 
-use super::StoreArgs;
+use super::Project;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
@@ -39,14 +39,14 @@ enum CacheCommand {
     Copy(copy::CopyArgs),
 }
 
-pub fn main(args: &CacheArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &CacheArgs, project: &Project) -> Result<ExitCode> {
     match &args.command {
-        CacheCommand::Verify(args) => verify::main(args, store),
-        CacheCommand::Gc(args) => gc::main(args, store),
-        CacheCommand::Du(args) => du::main(args, store),
-        CacheCommand::Ls(args) => ls::main(args, store),
-        CacheCommand::Pin(args) => pin::pin(args, store),
-        CacheCommand::Unpin(args) => pin::unpin(args, store),
-        CacheCommand::Copy(args) => copy::main(args, store),
+        CacheCommand::Verify(args) => verify::main(args, project),
+        CacheCommand::Gc(args) => gc::main(args, project),
+        CacheCommand::Du(args) => du::main(args, project),
+        CacheCommand::Ls(args) => ls::main(args, project),
+        CacheCommand::Pin(args) => pin::pin(args, project),
+        CacheCommand::Unpin(args) => pin::unpin(args, project),
+        CacheCommand::Copy(args) => copy::main(args, project),
     }
 }

@@ -1,6 +1,6 @@
 //! `caco cache pin` and `unpin`
 
-use super::super::{OfPipelineArgs, StoreArgs, open};
+use super::super::{OfPipelineArgs, Project, open};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::process::ExitCode;
@@ -24,17 +24,17 @@ pub struct UnpinArgs {
     pipeline: OfPipelineArgs,
 }
 
-pub fn pin(args: &PinArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let key = open::result(&args.result, &args.pipeline, &store)?;
+pub fn pin(args: &PinArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let key = open::result(&args.result, &args.pipeline, project, &store)?;
     store.pin(key, Some(&args.because))?;
     say!("{} is pinned: no collection removes it", key.0.short());
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn unpin(args: &UnpinArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
-    let key = open::result(&args.result, &args.pipeline, &store)?;
+pub fn unpin(args: &UnpinArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
+    let key = open::result(&args.result, &args.pipeline, project, &store)?;
     if !store.is_pinned(key) {
         bail!("{} is not pinned; `caco cache ls` marks what is", key.0.short());
     }

@@ -1,7 +1,7 @@
 //! `caco cache verify`
 
 use super::super::{
-    FAILED, StoreArgs,
+    FAILED, Project,
     display::{bytes, count},
     open, print, print_json,
 };
@@ -17,8 +17,8 @@ pub struct VerifyArgs {
 }
 
 /// Exit code 1 where anything does not hold.
-pub fn main(args: &VerifyArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::store(store)?;
+pub fn main(args: &VerifyArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::store(project)?;
     let check = store.verify()?;
     store.save_accelerators();
     if args.json {

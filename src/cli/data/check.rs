@@ -1,7 +1,7 @@
 //! `caco data check`
 
 use super::{
-    super::{print, print_json, programs},
+    super::{Project, print, print_json, programs},
     HomeArgs, find,
 };
 use crate::display::{Bar, Unit};
@@ -101,10 +101,10 @@ impl Found {
     }
 }
 
-pub fn main(args: &CheckArgs) -> Result<ExitCode> {
+pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
     let catalogue = args.home.catalogue()?;
     let set = find(&catalogue, &args.name)?;
-    let folder = args.at.clone().unwrap_or_else(|| args.home.place(set).folder().to_path_buf());
+    let folder = args.at.clone().unwrap_or_else(|| args.home.place(set, project).folder().to_path_buf());
     // A set that was unpacked by hand need not lie in a folder of its archive.
     let root = Some(folder.join(&set.root)).filter(|root| root.is_dir()).unwrap_or_else(|| folder.clone());
     let fetch = || format!("{} is not a folder; `caco data fetch {}` downloads the set", folder.display(), set.name);

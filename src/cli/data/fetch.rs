@@ -1,6 +1,9 @@
 //! `caco data fetch`
 
-use super::{super::print, HomeArgs, find};
+use super::{
+    super::{Project, print},
+    HomeArgs, find,
+};
 use crate::display::{Bar, Unit};
 use anyhow::Result;
 use caco_data_sets::{
@@ -28,10 +31,10 @@ pub struct FetchArgs {
     home: HomeArgs,
 }
 
-pub fn main(args: &FetchArgs) -> Result<ExitCode> {
+pub fn main(args: &FetchArgs, project: &Project) -> Result<ExitCode> {
     let catalogue = args.home.catalogue()?;
     let set = find(&catalogue, &args.name)?;
-    let place = args.to.clone().map_or_else(|| args.home.place(set), Place::new);
+    let place = args.to.clone().map_or_else(|| args.home.place(set, project), Place::new);
     let origin = args.from.clone().unwrap_or(Origin::Published);
     say!("{}; licence: {}", set.title, set.licence);
     let fetch = Fetch { set, place: &place, origin: &origin, client: &Client::default() };
@@ -44,7 +47,7 @@ pub fn main(args: &FetchArgs) -> Result<ExitCode> {
         Outcome::AlreadyThere => "was already in",
     };
     say!("{} {done} {}; for a pipeline:", set.name, place.folder().display());
-    let lines = set.index_lines(place.folder());
+    let lines = set.index_lines(&project.written(place.folder()));
     print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! `caco data list`
 
 use super::{
-    super::{display::bytes, print, print_json},
+    super::{Project, display::bytes, print, print_json},
     HomeArgs,
 };
 use anyhow::Result;
@@ -32,11 +32,11 @@ pub struct Listed<'s> {
     folder: PathBuf,
 }
 
-pub fn main(args: &ListArgs) -> Result<ExitCode> {
+pub fn main(args: &ListArgs, project: &Project) -> Result<ExitCode> {
     let catalogue = args.home.catalogue()?;
-    let state = |set: &DataSet| args.home.place(set).state(set);
+    let state = |set: &DataSet| args.home.place(set, project).state(set);
     if args.json {
-        let row = |set| Listed { set, state: state(set), folder: args.home.place(set).folder().into() };
+        let row = |set| Listed { set, state: state(set), folder: args.home.place(set, project).folder().into() };
         print_json(&catalogue.sets.iter().map(row).collect::<Vec<_>>())?;
         return Ok(ExitCode::SUCCESS);
     }

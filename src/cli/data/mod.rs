@@ -6,7 +6,7 @@ pub(super) mod list;
 mod pixels;
 pub(super) mod show;
 
-use super::StoreArgs;
+use super::Project;
 use anyhow::{Result, bail};
 use caco_data_sets::{Catalogue, DataSet, place::Place};
 use caco_pipeline::diagnostic::nearest;
@@ -39,20 +39,20 @@ enum DataCommand {
 /// Which data sets there are, and where they are kept.
 #[derive(Args, Clone)]
 struct HomeArgs {
-    /// The folder that holds data sets, each in a folder of its name
-    #[arg(long, env = "CACO_DATA", hide_env_values = true, default_value = "data", value_name = "DIR")]
-    data: PathBuf,
+    /// The folder that holds data sets, each in a folder of its name [default: data, in the project]
+    #[arg(long, env = "CACO_DATA", hide_env_values = true, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Read the data sets from this file instead of the built-in list
     #[arg(long, hide = true, value_name = "FILE")]
     catalogue: Option<PathBuf>,
 }
 
-pub fn main(args: &DataArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &DataArgs, project: &Project) -> Result<ExitCode> {
     match &args.command {
-        DataCommand::List(args) => list::main(args),
-        DataCommand::Fetch(args) => fetch::main(args),
-        DataCommand::Check(args) => check::main(args),
-        DataCommand::Show(args) => show::main(args, store),
+        DataCommand::List(args) => list::main(args, project),
+        DataCommand::Fetch(args) => fetch::main(args, project),
+        DataCommand::Check(args) => check::main(args, project),
+        DataCommand::Show(args) => show::main(args, project),
         DataCommand::Pixels(args) => pixels::main(args),
     }
 }
@@ -66,8 +66,9 @@ impl HomeArgs {
     }
 
     /// Where a data set is kept.
-    fn place(&self, set: &DataSet) -> Place {
-        Place::new(self.data.join(&set.name))
+    fn place(&self, set: &DataSet, project: &Project) -> Place {
+        let data = self.data.clone().unwrap_or_else(|| project.shown(&project.root().join("data")));
+        Place::new(data.join(&set.name))
     }
 }
 

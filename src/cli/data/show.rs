@@ -1,6 +1,6 @@
 //! `caco data show`
 
-use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json, programs};
+use super::super::{OfPipelineArgs, Project, open, print, print_json, programs};
 use anyhow::{Context, Result, bail, ensure};
 use caco_engine::graph::Origin;
 use caco_inspect::name;
@@ -55,7 +55,7 @@ pub struct Row {
     sample: u32,
 }
 
-pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &ShowArgs, project: &Project) -> Result<ExitCode> {
     ensure!(args.count >= 1, "--count is 0; give at least 1");
     let views: Views =
         options().from_str(&args.views).with_context(|| format!("--views {} is no list of views", args.views))?;
@@ -63,7 +63,7 @@ pub fn main(args: &ShowArgs, store: &StoreArgs) -> Result<ExitCode> {
         bail!("--views: {} {}", complaint.field, complaint.message);
     }
     let is_folder = Path::new(&args.index).is_dir();
-    let mut setup = if is_folder { folder(args)? } else { stage(args, store)? };
+    let mut setup = if is_folder { folder(args)? } else { stage(args, project)? };
     setup["views"] = serde_json::to_value(&views)?;
     setup["seed"] = args.seed.into();
     setup["epoch"] = args.epoch.into();
@@ -102,10 +102,10 @@ fn word<T: serde::de::DeserializeOwned>(name: &str) -> Result<T> {
     Ok(serde_json::from_value(name.into())?)
 }
 
-fn stage(args: &ShowArgs, store: &StoreArgs) -> Result<Value> {
-    let store =
-        open::existing(store).with_context(|| format!("{} is not a folder, so it is taken as a stage", args.index))?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+fn stage(args: &ShowArgs, project: &Project) -> Result<Value> {
+    let store = open::existing(project)
+        .with_context(|| format!("{} is not a folder, so it is taken as a stage", args.index))?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let index = open::output_called("index", &args.index, &graph, &store)?;
     let root = match graph.images(index.stage).map_err(name::plain)? {
         Origin::Path(Ok(at)) => at.path,

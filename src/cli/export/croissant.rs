@@ -1,6 +1,6 @@
 //! `caco export croissant`
 
-use super::super::{OfPipelineArgs, StoreArgs, open, print_json};
+use super::super::{OfPipelineArgs, Project, open, print_json};
 use anyhow::{Context, Result};
 use caco_provenance::croissant::{self, About};
 use clap::Args;
@@ -30,10 +30,10 @@ pub struct CroissantArgs {
     url: String,
 }
 
-pub fn main(args: &CroissantArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &CroissantArgs, project: &Project) -> Result<ExitCode> {
     let path = match Path::new(&args.index) {
         path if path.is_file() => path.to_path_buf(),
-        _ => of_stage(args, store)?,
+        _ => of_stage(args, project)?,
     };
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let stem = || Path::new(&args.index).file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -57,9 +57,9 @@ pub fn main(args: &CroissantArgs, store: &StoreArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_stage(args: &CroissantArgs, store: &StoreArgs) -> Result<PathBuf> {
-    let store = open::existing(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+fn of_stage(args: &CroissantArgs, project: &Project) -> Result<PathBuf> {
+    let store = open::existing(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let artifact = open::output_called("index", &args.index, &graph, &store)?.artifact;
     Ok(store.object(artifact.blake3))
 }

@@ -3,7 +3,7 @@
 mod croissant;
 mod ro_crate;
 
-use super::StoreArgs;
+use super::Project;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
@@ -25,9 +25,9 @@ enum Format {
     Croissant(croissant::CroissantArgs),
 }
 
-pub fn main(args: &ExportArgs, store: &StoreArgs) -> Result<ExitCode> {
+pub fn main(args: &ExportArgs, project: &Project) -> Result<ExitCode> {
     match &args.format {
-        Format::RoCrate(args) => ro_crate::main(args, store),
-        Format::Croissant(args) => croissant::main(args, store),
+        Format::RoCrate(args) => ro_crate::main(args, project),
+        Format::Croissant(args) => croissant::main(args, project),
     }
 }

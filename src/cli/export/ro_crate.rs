@@ -1,6 +1,6 @@
 //! `caco export ro-crate`
 
-use super::super::{OfPipelineArgs, StoreArgs, open, print, print_json};
+use super::super::{OfPipelineArgs, Project, open, print, print_json};
 use anyhow::{Context, Result, bail};
 use caco_engine::{
     graph::Id,
@@ -32,9 +32,9 @@ pub struct RoCrateArgs {
     json: bool,
 }
 
-pub fn main(args: &RoCrateArgs, store: &StoreArgs) -> Result<ExitCode> {
-    let store = open::existing(store)?;
-    let graph = open::graph_of(&args.pipeline, &store)?;
+pub fn main(args: &RoCrateArgs, project: &Project) -> Result<ExitCode> {
+    let store = open::existing(project)?;
+    let graph = open::graph_of(&args.pipeline, project, &store)?;
     let empty = std::fs::read_dir(&args.dir).map_or(true, |mut entries| entries.next().is_none());
     if !empty {
         bail!("{} is not empty; name a new folder", args.dir.display());

@@ -4,6 +4,7 @@ use super::{
     super::{
         confine::Confinement,
         digest::{self, Digest},
+        environment,
         event::{Before, Event, Failed, Failure},
         exec::{Handle, Launch, Outcome, Report},
         external::External,
@@ -337,13 +338,13 @@ impl<'r> Runner<'r> {
         let inputs: Vec<(&str, PathBuf)> = self.graph.edges(id).iter().filter_map(input).collect();
         let inputs: Vec<(&str, &Path)> = inputs.iter().map(|(slot, path)| (*slot, path.as_path())).collect();
         let log_start = self.log_starts.get(&id).copied().unwrap_or_default();
-        undeclared::words(work, confinement, refusals, &inputs, log_start)
+        undeclared::words(work, confinement, refusals, &inputs, log_start, &self.graph.pipeline.root)
     }
 
-    /// What beside its key a command ran under, for its record.
+    /// What beside its key a stage ran under, for its record.
     fn conditions(&self, id: Id, refused: Option<Vec<Refusal>>) -> serde_json::Value {
         if !self.graph.stage(id).is_command {
-            return serde_json::Value::Null;
+            return serde_json::json!({ "environment": environment::noted() });
         }
         let tool = |edge: &Edge| match &edge.from {
             Origin::Tool(name) => self.outside.tool(name).ok().map(|tool| (name.to_string(), tool.version.clone())),

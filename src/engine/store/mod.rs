@@ -170,6 +170,11 @@ impl<T> At<T> for io::Result<T> {
 }
 
 impl Store {
+    /// Whether there is a store at `root`, of any version.
+    pub fn is_at(root: &Path) -> bool {
+        fs::read_to_string(root.join("VERSION")).is_ok_and(|text| text.trim().parse::<u32>().is_ok())
+    }
+
     /// Opens the store at `root`, and creates it if necessary.
     pub fn open(root: &Path) -> Result<Store> {
         let root = std::path::absolute(root).at("find", root)?;

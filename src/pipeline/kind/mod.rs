@@ -27,7 +27,7 @@ pub enum Source {
     /// is the stage's first one.
     Stage(String),
     /// A file or folder outside the store. `${VAR}` and `${VAR:-default}` are replaced from the environment. A relative
-    /// path starts at the current folder.
+    /// path starts at the folder of the project.
     Path(String),
     /// A folder outside the store without some of its files: `Folder(path: "src", except: ["__pycache__", ".DS_Store"])`.
     /// What is left out is neither read nor part of the key. Only for commands.
