@@ -1,4 +1,4 @@
-//! Compiles the C part of the JPEG decoder.
+//! Compiles the C parts of the JPEG decoder.
 
 use std::env;
 
@@ -7,7 +7,8 @@ use std::env;
 fn main() {
     // mozjpeg-sys exports the folders of the headers it was built with.
     let headers = env::var_os("DEP_JPEG_INCLUDE").expect("mozjpeg-sys names its include folders");
-    println!("cargo:rerun-if-changed=jpeg.c");
+    let sources = ["jpeg.c", "idct.c"];
+    sources.iter().for_each(|source| println!("cargo:rerun-if-changed={source}"));
     let mut build = cc::Build::new();
-    build.file("jpeg.c").includes(env::split_paths(&headers)).warnings(true).compile("caco_jpeg");
+    build.files(sources).includes(env::split_paths(&headers)).warnings(true).compile("caco_jpeg");
 }

@@ -40,7 +40,9 @@ impl Decoder {
             }
             Ok(format) => bail!("{format:?} is not read here; convert it to PNG"),
             Err(_) if file.is_empty() => bail!("the file is empty"),
-            Err(_) => bail!("neither JPEG, PNG, BMP, GIF, WebP nor PNM"),
+            Err(_) => {
+                bail!("neither JPEG, PNG, BMP, GIF, WebP nor PNM; an image of another format must be converted to PNG")
+            }
         }
     }
 
@@ -66,15 +68,17 @@ fn other(file: &[u8], format: ImageFormat) -> Result<Raster> {
         }
         ImageFormat::Gif => {
             let frame = gif::Frame::first(file);
-            let file = frame.as_ref().map_or(Cow::from(file), |frame| frame.enlarged(file));
+            let file = frame.as_ref().map_or(Cow::from(file), |frame| frame.completed(file));
             let mut raster = library(&file, format)?;
             frame.iter().for_each(|frame| frame.surround(&mut raster));
             Ok(raster)
         }
         ImageFormat::Pnm => pnm::decode(file)?.map_or_else(|| library(file, format), Ok),
         ImageFormat::Png => {
-            let again = |error| png::repaired(file).and_then(|file| library(&file, format).ok()).ok_or(error);
-            library(file, format).or_else(again)
+            let again = |error| png::repaired(file).and_then(|file| decoded(&file, format).ok()).ok_or(error);
+            let image = decoded(file, format).or_else(again)?;
+            // The library adds alpha if the file names a transparent colour; Pillow does not.
+            Ok(rgb(if png::is_grey_16(file) { image.into_luma16().into() } else { image }))
         }
         ImageFormat::WebP => library(&webp::unblended(file), format),
         _ => library(file, format),
@@ -82,6 +86,10 @@ fn other(file: &[u8], format: ImageFormat) -> Result<Raster> {
 }
 
 fn library(file: &[u8], format: ImageFormat) -> Result<Raster> {
+    decoded(file, format).map(rgb)
+}
+
+fn decoded(file: &[u8], format: ImageFormat) -> Result<DynamicImage> {
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(8 * PIXELS_MAX as u64);
@@ -90,8 +98,7 @@ fn library(file: &[u8], format: ImageFormat) -> Result<Raster> {
     let (width, height) = decoder.dimensions();
     let pixels = width as usize * height as usize;
     ensure!(pixels <= PIXELS_MAX, "{width} x {height} pixels are more than {PIXELS_MAX}");
-    let decoded = DynamicImage::from_decoder(decoder)?;
-    Ok(rgb(decoded))
+    Ok(DynamicImage::from_decoder(decoder)?)
 }
 
 /// Alpha is dropped, not blended. Of 16 bits the upper eight are kept, but 16-bit grey without alpha is clamped to 255:

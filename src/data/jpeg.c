@@ -10,6 +10,17 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+/* From idct.c. */
+void caco_idct_select(j_decompress_ptr info, jpeg_component_info *component, jpeg_idct_method *method, int *category);
+
+/* Whether the library has no inverse DCT in assembly on a machine for which Pillow has one: nasm was missing when it was
+ * built. */
+#if defined(__x86_64__) && !defined(WITH_SIMD)
+#define WITHOUT_ASSEMBLY 1
+#else
+#define WITHOUT_ASSEMBLY 0
+#endif
+
 /* A progressive file may hold any number of scans, each of which walks the whole image: a few kilobytes could keep a
  * thread busy for hours. No encoder writes more than a few dozen. */
 #define SCANS_MAX 500
@@ -19,6 +30,7 @@ typedef struct {
     struct jpeg_error_mgr errors;
     struct jpeg_progress_mgr progress;
     jmp_buf leave;
+    int own_idct;
     char message[JMSG_LENGTH_MAX];
 } decoder;
 
@@ -59,13 +71,16 @@ static int create(decoder *d) {
     jpeg_create_decompress(&d->info);
     d->progress.progress_monitor = count_scans;
     d->info.progress = &d->progress;
+    if (d->own_idct) jpeg_set_idct_method_selector(&d->info, caco_idct_select);
     return 0;
 }
 
-/* Returns NULL if memory runs out. */
-decoder *caco_jpeg_new(void) {
+/* Returns NULL if memory runs out. With own_idct, the inverse DCT is that of idct.c even if the library has assembly. */
+decoder *caco_jpeg_new(int own_idct) {
     decoder *d = calloc(1, sizeof *d);
-    if (d != NULL && create(d) != 0) {
+    if (d == NULL) return NULL;
+    d->own_idct = own_idct || WITHOUT_ASSEMBLY;
+    if (create(d) != 0) {
         caco_jpeg_free(d);
         return NULL;
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes variants.json: small files in rare variants of BMP, GIF, PNG, PNM and WebP, with the pixels that Pillow reads from
+"""Writes variants.json: small files in rare variants of BMP, GIF, JPEG, PNG, PNM and WebP, with the pixels that Pillow reads from
 them ("rgb", in hexadecimal), or none if it refuses them. Needs Pillow and NumPy. `src/data/decode.rs` reads it.
 """
 import io, json, pathlib, struct, zlib
@@ -154,6 +154,55 @@ FILES |= {
     "png: a part is missing": SIGNATURE + head + part(b"IDAT", packed[:30]),
     "png: truncated": SIGNATURE + head + part(b"IDAT", packed)[:-20],
 }
+grey = lambda *more: SIGNATURE + part(b"IHDR", struct.pack(">IIBBBBB", 5, 4, 16, 0, 0, 0, 0)) + b"".join(more)
+wide = part(b"IDAT", zlib.compress(b"".join(b"\0" + draw(600, 5).astype(">u2").tobytes() for _ in range(4)))) + part(b"IEND", b"")
+FILES |= {"png: 16 bits grey": grey(wide), "png: 16 bits grey, one transparent": grey(part(b"tRNS", struct.pack(">H", 255)), wide)}
+
+# ---- Wrong headers
+pixels = bytes_of(12 * 7)
+several, early = (bytearray(bmp(8, pixels, palette=PALETTE[:colours * 4], colours=colours)) for colours in (256, 252))
+several[26:28] = b"\7\0"
+early[10:14] = long(54)
+few = bytearray(bmp(4, pixels[:56], palette=PALETTE[:64]))
+few[10:14] = long(54)
+core = bytearray(bmp(8, pixels, header=12, palette=bytes_of(768)))
+core[10:14], core[22:24] = long(26), b"\0\0"
+FILES |= {
+    "bmp: seven planes": bytes(several),
+    "bmp: pixels that start where the palette does": bytes(early),
+    "bmp: pixels of 4 bits that start where the palette does": bytes(few),
+    "bmp: OS/2 1, no planes, pixels that start where the palette does": bytes(core),
+    "bmp: an incomplete last row": bmp(8, pixels[:-3], palette=PALETTE),
+    "bmp: an incomplete last row, OS/2 2": bmp(24, (pixels * 3)[: 28 * 7 - 1], header=64),
+    "bmp: a last row that lacks a pixel": bmp(8, pixels[:-4], palette=PALETTE),
+    "gif: no palette": gif((5, 5), (0, 0, 5, 5), shared=False),
+    "gif: no palette, the middle": gif((9, 9), (2, 3, 5, 5), shared=False),
+    "gif: no palette, a transparent colour": gif((9, 9), (2, 3, 5, 5), transparent=200, shared=False),
+}
+
+
+# ---- JPEG
+def steep(mode, step, **options):
+    """Quantization steps so large that numbers of 16 bits overflow in the inverse DCT, as where a file is damaged."""
+    channels = () if mode == "L" else (3,)
+    image = Image.fromarray(draw(255, (20, 20, *channels)).astype("uint8"), mode)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=95, **options)
+    data = bytearray(out.getvalue())
+    at = 2
+    while data[at + 1] != 0xDA:
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xDB:
+            for table in range(at + 4, at + 2 + length, 65):
+                data[table + 1 : table + 65] = bytes([step]) * 64
+        at += 2 + length
+    return bytes(data)
+
+
+for step in (1, 40, 255):
+    FILES[f"jpeg: grey, steps of {step}"] = steep("L", step)
+    FILES[f"jpeg: colour, steps of {step}"] = steep("RGB", step)
+    FILES[f"jpeg: progressive, steps of {step}"] = steep("RGB", step, progressive=True)
 
 cases = []
 for name, file in FILES.items():

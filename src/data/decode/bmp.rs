@@ -7,6 +7,10 @@ use std::borrow::Cow;
 
 /// Length of the header of the file; the header of the image follows.
 const FILE: usize = 14;
+/// The place in it of the start of the pixels.
+const START: usize = 10;
+/// One plane.
+const ONE: [u8; 2] = [1, 0];
 /// Lengths of headers of images: OS/2 1, Windows 3, OS/2 2.
 const CORE: u32 = 12;
 const INFO: u32 = 40;
@@ -33,19 +37,58 @@ struct Header {
     colours: u32,
     /// Where the pixels start.
     pixels: usize,
+    /// Where the number of planes is.
+    planes: usize,
 }
 
 impl Header {
     fn read(file: &[u8]) -> Option<Self> {
         let long = |at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?));
         let short = |at: usize| Some(u16::from_le_bytes(*file.get(at..)?.first_chunk()?));
-        let (length, pixels) = (long(FILE)?, long(10)? as usize);
+        let (length, pixels) = (long(FILE)?, long(START)? as usize);
         if length == CORE {
             let (width, height) = (short(18)?.into(), short(20)?.into());
-            return Some(Header { length, width, height, bits: short(24)?, compression: RAW, colours: 0, pixels });
+            let bits = short(24)?;
+            return Some(Header { length, width, height, bits, compression: RAW, colours: 0, pixels, planes: 22 });
         }
         let (width, height) = (long(18)?, long(22)? as i32);
-        Some(Header { length, width, height, bits: short(28)?, compression: long(30)?, colours: long(46)?, pixels })
+        let (bits, compression, colours) = (short(28)?, long(30)?, long(46)?);
+        Some(Header { length, width, height, bits, compression, colours, pixels, planes: 26 })
+    }
+
+    /// Where the pixels start according to Pillow: after the palette if the file says that they start where it does.
+    fn start(&self) -> usize {
+        let palette = FILE + self.length as usize;
+        if self.bits > 8 || self.pixels != palette {
+            return self.pixels;
+        }
+        let colours = if self.colours == 0 { 1 << self.bits } else { self.colours as usize };
+        palette + colours * if self.length == CORE { 3 } else { 4 }
+    }
+
+    /// How many bytes are missing after the pixels of the last row, which Pillow does not need.
+    fn missing(&self, length: usize) -> usize {
+        let row = (u64::from(self.width) * u64::from(self.bits)).div_ceil(8);
+        let stride = row.next_multiple_of(4);
+        let end = stride.saturating_mul(self.height.unsigned_abs().into()).saturating_add(self.start() as u64);
+        let missing = end.saturating_sub(length as u64);
+        let packed = matches!(self.compression, RLE8 | RLE4);
+        if packed || missing > stride - row { 0 } else { missing as usize }
+    }
+
+    /// The file with what Pillow takes for granted: one plane, a right start of the pixels, and a complete last row.
+    fn corrected<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
+        let start = u32::try_from(self.start()).unwrap_or(u32::MAX).to_le_bytes();
+        let planes = self.planes..self.planes + 2;
+        let missing = self.missing(file.len());
+        if file[START..FILE] == start && file[planes.clone()] == ONE && missing == 0 {
+            return file.into();
+        }
+        let mut corrected = file.to_vec();
+        corrected[START..FILE].copy_from_slice(&start);
+        corrected[planes].copy_from_slice(&ONE);
+        corrected.resize(file.len() + missing, 0);
+        corrected.into()
     }
 
     /// Blue, green, red and a zero for each colour; nothing in an image without a palette.
@@ -151,12 +194,14 @@ impl Runs<'_> {
 /// The same image in a form that the `image` crate reads. An error if its run-length codes end too early.
 pub fn plain(file: &[u8]) -> Result<Cow<'_, [u8]>> {
     let Some(header) = Header::read(file) else { return Ok(file.into()) };
+    let file = header.corrected(file);
+    let header = Header { pixels: header.start(), ..header };
     let rows = || file.get(header.pixels..).unwrap_or_default();
     Ok(match (header.length, header.compression, header.bits) {
         (CORE, _, 16 | 32) => header.file(header.bits, &[], rows()).into(),
-        (OS2, RAW, _) => header.file(header.bits, header.palette(file), rows()).into(),
-        (INFO.., RLE8, 8) | (INFO.., RLE4, 4) => header.unpacked(file)?.into(),
-        _ => file.into(),
+        (OS2, RAW, _) => header.file(header.bits, header.palette(&file), rows()).into(),
+        (INFO.., RLE8, 8) | (INFO.., RLE4, 4) => header.unpacked(&file)?.into(),
+        _ => file,
     })
 }
 

@@ -1,8 +1,14 @@
 //! GIF: the canvas around a first frame that does not fill it. The `image` crate leaves it black and cuts off what is
-//! beyond; Pillow fills it with a colour of the palette and enlarges it.
+//! beyond; Pillow fills it with a colour of the palette and enlarges it. A file without a palette is grey to Pillow.
 
 use crate::raster::Raster;
-use std::borrow::Cow;
+use std::{borrow::Cow, iter};
+
+/// The place of the flags that describe the shared colour table, and of the table.
+const FLAGS: usize = 10;
+const TABLE: usize = 13;
+/// The flags of a shared table of 256 colours.
+const TABLE_OF_256: u8 = 0x87;
 
 /// The first frame.
 pub struct Frame {
@@ -13,14 +19,16 @@ pub struct Frame {
     end: [u16; 2],
     /// The colour of the canvas.
     colour: [u8; 3],
+    /// Whether there is no colour table.
+    bare: bool,
 }
 
 impl Frame {
     /// Reads as far as the first frame's place; `None` in a file without one, and if it does not fit on any canvas.
     pub fn first(file: &[u8]) -> Option<Self> {
         let short = |at: usize| Some(u16::from_le_bytes(*file.get(at..)?.first_chunk()?));
-        let all = table(file, 13, *file.get(10)?)?;
-        let (mut at, mut transparent) = (13 + all.len(), None);
+        let all = table(file, TABLE, *file.get(FLAGS)?)?;
+        let (mut at, mut transparent) = (TABLE + all.len(), None);
         while *file.get(at)? != b',' {
             match file[at] {
                 b'!' => at = extension(file, at, &mut transparent)?,
@@ -31,23 +39,30 @@ impl Frame {
         let [left, top, width, height] = [short(at + 1)?, short(at + 3)?, short(at + 5)?, short(at + 7)?];
         let own = table(file, at + 10, *file.get(at + 9)?)?;
         let end = [left.checked_add(width)?, top.checked_add(height)?];
-        let colour = if own.is_empty() { all } else { own }.chunks_exact(3).nth(transparent.unwrap_or(0).into());
+        let bare = all.is_empty() && own.is_empty();
+        let index = transparent.unwrap_or(0);
+        let colour = if own.is_empty() { all } else { own }.as_chunks().0.get(usize::from(index)).copied();
         Some(Frame {
             canvas: [short(6)?.max(end[0]), short(8)?.max(end[1])],
             start: [left, top],
             end,
-            colour: colour.map_or([0; 3], |colour| [colour[0], colour[1], colour[2]]),
+            colour: colour.unwrap_or(if bare { [index; 3] } else { [0; 3] }),
+            bare,
         })
     }
 
-    /// The file with a canvas that holds the frame.
-    pub fn enlarged<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
+    /// The file with a canvas that holds the frame, and with a colour table.
+    pub fn completed<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
         let size = self.canvas.map(u16::to_le_bytes).concat();
-        if file[6..10] == size {
+        if file[6..FLAGS] == size && !self.bare {
             return file.into();
         }
         let mut file = file.to_vec();
-        file[6..10].copy_from_slice(&size);
+        file[6..FLAGS].copy_from_slice(&size);
+        if self.bare {
+            file[FLAGS] |= TABLE_OF_256;
+            file.splice(TABLE..TABLE, (0..=255).flat_map(|grey| iter::repeat_n(grey, 3)));
+        }
         file.into()
     }
 

@@ -1,10 +1,19 @@
-//! PNG: files that Pillow reads although the checksum of a chunk of pixels is wrong, or the last chunk is missing.
+//! PNG: files that Pillow reads although the checksum of a chunk of pixels is wrong, or the last chunk is missing; and
+//! grey of 16 bits, which it reads in a mode of its own.
 
 const SIGNATURE: usize = 8;
 /// Length, kind and checksum of a chunk.
 const FRAME: usize = 12;
 const PIXELS: &[u8; 4] = b"IDAT";
 const END: &[u8; 4] = b"IEND";
+/// The place of bits per sample and colour type, and their values in an image of 16 bits grey.
+const SAMPLES: usize = 24;
+const GREY_16: [u8; 2] = [16, 0];
+
+/// Whether the file is grey of 16 bits, with or without a transparent colour.
+pub fn is_grey_16(file: &[u8]) -> bool {
+    file.get(SAMPLES..).is_some_and(|samples| samples.starts_with(&GREY_16))
+}
 
 /// The file with right checksums of its pixels and with an end; `None` if neither is its fault, or if it is truncated
 /// within a chunk.
