@@ -63,7 +63,7 @@ impl Here {
             stage: prepared.stage.name.clone(),
             kind: prepared.stage.kind.into(),
             parameters: serde_json::from_str(prepared.stage.parameters()).context("parameters are JSON")?,
-            inputs: prepared.inputs.iter().map(|given| (given.slot.to_string(), given.path.clone())).collect(),
+            inputs: prepared.inputs.iter().map(|given| (given.slot.to_string(), given.at.path.clone())).collect(),
             out: prepared.work.join("out"),
             work: prepared.work.into(),
             byproducts: prepared.work.join("byproducts"),

@@ -7,7 +7,7 @@ use super::{
     metrics,
     mounts::{self, Mounts},
     place::{Given, place},
-    store, which,
+    which,
 };
 use anyhow::{Context, Result};
 use caco_pipeline::{
@@ -20,6 +20,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+/// The folders of a store with what is published, and what is assembled from it.
+const PUBLISHED: [&str; 3] = ["objects", "results", "trees"];
 
 /// A command's own folder for temporary files, in its stage's folder.
 pub(crate) const TMP: &str = "tmp";
@@ -80,7 +83,7 @@ pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
 /// store stays as it is: it can hard-link and move files to its folder only if both are on one mount.
 fn shield(work: &Path, mounts: &mut Mounts) -> Result<()> {
     let store = work.ancestors().nth(2).context("a stage's folder is in the store")?;
-    let folders = store::RESULTS.iter().map(|name| store.join(name));
+    let folders = PUBLISHED.iter().map(|name| store.join(name));
     folders.filter(|folder| folder.exists()).for_each(|folder| mounts.show(&folder, &folder));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The graph of stages, connected by their inputs.
 
-use super::external::External;
+use super::external::{External, matcher};
 use caco_pipeline::{
     diagnostic::{Diagnostic, nearest},
     kind::{Except, Input, Role, Source, normal},
@@ -250,7 +250,10 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
         let from = match (&input.source, input.role) {
             (Source::Path(name), Role::Tool) => Origin::Tool(name.as_str().into()),
             (Source::Path(path), _) => external(pipeline, path, &Except::default()),
-            (Source::Folder { path, except }, _) => external(pipeline, path, except),
+            (Source::Folder { path, except }, _) => {
+                matcher(except).map_err(|(pattern, why)| bad_pattern(pipeline, stage, &pattern, &why))?;
+                external(pipeline, path, except)
+            }
             (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
                 let found = find_output(pipeline, by_name, reference)
                     .and_then(|(id, output)| fits(pipeline, input, role, id, &output).map(|()| (id, output)));
@@ -264,6 +267,11 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
         Ok(Edge { slot: input.slot.as_str().into(), from, hashed: !matches!(input.role, Role::Located(_)) })
     };
     stage.inputs.iter().map(edge).collect()
+}
+
+fn bad_pattern(pipeline: &Pipeline, stage: &Stage, pattern: &str, why: &dyn std::fmt::Display) -> Invalid {
+    let message = format!("stage '{}': '{pattern}' is not a pattern of .gitignore: {why}", stage.name);
+    pipeline.at_reference(stage, pattern, Diagnostic::new(message))
 }
 
 /// Checks that an output is of the type that an input requires.

@@ -3,9 +3,8 @@
 //!
 //! What is small is copied. What is large is mounted, read-only, or copied where the machine offers no mounts.
 
-use super::mounts::Mounts;
+use super::{external::External, listing::is_executable, mounts::Mounts};
 use anyhow::{Context, Result};
-use caco_pipeline::kind::Except;
 use ignore::gitignore::Gitignore;
 use std::{
     fs::{self, File, Metadata},
@@ -25,9 +24,7 @@ pub struct Given<'a> {
     /// The stage's name for it.
     pub slot: &'a str,
     /// Where it is.
-    pub path: PathBuf,
-    /// What of a folder is left out.
-    pub except: Except,
+    pub at: External,
     /// Whether it is an executable file. An object of the store is one that does not look like it.
     pub executable: bool,
     /// Whether it contains no links, and nothing is left out.
@@ -36,16 +33,16 @@ pub struct Given<'a> {
 
 /// Places an input at `at`. Where `mounts` are given, a large one becomes one of them.
 pub fn place(given: &Given, at: &Path, mounts: Option<&mut Mounts>) -> Result<()> {
-    let left_out = given.except.matcher().expect("patterns are checked when a pipeline is read");
-    let mut placer = Placer { left_out, mounts };
-    let meta = metadata(&given.path)?;
+    let mut placer = Placer { left_out: given.at.left_out(), mounts };
+    let path = &given.at.path;
+    let meta = metadata(path)?;
     if !meta.is_dir() {
-        return placer.file(&given.path, at, &meta, given.executable);
+        return placer.file(path, at, &meta, given.executable);
     }
-    if given.plain && placer.mounts.is_some() && !Small::default().holds(&given.path, "", &placer.left_out)? {
-        return placer.mount_folder(&given.path, at);
+    if given.plain && placer.mounts.is_some() && !Small::default().holds(path, "", &placer.left_out)? {
+        return placer.mount_folder(path, at);
     }
-    placer.folder(&given.path, at, "")
+    placer.folder(path, at, "")
 }
 
 struct Placer<'m> {
@@ -56,7 +53,7 @@ struct Placer<'m> {
 impl Placer<'_> {
     fn file(&mut self, from: &Path, at: &Path, meta: &Metadata, executable: bool) -> Result<()> {
         let mode = if executable { 0o555 } else { 0o444 };
-        let shown_as_it_is = executable == super::listing::is_executable(meta);
+        let shown_as_it_is = executable == is_executable(meta);
         match &mut self.mounts {
             Some(mounts) if meta.len() > BYTES && shown_as_it_is => {
                 File::create_new(at).with_context(|| format!("cannot create {}", at.display()))?;
@@ -81,7 +78,7 @@ impl Placer<'_> {
         for (name, path, meta) in entries(from, relative, &self.left_out)? {
             let (at, relative) = (at.join(&name), join(relative, &name));
             if !meta.is_dir() {
-                self.file(&path, &at, &meta, super::listing::is_executable(&meta))?;
+                self.file(&path, &at, &meta, is_executable(&meta))?;
             } else if self.mounts.is_some()
                 && !Small::default().holds(&path, &relative, &self.left_out)?
                 && is_plain(&path, &relative, &self.left_out)?

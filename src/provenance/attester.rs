@@ -131,7 +131,7 @@ impl Attester {
             ReadFrom::Outside { at, content, placed } => {
                 let (path, except) = (&at.path, &at.except);
                 let descriptor = slot.at(format!("file://{}", path.display()));
-                let descriptor = match except.is_empty() {
+                let descriptor = match except.0.is_empty() {
                     true => descriptor,
                     false => descriptor.note(EXCEPT, serde_json::json!(except)),
                 };

@@ -26,7 +26,7 @@ use super::{
     Message, Prepared, Runner, Running, State,
 };
 use anyhow::{Context, ensure};
-use caco_pipeline::{job, kind::Except, progress::PROGRESS};
+use caco_pipeline::{job, progress::PROGRESS};
 use std::{
     collections::BTreeMap,
     fs,
@@ -209,7 +209,7 @@ impl<'r> Runner<'r> {
                     let found = self.outside.found(at);
                     let executable = found.is_some_and(|found| matches!(*found.content, Content::File(_, true)));
                     let plain = found.is_some_and(|found| found.plain);
-                    Given { slot, path: at.path.clone(), except: at.except.clone(), executable, plain }
+                    Given { slot, at: at.clone(), executable, plain }
                 }
                 Origin::Path(Err((path, variable))) => {
                     anyhow::bail!("{path}: the environment variable {variable} is not set")
@@ -222,8 +222,8 @@ impl<'r> Runner<'r> {
                         .with_context(|| format!("stage '{}' wrote no {output}", self.graph.stage(*of).name))?;
                     self.still_whole(published)?;
                     let artifact = published.output(output).expect("filtered above");
-                    let path = self.store.materialise(artifact)?;
-                    Given { slot, path, except: Except::default(), executable: artifact.executable, plain: true }
+                    let at = External::whole(&self.store.materialise(artifact)?);
+                    Given { slot, at, executable: artifact.executable, plain: true }
                 }
             });
         }

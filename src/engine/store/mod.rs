@@ -64,9 +64,6 @@ use std::{
 /// The layout version that this program writes.
 pub const LAYOUT: u32 = 1;
 
-/// The folders with what is published, or is assembled from it.
-pub const RESULTS: [&str; 3] = ["objects", "results", "trees"];
-
 /// A store on disk.
 pub struct Store {
     root: PathBuf,

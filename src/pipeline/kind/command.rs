@@ -188,12 +188,8 @@ impl Command {
                 ),
             )?;
         }
-        for (path, source) in &self.inputs {
+        for path in self.inputs.keys() {
             ensure(is_inside(path), "inputs", outside(path))?;
-            if let Source::Folder { except, .. } = source {
-                let invalid = except.matcher().err();
-                ensure(invalid.is_none(), "inputs", format!("'{path}': {}", invalid.unwrap_or_default()))?;
-            }
             // An input is read-only.
             let above = self.inputs.keys().find(|above| within(path, above));
             let above = above.map_or("", String::as_str);
