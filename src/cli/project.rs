@@ -43,7 +43,7 @@ impl Project {
             }
             None => find(&here, env::home_dir().and_then(|home| home.canonicalize().ok()).as_deref()),
         };
-        let cache = args.cache.clone().unwrap_or_else(|| root.join(CACHE));
+        let cache = args.cache.as_deref().map_or_else(|| root.join(CACHE), absolute);
         Ok(Project { root, here, cache })
     }
 
@@ -57,7 +57,7 @@ impl Project {
         self.root == self.here
     }
 
-    /// The folder of its store, or of the one that the caller names.
+    /// The folder of its store, or of the one that the caller names, absolute.
     pub fn cache(&self) -> &Path {
         &self.cache
     }

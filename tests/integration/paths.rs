@@ -98,7 +98,10 @@ fn a_project_is_the_same_from_all_its_folders() {
             "{pipeline} from {folder}"
         );
     }
-    assert_eq!(json_in(&project, "sub", &["history", "--json"]).as_array().unwrap().len(), 8);
+    let history = json_in(&project, "sub", &["history", "--json"]);
+    let file = project.path().canonicalize().unwrap().join("pipelines/tiny.ron");
+    let files = history.as_array().unwrap().iter().map(|run| run["began"]["file"].as_str().unwrap());
+    assert_eq!(files.collect::<Vec<_>>(), [file.to_str().unwrap(); 8]);
     ok_in(&project, "sub", &["log", "copy"]);
     ok_in(&project, "sub", &["audit", "tiny"]);
     ok_in(&project, "sub", &["cache", "gc", "--keep", "tiny", "--yes"]);
