@@ -10,15 +10,15 @@ use caco_learn::{
     tensors::Tensors,
 };
 use caco_measure::metric::Metric;
-use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fs::File, io::Read as _, path::Path};
 use tch::{Device, Kind, Tensor};
 
 /// A tensor that every backbone has; the prefix of its name is the prefix of all names.
 const FIRST: &str = "conv1.weight";
 /// Start of the names after the stem. Blocks have a `conv1.weight`, too, but no layers.
 const LAYER: &str = "layer1.";
-/// The trained encoder, as opposed to its moving average in the same file.
-const TRAINED: &str = "encoder_q";
+/// The trained encoder, as opposed to its moving average in the same file: by MoCo and what follows it, and by MoCo v3.
+const TRAINED: [&str; 2] = ["encoder_q", "base_encoder"];
 /// How the modules of a backbone are called, without their numbers. One that the network lacks is an error; modules of
 /// other names, such as heads, are left out.
 const MODULES: [&str; 5] = ["conv", "bn", "norm", "layer", "stem"];
@@ -90,14 +90,16 @@ impl Weights {
 
     /// The tensors of the backbone below `prefix`, with the prefix stripped.
     fn backbone(&self, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
-        let of_backbone = |name: &str| name.strip_prefix(prefix).is_some_and(is_of_backbone);
-        if let Some((name, class)) = self.others().into_iter().find(|(name, _)| of_backbone(name)) {
+        let names = self.names();
+        let children = Children::of(&names, prefix);
+        if let Some((name, class)) = self.others().into_iter().find(|(name, _)| children.inside(prefix, name).is_some())
+        {
             bail!("'{name}' is what {class} makes and not a plain tensor; save it as one, in Python");
         }
         let mut backbone = BTreeMap::new();
         let mut left_out = vec![];
-        for name in self.names() {
-            let Some(inside) = name.strip_prefix(prefix).filter(|inside| is_of_backbone(inside)) else {
+        for name in names {
+            let Some(inside) = children.inside(prefix, name) else {
                 left_out.push(name);
                 continue;
             };
@@ -154,7 +156,7 @@ fn prefix(names: Vec<&str>, wanted: Option<&str>) -> Result<String> {
         ensure!(found.contains(&wanted), "it has no '{wanted}{FIRST}'; the prefixes are {found:?}");
         return Ok(wanted.into());
     }
-    let is_trained = |prefix: &&&str| prefix.split('.').any(|part| part == TRAINED);
+    let is_trained = |prefix: &&&str| prefix.split('.').any(|part| TRAINED.contains(&part));
     let trained: Vec<&&str> = found.iter().filter(is_trained).collect();
     match (found.as_slice(), trained.as_slice()) {
         ([only], _) => Ok((*only).into()),
@@ -178,7 +180,81 @@ fn networks<'n>(names: &[&'n str]) -> Vec<&'n str> {
         names.iter().any(below)
     };
     let starts = names.iter().filter_map(|name| name.strip_suffix(FIRST));
-    starts.filter(|prefix| (prefix.is_empty() || prefix.ends_with('.')) && has_layers(prefix)).collect()
+    let named = starts.filter(|prefix| (prefix.is_empty() || prefix.ends_with('.')) && has_layers(prefix));
+    let mut found: Vec<&str> = named.chain(names.iter().filter_map(|name| Children::prefix(name))).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.retain(|prefix| has_names(names, prefix) || Children::of(names, prefix).complete());
+    found
+}
+
+/// Whether the modules of the network below `prefix` have torchvision's names.
+fn has_names(names: &[&str], prefix: &str) -> bool {
+    names.iter().any(|name| name.strip_prefix(prefix) == Some(FIRST))
+}
+
+/// The modules of a backbone whose names are numbers, as those of `Sequential(*resnet.children())`, by number.
+#[derive(Default)]
+struct Children(BTreeMap<u32, String>);
+
+impl Children {
+    /// The first block of a layer.
+    const BLOCK: &str = "0.conv1.weight";
+    const STATISTICS: &str = "running_mean";
+
+    /// The prefix of a name if it is the first block's of a layer that is called by a number.
+    fn prefix(name: &str) -> Option<&str> {
+        let layer = name.strip_suffix(Self::BLOCK)?.strip_suffix('.')?;
+        let prefix = layer.trim_end_matches(|digit: char| digit.is_ascii_digit());
+        (prefix.len() < layer.len() && (prefix.is_empty() || prefix.ends_with('.'))).then_some(prefix)
+    }
+
+    /// The modules below `prefix`: none where they have names, or where two could be the same one.
+    fn of(names: &[&str], prefix: &str) -> Self {
+        let mut children = Children::default();
+        if has_names(names, prefix) {
+            return children;
+        }
+        let mut modules: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+        for (number, rest) in names.iter().filter_map(|name| name.strip_prefix(prefix)?.split_once('.')) {
+            if let Ok(number) = number.parse() {
+                modules.entry(number).or_default().push(rest);
+            }
+        }
+        let mut layers = 0;
+        for (number, parts) in modules {
+            let has = |part: &str| parts.contains(&part);
+            let name = if has(Self::BLOCK) {
+                layers += 1;
+                format!("layer{layers}")
+            } else if layers == 0 && has(Self::STATISTICS) {
+                "bn1".into()
+            } else if layers == 0 && has("weight") {
+                "conv1".into()
+            } else {
+                continue;
+            };
+            if children.0.values().any(|other| *other == name) {
+                return Children::default();
+            }
+            children.0.insert(number, name);
+        }
+        children
+    }
+
+    /// Whether there is a stem and a layer.
+    fn complete(&self) -> bool {
+        ["conv1", "bn1", "layer1"].iter().all(|wanted| self.0.values().any(|name| name == wanted))
+    }
+
+    /// The name of a tensor in the backbone below `prefix`; `None` if it does not belong to it.
+    fn inside<'n>(&self, prefix: &str, name: &'n str) -> Option<Cow<'n, str>> {
+        let inside = name.strip_prefix(prefix)?;
+        let numbered = inside.split_once('.').and_then(|(number, rest)| Some((number.parse().ok()?, rest)));
+        let called = numbered.and_then(|(number, rest)| Some(format!("{}.{rest}", self.0.get(&number)?)));
+        let inside = called.map_or(Cow::from(inside), Cow::from);
+        is_of_backbone(&inside).then_some(inside)
+    }
 }
 
 #[cfg(test)]
@@ -211,12 +287,40 @@ mod tests {
         assert!(error.contains(r#"give one `prefix` of ["student.", "teacher."]"#), "{error}");
         let error = found(&["patch_embed.weight"]).unwrap_err().to_string();
         assert!(error.contains("no 'conv1.weight' among its 1 tensors"), "{error}");
-        // The children of a ResNet in a Sequential: the only `conv1.weight` are those of blocks.
+        let names = networks(&["state_dict.module.base_encoder.", "state_dict.module.momentum_encoder."]);
+        let found_in = found(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        assert_eq!(found_in, "state_dict.module.base_encoder.");
+        // Blocks of a Sequential without a stem.
         let flat = ["0.weight", "1.weight", "4.0.conv1.weight", "4.1.conv1.weight"];
         let error = found(&flat).unwrap_err().to_string();
         assert!(error.contains("'layer1.0.conv1.weight' and the other names") && error.contains("4.0"), "{error}");
         let error = prefix(both.to_vec(), Some("x.")).unwrap_err().to_string();
         assert!(error.contains("no 'x.conv1.weight'; the prefixes are"), "{error}");
+    }
+
+    #[test]
+    fn the_children_of_a_resnet_in_a_sequential_are_named() {
+        for (prefix, layers) in [("", [4, 5, 6, 7]), ("features.module.", [4, 5, 6, 7]), ("backbone.", [3, 4, 5, 6])] {
+            let blocks = layers.map(|layer| format!("{prefix}{layer}.0.conv1.weight"));
+            let mut names: Vec<String> =
+                ["0.weight", "1.weight", "1.running_mean", "1.num_batches_tracked", "9.weight"]
+                    .map(|name| format!("{prefix}{name}"))
+                    .into();
+            names.extend(blocks);
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            assert_eq!(super::prefix(names.clone(), None).unwrap(), prefix);
+            let children = Children::of(&names, prefix);
+            let inside: Vec<_> = names.iter().filter_map(|name| children.inside(prefix, name)).collect();
+            let stem = ["conv1.weight", "bn1.weight", "bn1.running_mean"].map(String::from);
+            let expected = stem.into_iter().chain((1..=4).map(|layer| format!("layer{layer}.0.conv1.weight")));
+            assert_eq!(inside, expected.collect::<Vec<_>>());
+        }
+        // A stem of several convolutions is not a ResNet's.
+        assert_eq!(networks(&["0.weight", "1.running_mean", "2.weight", "4.0.conv1.weight"]), [""; 0]);
+        // Numbers beside a network with names are heads.
+        let names = ["0.weight", "1.running_mean", "4.0.conv1.weight", "conv1.weight", "layer1.0.conv1.weight"];
+        assert_eq!(networks(&names), [""]);
+        assert_eq!(Children::of(&names, "").inside("", "0.weight"), None);
     }
 
     #[test]
