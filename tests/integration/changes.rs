@@ -43,8 +43,8 @@ impl Random {
         (z ^ (z >> 31)) % end
     }
 
-    fn of<'c, T>(&mut self, choices: &'c [T]) -> &'c T {
-        &choices[self.below(choices.len() as u64) as usize]
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
     }
 }
 
@@ -88,7 +88,7 @@ impl World<'_> {
 
     /// Makes one change. Some fail, since an earlier one removed or replaced what they change.
     fn change(&self, random: &mut Random) {
-        let file = *random.of(&["f", "f", "d/a", "d/a", "d/sub/b", "d/sub/c", "d/big"]);
+        let file = random.of(&["f", "f", "d/a", "d/a", "d/sub/b", "d/sub/c", "d/big"]);
         let path = self.path(file);
         let small = random.below(4).to_string();
         match random.below(12) {
@@ -104,7 +104,7 @@ impl World<'_> {
                 let _ = File::options().append(true).open(path).and_then(|mut file| file.write_all(b"+"));
             }
             4 => {
-                let length = *random.of(&[0, 1, LARGE + 1]);
+                let length = random.of(&[0, 1, LARGE + 1]);
                 let mut bytes = fs::read(&path).unwrap_or_default();
                 bytes.resize(length as usize, 0);
                 self.contents.note(&bytes);
@@ -116,11 +116,11 @@ impl World<'_> {
                 self.write(file, small.as_bytes());
                 let _ = time.and_then(|time| File::options().write(true).open(path)?.set_modified(time));
             }
-            6 => _ = fs::set_permissions(path, Permissions::from_mode(*random.of(&[0o644, 0o755]))),
+            6 => _ = fs::set_permissions(path, Permissions::from_mode(random.of(&[0o644, 0o755]))),
             7 => _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(self.path("d/sub"))),
-            8 => _ = fs::create_dir_all(self.path(*random.of(&["d/none", "d/sub/none", "d/sub"]))),
-            9 => _ = fs::remove_dir(self.path(*random.of(&["d/none", "d/sub/none", "d/sub"]))),
-            10 => _ = symlink(*random.of(&["../f", "../outside", "a"]), self.path(*random.of(&["d/x", "d/a"]))),
+            8 => _ = fs::create_dir_all(self.path(random.of(&["d/none", "d/sub/none", "d/sub"]))),
+            9 => _ = fs::remove_dir(self.path(random.of(&["d/none", "d/sub/none", "d/sub"]))),
+            10 => _ = symlink(random.of(&["../f", "../outside", "a"]), self.path(random.of(&["d/x", "d/a"]))),
             _ => _ = fs::remove_file(self.path("d/x")),
         }
     }
@@ -182,7 +182,7 @@ impl World<'_> {
             while !ended.load(Ordering::Relaxed) {
                 self.change(random);
                 changes += 1;
-                sleep(Duration::from_micros(*random.of(&[0, 500, 5_000, 20_000, 50_000])));
+                sleep(Duration::from_micros(random.of(&[0, 500, 5_000, 20_000, 50_000])));
             }
         });
         changes
