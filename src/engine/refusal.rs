@@ -121,6 +121,7 @@ pub fn filter() -> Vec<libc::sock_filter> {
 
 /// Handles the calls reported on `listener` until the last reporting process has ended.
 pub fn listen(listener: OwnedFd, confinement: &Confinement, refusals: &Refusals) {
+    wake_at_once(&listener);
     loop {
         let mut ready = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one structure, valid for the length of the call.
@@ -139,9 +140,19 @@ pub fn listen(listener: OwnedFd, confinement: &Confinement, refusals: &Refusals)
     }
 }
 
-// _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp), from linux/seccomp.h.
+// _IOWR('!', 0, struct seccomp_notif), _IOWR('!', 1, struct seccomp_notif_resp) and _IOW('!', 4, __u64), from
+// linux/seccomp.h.
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
+const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+
+/// Has the kernel switch between the caller and this thread on one processor, as in a function call: both wait for each other
+/// anyway. Linux before 6.6 cannot.
+fn wake_at_once(listener: &OwnedFd) {
+    const SYNC_WAKE_UP: libc::c_ulong = 1;
+    // SAFETY: the call takes a number.
+    unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
+}
 
 fn receive(listener: &OwnedFd) -> Option<libc::seccomp_notif> {
     // SAFETY: the kernel requires the structure to be zeroed, and fills it.
