@@ -1,10 +1,12 @@
 //! Which program executes a stage.
 
+use super::device::Device;
 use anyhow::{Context, Result, bail, ensure};
 use caco_engine::{
     command::{self, Place},
     confine::Confinement,
     exec::Launch,
+    pool::{self, Pool},
     run::{Prepared, Programs},
 };
 use caco_pipeline::progress::Progress;
@@ -24,7 +26,7 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Here {
     /// The device for tensor stages.
-    device: String,
+    device: Device,
     /// What every command may open.
     machine: Confinement,
 }
@@ -40,16 +42,24 @@ impl Programs for Here {
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, machine: &self.machine })
     }
 
-    fn cpus(&self, stage: &Stage, available: u32) -> u32 {
-        if stage.is_command { 1 } else { available }
+    /// A command takes one core. A stage that computes on a GPU takes one, and its part of the cores; others take all cores.
+    fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual {
+        if stage.is_command {
+            return pool::Usual { cpus: 1, gpus: 0 };
+        }
+        let gpus = if self.device == Device::Cpu || !stage.uses_device { 0 } else { pool.gpus.len() as u32 };
+        match stage.policy.gpus.unwrap_or(gpus.min(1)).min(gpus) {
+            0 => pool::Usual { cpus: pool.cpus, gpus: 0 },
+            taken => pool::Usual { cpus: (pool.cpus * taken / gpus).max(1), gpus: 1 },
+        }
     }
 }
 
 impl Here {
     /// The programs, with the device for tensor stages, and the folders that no command may read as a whole.
-    pub fn new(device: &str, project: Vec<PathBuf>) -> Self {
+    pub fn new(device: Device, project: Vec<PathBuf>) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Here { device: device.into(), machine: Confinement::of_machine(&path, &project) }
+        Here { device, machine: Confinement::of_machine(&path, &project) }
     }
 
     fn worker(&self, prepared: &Prepared) -> Result<Launch> {
@@ -63,7 +73,7 @@ impl Here {
             work: prepared.work.into(),
             byproducts: prepared.work.join("byproducts"),
             threads: prepared.cpus as usize,
-            device: self.device.clone(),
+            device: self.device.of_stage(&prepared.gpus, prepared.stage.policy.gpus),
         };
         fs::create_dir_all(&job.byproducts).with_context(|| format!("cannot create {}", job.byproducts.display()))?;
         let file = prepared.work.join("job.json");
@@ -71,7 +81,7 @@ impl Here {
             .with_context(|| format!("cannot write {}", file.display()))?;
         let mut env = environment(prepared.cpus.into());
         if !prepared.gpus.is_empty() {
-            env.push(("CUDA_VISIBLE_DEVICES".into(), command::numbers(&prepared.gpus)));
+            env.push(("CUDA_VISIBLE_DEVICES".into(), command::visible(&prepared.gpus)));
         }
         Ok(Launch {
             argv: vec![command::text(&worker)?, command::text(&file)?],
@@ -131,12 +141,11 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
 
 /// The environment of a program that computes with so many threads.
 pub fn environment(threads: u64) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !name.starts_with("OMP_")).collect();
+    // A worker's error is one line; a backtrace would hide it, as only the end of a log is shown.
+    let is_passed_on =
+        |name: &str| !name.starts_with("OMP_") && !["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"].contains(&name);
+    let mut env: Vec<(String, String)> = std::env::vars().filter(|(name, _)| is_passed_on(name)).collect();
     env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
-    // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
-    if !env.iter().any(|(name, _)| name == "CUBLAS_WORKSPACE_CONFIG") {
-        env.push(("CUBLAS_WORKSPACE_CONFIG".into(), ":4096:8".into()));
-    }
     // OpenMP's threads spin for milliseconds at every barrier by default. The loader's threads, and
     // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
     // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
