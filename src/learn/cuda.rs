@@ -36,7 +36,6 @@ pub fn load() -> Result<Half> {
     if let Some(half) = &*loaded {
         return Ok(half.clone());
     }
-    set_defaults();
     // By LD_PRELOAD, or because the program is linked to it. libtorch itself must not be asked yet.
     let half = if dlopen(Path::new(NAME), libc::RTLD_NOLOAD).is_ok() { named()? } else { find()? };
     *loaded = Some(half.clone());
@@ -46,24 +45,6 @@ pub fn load() -> Result<Half> {
 /// Number of GPUs that libtorch sees. The half must be loaded.
 pub fn devices() -> usize {
     usize::try_from(Cuda::device_count()).unwrap_or(0)
-}
-
-/// What libtorch and its libraries read from the environment, unless the user has set it.
-fn set_defaults() {
-    // cuBLAS is deterministic only with a workspace of fixed size.
-    default("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
-    // Views of several sizes, and batches of another size at the end of an epoch, would leave memory in pieces that fit
-    // nothing else.
-    if std::env::var_os("PYTORCH_CUDA_ALLOC_CONF").is_none() {
-        default("PYTORCH_ALLOC_CONF", "expandable_segments:True");
-    }
-}
-
-fn default(name: &str, value: &str) {
-    if std::env::var_os(name).is_none() {
-        // SAFETY: no other thread of this program reads the environment through C: libtorch computes nothing yet.
-        unsafe { std::env::set_var(name, value) };
-    }
 }
 
 fn find() -> Result<Half> {

@@ -68,7 +68,8 @@ pub fn open(name: &str, threads: usize) -> Result<Device> {
 
 /// Opens the device that numeric tests compute on: the one in [`TEST`], or the CPU.
 pub fn for_tests(threads: usize) -> Result<Device> {
-    open(&std::env::var(TEST).unwrap_or_else(|_| "cpu".into()), threads)
+    let name = std::env::var_os(TEST).unwrap_or_else(|| "cpu".into());
+    open(&name.to_string_lossy(), threads)
 }
 
 /// The last opened device, and why it was chosen. None if no stage opened one.
@@ -109,8 +110,8 @@ pub fn is_absence(error: &anyhow::Error) -> bool {
 struct NoGpu;
 
 fn visible() -> String {
-    std::env::var("CUDA_VISIBLE_DEVICES")
-        .map_or_else(|_| String::new(), |list| format!(" (CUDA_VISIBLE_DEVICES={list})"))
+    let list = std::env::var_os("CUDA_VISIBLE_DEVICES");
+    list.map_or_else(String::new, |list| format!(" (CUDA_VISIBLE_DEVICES={})", list.to_string_lossy()))
 }
 
 /// Makes GPU `number` usable. Returns what it is and which file computes on it.
