@@ -56,6 +56,10 @@ class Ended(Exception):
     """A program that took too long or failed, and what it said."""
 
 
+class Later(Exception):
+    """A check for which this call has no time left."""
+
+
 class Checker:
     def __init__(self, device, seconds):
         self.device, self.deadline = device, time.monotonic() + seconds
@@ -101,14 +105,19 @@ class Checker:
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, cwd=OUT, env=self.environment | environment, start_new_session=True,
         )
+        too_long = False
         try:
             out, err = process.communicate(text, timeout=max(left, 1))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
-            err += f"\nkilled: {command[0]} took too long\n"
+            too_long = True
         with log.open("a") as file:
             file.write(f"$ {' '.join(map(str, command))}\n{out}{err}")
+        if too_long and time.monotonic() > self.deadline - 1:
+            raise Later()
+        if too_long:
+            raise Ended(f"{pathlib.Path(command[0]).name} took too long, and was killed (see {log})")
         if process.returncode and not may_fail:
             last = [line for line in err.splitlines() if line.strip()][-1:] or [f"exit code {process.returncode}"]
             raise Ended(f"{last[0][:300]} (see {log})")
@@ -389,7 +398,7 @@ def main():
         if a.only and name not in a.only or not a.only and name in report["checks"]:
             continue
         left = checker.deadline - time.monotonic()
-        if left < TOO_FEW:
+        if left < max(TOO_FEW, seconds / 3):
             later.append(name)
             continue
         begun = time.monotonic()
@@ -401,10 +410,10 @@ def main():
                 results.append(show(f"{name}: {part}", "PASS" if ok else "FAIL", value, bar))
         except Skip as why:
             results.append(show(name, "SKIP", why, ""))
+        except Later:
+            later.append(name)
+            continue
         except Exception as error:  # whatever goes wrong in one check, the others run
-            if time.monotonic() > checker.deadline - 1:  # its time was cut short
-                later.append(name)
-                continue
             results.append(show(name, "FAIL", f"{type(error).__name__}: {error}", "no error"))
         report["gpu"] = checker.gpu
         report["checks"][name] = {"seconds": round(time.monotonic() - begun, 1), "results": results}

@@ -116,24 +116,24 @@ fn the_class_names_what_decides_bits() {
 
 #[test]
 fn the_doctor_multiplies_on_every_gpu() {
-    let finding = |machine: &Machine, what: &str| {
+    let findings = |machine: &Machine| -> [Value; 2] {
         let done = machine.caco(&["doctor", "--json"]);
         let all: Vec<Value> = serde_json::from_str(&done.stdout).unwrap();
-        all.into_iter().find(|finding| finding["what"] == what).unwrap_or_default()
+        ["GPU", "CUDA"].map(|what| all.iter().find(|finding| finding["what"] == what).cloned().unwrap_or_default())
     };
     let Some(machine) = Machine::new().map(|machine| machine.with("FAKE_CUDA_DEVICES", "2")) else { return };
-    let (gpu, cuda) = (finding(&machine, "GPU"), finding(&machine, "CUDA"));
+    let [gpu, cuda] = findings(&machine);
     let found = gpu["found"].as_str().unwrap();
     assert!(gpu["ok"] == true && found.matches("Fake H200, 139.00 GiB, products within").count() == 2, "{gpu}");
     let file = machine.cuda().join("libtorch_cuda.so");
     let versions = format!("PyTorch 2.11.0+cu130, CUDA 13.0, cuDNN 9.19.0, driver for CUDA 13.0: {}", file.display());
     assert!(cuda["ok"] == true && cuda["found"] == *versions, "{cuda}");
     // What the fake copies back without computing is wrong.
-    let wrong = finding(&Machine::new().unwrap().with("FAKE_CUDA_READ", "1"), "GPU");
+    let [wrong, _] = findings(&Machine::new().unwrap().with("FAKE_CUDA_READ", "1"));
     assert!(wrong["ok"] == false && wrong["found"].as_str().unwrap().contains("multiplies wrongly"), "{wrong}");
-    let none = finding(&Machine::new().unwrap().without_driver(), "GPU");
+    let [none, _] = findings(&Machine::new().unwrap().without_driver());
     assert!(none["ok"] == false && none["help"].is_null(), "{none}");
     assert!(none["found"].as_str().unwrap().starts_with("none, there is no NVIDIA driver"), "{none}");
-    let lost = finding(&Machine::new().unwrap().without_cuda(), "GPU");
+    let [lost, _] = findings(&Machine::new().unwrap().without_cuda());
     assert!(lost["help"].as_str().unwrap().starts_with("install PyTorch 2.11.0 for CUDA 13"), "{lost}");
 }

@@ -56,6 +56,7 @@ impl Counts {
 #[derive(Debug)]
 pub struct Done {
     pub success: bool,
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -63,7 +64,8 @@ pub struct Done {
 impl From<Output> for Done {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Done { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        let (success, code) = (output.status.success(), output.status.code());
+        Done { success, code, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 }
 
@@ -113,7 +115,8 @@ impl Machine {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn program(&self, path: &str) -> Command {
+    /// A program on this machine.
+    pub fn program(&self, path: &str) -> Command {
         let mut command = Command::new(path);
         let parts = [(self.has_cuda, "torch/lib"), (self.has_driver, "driver")];
         let folders = parts.iter().filter(|(there, _)| *there).map(|(_, part)| self.fake.join(part));

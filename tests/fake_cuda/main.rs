@@ -2,6 +2,7 @@
 //! which computes nothing (`cuda/fake.h`). `scripts/fake-cuda.sh` builds it; where it was not run, these tests are
 //! skipped.
 
+mod check;
 mod choice;
 mod machine;
 mod memory;
