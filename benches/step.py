@@ -3,6 +3,7 @@
     pip install torch==2.11.0            # in a separate environment
     python benches/step.py               # both sizes, f32 and bf16, 7 alternating pairs each
     python benches/step.py --eager --shape small --precision f32 --steps 5     # one eager measurement, as JSON
+    python benches/step.py --device cuda --shape large --batch 256             # on a GPU
 
 Both sides train the same network at the same batch, precision and number of threads, channels-last, with LARS, the
 key encoder's moving average and the bank's update. The eager side is written like published training code.
@@ -22,7 +23,7 @@ SHAPES = {
 }
 
 
-def trainer(s, precision, threads):
+def trainer(s, precision, threads, device="cpu"):
     """A step of training as a function of two views, both N x 3 x size x size and channels-last."""
     import torch
     import torch.nn as nn
@@ -30,6 +31,11 @@ def trainer(s, precision, threads):
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    if device != "cpu":
+        # As caco computes: reproducible, and without TF32.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark = False
 
     def conv_norm(inside, out, kernel, stride):
         return nn.Conv2d(inside, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)
@@ -74,7 +80,7 @@ def trainer(s, precision, threads):
             *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
             nn.Linear(channels, h, bias=False), nn.BatchNorm1d(h), nn.ReLU(inplace=True),
             nn.Linear(h, h, bias=False), nn.BatchNorm1d(h), nn.ReLU(inplace=True), nn.Linear(h, s["dim"], bias=False),
-        ).to(memory_format=torch.channels_last)
+        ).to(device, memory_format=torch.channels_last)
 
     class LARS(torch.optim.Optimizer):
         def __init__(self, params, lr, weight_decay=1.5e-6, momentum=0.9, trust=0.001):
@@ -102,9 +108,10 @@ def trainer(s, precision, threads):
     for p in key.parameters():
         p.requires_grad = False
     optimizer = LARS(query.parameters(), lr=0.1)
-    bank, velocity = torch.randn(s["dim"], s["bank"]), torch.zeros(s["dim"], s["bank"])
+    bank = torch.randn(s["dim"], s["bank"], device=device)
+    velocity = torch.zeros_like(bank)
     n, tau, m = s["batch"], 0.08, 0.99
-    autocast = lambda: torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    autocast = lambda: torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bf16")
 
     def step(x1, x2):
         nonlocal bank
@@ -140,28 +147,32 @@ def trainer(s, precision, threads):
     return step
 
 
-def eager(shape, precision, steps, threads):
+def eager(shape, precision, steps, threads, device="cpu", batch=None):
     import torch
 
-    s = SHAPES[shape]
-    step, n = trainer(s, precision, threads), s["batch"]
-    x1, x2 = (torch.randn(n, 3, s["size"], s["size"]).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    s = SHAPES[shape] | ({"batch": batch} if batch else {})
+    step, n = trainer(s, precision, threads, device), s["batch"]
+    view = lambda: torch.randn(n, 3, s["size"], s["size"], device=device).contiguous(memory_format=torch.channels_last)
+    x1, x2 = view(), view()
+    wait = (lambda: None) if device == "cpu" else torch.cuda.synchronize
     for _ in range(2):
         step(x1, x2)
+    wait()
     start, cpu = time.perf_counter(), []
     for _ in range(steps):
         before = time.process_time()
         step(x1, x2)
         cpu.append(time.process_time() - before)
+    wait()
     return {"images_per_second": n * steps / (time.perf_counter() - start), "cpu_seconds": min(cpu)}
 
 
-def ours(caco, shape, precision, steps, threads):
+def ours(caco, shape, precision, steps, threads, device="cpu", batch=None):
     """The command that measures this crate."""
-    s = SHAPES[shape]
+    s = SHAPES[shape] | ({"batch": batch} if batch else {})
     sizes = [f"--{name}={s[name]}" for name in ("width", "stem", "hidden", "dim", "size", "batch", "bank")]
     arch = "resnet18" if s["block"] == "basic" else "resnet50"
-    return [caco, "bench", "step", "--arch", arch, *sizes, "--precision", precision, "--steps", steps, "--threads", threads, "--json"]
+    return [caco, "bench", "step", "--arch", arch, *sizes, "--precision", precision, "--steps", steps, "--threads", threads, "--device", device, "--json"]
 
 
 def main():
@@ -172,17 +183,20 @@ def main():
     parser.add_argument("--steps", type=int, help="steps per measurement")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--caco", default="target/release/caco")
     a = parser.parse_args()
     shapes, precisions = a.shape or list(SHAPES), a.precision or ["f32", "bf16"]
     if a.eager:
-        print(json.dumps(eager(shapes[0], precisions[0], a.steps or 5, a.threads)))
+        print(json.dumps(eager(shapes[0], precisions[0], a.steps or 5, a.threads, a.device, a.batch)))
         return
     for shape in shapes:
         for precision in precisions:
             steps = str(a.steps or (6 if shape == "small" else 2))
-            caco = ours(a.caco, shape, precision, steps, str(a.threads))
-            eager_ = [sys.executable, __file__, "--eager", "--shape", shape, "--precision", precision, "--steps", steps, "--threads", str(a.threads)]
+            caco = ours(a.caco, shape, precision, steps, str(a.threads), a.device, a.batch)
+            eager_ = [sys.executable, __file__, "--eager", "--shape", shape, "--precision", precision, "--steps", steps, "--threads", str(a.threads), "--device", a.device]
+            eager_ += ["--batch", str(a.batch)] if a.batch else []
             measure = lambda command: json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["images_per_second"]
             pairs = []
             for _ in range(a.pairs):

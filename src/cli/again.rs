@@ -1,6 +1,7 @@
 //! `caco audit --rerun`: a stage once more, in a store of its own.
 
 use super::{
+    device::Device,
     display::{Display, Style},
     programs::Here,
     run::{attester, folders, memory_mib, on_signals, signer, silence},
@@ -67,13 +68,13 @@ impl Drop for Scratch {
 }
 
 /// Runs each of these stages again on what the store holds of their inputs.
-pub fn stages(graph: &Graph, ids: &[Id], store: &Store, device: &str) -> Result<Vec<Again>> {
+pub fn stages(graph: &Graph, ids: &[Id], store: &Store, device: Device) -> Result<Vec<Again>> {
     let signals = Arc::new(Signals::default());
     on_signals(&signals)?;
     ids.iter().map(|id| stage(graph, *id, store, device, &signals)).collect()
 }
 
-fn stage(graph: &Graph, id: Id, store: &Store, device: &str, signals: &Signals) -> Result<Again> {
+fn stage(graph: &Graph, id: Id, store: &Store, device: Device, signals: &Signals) -> Result<Again> {
     let name = &graph.stage(id).name;
     let ids = graph.with_sources(&[id]);
     let there = Plan::new(graph, &ids, store, &HashSet::new())?;
@@ -109,7 +110,7 @@ fn run(
     ids: &[Id],
     id: Id,
     scratch: &Store,
-    device: &str,
+    device: Device,
     threads: Option<u32>,
     signals: &Signals,
 ) -> Result<Published> {
@@ -117,7 +118,10 @@ fn run(
     let plan = Plan::checked(graph, ids, scratch, &forced)?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let cpus = threads.unwrap_or(cores).clamp(1, cores);
-    let executor = Local::new(Pool { cpus, gpus: vec![], memory_mib: memory_mib() });
+    // No more GPUs than it takes: it shares the cores with nothing.
+    let mut gpus = device.gpus(None)?;
+    gpus.truncate(graph.stage(id).policy.gpus.unwrap_or(1) as usize);
+    let executor = Local::new(Pool { cpus, gpus, memory_mib: memory_mib() });
     let options = Options { keep_going: false, max_time: None, silence: silence()? };
     let programs = Here::new(device, &graph.pipeline.root, folders(graph, scratch));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;

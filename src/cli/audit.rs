@@ -3,6 +3,7 @@
 use super::{
     FAILED, OfPipelineArgs, Project,
     again::{self, Again},
+    device::Device,
     open, print_json, print_marked,
 };
 use crate::registry::REGISTRY;
@@ -39,9 +40,9 @@ pub struct AuditArgs {
     /// If everything holds, run the stage again in a temporary store and compare the bytes
     #[arg(long)]
     rerun: bool,
-    /// The device for tensors in that run: auto, cpu, cuda:N
+    /// The device for tensors in that run: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: String,
+    device: Device,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
@@ -86,7 +87,7 @@ pub fn main(args: &AuditArgs, project: &Project) -> Result<ExitCode> {
     let report = auditor.report()?;
     let summary = tree::summary(&report, begun.elapsed().as_secs_f64());
     let rerun = match (&target, args.rerun && report.passes()) {
-        (Target::Stages(graph, ids), true) => again::stages(graph, ids, &store, &args.device)?,
+        (Target::Stages(graph, ids), true) => again::stages(graph, ids, &store, args.device)?,
         (Target::Keys(_), true) => {
             bail!("--rerun runs a stage of a pipeline; name the stage, and the pipeline with -p")
         }

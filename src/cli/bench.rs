@@ -1,6 +1,6 @@
 //! `caco bench`
 
-use super::{print, print_json, programs};
+use super::{device::Device, print, print_json, programs};
 use crate::display::bytes;
 use anyhow::{Context, Result, bail};
 use caco_kinds::{Activations, Arch, Decode, Model, Precision, Stem, Views};
@@ -131,9 +131,9 @@ struct NetworkArgs {
     /// Threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// The device for tensors: auto, cpu, cuda:N
+    /// The device for tensors: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: String,
+    device: Device,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -260,14 +260,18 @@ fn network(args: &NetworkArgs) -> Result<Value> {
     let views = views(args.views, args.size)?;
     let threads = args.threads.unwrap_or_else(cores);
     Ok(json!({"model": model, "views": views, "batch": args.batch, "bank": args.bank, "precision": precision,
-        "activations": activations, "device": args.device, "threads": threads}))
+        "activations": activations, "device": args.device.to_string(), "threads": threads}))
 }
 
 /// The report of a step for people. Parts overlap in nothing but `load`, which runs beside the step.
 fn step_text(report: &Value) -> String {
     let memory = bytes(report["peak_memory"].as_u64().unwrap_or_default());
+    let gpu = |name: &str| report["gpu_memory"][name].as_u64().map(bytes);
+    let gpu = gpu("allocated").zip(gpu("reserved"));
+    let gpu =
+        gpu.map_or_else(String::new, |(used, taken)| format!(", {used} of the GPU's ({taken} with what is kept free)"));
     let mut text = format!(
-        "{:.1} images/s, {memory} of the host's memory\n",
+        "{:.1} images/s, {memory} of the host's memory{gpu}\n",
         report["images_per_second"].as_f64().unwrap_or(f64::NAN)
     );
     let parts = report["milliseconds"].as_object().into_iter().flatten();

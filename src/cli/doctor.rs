@@ -1,10 +1,12 @@
 //! `caco doctor`
 
 use super::{Project, print, print_json};
+use crate::display::bytes;
 use anyhow::Result;
 use caco_engine::disk::Space;
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use std::{
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -25,11 +27,11 @@ pub struct Finding {
     ok: bool,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<&'static str>,
+    help: Option<String>,
 }
 
 pub fn main(args: &DoctorArgs, project: &Project) -> Result<ExitCode> {
-    let findings = [
+    let mut findings = vec![
         version("rust toolchain", "cargo", &["--version"], "install it from https://rustup.rs"),
         version("C++ compiler", "c++", &["--version"], "Debian: apt-get install g++; macOS: xcode-select --install"),
         version("make", "make", &["--version"], "Debian: apt-get install make"),
@@ -41,16 +43,16 @@ pub fn main(args: &DoctorArgs, project: &Project) -> Result<ExitCode> {
         ),
         worker(),
         kernels(),
-        gpu(),
-        disk(&project.shown(project.cache())),
     ];
+    findings.extend(gpus());
+    findings.push(disk(&project.shown(project.cache())));
     if args.json {
         print_json(&findings)?;
     } else {
         for f in &findings {
             let mark = if f.ok { "ok  " } else { "no  " };
             print(&format!("{mark}{:18} {}\n", f.what, f.found))?;
-            if let Some(help) = f.help.filter(|_| !f.ok) {
+            if let Some(help) = f.help.as_ref().filter(|_| !f.ok) {
                 print(&format!("    {:18} {help}\n", ""))?;
             }
         }
@@ -66,14 +68,19 @@ fn version(what: &'static str, program: &str, args: &[&str], help: &'static str)
             let text = String::from_utf8_lossy(&output.stdout);
             Finding { what, ok: true, found: text.lines().next().unwrap_or_default().into(), help: None }
         }
-        _ => Finding { what, ok: false, found: format!("`{program}` is not there or does not work"), help: Some(help) },
+        _ => Finding {
+            what,
+            ok: false,
+            found: format!("`{program}` is not there or does not work"),
+            help: Some(help.into()),
+        },
     }
 }
 
 /// Asks the worker, since this program never loads libtorch.
 fn worker() -> Finding {
     let what = "libtorch";
-    let help = Some("build it with `make build`");
+    let help = Some("build it with `make build`".to_string());
     let Ok(path) = std::env::current_exe().map(|p| p.with_file_name("caco-worker")) else {
         return Finding { what, ok: false, found: "this program's own path is unknown".into(), help };
     };
@@ -86,44 +93,98 @@ fn worker() -> Finding {
     }
 }
 
-/// Has the worker compute convolutions of small networks, in a process that may crash or hang.
-fn kernels() -> Finding {
-    const PATIENCE: Duration = Duration::from_secs(20);
-    let wrong = "this CPU and this libtorch do not fit: train on another machine, or try ONEDNN_MAX_CPU_ISA=AVX";
-    let finding = |ok, found, help| Finding { what: "kernels", ok, found, help: Some(help) };
-    let run = || -> Result<Finding> {
+/// What the worker prints where it is asked by `flag`, in a process that may crash or hang. An error if it fails: what it
+/// printed instead.
+fn ask(flag: &str) -> Result<String, Failure> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let run = || -> Result<Result<String, Failure>> {
         let mut command = Command::new(super::programs::worker()?);
-        let mut child = command.arg("--self-test").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child =
+            command.arg(flag).env_remove("RUST_BACKTRACE").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let begun = Instant::now();
         while child.try_wait()?.is_none() {
             if begun.elapsed() > PATIENCE {
                 child.kill()?;
                 child.wait()?;
-                let found = format!("the self-test did not end in {} s", PATIENCE.as_secs());
-                return Ok(finding(
-                    false,
-                    found,
-                    "try again on an idle machine; if it hangs again, set ONEDNN_MAX_CPU_ISA=AVX",
-                ));
+                return Ok(Err(Failure::Hung(format!("the self-test did not end in {} s", PATIENCE.as_secs()))));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         let output = child.wait_with_output()?;
-        let said = if output.status.success() { &output.stdout } else { &output.stderr };
-        let said = String::from_utf8_lossy(said).trim().to_string();
-        let found = if said.is_empty() { format!("the self-test ended by {}", output.status) } else { said };
-        Ok(finding(output.status.success(), found, wrong))
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+        if output.status.success() {
+            return Ok(Ok(text(&output.stdout)));
+        }
+        let said = text(&output.stderr);
+        let last = said.lines().last().map(|line| line.trim_start_matches("error: ").to_string());
+        Ok(Err(Failure::Failed(last.unwrap_or_else(|| format!("the self-test ended by {}", output.status)))))
     };
-    run().unwrap_or_else(|error| finding(false, format!("{error:#}"), "build it with `make build`"))
+    run().unwrap_or_else(|error| Err(Failure::Missing(format!("{error:#}"))))
 }
 
-fn gpu() -> Finding {
-    let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"];
-    let found = match Command::new("nvidia-smi").args(query).output() {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; "),
-        _ => return Finding { what: "GPU", ok: false, found: "none; stages run on the CPU".into(), help: None },
+/// Why the worker did not answer.
+enum Failure {
+    /// It cannot be started.
+    Missing(String),
+    /// It did not end.
+    Hung(String),
+    /// It says so.
+    Failed(String),
+}
+
+/// Has the worker compute convolutions of small networks.
+fn kernels() -> Finding {
+    let (ok, found, help) = match ask("--self-test") {
+        Ok(said) => (true, said, ""),
+        Err(Failure::Missing(why)) => (false, why, "build it with `make build`"),
+        Err(Failure::Hung(why)) => {
+            (false, why, "try again on an idle machine; if it hangs again, set ONEDNN_MAX_CPU_ISA=AVX")
+        }
+        Err(Failure::Failed(why)) => (
+            false,
+            why,
+            "this CPU and this libtorch do not fit: train on another machine, or try ONEDNN_MAX_CPU_ISA=AVX",
+        ),
     };
-    Finding { what: "GPU", ok: true, found, help: None }
+    Finding { what: "kernels", ok, found, help: Some(help.into()) }
+}
+
+/// Has the worker load the CUDA part of libtorch and multiply on every GPU. Without a driver there is nothing to load.
+fn gpus() -> Vec<Finding> {
+    let lost = |found: String, help: Option<String>| vec![Finding { what: "GPU", ok: false, found, help }];
+    match ask("--gpus") {
+        Ok(said) => match serde_json::from_str::<Value>(&said) {
+            Ok(report) => match report["none"].as_str() {
+                Some(why) => lost(format!("none, {why}; stages run on the CPU"), None),
+                None => described(&report),
+            },
+            Err(_) => lost(said, Some("build the worker with `make build`".into())),
+        },
+        Err(Failure::Failed(why)) => match why.rsplit_once("; ") {
+            Some((found, help)) => lost(found.into(), Some(help.into())),
+            None => lost(why, Some("compute with --device cpu until this GPU works".into())),
+        },
+        Err(Failure::Hung(why)) => lost(why, Some("the driver may hang: see `dmesg`, and try `nvidia-smi`".into())),
+        Err(Failure::Missing(why)) => lost(why, Some("build it with `make build`".into())),
+    }
+}
+
+/// The GPUs, and the software for them.
+fn described(report: &Value) -> Vec<Finding> {
+    let gpus = report["gpus"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
+    let gpu = |gpu: &Value| {
+        let distance = gpu["distance"].as_f64().unwrap_or(f64::NAN);
+        let memory = bytes(gpu["memory"].as_u64().unwrap_or_default());
+        format!("{}, {memory}, products within {distance:.0e} of the CPU's", text(&gpu["gpu"]))
+    };
+    let found = gpus.iter().map(gpu).collect::<Vec<_>>().join("; ");
+    let first = gpus.first().unwrap_or(&Value::Null);
+    let [cuda, cudnn, driver] = ["cuda", "cudnn", "driver"].map(|name| text(&first[name]));
+    let (torch, file) = (text(&report["torch"]), text(&report["file"]));
+    let software = format!("PyTorch {torch}, CUDA {cuda}, cuDNN {cudnn}, driver for CUDA {driver}: {file}");
+    let finding = |what, found| Finding { what, ok: true, found, help: None };
+    vec![finding("GPU", found), finding("CUDA", software)]
 }
 
 fn disk(cache: &Path) -> Finding {
@@ -135,6 +196,6 @@ fn disk(cache: &Path) -> Finding {
         what,
         ok: gib >= 2.0,
         found,
-        help: Some("tiny.ron takes less than 1 GiB; choose another place with --cache"),
+        help: Some("tiny.ron takes less than 1 GiB; choose another place with --cache".into()),
     }
 }

@@ -1,6 +1,6 @@
 //! `caco embed`
 
-use super::{OfPipelineArgs, Project, open, programs};
+use super::{OfPipelineArgs, Project, device::Device, open, programs};
 use anyhow::{Context, Result, ensure};
 use caco_engine::store::Store;
 use caco_pipeline::job::Job;
@@ -37,9 +37,9 @@ pub struct EmbedArgs {
     /// Images per forward pass
     #[arg(long, default_value_t = 256, value_name = "N")]
     batch: u32,
-    /// The device for tensors: auto, cpu, cuda:N
+    /// The device for tensors: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto")]
-    device: String,
+    device: Device,
     #[command(flatten)]
     pipeline: OfPipelineArgs,
 }
@@ -109,7 +109,7 @@ fn execute(args: &EmbedArgs, encoder: &Path, work: &Path) -> Result<ExitCode> {
         work: work.into(),
         byproducts: work.into(),
         threads,
-        device: args.device.clone(),
+        device: args.device.to_string(),
     };
     let file = work.join("job.json");
     fs::write(&file, serde_json::to_vec_pretty(&job)?).with_context(|| format!("cannot write {}", file.display()))?;

@@ -9,6 +9,7 @@ mod cite;
 mod code;
 mod completions;
 mod data;
+mod device;
 mod diff;
 mod divergences;
 mod doctor;

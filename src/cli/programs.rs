@@ -1,5 +1,6 @@
 //! Which program executes a stage.
 
+use super::device::Device;
 use anyhow::{Context, Result, bail, ensure};
 use caco_engine::{
     command::{self, Place},
@@ -7,6 +8,7 @@ use caco_engine::{
     environment,
     exec::Launch,
     mounts::Mounts,
+    pool::{self, Pool},
     run::{Prepared, Programs},
 };
 use caco_pipeline::progress::Progress;
@@ -26,7 +28,7 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Here {
     /// The device for tensor stages.
-    device: String,
+    device: Device,
     /// Where relative paths of the pipeline start.
     root: PathBuf,
     /// What every command may open.
@@ -44,17 +46,25 @@ impl Programs for Here {
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, machine: &self.machine })
     }
 
-    fn cpus(&self, stage: &Stage, available: u32) -> u32 {
-        if stage.is_command { 1 } else { available }
+    /// A command takes one core. A stage that computes on a GPU takes one, and its part of the cores; others take all cores.
+    fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual {
+        if stage.is_command {
+            return pool::Usual { cpus: 1, gpus: 0 };
+        }
+        let gpus = if self.device == Device::Cpu || !stage.uses_device { 0 } else { pool.gpus.len() as u32 };
+        match stage.policy.gpus.unwrap_or(gpus.min(1)).min(gpus) {
+            0 => pool::Usual { cpus: pool.cpus, gpus: 0 },
+            taken => pool::Usual { cpus: (pool.cpus * taken / gpus).max(1), gpus: 1 },
+        }
     }
 }
 
 impl Here {
     /// The programs, with the device for tensor stages, the project's folder, and the folders that no command may read
     /// as a whole.
-    pub fn new(device: &str, root: &Path, project: Vec<PathBuf>) -> Self {
+    pub fn new(device: Device, root: &Path, project: Vec<PathBuf>) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Here { device: device.into(), root: root.into(), machine: Confinement::of_machine(&path, &project) }
+        Here { device, root: root.into(), machine: Confinement::of_machine(&path, &project) }
     }
 
     fn worker(&self, prepared: &Prepared) -> Result<Launch> {
@@ -68,7 +78,7 @@ impl Here {
             work: prepared.work.into(),
             byproducts: prepared.work.join("byproducts"),
             threads: prepared.cpus as usize,
-            device: self.device.clone(),
+            device: self.device.of_stage(&prepared.gpus, prepared.stage.policy.gpus),
         };
         fs::create_dir_all(&job.byproducts).with_context(|| format!("cannot create {}", job.byproducts.display()))?;
         let file = prepared.work.join("job.json");
@@ -76,7 +86,7 @@ impl Here {
             .with_context(|| format!("cannot write {}", file.display()))?;
         let mut env = environment(prepared.cpus.into());
         if !prepared.gpus.is_empty() {
-            env.push(("CUDA_VISIBLE_DEVICES".into(), command::numbers(&prepared.gpus)));
+            env.push(("CUDA_VISIBLE_DEVICES".into(), command::visible(&prepared.gpus)));
         }
         Ok(Launch {
             argv: vec![command::text(&worker)?, command::text(&file)?],
@@ -140,15 +150,19 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
 pub fn environment(threads: u64) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = environment::inherited().collect();
     env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
+    let mut default = |names: &[&str], value: &str| {
+        if !env.iter().any(|(name, _)| names.contains(&name.as_str())) {
+            env.push((names[0].into(), value.into()));
+        }
+    };
     // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
-    if !env.iter().any(|(name, _)| name == "CUBLAS_WORKSPACE_CONFIG") {
-        env.push(("CUBLAS_WORKSPACE_CONFIG".into(), ":4096:8".into()));
-    }
+    default(&["CUBLAS_WORKSPACE_CONFIG"], ":4096:8");
+    // Views of several sizes, and smaller batches at the end of an epoch, would leave a GPU's memory in pieces that fit
+    // nothing else. The second name is the older one.
+    default(&["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"], "expandable_segments:True");
     // OpenMP's threads spin for milliseconds at every barrier by default. The loader's threads, and
     // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
     // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
-    if !env.iter().any(|(name, _)| name == "GOMP_SPINCOUNT") {
-        env.push(("GOMP_SPINCOUNT".into(), "5000".into()));
-    }
+    default(&["GOMP_SPINCOUNT"], "5000");
     env
 }

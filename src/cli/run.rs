@@ -2,6 +2,7 @@
 
 use super::{
     FAILED, PipelineArgs, Project,
+    device::Device,
     display::{Display, Style, bytes},
     open, plan, print_json, print_marked,
     programs::Here,
@@ -12,7 +13,7 @@ use caco_engine::{
     estimate::{Costs, Estimate},
     event::{Failure, Outcome},
     exec::{Executor, Local},
-    gpu,
+    gpu::Gpu,
     graph::{Graph, Id},
     history::{Journal, Request},
     key::Key,
@@ -68,12 +69,12 @@ pub struct RunArgs {
     /// CPU cores to use [default: all]
     #[arg(short, long, value_name = "N")]
     jobs: Option<u32>,
-    /// GPUs to use, by number [default: all that CUDA_VISIBLE_DEVICES allows]
+    /// GPUs to use, as CUDA_VISIBLE_DEVICES names them [default: all that it allows]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
-    gpus: Option<Vec<u32>>,
-    /// The device for tensors: auto, cpu, cuda:N
+    gpus: Option<Vec<Gpu>>,
+    /// The device for tensors: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: String,
+    device: Device,
     /// Stop at a checkpoint after this many minutes, with exit code 75
     #[arg(long, value_name = "MINUTES")]
     max_time: Option<f64>,
@@ -114,10 +115,10 @@ pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
         Outcome { hits, ..Outcome::default() }
     } else {
         let attester = attester(&graph)?;
-        let programs = Here::new(&args.device, &graph.pipeline.root, folders(&graph, &store));
+        let programs = Here::new(args.device, &graph.pipeline.root, folders(&graph, &store));
+        let executor = Local::new(pool(args)?);
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             print_estimate(&store, &costs.estimate(&graph), args.quiet);
-            let executor = Local::new(pool(args));
             let share = |id| executor.pool().share(request_of(graph.stage(id), &programs, &executor));
             let style = Style { quiet: args.quiet, keep_going: args.keep_going };
             let mut display = Display::new(&graph, costs, share, style);
@@ -232,13 +233,13 @@ fn options(args: &RunArgs) -> Result<Options> {
 }
 
 /// What this machine has for the stages, as far as the caller leaves it to them.
-fn pool(args: &RunArgs) -> Pool {
+fn pool(args: &RunArgs) -> Result<Pool> {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    Pool {
+    Ok(Pool {
         cpus: args.jobs.unwrap_or(cores).max(1),
-        gpus: args.gpus.clone().unwrap_or_else(gpu::visible),
+        gpus: args.device.gpus(args.gpus.as_deref())?,
         memory_mib: memory_mib(),
-    }
+    })
 }
 
 /// How long a worker may be without a sign of life: longer than a stalled step takes to be noticed, and than a store on a

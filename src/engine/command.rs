@@ -4,6 +4,7 @@
 use super::{
     confine::{self, Confinement},
     exec::Launch,
+    gpu::Gpu,
     metrics,
     mounts::{self, Mounts},
     place::{Given, place},
@@ -43,7 +44,7 @@ pub struct Place<'a> {
     /// CPU cores.
     pub cpus: u32,
     /// GPUs, by number.
-    pub gpus: &'a [u32],
+    pub gpus: &'a [Gpu],
     /// What its field `allow` names.
     pub allow: &'a [PathBuf],
     /// What every command may open.
@@ -141,7 +142,7 @@ fn environment(command: &Command, prepared: &Place) -> Result<Vec<(String, Strin
     let handed_on = ["PATH", "HOME", "LANG"].into_iter().chain(command.pass_env.iter().map(String::as_str));
     env.extend(handed_on.filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?))));
     if !prepared.gpus.is_empty() {
-        env.push(("CUDA_VISIBLE_DEVICES".into(), numbers(prepared.gpus)));
+        env.push(("CUDA_VISIBLE_DEVICES".into(), visible(prepared.gpus)));
     }
     if command.parameters_as == Delivery::Environment {
         env.extend(command.parameters.iter().map(|(name, value)| (name.clone(), plain(value))));
@@ -171,9 +172,9 @@ fn make_above(path: &Path) -> Result<()> {
     fs::create_dir_all(above).with_context(|| format!("cannot create {}", above.display()))
 }
 
-/// Numbers of GPUs as CUDA_VISIBLE_DEVICES has them.
-pub fn numbers(gpus: &[u32]) -> String {
-    gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+/// GPUs as CUDA_VISIBLE_DEVICES lists them.
+pub fn visible(gpus: &[Gpu]) -> String {
+    gpus.iter().map(Gpu::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// A path as text.

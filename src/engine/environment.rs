@@ -6,6 +6,7 @@
 //! | [`THREADS`], `OMP_*` | no | The stage's cores decide the threads, and with them the order of sums. |
 //! | [`PRECISION`] | no | They round float32 to fewer bits. Precision is a parameter of the stage, and part of its key. |
 //! | [`KERNELS`] | yes, noted | They choose among kernels of one precision, as the CPU does. Some CPUs need them. |
+//! | `RUST_BACKTRACE`, `RUST_LIB_BACKTRACE` | no | A worker's error is one line; a backtrace would hide it, as only the end of a log is shown. |
 //! | all others of [`READ`] | yes, noted | They change the speed, the memory or the messages. |
 
 use std::collections::BTreeMap;
@@ -86,7 +87,8 @@ pub fn chooses_kernels(name: &str) -> bool {
 }
 
 fn is_inherited(name: &str) -> bool {
-    !name.starts_with("OMP_") && !THREADS.contains(&name) && !PRECISION.contains(&name)
+    const BACKTRACES: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
+    !name.starts_with("OMP_") && ![&THREADS[..], &PRECISION, &BACKTRACES].iter().any(|names| names.contains(&name))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The resources that an executor hands out to stages: cores, GPUs, memory.
 
-use super::gpu;
+use super::gpu::{self, Gpu};
 use caco_pipeline::policy::Policy;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Pool {
     /// CPU cores.
     pub cpus: u32,
-    /// GPUs, by number.
-    pub gpus: Vec<u32>,
+    /// GPUs.
+    pub gpus: Vec<Gpu>,
     /// Memory, MiB. Whole numbers, so that what is given back is exactly what was taken.
     pub memory_mib: u64,
 }
@@ -23,12 +23,21 @@ pub struct Request {
     memory_mib: u64,
 }
 
+/// What a stage takes where its file does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usual {
+    /// CPU cores.
+    pub cpus: u32,
+    /// GPUs.
+    pub gpus: u32,
+}
+
 impl Pool {
-    /// What a stage asks for, bounded by what the pool holds. `default` cores where its file does not say.
-    pub fn request(&self, policy: &Policy, default: u32) -> Request {
+    /// What a stage asks for, bounded by what the pool holds.
+    pub fn request(&self, policy: &Policy, usual: Usual) -> Request {
         Request {
-            cpus: policy.cpus.unwrap_or(default).clamp(1, self.cpus.max(1)),
-            gpus: (policy.gpus as usize).min(self.gpus.len()),
+            cpus: policy.cpus.unwrap_or(usual.cpus).clamp(1, self.cpus.max(1)),
+            gpus: (policy.gpus.unwrap_or(usual.gpus) as usize).min(self.gpus.len()),
             memory_mib: ((policy.memory_gib * 1024.0).ceil() as u64).min(self.memory_mib),
         }
     }
@@ -92,9 +101,9 @@ impl Allocation {
         Allocation { cpus, gpus: vec![], memory_mib: 0, free: None }
     }
 
-    /// Its GPUs, by number.
-    pub fn gpus(&self) -> Vec<u32> {
-        self.gpus.iter().map(|claim| claim.gpu).collect()
+    /// Its GPUs.
+    pub fn gpus(&self) -> Vec<Gpu> {
+        self.gpus.iter().map(|claim| claim.gpu.clone()).collect()
     }
 }
 
@@ -108,7 +117,7 @@ impl Drop for Allocation {
         free.cpus += self.cpus;
         free.memory_mib += self.memory_mib;
         free.gpus.extend(gpus);
-        free.gpus.sort_unstable();
+        free.gpus.sort();
     }
 }
 
@@ -120,7 +129,8 @@ mod tests {
     fn what_is_allocated_is_free_again_when_it_is_dropped() {
         let all = Pool { cpus: 4, gpus: vec![], memory_mib: 8 << 10 };
         let policy = |cpus, memory_gib| Policy { cpus, memory_gib, ..Policy::default() };
-        let (large, small) = (all.request(&policy(Some(3), 6.0), 1), all.request(&policy(None, 0.0), 2));
+        let request = |policy, cpus| all.request(&policy, Usual { cpus, gpus: 0 });
+        let (large, small) = (request(policy(Some(3), 6.0), 1), request(policy(None, 0.0), 2));
         assert_eq!((all.share(large), all.share(small)), (0.75, 0.5));
         let free = Free::all(all.clone());
         let allocation = free.allocate(large).unwrap();
@@ -128,18 +138,29 @@ mod tests {
         drop(allocation);
         assert!(free.allocate(small).is_some());
         // A request is bounded by what the pool holds.
-        assert!(free.allocate(all.request(&policy(Some(64), 100.0), 1)).is_some());
+        assert!(free.allocate(request(policy(Some(64), 100.0), 1)).is_some());
     }
 
     #[test]
     fn memory_is_counted_exactly() {
         let all = Pool { cpus: 4, gpus: vec![], memory_mib: 31_949 };
         let policy = |memory_gib| Policy { cpus: Some(1), memory_gib, ..Policy::default() };
+        let request = |gib| all.request(&policy(gib), Usual { cpus: 1, gpus: 0 });
         let free = Free::all(all.clone());
         for (a, b) in [(3.3, 10.1), (0.7, 0.1)] {
-            let held = [a, b].map(|gib| free.allocate(all.request(&policy(gib), 1)).unwrap());
+            let held = [a, b].map(|gib| free.allocate(request(gib)).unwrap());
             drop(held);
         }
-        assert!(free.allocate(all.request(&policy(1e9), 1)).is_some(), "all of it is free again");
+        assert!(free.allocate(request(1e9)).is_some(), "all of it is free again");
+    }
+
+    #[test]
+    fn a_file_says_more_than_what_is_usual() {
+        let all = Pool { cpus: 8, gpus: vec![Gpu::Number(0), Gpu::Number(1)], memory_mib: 0 };
+        let asked = |gpus| {
+            let request = all.request(&Policy { gpus, ..Policy::default() }, Usual { cpus: 4, gpus: 1 });
+            (request.cpus, request.gpus)
+        };
+        assert_eq!([asked(None), asked(Some(0)), asked(Some(2)), asked(Some(9))], [(4, 1), (4, 0), (4, 2), (4, 2)]);
     }
 }

@@ -5,6 +5,7 @@ use super::{
     command,
     digest::Digest,
     external::External,
+    gpu::Gpu,
     graph::{Graph, Id},
     key::Key,
     listing::{self, Content, Stamp},
@@ -47,8 +48,8 @@ pub struct Finished {
     pub resumed: bool,
     /// The allocated CPU cores.
     pub cpus: u32,
-    /// The allocated GPUs, by number.
-    pub gpus: Vec<u32>,
+    /// The allocated GPUs.
+    pub gpus: Vec<Gpu>,
     /// Its inputs.
     pub inputs: Vec<Read>,
     /// Further conditions of its kind, for the record.
@@ -267,7 +268,7 @@ fn no_special(folder: &Path) -> Result<(), String> {
 /// How the result was produced. None of this is part of the key.
 fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
     let stage = graph.stage(finished.id);
-    let class = read_json(&finished.work.join("byproducts/class.json"));
+    let byproduct = |name: &str| read_json(&finished.work.join("byproducts").join(name));
     json!({
         "stage": stage.name,
         "pipeline": graph.pipeline.name,
@@ -281,7 +282,8 @@ fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
         "threads": finished.cpus,
         "host": super::store::host(),
         "caco": env!("CARGO_PKG_VERSION"),
-        "determinism_class": class,
+        "determinism_class": byproduct("class.json"),
+        "device": byproduct("device.json"),
         "conditions": finished.conditions,
     })
 }

@@ -8,6 +8,7 @@ use super::{
     confine::Confinement,
     event::{Before, Event, Failed, Failure, How, Outcome},
     exec::{Executor, Handle, Launch, Report},
+    gpu::Gpu,
     graph::{Graph, Id},
     guard::Guard,
     key::Key,
@@ -15,7 +16,7 @@ use super::{
     mounts::Mounts,
     place::Given,
     plan::{Ask, Outside, Plan, Step, ask},
-    pool::{Allocation, Request},
+    pool::{self, Allocation, Pool, Request},
     publish::{News, Publisher, Read},
     signals::Signals,
     store::{self, Lock, Published, Store},
@@ -67,7 +68,7 @@ pub struct Options {
 /// The resources that a stage asks of an executor.
 pub fn request(stage: &Stage, programs: &dyn Programs, executor: &dyn Executor) -> Request {
     let pool = executor.pool();
-    pool.request(&stage.policy, programs.cpus(stage, pool.cpus))
+    pool.request(&stage.policy, programs.resources(stage, pool))
 }
 
 /// What one attempt at a stage is given.
@@ -81,16 +82,16 @@ pub struct Prepared<'a> {
     pub work: &'a Path,
     /// CPU cores.
     pub cpus: u32,
-    /// GPUs, by number.
-    pub gpus: Vec<u32>,
+    /// GPUs.
+    pub gpus: Vec<Gpu>,
 }
 
 /// Knows which program executes a stage kind.
 pub trait Programs {
     /// Prepares the stage's folder and names the program.
     fn launch(&self, prepared: &Prepared) -> anyhow::Result<Launch>;
-    /// How many cores a stage takes where its file says nothing.
-    fn cpus(&self, stage: &Stage, available: u32) -> u32;
+    /// What a stage takes of a pool where its file says nothing.
+    fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual;
 }
 
 enum Message {

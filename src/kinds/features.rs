@@ -31,6 +31,7 @@ fn batch() -> u32 {
 impl Kind for Features {
     const NAME: &'static str = "features";
     const VERSION: u32 = 2;
+    const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Tensors(1e-3);
     const OUTPUTS: &'static [Output] = &[output("features", "features.safetensors")];
     const SOURCES: &'static [&'static str] = &["encoder", "index"];

@@ -81,6 +81,7 @@ pub(super) fn trust() -> f64 {
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
     const VERSION: u32 = 2;
+    const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("decode", r#""Full""#)];
     const NOT_HASHED: &'static [&'static str] = &["activations"];

@@ -146,6 +146,7 @@ fn key_momentum() -> f64 {
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 2;
+    const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
         &[("accumulate", "1"), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];

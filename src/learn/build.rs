@@ -2,8 +2,14 @@
 
 use std::{env, path::PathBuf};
 
-const BRIDGE: [&str; 5] =
-    ["bridge/bridge.cpp", "bridge/memory.cpp", "bridge/norm.cpp", "bridge/recompute.cpp", "bridge/bridge.h"];
+const BRIDGE: [&str; 6] = [
+    "bridge/bridge.cpp",
+    "bridge/gpu.cpp",
+    "bridge/memory.cpp",
+    "bridge/norm.cpp",
+    "bridge/recompute.cpp",
+    "bridge/bridge.h",
+];
 
 fn main() {
     let lib = PathBuf::from(env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys sets the folder of libtorch"));

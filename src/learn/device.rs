@@ -1,120 +1,170 @@
 //! Selects the device and sets up libtorch for a stage: threads, determinism, and CUDA if there is a GPU.
-//!
-//! The program is linked only against the CPU part of libtorch. The CUDA part is `libtorch_cuda.so`, the same file as
-//! in any PyTorch of this version; loaded before the first tensor is created, it registers itself.
 
-use crate::bridge;
+use crate::{
+    bridge, cuda,
+    driver::{self, Driver},
+};
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
-    ffi::{CStr, CString, c_char, c_int, c_void},
     fs,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
     sync::{Mutex, Once},
 };
-use tch::{Cuda, Device};
+use tch::Device;
 
-/// Environment variable for the folder that contains `libtorch_cuda.so`.
-pub const CUDA_FOLDER: &str = "CACO_LIBTORCH_CUDA";
+/// Environment variable for the device that numeric tests compute on.
+pub const TEST: &str = "CACO_TEST_DEVICE";
 
-static OPENED: Mutex<Option<(Device, usize)>> = Mutex::new(None);
+/// A device, and how it was chosen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// The name that was asked for.
+    pub asked: String,
+    /// The device: `cpu` or `cuda:N`.
+    #[serde(serialize_with = "by_name")]
+    pub device: Device,
+    /// Why it is this one.
+    pub why: String,
+    /// Whether there is a GPU, or should be one, that cannot be used.
+    #[serde(skip)]
+    lost: bool,
+}
 
-/// Sets up libtorch and returns the device called `name`: `auto` (the first GPU, or the CPU without one), `cpu` or
-/// `cuda:N`. Must be called before the first tensor is created. `threads` is the number of threads per operation.
+fn by_name<S: serde::Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&name(*device))
+}
+
+/// The name of a device, as [`open`] takes it.
+pub fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(number) => format!("cuda:{number}"),
+        _ => "cpu".into(),
+    }
+}
+
+static OPENED: Mutex<Option<(Choice, usize)>> = Mutex::new(None);
+
+/// Sets up libtorch and returns the device called `name`: `auto` (the first GPU, or the CPU without one), `cpu`, `cuda`
+/// (the first GPU) or `cuda:N`. Must be called before the first tensor is created. `threads` is the number of threads
+/// per operation.
 pub fn open(name: &str, threads: usize) -> Result<Device> {
-    let device = choose(name)?;
+    let choice = choose(name)?;
+    let shown = self::name(choice.device);
+    match choice.lost {
+        true => tracing::warn!("device {shown}: {}", choice.why),
+        false => tracing::info!("device {shown}: {}", choice.why),
+    }
     static FIRST: Once = Once::new();
     // libtorch allows this call only once.
     FIRST.call_once(|| tch::set_num_interop_threads(1));
     tch::set_num_threads(i32::try_from(threads.max(1)).context("number of threads")?);
     bridge::deterministic(true)?;
     bridge::keep_memory()?;
-    *OPENED.lock().unwrap_or_else(|e| e.into_inner()) = Some((device, threads.max(1)));
+    let device = choice.device;
+    *OPENED.lock().unwrap_or_else(|e| e.into_inner()) = Some((choice, threads.max(1)));
     Ok(device)
 }
 
-fn choose(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        // Loading takes a second and a gigabyte, so it is done only if there is a driver.
-        "auto" if !Path::new("/dev/nvidiactl").exists() => Ok(Device::Cpu),
-        "auto" => match load_cuda() {
-            Ok(()) if Cuda::device_count() > 0 => Ok(Device::Cuda(0)),
-            _ => Ok(Device::Cpu),
-        },
-        _ => {
-            let number = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
-            let Some(number) = number else { bail!("device '{name}' is not one of auto, cpu and cuda:N") };
-            load_cuda().with_context(|| format!("device '{name}' needs the CUDA part of libtorch"))?;
-            let count = Cuda::device_count();
-            ensure!((number as i64) < count, "device '{name}' does not exist: libtorch sees {count} GPU(s)");
-            Ok(Device::Cuda(number))
-        }
-    }
+/// Opens the device that numeric tests compute on: the one in [`TEST`], or the CPU.
+pub fn for_tests(threads: usize) -> Result<Device> {
+    let name = std::env::var_os(TEST).unwrap_or_else(|| "cpu".into());
+    open(&name.to_string_lossy(), threads)
 }
 
-/// Loads `libtorch_cuda.so` once: from the folder in [`CUDA_FOLDER`], from the folder of `libtorch_cpu.so`, or from
-/// wherever the dynamic linker finds it.
-fn load_cuda() -> Result<()> {
-    static LOADED: Mutex<bool> = Mutex::new(false);
-    let mut loaded = LOADED.lock().unwrap_or_else(|e| e.into_inner());
-    if *loaded || tch::utils::has_cuda() {
-        return Ok(());
-    }
-    const NAME: &str = "libtorch_cuda.so";
-    let named = std::env::var_os(CUDA_FOLDER).map(|folder| PathBuf::from(folder).join(NAME));
-    let beside = mapped("libtorch_cpu.so").map(|cpu| cpu.with_file_name(NAME)).filter(|path| path.exists());
-    let candidates = match named {
-        Some(named) => vec![named],
-        None => beside.into_iter().chain([PathBuf::from(NAME)]).collect(),
-    };
-    let mut failures = Vec::new();
-    for candidate in &candidates {
-        match dlopen(candidate) {
-            Ok(()) => {
-                *loaded = true;
-                return Ok(());
+/// The last opened device, and why it was chosen. None if no stage opened one.
+pub fn choice() -> Option<Choice> {
+    OPENED.lock().unwrap_or_else(|e| e.into_inner()).as_ref().map(|(choice, _)| choice.clone())
+}
+
+fn choose(name: &str) -> Result<Choice> {
+    let chosen = |device, why, lost| Ok(Choice { asked: name.into(), device, why, lost });
+    let numbered = name.strip_prefix("cuda:").map(str::parse::<usize>);
+    match (name, numbered) {
+        ("cpu", _) => chosen(Device::Cpu, "it was asked for".into(), false),
+        ("auto", _) => match gpu(0) {
+            Ok(why) => chosen(Device::Cuda(0), why, false),
+            Err(error) => {
+                let lost = !is_absence(&error);
+                chosen(Device::Cpu, format!("{error:#}"), lost)
             }
-            Err(failure) => failures.push(failure),
-        }
+        },
+        ("cuda", _) => chosen(Device::Cuda(0), gpu(0).with_context(|| unusable(name))?, false),
+        (_, Some(Ok(number))) => chosen(Device::Cuda(number), gpu(number).with_context(|| unusable(name))?, false),
+        _ => bail!("device '{name}' is not one of auto, cpu, cuda and cuda:N"),
     }
-    bail!(
-        "{}. Install PyTorch {} with CUDA and set {CUDA_FOLDER} to its torch/lib folder",
-        failures.join("; "),
-        bridge::version(),
-    )
 }
 
-/// The file of a loaded library with this name.
-fn mapped(name: &str) -> Option<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let path = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.ends_with(name))?;
-    Some(path.into())
+fn unusable(name: &str) -> String {
+    format!("device '{name}' cannot be used")
 }
 
-fn dlopen(path: &Path) -> Result<(), String> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
-    // SAFETY: a terminated string; the error is copied before the next call.
-    unsafe {
-        if libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
-            return Err(CStr::from_ptr(libc::dlerror()).to_string_lossy().into_owned());
-        }
+/// Whether a GPU could not be opened because there is none, which is no fault.
+pub fn is_absence(error: &anyhow::Error) -> bool {
+    error.is::<driver::Absent>() || error.is::<NoGpu>()
+}
+
+/// The driver sees no GPU, for example because CUDA_VISIBLE_DEVICES is empty.
+#[derive(Debug, thiserror::Error)]
+#[error("the NVIDIA driver sees no GPU{}", visible())]
+struct NoGpu;
+
+fn visible() -> String {
+    let list = std::env::var_os("CUDA_VISIBLE_DEVICES");
+    list.map_or_else(String::new, |list| format!(" (CUDA_VISIBLE_DEVICES={})", list.to_string_lossy()))
+}
+
+/// Makes GPU `number` usable. Returns what it is and which file computes on it.
+fn gpu(number: usize) -> Result<String> {
+    // The driver first: loading the CUDA half takes a second and a gigabyte.
+    let driver = Driver::open()?;
+    let there = driver.devices();
+    ensure!(there > 0, NoGpu);
+    ensure!(number < there, "there is no GPU {number}: the NVIDIA driver shows {there}, counted from 0{}", visible());
+    let half = cuda::load().context("the CUDA part of libtorch cannot be loaded")?;
+    let seen = cuda::devices();
+    if number >= seen {
+        let (version, torch) = (driver.version()?, half.torch.unwrap_or_else(bridge::version));
+        bail!(
+            "libtorch sees {seen} of the {there} GPUs of the NVIDIA driver, which is for CUDA {version}; PyTorch {torch} may \
+             need a newer one"
+        );
     }
-    Ok(())
+    Ok(format!("{}, with {}", driver.gpu(number)?.name, half.file.display()))
 }
 
 /// The determinism class of the last opened device: two runs in the same class give the same bits. It consists of the
-/// CPU vendor and the instruction sets by which kernels are chosen, the threads per operation, the libtorch version,
-/// and the GPU name.
+/// CPU vendor and the instruction sets by which kernels are chosen, the threads per operation, the libtorch version;
+/// and for a GPU its name, the number of its multiprocessors, and the versions of everything between it and libtorch.
 pub fn class() -> Value {
-    let opened = *OPENED.lock().unwrap_or_else(|e| e.into_inner());
-    let (device, threads) = opened.unwrap_or((Device::Cpu, tch::get_num_threads() as usize));
-    let gpu = match device {
-        Device::Cuda(number) => gpu_name(number).unwrap_or_else(|| "unknown".into()),
-        _ => return json!({"cpu": cpu(), "threads": threads, "libtorch": bridge::version()}),
-    };
-    json!({"cpu": cpu(), "threads": threads, "libtorch": bridge::version(), "gpu": gpu})
+    let opened = OPENED.lock().unwrap_or_else(|e| e.into_inner()).clone();
+    let (device, threads) =
+        opened.map_or((Device::Cpu, tch::get_num_threads() as usize), |(choice, threads)| (choice.device, threads));
+    let mut class = json!({"cpu": cpu(), "threads": threads, "libtorch": bridge::version()});
+    if let Device::Cuda(number) = device {
+        class["gpu"] = "unknown".into();
+        if let Ok(gpu) = describe(number) {
+            class.as_object_mut().into_iter().for_each(|class| class.extend(gpu.clone()));
+        }
+    }
+    class
+}
+
+/// What of a GPU and its software decides bits. The CUDA half must be loaded.
+pub fn describe(number: usize) -> Result<serde_json::Map<String, Value>> {
+    let driver = Driver::open()?;
+    let gpu = driver.gpu(number)?;
+    let versions = bridge::gpu_versions()?;
+    let cudnn = versions.cudnn;
+    let described = json!({
+        "gpu": gpu.name,
+        "multiprocessors": gpu.multiprocessors,
+        "driver": driver.version()?.to_string(),
+        "cuda": driver::Version(versions.cuda).to_string(),
+        "cublas": versions.cublas,
+        "cudnn": format!("{}.{}.{}", cudnn / 10_000, cudnn % 10_000 / 100, cudnn % 100),
+    });
+    Ok(described.as_object().cloned().unwrap_or_default())
 }
 
 /// Vendor and instruction sets, such as `AuthenticAMD avx2 fma avx512f avx512_bf16`.
@@ -144,35 +194,17 @@ fn cpu() -> String {
     std::iter::once(vendor).chain(present).collect::<Vec<_>>().join(" ")
 }
 
-/// The name of a GPU, from the driver.
-fn gpu_name(number: usize) -> Option<String> {
-    // SAFETY: the signatures are those of cuda.h; the name is terminated and at most as long as given.
-    unsafe {
-        let driver = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
-        let symbol = |name: &CStr| -> Option<*mut c_void> {
-            let symbol = if driver.is_null() { driver } else { libc::dlsym(driver, name.as_ptr()) };
-            (!symbol.is_null()).then_some(symbol)
-        };
-        let init: extern "C" fn(u32) -> c_int = std::mem::transmute(symbol(c"cuInit")?);
-        let get: extern "C" fn(*mut c_int, c_int) -> c_int = std::mem::transmute(symbol(c"cuDeviceGet")?);
-        let name: extern "C" fn(*mut c_char, c_int, c_int) -> c_int = std::mem::transmute(symbol(c"cuDeviceGetName")?);
-        let (mut device, mut text) = (0, [0 as c_char; 256]);
-        let well = init(0) == 0
-            && get(&raw mut device, c_int::try_from(number).ok()?) == 0
-            && name(text.as_mut_ptr(), text.len() as c_int, device) == 0;
-        well.then(|| CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_checked() {
-        assert_eq!(choose("cpu").unwrap(), Device::Cpu);
-        let error = choose("gpu").unwrap_err().to_string();
-        assert!(error.contains("'gpu' is not one of auto, cpu and cuda:N"), "{error}");
+        assert_eq!(choose("cpu").unwrap().device, Device::Cpu);
+        for wrong in ["gpu", "cuda:", "cuda:x", "cuda0"] {
+            let error = choose(wrong).unwrap_err().to_string();
+            assert!(error.contains(&format!("'{wrong}' is not one of auto, cpu, cuda and cuda:N")), "{error}");
+        }
     }
 
     #[test]
@@ -182,5 +214,6 @@ mod tests {
         assert_eq!(class["threads"], 2);
         assert_eq!(class["libtorch"], "2.11.0");
         assert!(class["cpu"].as_str().unwrap().contains(' '), "{class}");
+        assert_eq!(class["gpu"], Value::Null);
     }
 }

@@ -58,6 +58,8 @@ pub struct Stage {
     pub kind: &'static str,
     /// Whether it runs an arbitrary program.
     pub is_command: bool,
+    /// Whether it computes tensors on the device that a run chooses.
+    pub uses_device: bool,
     /// Whether it combines the metrics of others into a table.
     pub is_comparison: bool,
     /// The version of the kind's code.
@@ -355,6 +357,7 @@ fn stage(
         name: layered.name.clone(),
         kind: entry.name,
         is_command: entry.command,
+        uses_device: entry.device,
         is_comparison: entry.comparison,
         version: entry.version,
         key_parameters: read.key_parameters,

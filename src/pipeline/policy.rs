@@ -13,8 +13,9 @@ pub struct Policy {
     pub timeout_minutes: Option<f64>,
     /// CPU cores it takes. The default is all for tensor stages, and one for commands.
     pub cpus: Option<u32>,
-    /// GPUs it takes.
-    pub gpus: u32,
+    /// GPUs it takes. The default is one for stages that compute on a GPU, if there is one, and none for others. With 0 such a
+    /// stage computes on the CPU.
+    pub gpus: Option<u32>,
     /// Memory it takes, in GiB.
     pub memory_gib: f64,
 }

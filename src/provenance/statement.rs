@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, ensure};
 use caco_engine::{
     digest::{self, Digest},
+    gpu::Gpu,
     key::{Key, Preimage},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -136,7 +137,7 @@ pub struct Internal {
     /// The allocated CPU cores.
     pub threads: u32,
     /// The allocated GPUs.
-    pub gpus: Vec<u32>,
+    pub gpus: Vec<Gpu>,
     /// Which attempt it was.
     pub attempt: u32,
     /// Whether it resumed from a checkpoint.

@@ -1,15 +1,16 @@
 //! Executes one stage: `caco-worker JOB.json`, started by the runner. Instead, `--bench-step` measures a training step,
 //! `--bench-loader` the loader, `--bench-train` both together; `--data-survey` surveys a data set, `--data-sheet` draws
-//! a contact sheet, `--data-pixels` decodes an image, `--doctor` and
-//! `--self-test` answer `caco doctor`.
+//! a contact sheet, `--data-pixels` decodes an image, `--doctor`,
+//! `--self-test` and `--gpus` answer `caco doctor`.
 
 use caco_data::{
     bench as loader, pixels, sheet,
     survey::{self, Report, Setup},
 };
 use caco_learn::{
-    device,
+    device, gpus,
     model::convolution,
+    out_of_memory,
     train::{bench, trial},
 };
 use caco_pipeline::{
@@ -45,8 +46,9 @@ fn main() -> ExitCode {
         println!("{}", stages::describe_libtorch());
         return ExitCode::SUCCESS;
     }
-    let done = match argument.as_str() {
+    let act = || match argument.as_str() {
         "--self-test" => self_test(),
+        "--gpus" => examine_gpus(),
         "--bench-step" => answer(bench::step),
         "--bench-loader" => answer(loader::measure),
         "--bench-train" => answer(trial::train),
@@ -55,7 +57,8 @@ fn main() -> ExitCode {
         "--data-pixels" => answer(pixels::describe),
         _ => execute(&argument),
     };
-    match done {
+    out_of_memory::silence_panics();
+    match out_of_memory::caught("give a smaller `batch`, or compute on another device", act) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::from(STOPPED as u8),
         Err(error) => {
@@ -75,6 +78,12 @@ fn self_test() -> anyhow::Result<()> {
         "convolutions differ from float64 by {distance:.0e} of the largest number, with {threads} threads"
     );
     println!("convolutions agree with float64 to {distance:.0e} of the largest number");
+    Ok(())
+}
+
+/// Prints what the GPUs are.
+fn examine_gpus() -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(&gpus::examine()?)?);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use caco_engine::{
     exec::{self, Ended, Executor, Handle, Launch, Report},
     graph::Graph,
     plan::Plan,
-    pool::{Allocation, Pool, Request},
+    pool::{self, Allocation, Pool, Request},
     run::{Options, Prepared, Programs, Runner},
     signals::Signals,
     store::Store,
@@ -52,7 +52,7 @@ impl Queue {
     fn start(spool: &Path) -> Queue {
         let mut server = Command::new("sh").args(["-c", SERVER]).stdin(Stdio::piped()).spawn().unwrap();
         let names = Mutex::new(server.stdin.take());
-        Queue { spool: spool.into(), names, server, submitted: AtomicUsize::new(0), pool: pool() }
+        Queue { spool: spool.into(), names, server, submitted: AtomicUsize::new(0), pool: whole() }
     }
 }
 
@@ -122,12 +122,12 @@ impl Programs for Commands {
         let machine = &self.0;
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &[], machine })
     }
-    fn cpus(&self, _stage: &Stage, _available: u32) -> u32 {
-        1
+    fn resources(&self, _stage: &Stage, _pool: &Pool) -> pool::Usual {
+        pool::Usual { cpus: 1, gpus: 0 }
     }
 }
 
-fn pool() -> Pool {
+fn whole() -> Pool {
     Pool { cpus: 2, gpus: vec![], memory_mib: 1024 }
 }
 
@@ -169,7 +169,7 @@ fn another_executor_gives_the_same_results_and_failures() {
     fs::write(at("secret"), "not declared").unwrap();
     let pipeline = PIPELINE.replace("SECRET", at("secret").to_str().unwrap());
     let queue = Queue::start(&at("spool"));
-    let (local, digests) = run(&pipeline, &exec::Local::new(pool()), &at("local"));
+    let (local, digests) = run(&pipeline, &exec::Local::new(whole()), &at("local"));
     let (queued, same) = run(&pipeline, &queue, &at("queued"));
     assert_eq!(digests.len(), 3);
     assert_eq!(digests, same);

@@ -1,17 +1,18 @@
 //! Compares the method with float64 trajectories of independent implementations; see tests/reference/README.md.
 
-use caco_learn::train::replay::replay;
+use caco_learn::{device, train::replay::replay};
 use std::{fs, path::Path};
 
 #[test]
 fn every_case_agrees_to_a_billionth() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let device = device::for_tests(1).unwrap();
     let mut replayed = 0;
     for folder in ["parity", "reference/cases"] {
         for entry in fs::read_dir(tests.join(folder)).unwrap() {
             let case = entry.unwrap().path();
             if case.join("case.json").exists() {
-                let worst = replay(&case).unwrap();
+                let worst = replay(&case, device).unwrap();
                 assert!(worst.distance <= 1e-9, "{}: {} at {}", case.display(), worst.distance, worst.place);
                 replayed += 1;
             }

@@ -33,7 +33,7 @@ impl Watch for Silent {
 #[test]
 fn loader_threads_change_no_byte_of_a_training() {
     let folder = tempfile::tempdir().unwrap();
-    let device = device::open("cpu", 1).unwrap();
+    let device = device::for_tests(1).unwrap();
     let images = r#"{"classes": 4, "train": 48, "test": 4, "size": 40}"#;
     synth::draw(&serde_json::from_str(images).unwrap(), folder.path(), |_, _| ()).unwrap();
     let train = folder.path().join("train");

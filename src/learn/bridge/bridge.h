@@ -11,6 +11,8 @@ char *guarded(F &&body) {
   try {
     body();
     return nullptr;
+  } catch (const c10::Error &error) {
+    return strdup(error.what_without_backtrace());
   } catch (const std::exception &error) {
     return strdup(error.what());
   }

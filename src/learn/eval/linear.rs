@@ -2,6 +2,7 @@
 //! LARC (layer-wise adaptive rates, You et al. 2017, as in NVIDIA's apex with `clip=False`).
 
 use crate::{
+    bridge,
     model::{self, Encoder},
     schedule,
     tensors::Tensors,
@@ -197,7 +198,11 @@ fn epoch(
     let mut stopped = false;
     for batch in source.epoch(state.epoch, state.step)? {
         let batch = batch?;
-        let labels = Tensor::from_slice(&batch.labels).to_device(backbone.device);
+        let labels = Tensor::from_slice(&batch.labels);
+        let labels = match backbone.device {
+            Device::Cuda(number) => bridge::upload(&labels, number)?,
+            _ => labels,
+        };
         let loss = state.learn(&backbone.features(&batch)?, &labels, training, rate);
         sum += loss.to_kind(Kind::Double) * batch.labels.len() as f64;
         state.images += batch.labels.len() as u64;

@@ -1,5 +1,6 @@
 //! Converts image bytes to the input of a network.
 
+use crate::bridge;
 use caco_data::batch::Pixels;
 use tch::{Device, Kind, Tensor};
 
@@ -20,8 +21,8 @@ pub fn normalise(pixels: &Pixels, device: Device) -> Tensor {
     // or the copy to pinned memory before it, happens here.
     let bytes = unsafe { Tensor::from_blob(pixels.data.as_ptr(), &size, &[], Kind::Uint8, Device::Cpu) };
     let bytes = match device {
-        Device::Cpu => bytes,
-        _ => bytes.pin_memory(device).to_device_(device, Kind::Uint8, true, false),
+        Device::Cuda(number) => bridge::upload(&bytes, number).unwrap_or_else(|error| panic!("{error:#}")),
+        _ => bytes,
     };
     // Created on the device: a copy from the CPU would wait for the device.
     let one = |value: f64| Tensor::full([1], value * 255.0, (Kind::Float, device));

@@ -204,6 +204,7 @@ impl Norm {
             mean: weights.get(self.mean),
             variance: weights.get(self.variance),
         };
-        bridge::norm(x, norm, add, relu, train).expect("shapes fit by declaration")
+        // Shapes fit by declaration, so what fails is memory: a panic, as in tch's operations.
+        bridge::norm(x, norm, add, relu, train).unwrap_or_else(|error| panic!("{error:#}"))
     }
 }

@@ -6,9 +6,10 @@ use super::{
     contrast::Contrast,
 };
 use crate::{
-    bridge::Lars,
+    bridge::{self, Lars},
     device,
     model::{Bank, Shape, normalise},
+    out_of_memory,
 };
 use anyhow::{Context as _, Result, ensure};
 use caco_data::{
@@ -60,14 +61,31 @@ pub struct Report {
     pub cpu_seconds: f64,
     /// Peak memory of the process in bytes, without GPU memory.
     pub peak_memory: u64,
+    /// Peak memory of the GPU, if steps are taken on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory: Option<GpuMemory>,
     /// Milliseconds that a step spends in each part. On a GPU the device is synchronised between parts, which costs a
     /// little. `load` is the time of the loader's threads for a batch on their own; in training they run concurrently
     /// with the step.
     pub milliseconds: BTreeMap<&'static str, f64>,
 }
 
+/// Peak memory of a GPU in bytes, as libtorch's allocator counts it: with the workspaces of cuDNN, without what CUDA takes
+/// for itself.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct GpuMemory {
+    /// What tensors used.
+    pub allocated: u64,
+    /// What was taken from the driver for them.
+    pub reserved: u64,
+}
+
 /// Measures steps of the paper's method.
 pub fn step(setup: &Setup) -> Result<Report> {
+    out_of_memory::caught(out_of_memory::TRAINING, || measure(setup))
+}
+
+fn measure(setup: &Setup) -> Result<Report> {
     ensure!(setup.steps > 0 && setup.batch > 1, "give at least one step, and a batch of at least two");
     let device = device::open(&setup.device, setup.threads)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
@@ -87,7 +105,7 @@ pub fn step(setup: &Setup) -> Result<Report> {
     }
     synchronise(device);
     let seconds = start.elapsed().as_secs_f64();
-    let peak_memory = peak_memory();
+    let (peak_memory, gpu_memory) = (peak_memory(), gpu_memory(device)?);
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
     milliseconds.insert("load", load(setup)? * 1e3);
     Ok(Report {
@@ -95,6 +113,7 @@ pub fn step(setup: &Setup) -> Result<Report> {
         images_per_second: (setup.batch as f64 * f64::from(setup.steps)) / seconds,
         cpu_seconds: best.as_secs_f64(),
         peak_memory,
+        gpu_memory,
         milliseconds,
     })
 }
@@ -143,6 +162,12 @@ fn peak_memory() -> u64 {
     };
     // Linux counts in KiB, macOS in bytes.
     usage.ru_maxrss as u64 * if cfg!(target_os = "macos") { 1 } else { 1024 }
+}
+
+fn gpu_memory(device: Device) -> Result<Option<GpuMemory>> {
+    let Device::Cuda(number) = device else { return Ok(None) };
+    let (allocated, reserved) = bridge::gpu_memory(number)?;
+    Ok(Some(GpuMemory { allocated, reserved }))
 }
 
 /// Waits for the device.

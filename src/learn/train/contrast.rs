@@ -217,11 +217,13 @@ fn add(sum: &mut Option<Tensor>, term: Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bank, unit};
-    use tch::Device;
+    use crate::{
+        device,
+        model::{Bank, unit},
+    };
 
     fn random(rows: i64, columns: i64, seed: u64) -> Tensor {
-        unit(&Bank::draw(rows, columns, seed, Kind::Double, Device::Cpu).columns, 1)
+        unit(&Bank::draw(rows, columns, seed, Kind::Double, device::for_tests(1).unwrap()).columns, 1)
     }
 
     fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -240,7 +242,7 @@ mod tests {
         let one = s.zeros_like().scatter_value(1, &j.unsqueeze(1), 1.0);
         if matches!(contrast.objective, Objective::KeyPositive | Objective::Queue) {
             let logits = Tensor::cat(&[dot(q, k), s.shallow_clone()], 1);
-            let label = Tensor::zeros([n], (Kind::Int64, Device::Cpu));
+            let label = Tensor::zeros([n], (Kind::Int64, device::for_tests(1).unwrap()));
             let loss = cross_entropy(&(&logits / contrast.temperature), &label);
             return (loss, (logits / contrast.bank_temperature).softmax(1, None::<Kind>).narrow(1, 1, d.size()[1]));
         }

@@ -7,7 +7,10 @@ use super::{
     curve::{Curve, Pending, Row},
     pace::{Pace, Speed},
 };
-use crate::model::{self, Encoder};
+use crate::{
+    model::{self, Encoder},
+    out_of_memory,
+};
 use anyhow::{Context as _, Result, ensure};
 use caco_data::batch::{Batch, Source};
 use caco_kinds::{Collapse, Model};
@@ -182,10 +185,12 @@ impl Run<'_> {
     fn step(&mut self, batch: &Batch, rates: Rates) -> Result<StepOutput> {
         let wanted = self.procedure.views();
         ensure!(batch.views.len() >= wanted, "a batch has {} views, {wanted} are needed", batch.views.len());
-        let views: Vec<Tensor> =
-            batch.views[..wanted].iter().map(|view| model::normalise(view, self.place.device)).collect();
-        self.procedure
-            .step(&mut self.state, &views, rates, self.position.done)
+        let step = || {
+            let views: Vec<Tensor> =
+                batch.views[..wanted].iter().map(|view| model::normalise(view, self.place.device)).collect();
+            self.procedure.step(&mut self.state, &views, rates, self.position.done)
+        };
+        out_of_memory::caught(out_of_memory::TRAINING, step)
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
     }
 
@@ -281,9 +286,14 @@ mod tests {
             Ok(())
         }
         fn epoch(&mut self, _epoch: u64, encoder: &Encoder) -> Result<Option<f64>> {
-            let images = Tensor::linspace(-1.0, 1.0, 3 * 16 * 16, (Kind::Float, Device::Cpu)).view([1, 3, 16, 16]);
+            let images = Tensor::linspace(-1.0, 1.0, 3 * 16 * 16, (Kind::Float, here())).view([1, 3, 16, 16]);
             Ok(Some(encoder.features(&images, Precision::F32).mean(None).double_value(&[])))
         }
+    }
+
+    /// The device of the tests.
+    fn here() -> Device {
+        device::for_tests(1).unwrap()
     }
 
     fn tiny() -> Model {
@@ -297,13 +307,13 @@ mod tests {
     }
 
     fn start() -> Result<State> {
-        let query = Shape::from(&tiny()).draw(1, Kind::Float, Device::Cpu);
-        Ok(State::start(query, Bank::draw(8, 24, 1, Kind::Float, Device::Cpu)))
+        let query = Shape::from(&tiny()).draw(1, Kind::Float, here());
+        Ok(State::start(query, Bank::draw(8, 24, 1, Kind::Float, here())))
     }
 
     /// Runs in `folder` to the end, interrupted every `stride` steps (0: never). Returns all resulting bytes.
     fn run(procedure: &dyn Procedure, folder: &Path, stride: u64, kill: bool, every: Duration) -> (Vec<u8>, Vec<u8>) {
-        let place = Place { work: folder.into(), byproducts: folder.join("byproducts"), every, device: Device::Cpu };
+        let place = Place { work: folder.into(), byproducts: folder.join("byproducts"), every, device: here() };
         for _ in 0..100 {
             let source =
                 Noise { views: procedure.views(), given: Cell::new(0), fails_at: if kill { stride } else { 0 } };
@@ -323,7 +333,6 @@ mod tests {
     }
 
     fn same_however_interrupted(procedure: &dyn Procedure) {
-        device::open("cpu", 1).unwrap();
         let (never, always) = (Duration::MAX, Duration::ZERO);
         let once = tempfile::tempdir().unwrap();
         let whole = run(procedure, once.path(), 0, false, never);
@@ -365,7 +374,6 @@ mod tests {
 
     #[test]
     fn recomputing_activations_changes_no_bit() {
-        device::open("cpu", 1).unwrap();
         let whole =
             |procedure: &dyn Procedure| run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
         let (single, multi) = (Views::SingleCrop { size: 16 }, Views::MultiCrop { size: 16, small: 8, count: 2 });
@@ -390,19 +398,19 @@ mod tests {
 
     #[test]
     fn recomputing_activations_changes_no_bit_of_bottlenecks_behind_a_pool_with_two_threads() {
-        device::open("cpu", 2).unwrap();
+        let device = device::for_tests(2).unwrap();
         // Channels that fill whole vectors use the kernels of norm.cpp.
         let model = Model { arch: Arch::ResNet50, width: 16, stem: Stem::Imagenet, hidden: 16, dim: 8 };
         let noise = |view| {
             let mut rng = Rng::new(view, "noise", 0, 0);
             let values: Vec<f64> = (0..4 * 3 * 64 * 64).map(|_| rng.normal()).collect();
-            Tensor::from_slice(&values).view([4, 3, 64, 64]).to_kind(Kind::Float)
+            Tensor::from_slice(&values).view([4, 3, 64, 64]).to_kind(Kind::Float).to_device(device)
         };
         let views = [noise(0), noise(1)];
         for precision in [Precision::F32, Precision::Bf16] {
             let end = |activations| {
-                let query = Shape::from(&model).draw(1, Kind::Float, Device::Cpu);
-                let mut state = State::start(query, Bank::draw(8, 24, 1, Kind::Float, Device::Cpu));
+                let query = Shape::from(&model).draw(1, Kind::Float, device);
+                let mut state = State::start(query, Bank::draw(8, 24, 1, Kind::Float, device));
                 for number in 0..2 {
                     state.step(&views, &bench::constants(precision, activations), bench::RATES, number).unwrap();
                 }
@@ -419,7 +427,6 @@ mod tests {
     fn a_curve_has_a_row_per_step_and_the_monitors_accuracy() {
         let folder = tempfile::tempdir().unwrap();
         let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
-        device::open("cpu", 1).unwrap();
         let (_, curve) = run(&procedure, folder.path(), 0, false, Duration::MAX);
         let rows: Vec<Row> = curve
             .split(|b| *b == b'\n')
@@ -441,7 +448,7 @@ mod tests {
             work: folder.path().into(),
             byproducts: folder.path().into(),
             every: Duration::ZERO,
-            device: Device::Cpu,
+            device: here(),
         };
         let source = Noise { views: 2, given: Cell::new(0), fails_at: 0 };
         let mut stopper = Stopper { stops_at: 0, calls: Cell::new(0) };

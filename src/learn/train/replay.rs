@@ -84,7 +84,7 @@ pub struct Worst {
 
 impl Worst {
     fn compare(&mut self, place: &str, ours: &Tensor, expected: &Tensor) {
-        let ours = ours.detach().to_kind(expected.kind()).reshape(-1);
+        let ours = ours.detach().to_device(expected.device()).to_kind(expected.kind()).reshape(-1);
         let expected = expected.reshape(-1);
         let distance = if ours.numel() != expected.numel() || expected.kind() == Kind::Int64 && ours != expected {
             f64::INFINITY
@@ -99,15 +99,15 @@ impl Worst {
 }
 
 /// Replays the case in `folder`: `case.json`, `init.safetensors`, `steps.safetensors`, `expect.safetensors`. Every
-/// expected tensor is compared; an error if files are missing or inconsistent.
-pub fn replay(folder: &Path) -> Result<Worst> {
+/// expected tensor is compared; an error if files are missing or inconsistent. The steps are taken on `device`.
+pub fn replay(folder: &Path, device: Device) -> Result<Worst> {
     let text = fs::read_to_string(folder.join("case.json"))
         .with_context(|| format!("cannot read case.json in {}", folder.display()))?;
     let case: Case = serde_json::from_str(&text).with_context(|| format!("{}/case.json", folder.display()))?;
     let read = |name: &str| Tensors::read(&folder.join(name));
     let steps = read("steps.safetensors")?.tensors;
     let mut expected = read("expect.safetensors")?.tensors;
-    let mut state = case.start(read("init.safetensors")?)?;
+    let mut state = case.start(read("init.safetensors")?, device)?;
     let mut worst = Worst { distance: 0.0, place: String::new() };
     let mut filled = 0;
     for step in 0..case.steps {
@@ -115,7 +115,7 @@ pub fn replay(folder: &Path) -> Result<Worst> {
             break;
         }
         let views: Vec<Tensor> =
-            (0..).map_while(|v| steps.get(&format!("step{step}.view{v}")).map(Tensor::shallow_clone)).collect();
+            (0..).map_while(|v| steps.get(&format!("step{step}.view{v}")).map(|view| view.to_device(device))).collect();
         ensure!(!views.is_empty(), "steps.safetensors has no views for step {step}");
         let output = case.step(&mut state, &views, step, filled)?;
         filled += views[0].size()[0];
@@ -149,11 +149,11 @@ fn tensors_of(step: usize, output: &StepOutput, state: &State) -> Vec<(String, T
 }
 
 impl Case {
-    fn start(&self, mut init: Tensors) -> Result<State> {
+    fn start(&self, mut init: Tensors, device: Device) -> Result<State> {
         let backbone = Layout { block: self.block, depths: self.layers.clone(), width: self.width, stem: self.stem };
         let shape = Shape { backbone, head: Some(Sizes { hidden: self.hidden, dim: self.dim }) };
-        let query = shape.load(init.take("encoder_q."), Kind::Double, Device::Cpu).context("init.safetensors")?;
-        let columns = init.tensors.remove("bank.W").context("init.safetensors has no bank.W")?;
+        let query = shape.load(init.take("encoder_q."), Kind::Double, device).context("init.safetensors")?;
+        let columns = init.tensors.remove("bank.W").context("init.safetensors has no bank.W")?.to_device(device);
         Ok(State::start(query, Bank::at_rest(columns)))
     }
 

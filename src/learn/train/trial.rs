@@ -7,6 +7,7 @@ use super::{
 use crate::{
     device,
     model::{Bank, Shape, normalise},
+    out_of_memory,
 };
 use anyhow::{Result, ensure};
 use caco_data::{Loader, Reading, Transform, batch::Source as _, format, index};
@@ -61,6 +62,10 @@ pub struct Report {
 
 /// Trains by the paper's method, epoch after epoch.
 pub fn train(setup: &Setup) -> Result<Report> {
+    out_of_memory::caught(out_of_memory::TRAINING, || measure(setup))
+}
+
+fn measure(setup: &Setup) -> Result<Report> {
     let listing = format::list(Format::ImageFolder, None, &setup.folder)?;
     let (set, unreadable) = index::build(&setup.folder, listing, |_, _| ());
     index::refuse(&unreadable)?;

@@ -132,6 +132,8 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const TOLERANCE: Tolerance;
     /// Whether its stages run an arbitrary program instead of the worker.
     const COMMAND: bool = false;
+    /// Whether its stages compute tensors on the device that a run chooses.
+    const DEVICE: bool = false;
     /// Whether its stages combine the metrics of others into a table.
     const COMPARISON: bool = false;
     /// Its outputs.

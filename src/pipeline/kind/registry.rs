@@ -16,6 +16,8 @@ pub struct Entry {
     pub outputs: &'static [Output],
     /// Whether its stages run an arbitrary program instead of the worker.
     pub command: bool,
+    /// Whether its stages compute tensors on the device that a run chooses.
+    pub device: bool,
     /// Whether its stages combine the metrics of others into a table.
     pub comparison: bool,
     /// How much results of different determinism classes may differ.
@@ -55,6 +57,7 @@ impl Entry {
             version: K::VERSION,
             outputs: K::OUTPUTS,
             command: K::COMMAND,
+            device: K::DEVICE,
             comparison: K::COMPARISON,
             tolerance: K::TOLERANCE,
             schema: || schema_for!(K),

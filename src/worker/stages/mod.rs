@@ -32,15 +32,22 @@ use caco_kinds::{
     Compare, ExportWeights, Features, ImportWeights, Index, InitBank, InitEncoder, Knn, LinearEval, Pack, Pretrain,
     Synthesize, TransferEval,
 };
+use caco_learn::device;
 use caco_pipeline::kind::Kind as _;
+use serde::Serialize;
 
-/// Executes one stage, and records the determinism class it ran in among its by-products.
+/// Executes one stage, and records among its by-products the determinism class it ran in, and the device with the reason
+/// for it. The reason is not part of the class: the same bits come from a CPU that was asked for and one that was left.
 #[tracing::instrument(name = "stage", skip_all, fields(stage = task.stage, kind = task.kind))]
 pub fn execute(task: &Task) -> Result<()> {
     dispatch(task)?;
-    let path = task.byproducts.join("class.json");
-    let class = serde_json::to_vec(&caco_learn::device::class())?;
-    std::fs::write(&path, class).with_context(|| format!("cannot write {}", path.display()))
+    note(task, "class.json", &device::class())?;
+    device::choice().map_or(Ok(()), |choice| note(task, "device.json", &choice))
+}
+
+fn note(task: &Task, name: &str, value: &impl Serialize) -> Result<()> {
+    let path = task.byproducts.join(name);
+    std::fs::write(&path, serde_json::to_vec(value)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn dispatch(task: &Task) -> Result<()> {
@@ -65,7 +72,7 @@ fn dispatch(task: &Task) -> Result<()> {
 
 /// The libtorch in use, on one line, for `caco doctor`.
 pub fn describe_libtorch() -> String {
-    let class = caco_learn::device::class();
+    let class = device::class();
     let fields = class.as_object().into_iter().flatten();
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), String::from);
     fields.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")

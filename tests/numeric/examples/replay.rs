@@ -1,14 +1,28 @@
 //! Replays recorded steps in f64 and compares everything they change: `cargo run --release --example replay --
-//! CASE_DIR`. Prints one line of JSON, {"worst": …, "where": …}, and fails above 1e-9. See tests/reference/README.md
-//! for the format of cases.
+//! [--device cuda:0] CASE_DIR…`. Prints a line of JSON for each case, {"case": …, "worst": …, "where": …}, and fails if
+//! one is above 1e-9. See tests/reference/README.md for the format of cases.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use caco_learn::{device, train::replay::replay};
 use std::path::PathBuf;
 
 fn main() -> Result<()> {
-    let folder: PathBuf = std::env::args_os().nth(1).context("usage: replay CASE_DIR")?.into();
-    let worst = caco_learn::train::replay::replay(&folder)?;
-    println!("{}", serde_json::json!({"worst": worst.distance, "where": worst.place}));
-    ensure!(worst.distance <= 1e-9, "{} differs by {:e}, more than 1e-9", worst.place, worst.distance);
+    let (mut name, mut cases, mut arguments) = (String::from("cpu"), Vec::new(), std::env::args_os().skip(1));
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--device") => name = arguments.next().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+            _ => cases.push(PathBuf::from(argument)),
+        }
+    }
+    ensure!(!cases.is_empty(), "no case is given; usage: replay [--device DEVICE] CASE_DIR…");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let device = device::open(&name, threads)?;
+    let mut far = 0;
+    for case in &cases {
+        let worst = replay(case, device)?;
+        println!("{}", serde_json::json!({"case": case, "worst": worst.distance, "where": worst.place}));
+        far += usize::from(worst.distance.is_nan() || worst.distance > 1e-9);
+    }
+    ensure!(far == 0, "{far} of {} cases differ by more than 1e-9", cases.len());
     Ok(())
 }
