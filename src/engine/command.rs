@@ -84,8 +84,11 @@ pub fn launch(command: &Command, prepared: &Place) -> Result<Launch> {
 /// store stays as it is: it can hard-link and move files to its folder only if both are on one mount.
 fn shield(work: &Path, mounts: &mut Mounts) -> Result<()> {
     let store = work.ancestors().nth(2).context("a stage's folder is in the store")?;
-    let folders = PUBLISHED.iter().map(|name| store.join(name));
-    folders.filter(|folder| folder.exists()).for_each(|folder| mounts.show(&folder, &folder));
+    for folder in PUBLISHED.iter().map(|name| store.join(name)) {
+        // One that another stage creates later would be open to this one.
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        mounts.protect(&folder);
+    }
     Ok(())
 }
 

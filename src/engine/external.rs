@@ -11,12 +11,15 @@ pub struct External {
     pub path: PathBuf,
     /// What is left out of the folder. [`matcher`] accepts it.
     pub except: Except,
+    /// Whether executable bits count. They do for commands; a stage that reads data sees none, and a file system that knows
+    /// no modes must not change its key.
+    pub modes: bool,
 }
 
 impl External {
     /// A path of which nothing is left out.
     pub fn whole(path: &Path) -> External {
-        External { path: path.into(), except: Except::default() }
+        External { path: path.into(), except: Except::default(), modes: true }
     }
 
     /// Matches what is left out, by its path in the folder. What is below a folder that matches must not be visited.

@@ -249,10 +249,10 @@ fn edges_of(pipeline: &Pipeline, stage: &Stage, by_name: &HashMap<String, Id>) -
     let edge = |input: &Input| {
         let from = match (&input.source, input.role) {
             (Source::Path(name), Role::Tool) => Origin::Tool(name.as_str().into()),
-            (Source::Path(path), _) => external(pipeline, path, &Except::default()),
+            (Source::Path(path), _) => external(pipeline, stage, path, &Except::default()),
             (Source::Folder { path, except }, _) => {
                 matcher(except).map_err(|(pattern, why)| bad_pattern(pipeline, stage, &pattern, &why))?;
-                external(pipeline, path, except)
+                external(pipeline, stage, path, except)
             }
             (Source::Stage(reference), role @ (Role::Content | Role::Output(_) | Role::Tool)) => {
                 let found = find_output(pipeline, by_name, reference)
@@ -299,9 +299,12 @@ fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diag
     pipeline.at_reference(stage, written, Diagnostic { message, ..error })
 }
 
-fn external(pipeline: &Pipeline, path: &str, except: &Except) -> Origin {
+fn external(pipeline: &Pipeline, stage: &Stage, path: &str, except: &Except) -> Origin {
     match expand(path) {
-        Ok(path) => Origin::Path(Ok(External { path: pipeline.resolve(&path), except: except.clone() })),
+        Ok(path) => {
+            let path = pipeline.resolve(&path);
+            Origin::Path(Ok(External { path, except: except.clone(), modes: stage.is_command }))
+        }
         Err(variable) => Origin::Path(Err((path.into(), variable))),
     }
 }
@@ -329,8 +332,8 @@ fn locate(
             .help("name a stage of kind 'index' or 'pack'")
     })?;
     match &input.source {
-        Source::Path(path) => Ok(external(pipeline, path, &Except::default())),
-        Source::Folder { path, except } => Ok(external(pipeline, path, except)),
+        Source::Path(path) => Ok(external(pipeline, stage, path, &Except::default())),
+        Source::Folder { path, except } => Ok(external(pipeline, stage, path, except)),
         Source::Stage(reference) => {
             find_output(pipeline, by_name, reference).map(|(id, output)| Origin::Output(id, output))
         }

@@ -139,12 +139,13 @@ pub fn of_path(at: &External, cache: &stat::Cache) -> Result<Option<Found>, Erro
     if meta.is_dir() {
         let walk = Walk::of(at)?;
         let (stamp, plain) = (walk.stamp(), walk.plain);
-        return Ok(Some(Found { content: Arc::new(Content::Folder(Listing::of_walk(walk, cache)?)), stamp, plain }));
+        let content = Content::Folder(Listing::of_walk(walk, at.modes, cache)?);
+        return Ok(Some(Found { content: Arc::new(content), stamp, plain }));
     }
     if !meta.is_file() {
         return Err(Error::Special { path: path.into() });
     }
-    let content = Content::File(digest_of(path, &meta, cache)?, is_executable(&meta));
+    let content = Content::File(digest_of(path, &meta, cache)?, at.modes && is_executable(&meta));
     Ok(Some(Found { content: Arc::new(content), stamp: Stamp::of_file(&meta), plain: true }))
 }
 
@@ -153,8 +154,8 @@ pub fn is_executable(meta: &Metadata) -> bool {
     meta.permissions().mode() & 0o100 != 0
 }
 
-/// What `stat` says of a file or folder, in a few bytes: path, length, executable bit and modification time of every file. A
-/// write normally changes it. An owner, a number of hard links and, on some network file systems, an inode may change
+/// What `stat` says of a file or folder, in a few bytes: path, length, executable bit and modification time of every file and
+/// folder. A write normally changes it. An owner, a number of hard links and, on some network file systems, an inode may change
 /// without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(Digest);
@@ -254,13 +255,13 @@ fn each_link(root: &Path, visit: &mut dyn FnMut(&Path, &Path) -> Result<(), Erro
 impl Listing {
     /// The listing of a folder.
     pub fn of_folder(root: &Path, cache: &stat::Cache) -> Result<Listing, Error> {
-        Listing::of_walk(Walk::of(&External::whole(root))?, cache)
+        Listing::of_walk(Walk::of(&External::whole(root))?, true, cache)
     }
 
-    fn of_walk(walk: Walk, cache: &stat::Cache) -> Result<Listing, Error> {
+    fn of_walk(walk: Walk, modes: bool, cache: &stat::Cache) -> Result<Listing, Error> {
         let entry = |(path, absolute, meta): Place| {
             let digest = digest_of(&absolute, &meta, cache)?;
-            Ok(Entry { path, digest, size: meta.len(), executable: is_executable(&meta) })
+            Ok(Entry { path, digest, size: meta.len(), executable: modes && is_executable(&meta) })
         };
         let files = walk.files.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
         Ok(Listing { files, empty: walk.empty })
@@ -302,10 +303,15 @@ impl Listing {
         Digest::of(self.text().as_bytes())
     }
 
+    /// The same, with executable bits that do not count.
+    pub fn without_modes(&self) -> Listing {
+        let unmarked = |file: &Entry| Entry { executable: false, ..file.clone() };
+        Listing { files: self.files.iter().map(unmarked).collect(), empty: self.empty.clone() }
+    }
+
     /// The digest by which statements of version 0.1.0 name a folder: executable bits and empty folders did not count.
     pub fn unmarked(&self) -> Digest {
-        let unmarked = |file: &Entry| Entry { executable: false, ..file.clone() };
-        Listing { files: self.files.iter().map(unmarked).collect(), empty: vec![] }.digest()
+        Listing { empty: vec![], ..self.without_modes() }.digest()
     }
 
     /// The total size in bytes.
@@ -358,6 +364,7 @@ type Place = (String, PathBuf, Metadata);
 #[derive(Default)]
 struct Walk {
     files: Vec<Place>,
+    folders: Vec<Place>,
     empty: Vec<String>,
     /// Whether there are no links, and nothing is left out.
     plain: bool,
@@ -368,20 +375,24 @@ impl Walk {
         let root = &at.path;
         let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
         let mut walk = walk_folder(root, "", &[(meta.dev(), meta.ino())], &at.left_out())?;
-        walk.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        walk.folders.push((String::new(), root.clone(), meta));
+        for places in [&mut walk.files, &mut walk.folders] {
+            places.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        }
         walk.empty.sort_unstable();
         Ok(walk)
     }
 
+    /// A folder's time counts too: it changes when something comes into it or leaves it, even if it leaves or returns again.
     fn stamp(&self) -> Stamp {
-        let files = self.files.iter().map(|(path, _, meta)| (path.as_str(), meta));
-        let Stamp(files) = Stamp::of(files);
-        let folders = self.empty.iter().map(|folder| format!("{folder}/")).collect::<String>();
-        Stamp(if folders.is_empty() { files } else { Digest::of((files.to_string() + &folders).as_bytes()) })
+        let places = self.files.iter().chain(&self.folders);
+        let Stamp(places) = Stamp::of(places.map(|(path, _, meta)| (path.as_str(), meta)));
+        Stamp(if self.plain { places } else { Digest::of(&places.0) })
     }
 
     fn add(&mut self, other: Walk) {
         self.files.extend(other.files);
+        self.folders.extend(other.folders);
         self.empty.extend(other.empty);
         self.plain &= other.plain;
     }
@@ -394,10 +405,9 @@ fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)], left_out: &Git
         let entry = entry.map_err(|e| Error::io(folder, e))?;
         let path = entry.path();
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|n| !n.contains('\n')) else {
-            return Err(Error::Name { path: path.to_string_lossy().replace('\n', "\\n").into() });
-        };
-        let relative = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
+        let sound = name.to_str().is_some_and(|name| !name.contains('\n'));
+        let name = name.to_string_lossy();
+        let relative = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}/{name}") };
         let mut meta = entry.metadata().map_err(|e| Error::io(&path, e))?;
         let link = meta.is_symlink();
         if link {
@@ -414,6 +424,9 @@ fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)], left_out: &Git
             walk.plain = false;
             continue;
         }
+        if !sound {
+            return Err(Error::Name { path: path.to_string_lossy().replace('\n', "\\n").into() });
+        }
         walk.plain &= !link;
         if meta.is_file() {
             walk.files.push((relative, path, meta));
@@ -422,6 +435,7 @@ fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)], left_out: &Git
             if link && above.contains(&id) {
                 return Err(Error::Loop { path });
             }
+            walk.folders.push((relative.clone(), path.clone(), meta));
             folders.push((relative, path, id));
         } else {
             return Err(Error::Special { path });

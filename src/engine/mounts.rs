@@ -6,8 +6,12 @@ use libc::{c_int, c_void};
 use serde::{Deserialize, Serialize};
 use std::{
     ffi::CString,
-    fs, io,
-    os::{fd::RawFd, unix::ffi::OsStrExt},
+    fs,
+    io::{self, Write as _},
+    os::{
+        fd::RawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
     ptr,
     sync::OnceLock,
@@ -24,21 +28,55 @@ pub struct Mounts(Vec<Mount>);
 struct Mount {
     from: PathBuf,
     at: PathBuf,
+    /// Device and inode of what everybody else finds there. None: `from` itself.
+    placeholder: Option<(u64, u64)>,
 }
 
-impl Mounts {
-    /// Makes `from` appear, read-only, at `at`: an empty file or folder, or `from` itself.
-    pub fn show(&mut self, from: &Path, at: &Path) {
-        self.0.push(Mount { from: from.into(), at: at.into() });
-    }
+/// What others read where a file is mounted, and the name of what they find where a folder is: not an empty input.
+const NOT_HERE: &str = "mounted for the stage alone";
 
-    /// Replaces the empty files and folders, in which everybody else sees nothing, by links to what was mounted there.
+impl Mounts {
+    /// Makes a file or folder appear, read-only, at a path at which there is nothing yet.
     ///
     /// # Errors
-    /// Where one cannot be replaced: what leads to it would be taken for empty.
-    pub fn reveal(&self) -> io::Result<()> {
-        for Mount { from, at } in self.0.iter().filter(|mount| mount.from != mount.at) {
-            if at.is_dir() { fs::remove_dir(at) } else { fs::remove_file(at) }?;
+    /// Where nothing can be created there.
+    pub fn show(&mut self, from: &Path, at: &Path) -> io::Result<()> {
+        if from.is_dir() {
+            fs::create_dir(at)?;
+            fs::write(at.join(NOT_HERE), "")?;
+        } else {
+            fs::File::create_new(at)?.write_all(NOT_HERE.as_bytes())?;
+        }
+        let placeholder = Some(identity(&fs::symlink_metadata(at)?));
+        self.0.push(Mount { from: from.into(), at: at.into(), placeholder });
+        Ok(())
+    }
+
+    /// Makes a folder read-only.
+    pub fn protect(&mut self, folder: &Path) {
+        self.0.push(Mount { from: folder.into(), at: folder.into(), placeholder: None });
+    }
+
+    /// Replaces the placeholders below a folder by links to what was mounted there, when the stage has ended.
+    ///
+    /// # Errors
+    /// Where the stage moved or replaced one, or a folder on the way: what it left must not be taken for the input, nor must
+    /// anything else be touched.
+    pub fn reveal(&self, folder: &Path) -> io::Result<()> {
+        for Mount { from, at, placeholder } in &self.0 {
+            let Some(placeholder) = placeholder else { continue };
+            if !is_still(folder, at, *placeholder) {
+                let slot = at.strip_prefix(folder).unwrap_or(at).display();
+                return Err(io::Error::other(format!(
+                    "it moved or replaced its input {slot}; let it work on a copy (cp -r)"
+                )));
+            }
+            if at.is_dir() {
+                fs::remove_file(at.join(NOT_HERE))?;
+                fs::remove_dir(at)?;
+            } else {
+                fs::remove_file(at)?;
+            }
             std::os::unix::fs::symlink(from, at)?;
         }
         Ok(())
@@ -53,6 +91,28 @@ impl Mounts {
     pub fn reach(&self, path: &Path) -> bool {
         self.0.iter().any(|mount| mount.at.starts_with(path))
     }
+
+    /// Whether a path is that of a mount, or below one.
+    pub fn cover(&self, path: &Path) -> bool {
+        self.0.iter().any(|mount| path.starts_with(&mount.at))
+    }
+}
+
+fn identity(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+/// Whether the placeholder is at its path below a folder, and no link leads there.
+fn is_still(folder: &Path, at: &Path, placeholder: (u64, u64)) -> bool {
+    let Ok(below) = at.strip_prefix(folder) else { return false };
+    let mut path = folder.to_path_buf();
+    for part in below.components() {
+        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            return false;
+        }
+        path.push(part);
+    }
+    fs::symlink_metadata(&path).is_ok_and(|meta| identity(&meta) == placeholder)
 }
 
 /// Whether a process of this user can have mounts of its own.
@@ -73,7 +133,7 @@ fn works(flags: c_int) -> bool {
         unsafe { libc::_exit(c_int::from(!(*steps.cast::<Steps>()).take())) }
     }
     let mut mounts = Mounts::default();
-    mounts.show(Path::new("/proc"), Path::new("/proc"));
+    mounts.protect(Path::new("/proc"));
     let Ok(mut steps) = Steps::with(&mounts, flags) else { return false };
     let Ok(child) = spawn::lend(attempt, (&raw mut steps).cast(), flags) else { return false };
     let mut status = 0;
@@ -97,8 +157,6 @@ pub struct Steps {
 struct Step {
     from: CString,
     at: CString,
-    /// The detached copy of the mount.
-    tree: RawFd,
 }
 
 impl Steps {
@@ -120,7 +178,7 @@ impl Steps {
 
     fn with(mounts: &Mounts, flags: c_int) -> io::Result<Steps> {
         let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
-        let step = |mount: &Mount| Ok(Step { from: text(&mount.from)?, at: text(&mount.at)?, tree: -1 });
+        let step = |mount: &Mount| Ok(Step { from: text(&mount.from)?, at: text(&mount.at)? });
         // SAFETY: these ask for numbers.
         let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
         let map = |id: u32| CString::new(format!("{id} {id} 1")).expect("digits and spaces");
@@ -152,15 +210,12 @@ impl Steps {
             {
                 return false;
             }
-            // What is mounted here must not reach other namespaces.
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            if libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null()) != 0 {
+            // What is mounted here must not reach other namespaces; what is mounted there later is seen here.
+            let slave = libc::MS_REC | libc::MS_SLAVE;
+            if libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), slave, ptr::null()) != 0 {
                 return false;
             }
-            // All copies first: what is mounted over a folder hides what is in it.
-            let number = self.steps.len();
-            let copied = (0..number).find(|i| !self.steps[*i].copy());
-            self.failed = copied.or_else(|| (0..number).find(|i| !self.steps[*i].attach()));
+            self.failed = self.steps.iter().position(|step| !step.take());
             self.failed.is_none()
         }
     }
@@ -169,41 +224,27 @@ impl Steps {
 impl Step {
     /// # Safety
     /// As [`Steps::take`].
-    unsafe fn copy(&mut self) -> bool {
+    unsafe fn take(&self) -> bool {
         // The whole tree: below a folder others may be mounted, and an ordinary user may not separate them.
         let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
         let read_only =
             libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
-        let whole = (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as u32;
+        let (whole, size) = ((libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as u32, size_of::<libc::mount_attr>());
+        let (from, at, itself) = (self.from.as_ptr(), self.at.as_ptr(), c"".as_ptr());
         // SAFETY: the paths end with a zero; the structure is read only.
         unsafe {
-            self.tree = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, self.from.as_ptr(), flags) as RawFd;
-            self.tree >= 0
-                && libc::syscall(
-                    libc::SYS_mount_setattr,
-                    self.tree,
-                    c"".as_ptr(),
-                    whole,
-                    &raw const read_only,
-                    size_of::<libc::mount_attr>(),
-                ) == 0
-        }
-    }
-
-    /// # Safety
-    /// As [`Steps::take`].
-    unsafe fn attach(&self) -> bool {
-        let from_descriptor = libc::MOVE_MOUNT_F_EMPTY_PATH;
-        // SAFETY: the paths end with a zero.
-        unsafe {
-            libc::syscall(
-                libc::SYS_move_mount,
-                self.tree,
-                c"".as_ptr(),
-                libc::AT_FDCWD,
-                self.at.as_ptr(),
-                from_descriptor,
-            ) == 0
+            let tree = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from, flags) as RawFd;
+            if tree < 0 {
+                return false;
+            }
+            let done = libc::syscall(libc::SYS_mount_setattr, tree, itself, whole, &raw const read_only, size) == 0
+                && libc::syscall(libc::SYS_move_mount, tree, itself, libc::AT_FDCWD, at, libc::MOVE_MOUNT_F_EMPTY_PATH)
+                    == 0;
+            // A failed close would hide why a step before it failed.
+            if done {
+                libc::close(tree);
+            }
+            done
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Places a command's inputs in its folder: as files and folders, never as links, so that `find`, `tar`, `stat` and a script that
-//! looks beside itself find the same for every input, whatever its size and origin.
+//! Places a command's inputs in its folder: as files and folders, never as links, so that `find`, `tar` and a script that looks
+//! beside itself find the same for every input, whatever its size and origin.
 //!
 //! What is small is copied. What is large is mounted, read-only, or copied where the machine offers no mounts.
 
@@ -9,13 +9,13 @@ use ignore::gitignore::Gitignore;
 use std::{
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 /// A file of more bytes than this is large, and so is a folder whose files have more.
 const BYTES: u64 = 16 << 20;
-/// A folder of more files than this is large.
+/// A folder of more files and folders than this is large.
 const FILES: usize = 1000;
 
 /// An input that a stage is given.
@@ -52,29 +52,23 @@ struct Placer<'m> {
 
 impl Placer<'_> {
     fn file(&mut self, from: &Path, at: &Path, meta: &Metadata, executable: bool) -> Result<()> {
-        let mode = if executable { 0o555 } else { 0o444 };
         let shown_as_it_is = executable == is_executable(meta);
         match &mut self.mounts {
             Some(mounts) if meta.len() > BYTES && shown_as_it_is => {
-                File::create_new(at).with_context(|| format!("cannot create {}", at.display()))?;
-                mounts.show(from, at);
-                Ok(())
+                mounts.show(from, at).with_context(|| format!("cannot create {}", at.display()))
             }
-            _ => copy(from, at, meta, mode).with_context(|| format!("cannot copy {}", from.display())),
+            _ => copy(from, at, meta, executable).with_context(|| format!("cannot copy {}", from.display())),
         }
     }
 
     fn mount_folder(&mut self, from: &Path, at: &Path) -> Result<()> {
-        create_folder(at)?;
-        if let Some(mounts) = &mut self.mounts {
-            mounts.show(from, at);
-        }
-        Ok(())
+        let Some(mounts) = &mut self.mounts else { return Ok(()) };
+        mounts.show(from, at).with_context(|| format!("cannot create {}", at.display()))
     }
 
     /// Places what is in a folder, one by one. `relative` is its path in the input.
     fn folder(&mut self, from: &Path, at: &Path, relative: &str) -> Result<()> {
-        create_folder(at)?;
+        fs::create_dir(at).with_context(|| format!("cannot create {}", at.display()))?;
         for (name, path, meta) in entries(from, relative, &self.left_out)? {
             let (at, relative) = (at.join(&name), join(relative, &name));
             if !meta.is_dir() {
@@ -88,7 +82,9 @@ impl Placer<'_> {
                 self.folder(&path, &at, &relative)?;
             }
         }
-        Ok(())
+        // Filling it changed its time, which `tar` writes down.
+        let modified = metadata(from)?.modified().and_then(|time| File::open(at)?.set_modified(time));
+        modified.with_context(|| format!("cannot set the time of {}", at.display()))
     }
 }
 
@@ -151,15 +147,13 @@ fn metadata(path: &Path) -> Result<Metadata> {
     fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn create_folder(at: &Path) -> Result<()> {
-    fs::create_dir(at).with_context(|| format!("cannot create {}", at.display()))
-}
-
-/// Copies a file with its modification time, which `make` compares.
-fn copy(from: &Path, at: &Path, meta: &Metadata, mode: u32) -> io::Result<()> {
+/// Copies a file with its modification time, which `make` compares. The copy is the stage's own, which may write to it, and
+/// is shown to nobody to whom the file is not.
+fn copy(from: &Path, at: &Path, meta: &Metadata, executable: bool) -> io::Result<()> {
     let mut source = super::regular::open(from)?;
-    let mut target = File::create_new(at)?;
+    let mut target = File::options().write(true).create_new(true).mode(0o600).open(at)?;
     io::copy(&mut source, &mut target)?;
     target.set_modified(meta.modified()?)?;
-    target.set_permissions(fs::Permissions::from_mode(mode))
+    let read = meta.permissions().mode() & 0o444 | 0o600;
+    target.set_permissions(fs::Permissions::from_mode(if executable { read | read >> 2 & 0o111 } else { read }))
 }

@@ -198,8 +198,10 @@ impl Plan {
                 return Ok(plan);
             }
             let read = plan.read_by_others(graph);
-            let sound =
-                read.par_iter().map(|published| store.check_result(published)).collect::<store::Result<Vec<_>>>()?;
+            let sound = read
+                .par_iter()
+                .map(|published| store.check_with_folders(published))
+                .collect::<store::Result<Vec<_>>>()?;
             if sound.iter().all(|sound| *sound) {
                 store.begin_use()?;
                 store.note_use(plan.hits().map(|(_, published)| published.key))?;

@@ -97,8 +97,8 @@ pub enum ReadFrom {
 pub enum Placed {
     /// A copy in its own folder, whose digest was checked; with the SHA-256 of the same bytes, or of a folder's listing.
     Copy(Digest),
-    /// The input itself, which had this stamp when the stage started. None: it could not be taken.
-    Itself(Option<Stamp>),
+    /// The input itself, which had this stamp when the stage started.
+    Itself(Stamp),
 }
 
 /// The outcome of publishing a stage.
@@ -227,7 +227,7 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
 fn is_as_read(at: &External, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, listing::Error> {
     let Placed::Itself(stamp) = placed else { return Ok(true) };
     let now = listing::of_path(at, cache)?;
-    Ok(now.is_some_and(|now| Some(now.stamp) == stamp && *now.content == *content))
+    Ok(now.is_some_and(|now| now.stamp == stamp && *now.content == *content))
 }
 
 /// Checks that what is moved into the record as it is is still a file or a folder: who reads a record later must not be led

@@ -112,8 +112,6 @@ struct Running {
     lock: Lock,
     preimage: String,
     inputs: Vec<Read>,
-    /// Whether it cannot write to the store.
-    shut_out: bool,
     started: Instant,
     began: SystemTime,
     deadline: Option<Instant>,

@@ -28,7 +28,8 @@ pub fn words(
         reported => reported.unwrap_or_default(),
     };
     let refused = (!refusals.is_empty()).then(|| explain(&refusals, inputs, root));
-    missed_module(&log, inputs, root).into_iter().chain(refused).map(|words| format!("; {words}")).collect()
+    let words = missed_module(&log, inputs, root).into_iter().chain(refused).chain(changed_input(&log, inputs));
+    words.map(|words| format!("; {words}")).collect()
 }
 
 /// Explains refusals, with what to add to the pipeline file. Relative paths in the file start at `from`.
@@ -80,6 +81,14 @@ fn missed_module(log: &str, inputs: &[(&str, &Path)], from: &Path) -> Option<Str
     inputs.iter().find_map(beside)
 }
 
+/// Explains a complaint about an input that is mounted: it can neither be written to, nor moved or removed.
+fn changed_input(log: &str, inputs: &[(&str, &Path)]) -> Option<String> {
+    let refused = |line: &&str| line.contains("Read-only file system") || line.contains("Device or resource busy");
+    let line = log.lines().rev().find(refused)?;
+    let (slot, _) = inputs.iter().find(|(slot, _)| line.contains(slot))?;
+    Some(format!("a large input is mounted read-only; let it work on a copy: cp -r {slot} copy; chmod -R u+w copy"))
+}
+
 /// Finds files in the last lines of a program's log, if the kernel reported none: those named in a line about a denied
 /// permission, if the confinement does deny them.
 fn complained_of(log: &str, folder: &Path, confinement: &Confinement) -> Vec<Refusal> {
@@ -125,6 +134,15 @@ mod tests {
         let missed = |log: &str| missed_module(log, &[("code/train.py", &script)], folder.path());
         assert!(missed(log).is_some_and(|words| words.ends_with("\"code/helper.py\": Path(\"helper.py\")")));
         assert_eq!(missed("ModuleNotFoundError: No module named 'numpy'\n"), None);
+    }
+
+    #[test]
+    fn a_mounted_input_is_named() {
+        let inputs = [("big", Path::new("/data/big"))];
+        let words = changed_input("x\nsh: 1: cannot create big: Read-only file system\n", &inputs).unwrap();
+        assert!(words.contains("cp -r big copy"), "{words}");
+        assert!(changed_input("mv: cannot move 'big' to 'y': Device or resource busy\n", &inputs).is_some());
+        assert_eq!(changed_input("cp: other: Read-only file system\n", &inputs), None);
     }
 
     #[test]

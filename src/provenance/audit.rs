@@ -368,9 +368,13 @@ impl<'a> Auditor<'a> {
 
     fn data(&self, path: &Path, dependency: &Descriptor) -> InputSource {
         let except = dependency.annotations.get(EXCEPT).and_then(|except| serde_json::from_value(except.clone()).ok());
-        let at = External { path: path.into(), except: except.unwrap_or_default() };
+        let at = External { except: except.unwrap_or_default(), ..External::whole(path) };
+        // Executable bits count for commands alone, and for none in version 0.1.0.
         let digest = |found: Found| match &*found.content {
-            Content::Folder(listing) if dependency.blake3() == Some(listing.unmarked()) => listing.unmarked(),
+            Content::Folder(listing) => {
+                let ways = [listing.digest(), listing.without_modes().digest(), listing.unmarked()];
+                ways.into_iter().find(|way| dependency.blake3() == Some(*way)).unwrap_or(ways[0])
+            }
             content => content.digest(),
         };
         let found = listing::of_path(&at, self.cache).map(|found| found.map(digest));

@@ -98,6 +98,119 @@ fn no_stage_can_write_into_what_another_one_reads() {
     }
 }
 
+/// What a stage does with the path of a mounted input must not reach what was mounted, nor be taken for it.
+#[test]
+fn a_stage_that_moves_or_replaces_a_mounted_input_fails_and_loses_nothing() {
+    const MOVES: [&str; 3] = [
+        "mv data old; ln -s PROJECT/data data; echo > o",
+        "mv data old; ln -s PROJECT/other data; echo > o",
+        "mv data o; cp -rL o data",
+    ];
+    for line in MOVES {
+        let project = Project::new();
+        let line = line.replace("PROJECT", project.path().to_str().unwrap());
+        let inputs = r#"inputs: {"data/big": Path("data/big")}"#;
+        let stage = format!(r#"(stages: {{"a": command(shell: "{line}", outputs: ["o"], {inputs})}})"#);
+        project.write("p.ron", &stage);
+        large(&project, "data/big");
+        project.write("other/big", "mine");
+        let ran = project.caco(&["run", "p.ron"]);
+        assert!(ran.code == 1 && ran.err.contains("moved or replaced its input out/data/big"), "{line} {ran:?}");
+        assert_eq!(fs::metadata(project.path().join("data/big")).unwrap().len(), 17 << 20, "{line}");
+        assert_eq!(project.read("other/big"), "mine", "{line}");
+    }
+}
+
+#[test]
+fn other_processes_do_not_take_a_mounted_input_for_an_empty_one() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "echo $PWD > o; false", outputs: ["o"], inputs: {"big": Path("big"), "d": Path("d")})})"#,
+    );
+    large(&project, "big");
+    large(&project, "d/f");
+    // What a process outside sees while the stage runs is what is left when its runner is killed.
+    project.edit("false", "touch ready; while true; do sleep 0.05; done");
+    let mut run = project.command(&["run", "p.ron"]).spawn().unwrap();
+    let work = || fs::read_dir(project.path().join("cache/work")).into_iter().flatten().flatten().next();
+    let out = || work().map(|entry| entry.path().join("out")).filter(|out| out.join("ready").exists());
+    crate::process::wait_for("the stage", || out().is_some());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let out = out().unwrap();
+    assert_eq!(fs::read_to_string(out.join("big")).unwrap(), "mounted for the stage alone");
+    assert!(out.join("d/mounted for the stage alone").exists());
+}
+
+#[test]
+fn a_folder_that_is_assembled_later_is_out_of_reach_too() {
+    let project = Project::with(
+        r#"(stages: {
+            "make": command(shell: "mkdir d; echo clean > d/f", outputs: ["d"]),
+            "dirty": command(shell: "while ! ls ../../../trees/*/f; do sleep 0.02; done; echo DIRTY >> $(echo ../../../trees/*/f) || true; echo > o", outputs: ["o"], isolation: None),
+            "use": command(shell: "cat d/f > o", inputs: {"d": Stage("make/d")}, outputs: ["o"]),
+            "late": command(shell: "cat d/f > o", inputs: {"d": Stage("make/d"), "dirty": Stage("dirty")}, outputs: ["o"]),
+        })"#,
+    );
+    project.ok(&["run", "p.ron", "-j", "3"]);
+    assert_eq!([got(&project, "use/o"), got(&project, "late/o")], ["clean\n", "clean\n"]);
+    project.ok(&["cache", "verify"]);
+}
+
+#[test]
+fn a_changed_executable_of_an_assembled_folder_is_noticed_before_it_is_read() {
+    let project = Project::with(
+        r#"(stages: {
+            "make": command(shell: "mkdir d; printf '#!/bin/sh\necho clean\n' > d/run; chmod +x d/run; head -c 17M /dev/zero > d/big", outputs: ["d"]),
+            "use": command(shell: "./d/run > o", inputs: {"d": Stage("make/d")}, outputs: ["o"]),
+        })"#,
+    );
+    project.run(&[]);
+    let tree = fs::read_dir(project.path().join("cache/trees")).unwrap().next().unwrap().unwrap().path();
+    fs::set_permissions(tree.join("run"), Permissions::from_mode(0o755)).unwrap();
+    fs::write(tree.join("run"), "#!/bin/sh\necho DIRTY\n").unwrap();
+    assert_eq!(project.run(&["--force", "use"]), ["use"]);
+    assert_eq!(got(&project, "use/o"), "clean\n");
+}
+
+#[test]
+fn what_is_left_out_stays_out_of_a_mounted_folder() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "mkdir ORIGINAL/__pycache__; ls d > o", outputs: ["o"], isolation: None,
+            inputs: {"d": Folder(path: "d", except: ["__pycache__"])})})"#,
+    );
+    project.edit("ORIGINAL", project.path().join("d").to_str().unwrap());
+    large(&project, "d/big");
+    let ran = project.caco(&["run", "p.ron"]);
+    assert!(ran.code == 1 && ran.err.contains("was changed while the stage ran"), "{ran:?}");
+    assert_eq!(project.run(&["--set", "a.shell=\"ls d > o\""]), ["a"]);
+}
+
+#[test]
+fn a_private_file_stays_private() {
+    let project = Project::with(
+        r#"(stages: {"a": command(shell: "stat -c %a key run > o", outputs: ["o"], inputs: {"key": Path("key"), "run": Path("run")})})"#,
+    );
+    project.write("key", "secret");
+    project.write("run", "");
+    set_mode(&project, "key", 0o600);
+    set_mode(&project, "run", 0o700);
+    project.run(&[]);
+    assert_eq!(got(&project, "a/o"), "600\n700\n");
+}
+
+#[test]
+fn executable_bits_do_not_count_for_stages_that_read_data() {
+    let project = Project::with(
+        r#"(stages: {"i": index(root: Path("data")), "a": command(shell: "ls data > o", inputs: {"data": Path("data")}, outputs: ["o"])})"#,
+    );
+    project.write("data/class/x.png", "x");
+    let keys = || ["i", "a"].map(|stage| project.json(&["plan", "p.ron", stage, "--json"])[0]["key"].to_string());
+    let before = keys();
+    set_mode(&project, "data/class/x.png", 0o755);
+    let now = keys();
+    assert!(now[0] == before[0] && now[1] != before[1], "{before:?} {now:?}");
+}
+
 #[test]
 fn executable_bits_of_inputs_and_outputs_are_kept_and_count() {
     let project = Project::with(

@@ -1,12 +1,7 @@
 //! A program to start, as a value and as a file.
 
 use super::{
-    super::{
-        confine::{self, Confinement},
-        guard::Guard,
-        mounts::Mounts,
-        signals::Signals,
-    },
+    super::{confine::Confinement, guard::Guard, mounts::Mounts, signals::Signals},
     Handle as _, Outcome, Report,
     local::Process,
 };
@@ -39,11 +34,6 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Whether the program cannot write to results in the store: it is confined, or they are mounted read-only.
-    pub fn is_shut_out(&self) -> bool {
-        self.confinement.is_some() && confine::is_enforced() || !self.mounts.is_empty()
-    }
-
     /// Writes it to a file that only this user can read: the environment may hold secrets. Removes the report of an
     /// earlier launch in the same file.
     ///

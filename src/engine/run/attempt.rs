@@ -115,7 +115,6 @@ impl<'r> Runner<'r> {
                     process,
                     liveness: Liveness::of(&work, self.options.silence),
                     silent: None,
-                    shut_out: !graph.stage(id).is_command || launch.is_shut_out(),
                     confinement: launch.confinement,
                     mounts: launch.mounts,
                     lock,
@@ -260,14 +259,18 @@ impl<'r> Runner<'r> {
         let hung = running.silent.is_some() || outcome == Outcome::Stalled;
         let (cpus, gpus) = (running.allocation.cpus, running.allocation.gpus());
         drop(running.allocation);
-        if !running.shut_out {
+        // Only where it ran is it known whether the kernel confined it.
+        let is_shut_out = !self.graph.stage(id).is_command || refusals.is_some() || !running.mounts.is_empty();
+        if !is_shut_out {
             self.written_to = true;
             self.store.doubt();
         }
-        let revealed = running.mounts.reveal();
-        let why = match (outcome, revealed) {
-            (Outcome::Done, Err(error)) => format!("its inputs cannot be cleared away: {error}"),
-            (Outcome::Done, Ok(())) => {
+        let why = match outcome {
+            Outcome::Done => {
+                if let Err(error) = running.mounts.reveal(&work) {
+                    drop(running.lock);
+                    return self.fail(self.failure(id, key, error.to_string()), Some(0), watch);
+                }
                 self.states.insert(id, State::Publishing(key));
                 let attempt = self.attempts[&id];
                 publisher.send(Finished {
@@ -287,7 +290,7 @@ impl<'r> Runner<'r> {
                 });
                 return Ok(());
             }
-            (outcome, _) if self.stopping || outcome == Outcome::Stopped => {
+            outcome if self.stopping || outcome == Outcome::Stopped => {
                 self.release(id, key);
                 self.stop(id);
                 watch(Event::Stopped { id });
@@ -301,13 +304,15 @@ impl<'r> Runner<'r> {
                 let silent = running.silent.unwrap_or_default().as_secs();
                 format!("gave no sign of life for {silent} s and was killed; its log has the states of its threads")
             }
-            (Outcome::Stalled, _) => {
+            Outcome::Stalled => {
                 let end = self.failure(id, key, String::new()).end_of_log(4 << 10);
                 tail(&end, 1).concat().trim_start_matches("error: ").into()
             }
-            (Outcome::Failed(why), _) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
-            (Outcome::Stopped, _) => unreachable!("matched above"),
+            Outcome::Failed(why) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
+            Outcome::Stopped => unreachable!("matched above"),
         };
+        // Who looks into its folder finds its inputs.
+        let _ = running.mounts.reveal(&work);
         drop(running.lock);
         self.fail(self.failure(id, key, why), Some(if hung { HUNG_RETRIES } else { 0 }), watch)
     }
@@ -378,11 +383,12 @@ impl<'r> Runner<'r> {
                 Origin::Path(Ok(at)) => {
                     let Some(found) = self.outside.found(at) else { continue };
                     let content = found.content.clone();
-                    let placed = match is_copy {
-                        true => Placed::Copy(
-                            copied(&placed, &content)?.with_context(|| ChangedInput(at.path.clone(), at.clone()))?,
-                        ),
-                        false => Placed::Itself(Some(found.stamp)),
+                    let changed = || ChangedInput(at.path.clone(), at.clone());
+                    let placed = if is_copy {
+                        Placed::Copy(copied(&placed, &content)?.with_context(changed)?)
+                    } else {
+                        ensure!(!is_command || parts_hold(&placed, &content, mounts)?, changed());
+                        Placed::Itself(found.stamp)
                     };
                     ReadFrom::Outside { at: at.clone(), content, placed }
                 }
@@ -423,6 +429,18 @@ fn copied(copy: &Path, content: &Content) -> anyhow::Result<Option<Digest>> {
             Ok(same.then(|| digest::sha256(listing.text().as_bytes())))
         }
     }
+}
+
+/// Whether the files of a folder that are copies, beside others that are mounted, are what they were made from.
+fn parts_hold(folder: &Path, content: &Content, mounts: &Mounts) -> anyhow::Result<bool> {
+    let Content::Folder(listing) = content else { return Ok(true) };
+    let copies = listing.files.iter().map(|file| (folder.join(&file.path), file.digest));
+    for (copy, expected) in copies.filter(|(copy, _)| !mounts.cover(copy)) {
+        if digest::of_file(&copy).with_context(|| format!("cannot read {}", copy.display()))? != expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The digest of a file or folder in a stage's folder, which the cache of digests must not hold: it will be removed.

@@ -45,6 +45,7 @@ pub use lock::Lock;
 pub use object::IngestError;
 pub use result::{Artifact, Manifest, Published};
 pub use tombstones::Tombstone;
+use verify::Checked;
 pub use verify::{Check, Finding};
 
 use super::{digest::Digest, disk::Space, key::Key, regular, stat};
@@ -72,8 +73,8 @@ pub struct Store {
     /// Digests of files outside the store.
     pub stat: stat::Cache,
     counter: AtomicU64,
-    /// Objects that this process has verified.
-    checked: Mutex<HashSet<Digest>>,
+    /// What this process has verified.
+    checked: Mutex<HashSet<Checked>>,
     lease: Mutex<Option<Lease>>,
 }
 

@@ -11,7 +11,9 @@ use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
+    time::{Duration, SystemTime},
 };
 
 /// A damaged or missing file.
@@ -36,6 +38,15 @@ pub struct Check {
     pub bytes: u64,
     /// The damaged and missing files.
     pub findings: Vec<Finding>,
+}
+
+/// What a process has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Checked {
+    /// An object.
+    Object(Digest),
+    /// The folder that was assembled from a listing.
+    Tree(Digest),
 }
 
 impl Store {
@@ -114,6 +125,38 @@ impl Store {
         Ok(Some(Finding { path: tree, what, keys: vec![] }))
     }
 
+    /// Sets an assembled folder aside that is not what its objects, which were verified, make: it is assembled again. A file
+    /// that is a hard link to its object needs not be read.
+    fn check_tree(&self, folder: &Artifact) -> Result<()> {
+        let tree = self.tree(folder.blake3);
+        if !tree.exists() || self.has_checked(Checked::Tree(folder.blake3)) {
+            return Ok(());
+        }
+        let listing = self.listing(folder)?;
+        let known = listing.files.iter().map(|file| (tree.join(&file.path), file.digest));
+        let linked = |(path, digest): (PathBuf, Digest)| {
+            let (meta, object) = (fs::symlink_metadata(&path).ok()?, fs::metadata(self.object(digest)).ok()?);
+            ((meta.dev(), meta.ino()) == (object.dev(), object.ino())).then_some((path, meta, digest))
+        };
+        // A cache of digests takes what is new only later, as it might still be written to; these files are known.
+        let (cache, later) = (stat::Cache::none(), SystemTime::now() + Duration::from_secs(3600));
+        known.filter_map(linked).for_each(|(path, meta, digest)| cache.insert(&path, &meta, digest, later));
+        let found = Listing::of_folder(&tree, &cache);
+        if found.is_ok_and(|found| found == listing) {
+            self.note_checked(Checked::Tree(folder.blake3));
+            return Ok(());
+        }
+        self.set_aside(&tree)
+    }
+
+    fn has_checked(&self, what: Checked) -> bool {
+        self.checked.lock().expect("no panic while held").contains(&what)
+    }
+
+    fn note_checked(&self, what: Checked) {
+        self.checked.lock().expect("no panic while held").insert(what);
+    }
+
     /// Every object that a record needs, each with the folder output that contains it. The files of a damaged listing
     /// are unknown.
     fn objects_of(
@@ -168,12 +211,13 @@ impl Store {
         self.checked.lock().expect("no panic while held").clear();
     }
 
-    /// As [`Store::check_result`], with the folders that were assembled. One that was changed is assembled again.
+    /// As [`Store::check_result`], with the folders that were assembled. One that was changed is set aside, and assembled again.
     pub fn check_with_folders(&self, published: &Published) -> Result<bool> {
-        for output in published.outputs.iter().filter(|output| output.folder) {
-            self.verify_tree(output.blake3)?;
+        let sound = self.check_result(published)?;
+        if sound {
+            published.outputs.iter().filter(|output| output.folder).try_for_each(|output| self.check_tree(output))?;
         }
-        self.check_result(published)
+        Ok(sound)
     }
 
     /// Quarantines a listing with missing or damaged files, so that the missing listing alone shows that the folder is
@@ -188,12 +232,9 @@ impl Store {
     }
 
     fn check_once(&self, digest: Digest) -> Result<bool> {
-        if self.checked.lock().expect("no panic while held").contains(&digest) {
-            return Ok(true);
-        }
-        let sound = self.check_object(digest)?;
+        let sound = self.has_checked(Checked::Object(digest)) || self.check_object(digest)?;
         if sound {
-            self.checked.lock().expect("no panic while held").insert(digest);
+            self.note_checked(Checked::Object(digest));
         }
         Ok(sound)
     }
