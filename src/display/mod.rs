@@ -102,6 +102,7 @@ impl<'g> Display<'g> {
                 }
                 (1, Before::BrokenOff) => format!("{}  resumes where it was stopped", name(id)),
                 (1, Before::Failed) => format!("{}  started again after it failed", name(id)),
+                (_, Before::Uncollected) => format!("{}  is collected; its program ran before", name(id)),
                 (n, _) => format!("{}  started, try {n}", name(id)),
             },
             Event::Done { id, how: How::Ran, took } => format!("{}  done in {}", name(id), duration(*took)),

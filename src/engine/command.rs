@@ -185,6 +185,11 @@ pub fn text(path: &Path) -> Result<String> {
     path.to_str().map(String::from).with_context(|| format!("{} is not UTF-8; choose another folder", path.display()))
 }
 
+/// The file that a command writes its metrics to, if it names one.
+pub fn metrics_file(parameters: &str) -> Option<String> {
+    read(parameters).ok()?.metrics
+}
+
 /// Puts what a command measured into its output folder as metrics are kept, from the file that its parameters name.
 pub fn collect_metrics(parameters: &str, out: &Path) -> Result<()> {
     read(parameters)?.metrics.map_or(Ok(()), |file| metrics::collect(&file, out))

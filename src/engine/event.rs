@@ -135,6 +135,8 @@ pub enum Before {
     BrokenOff,
     /// It failed.
     Failed,
+    /// Its program succeeded, and what it wrote was not collected. It is not run again.
+    Uncollected,
 }
 
 impl Before {

@@ -35,6 +35,7 @@ pub mod spawn;
 pub mod stat;
 pub mod store;
 pub mod tool;
+pub mod uncollected;
 pub mod undeclared;
 pub mod which;
 pub mod why;

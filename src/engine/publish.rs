@@ -12,6 +12,7 @@ use super::{
     regular, stat,
     store::{self, Committed, Lock, Pending, Published, Store},
     tool::Tool,
+    uncollected::Uncollected,
 };
 use serde_json::json;
 use std::{
@@ -54,6 +55,8 @@ pub struct Finished {
     pub inputs: Vec<Read>,
     /// Further conditions of its kind, for the record.
     pub conditions: serde_json::Value,
+    /// What an earlier run could not collect, if its program is not run again.
+    pub kept: Option<Uncollected>,
 }
 
 /// One input, as it was read.
@@ -111,7 +114,22 @@ pub struct News {
     /// How long it ran.
     pub took: Duration,
     /// Its result, or why there is none.
-    pub result: Result<Committed, String>,
+    pub result: Result<Committed, Fault>,
+}
+
+/// Why a result could not be published.
+#[derive(Debug)]
+pub struct Fault {
+    /// What happened.
+    pub why: String,
+    /// Whether what the stage wrote is kept for another collection.
+    pub kept: bool,
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Fault {
+        Fault { why, kept: false }
+    }
 }
 
 /// The runner's handle to the thread.
@@ -156,7 +174,7 @@ fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec
     // An existing object that an output is deduplicated against must not be collected before its record appears.
     let quiet = store.quiet();
     if let Err(error) = &quiet {
-        return batch.into_iter().map(|f| of(f, Err(error.to_string()))).collect();
+        return batch.into_iter().map(|f| of(f, Err(error.to_string().into()))).collect();
     }
     for finished in batch {
         match take_in(store, graph, attest, &finished) {
@@ -173,16 +191,37 @@ fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec
                 news.push(of(finished, Ok(committed)));
             }
         }
-        Err(error) => news.extend(finished.into_iter().map(|f| of(f, Err(error.to_string())))),
+        Err(error) => news.extend(finished.into_iter().map(|f| of(f, Err(error.to_string().into())))),
     }
     news
 }
 
-fn of(finished: Finished, result: Result<Committed, String>) -> News {
+fn of(finished: Finished, result: Result<Committed, Fault>) -> News {
     News { id: finished.id, key: finished.key, took: finished.took, result }
 }
 
-fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: &Finished) -> Result<Pending, String> {
+fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: &Finished) -> Result<Pending, Fault> {
+    check_inputs(store, finished)?;
+    let mut pending = Pending::new(finished.key, finished.preimage.clone());
+    // Before they move to the store.
+    let edited = finished.kept.as_ref().map(|kept| kept.edited(&finished.work.join("out")));
+    collect(store, graph, finished, &mut pending).map_err(|why| keep(graph, finished, &pending, why))?;
+    pending.record = record(graph, finished, edited);
+    pending.log = Some(finished.work.join("log"));
+    let byproducts = finished.work.join("byproducts");
+    pending.byproducts = fs::read_dir(&byproducts).is_ok_and(|mut d| d.next().is_some()).then_some(byproducts);
+    if let Some(attest) = attest {
+        let stage = graph.stage(finished.id);
+        let made = Made { pipeline: &graph.pipeline, stage, finished, result: &pending };
+        pending.attestation = Some(attest.attest(&made)?);
+        let before = store.result(pending.key).join(&*pending.record_name());
+        pending.supersedes = before.exists() && !attest.holds(&before);
+    }
+    Ok(pending)
+}
+
+/// Nobody may have written to an input while the stage read it.
+fn check_inputs(store: &Store, finished: &Finished) -> Result<(), String> {
     for read in &finished.inputs {
         let ReadFrom::Outside { at, content, placed } = &read.from else { continue };
         if let Content::Folder(listing) = &**content {
@@ -195,7 +234,11 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
             ));
         }
     }
-    let mut pending = Pending::new(finished.key, finished.preimage.clone());
+    Ok(())
+}
+
+/// Stores what the stage wrote.
+fn collect(store: &Store, graph: &Graph, finished: &Finished, pending: &mut Pending) -> Result<(), String> {
     let stage = graph.stage(finished.id);
     for (name, is_folder) in [("out", true), ("byproducts", true), ("log", false)] {
         own(&finished.work.join(name), is_folder)?;
@@ -207,19 +250,39 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
     if stage.is_command {
         command::collect_metrics(stage.parameters(), &finished.work.join("out")).map_err(|e| format!("{e:#}"))?;
     }
-    pending.outputs =
-        store.ingest(&finished.work.join("out"), &stage.outputs, &mut pending).map_err(|e| e.to_string())?;
-    pending.record = record(graph, finished);
-    pending.log = Some(finished.work.join("log"));
-    let byproducts = finished.work.join("byproducts");
-    pending.byproducts = fs::read_dir(&byproducts).is_ok_and(|mut d| d.next().is_some()).then_some(byproducts);
-    if let Some(attest) = attest {
-        let made = Made { pipeline: &graph.pipeline, stage, finished, result: &pending };
-        pending.attestation = Some(attest.attest(&made)?);
-        let before = store.result(pending.key).join(&*pending.record_name());
-        pending.supersedes = before.exists() && !attest.holds(&before);
+    let out = finished.work.join("out");
+    pending.outputs = store.ingest(&out, &stage.outputs, pending).map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+/// Keeps what a command wrote for another collection, unless a part of it has moved to the store.
+fn keep(graph: &Graph, finished: &Finished, pending: &Pending, why: String) -> Fault {
+    let stage = graph.stage(finished.id);
+    let (out, metrics) = (finished.work.join("out"), command::metrics_file(stage.parameters()));
+    if !stage.is_command || !pending.fresh.is_empty() || !out.is_dir() {
+        return why.into();
     }
-    Ok(pending)
+    let files = stage.outputs.iter().map(|output| &*output.path).chain(metrics.as_deref());
+    let kept = Uncollected {
+        began: finished.began,
+        took: finished.took,
+        attempt: finished.attempt,
+        cpus: finished.cpus,
+        gpus: finished.gpus.clone(),
+        conditions: finished.conditions.clone(),
+        // What the program left, and not what somebody has made of it since.
+        files: match &finished.kept {
+            Some(before) => before.files.clone(),
+            None => Uncollected::digests(&out, files),
+        },
+    };
+    kept.write(&finished.work);
+    let why = format!(
+        "{why}; what it wrote is kept: put it right in {} and run again, which only collects it, or run with --force {}",
+        out.display(),
+        stage.name
+    );
+    Fault { why, kept: true }
 }
 
 /// Whether nobody wrote to an input while a stage read it. Equal bytes at the end are not enough: they may have been
@@ -266,7 +329,7 @@ fn no_special(folder: &Path) -> Result<(), String> {
 }
 
 /// How the result was produced. None of this is part of the key.
-fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
+fn record(graph: &Graph, finished: &Finished, edited: Option<Vec<String>>) -> serde_json::Value {
     let stage = graph.stage(finished.id);
     let byproduct = |name: &str| read_json(&finished.work.join("byproducts").join(name));
     json!({
@@ -285,6 +348,7 @@ fn record(graph: &Graph, finished: &Finished) -> serde_json::Value {
         "determinism_class": byproduct("class.json"),
         "device": byproduct("device.json"),
         "conditions": finished.conditions,
+        "collected_later": edited.map(|edited| json!({ "edited": edited })),
     })
 }
 

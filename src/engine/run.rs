@@ -17,7 +17,7 @@ use super::{
     place::Given,
     plan::{Ask, Outside, Plan, Step, ask},
     pool::{self, Allocation, Pool, Request},
-    publish::{News, Publisher, Read},
+    publish::{Fault, Finished, News, Publisher, Read},
     signals::Signals,
     store::{self, Lock, Published, Store},
 };
@@ -142,6 +142,8 @@ pub struct Runner<'r> {
     pausing: Vec<(Instant, Id)>,
     attempts: HashMap<Id, u32>,
     replanned: HashMap<Id, u32>,
+    /// What earlier runs could not collect.
+    collect: Vec<Finished>,
     /// Whether a stage has ended that could write to the store.
     written_to: bool,
     /// Where in a stage's log its attempt begins.
@@ -208,6 +210,7 @@ impl<'r> Runner<'r> {
             pausing: vec![],
             attempts: HashMap::new(),
             replanned: HashMap::new(),
+            collect: vec![],
             written_to: false,
             log_starts: HashMap::new(),
             computing: HashMap::new(),
@@ -251,6 +254,7 @@ impl<'r> Runner<'r> {
                 self.follow_signals(started, watch);
                 self.revive(watch)?;
                 self.fill(watch)?;
+                self.collect.drain(..).for_each(|finished| publisher.send(finished));
                 if self.open == 0 {
                     break;
                 }
@@ -457,7 +461,8 @@ impl<'r> Runner<'r> {
                     }
                     self.finish(id, committed.published, How::Ran, took, watch)
                 }
-                Err(why) => self.fail(self.failure(id, key, why), Some(0), watch),
+                // Running it again would remove what is kept.
+                Err(Fault { why, kept }) => self.fail(self.failure(id, key, why), (!kept).then_some(0), watch),
             },
         }
     }

@@ -109,12 +109,22 @@ pub(super) fn all(auditor: &Auditor, case: &Case, counter: &Counter) -> Result<V
     checks.extend(sound.then(|| figures(auditor, case)).flatten());
     checks.extend(reruns(auditor, evidence)?);
     checks.extend(environment(evidence));
+    checks.extend(edited(evidence));
     if !evidence.others.is_empty() {
         let others = evidence.others.join(", ");
         let message = format!("this key also has records of different bytes: {others}; see `caco divergences`");
         checks.push(Check { check: "divergence", state: State::Note, message });
     }
     Ok(checks)
+}
+
+/// Files that were edited between the end of the program and the collection of its outputs.
+fn edited(evidence: &Evidence) -> Option<Check> {
+    let made = evidence.made();
+    let edited = made["collected_later"]["edited"].as_array().filter(|edited| !edited.is_empty())?;
+    let files: Vec<&str> = edited.iter().filter_map(|file| file.as_str()).collect();
+    let message = format!("edited after its program ended, before they were collected: {}", files.join(", "));
+    Some(Check { check: "edited", state: State::Note, message })
 }
 
 /// The caller's variables that choose kernels. `None` if there was none, or the record is older than these notes.

@@ -4,7 +4,7 @@ use crate::{
     process::{PATIENCE, wait_for},
     project::{Printed, Project, printed},
 };
-use std::{fs, process::Stdio, time::Instant};
+use std::{fs, path::PathBuf, process::Stdio, time::Instant};
 
 /// A stage that writes this text as its metrics.
 fn writes(text: &str) -> Project {
@@ -108,6 +108,56 @@ fn a_missing_output_leaves_the_others_in_the_folder() {
     let project = Project::with(r#"(stages: {"s": command(shell: "echo 1 > there", outputs: ["there", "missing"])})"#);
     let printed = project.caco(&["run", "p.ron"]);
     assert!(printed.code == 1 && printed.err.contains("did not write its output 'missing'"), "{}", printed.err);
-    let work = fs::read_dir(project.path().join("cache/work")).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(fs::read_to_string(work.join("out/there")).unwrap(), "1\n");
+    assert_eq!(fs::read_to_string(out(&project).join("there")).unwrap(), "1\n");
+}
+
+/// The output folder of the stage that failed.
+fn out(project: &Project) -> PathBuf {
+    let folders = fs::read_dir(project.path().join("cache/work")).unwrap().map(|entry| entry.unwrap().path());
+    folders.map(|folder| folder.join("out")).find(|out| out.is_dir()).unwrap()
+}
+
+/// A stage that counts its runs, and whose metrics are wrong and one output missing.
+fn faulty() -> (Project, PathBuf) {
+    let project = Project::new();
+    let runs = project.path().join("runs");
+    let line = format!("echo run >> '{}'; echo model > model; echo '{{\\\"a\\\": oops}}' > m.json", runs.display());
+    project.write(
+        "p.ron",
+        &format!(
+            r#"(stages: {{"a": command(shell: "{line}", outputs: ["model", "late"], metrics: "m.json", isolation: None, run: (retries: 2))}})"#
+        ),
+    );
+    let failed = project.caco(&["run", "p.ron"]);
+    assert!(failed.code == 1 && failed.err.contains("which only collects it"), "{failed:?}");
+    let out = out(&project);
+    (project, out)
+}
+
+#[test]
+fn what_could_not_be_collected_is_collected_without_running_again() {
+    let (project, out) = faulty();
+    fs::write(out.join("m.json"), r#"{"a": 1}"#).unwrap();
+    let failed = project.caco(&["run", "p.ron"]);
+    assert!(failed.code == 1 && failed.err.contains("did not write its output 'late'"), "{failed:?}");
+    fs::write(out.join("late"), "x").unwrap();
+    let ran = project.ok(&["run", "p.ron"]);
+    assert!(ran.err.contains("a  is collected; its program ran before"), "{ran:?}");
+    assert_eq!(project.read("runs"), "run\n", "the program is not run again");
+    assert_eq!(project.ok(&["get", "a/model", "-", "-p", "p.ron"]).out, "model\n");
+    let record = &project.json(&["show", "a", "--json"])["result"]["made"]["collected_later"];
+    assert_eq!(record["edited"], serde_json::json!(["late", "m.json"]));
+    let audit = project.ok(&["audit", "p.ron"]);
+    assert!(
+        audit.out.contains("edited after its program ended, before they were collected: late, m.json"),
+        "{audit:?}"
+    );
+}
+
+#[test]
+fn what_could_not_be_collected_is_run_again_if_that_is_asked_for() {
+    let (project, out) = faulty();
+    fs::write(out.join("m.json"), r#"{"a": 1}"#).unwrap();
+    project.caco(&["run", "p.ron", "--force", "a"]);
+    assert_eq!(project.read("runs"), "run\nrun\n");
 }

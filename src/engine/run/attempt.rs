@@ -21,6 +21,7 @@ use super::{
         refusal::Refusal,
         stat,
         store::{self, Lock, Published},
+        uncollected::Uncollected,
         undeclared,
     },
     Message, Prepared, Runner, Running, State,
@@ -96,6 +97,11 @@ impl<'r> Runner<'r> {
             Ok(preimage) => preimage,
             Err(stale) => return self.stale(id, key, stale, watch),
         };
+        // Whether it is used or not, it counts once.
+        let kept = Uncollected::take(&work).filter(|_| self.attempts[&id] == 1 && !self.forced.contains(&id));
+        if let Some(kept) = kept.filter(|_| work.join("out").is_dir()) {
+            return self.collect_again(id, key, lock, preimage, kept, watch);
+        }
         match self.launch(id, &work, lock.fd(), &allocation) {
             Err(error) => match error.downcast::<ChangedInput>() {
                 Ok(ChangedInput(path, at)) => {
@@ -134,6 +140,42 @@ impl<'r> Runner<'r> {
                 Ok(())
             }
         }
+    }
+
+    /// Collects what a program wrote in an earlier run, without running it.
+    fn collect_again(
+        &mut self,
+        id: Id,
+        key: Key,
+        lock: Lock,
+        preimage: String,
+        kept: Uncollected,
+        watch: &mut dyn FnMut(Event),
+    ) -> store::Result<()> {
+        let work = self.store.work(key);
+        let inputs = match self.inputs_read(id, None) {
+            Ok(inputs) => inputs,
+            Err(error) => return self.fail(self.failure(id, key, format!("{error:#}")), Some(0), watch),
+        };
+        self.states.insert(id, State::Publishing(key));
+        watch(Event::Started { id, key, work: &work, attempt: 1, before: Before::Uncollected });
+        self.collect.push(Finished {
+            id,
+            key,
+            preimage,
+            lock,
+            work,
+            began: kept.began,
+            took: kept.took,
+            attempt: kept.attempt,
+            resumed: false,
+            cpus: kept.cpus,
+            gpus: kept.gpus.clone(),
+            inputs,
+            conditions: kept.conditions.clone(),
+            kept: Some(kept),
+        });
+        Ok(())
     }
 
     /// Checks a stage's inputs outside the store for changes since the plan. Returns its preimage, if its key is still the
@@ -229,7 +271,7 @@ impl<'r> Runner<'r> {
         let (cpus, gpus) = (allocation.cpus, allocation.gpus());
         let prepared = Prepared { stage: self.graph.stage(id), inputs, work, cpus, gpus };
         let launch = self.programs.launch(&prepared)?;
-        let inputs = self.inputs_read(id, &out, &launch.mounts)?;
+        let inputs = self.inputs_read(id, Some((&out, &launch.mounts)))?;
         let mut unreported = Unreported { id, sender: Some(self.sender.clone()) };
         let ended = Box::new(move |report| unreported.send(report));
         Ok((self.executor.start(&launch, allocation, lock, ended)?, launch, inputs))
@@ -287,6 +329,7 @@ impl<'r> Runner<'r> {
                     gpus,
                     inputs: running.inputs,
                     conditions: self.conditions(id, refusals),
+                    kept: None,
                 });
                 return Ok(());
             }
@@ -372,23 +415,25 @@ impl<'r> Runner<'r> {
     }
 
     /// What the stage is about to read, with the contents that its key is made of. What was copied into its folder `out`
-    /// must be just that.
-    fn inputs_read(&self, id: Id, out: &Path, mounts: &Mounts) -> anyhow::Result<Vec<Read>> {
-        let is_command = self.graph.stage(id).is_command;
+    /// must be just that. Without one, the program has read it before.
+    fn inputs_read(&self, id: Id, placed: Option<(&Path, &Mounts)>) -> anyhow::Result<Vec<Read>> {
+        let placed = placed.filter(|_| self.graph.stage(id).is_command);
         let mut read = vec![];
         for edge in self.graph.edges(id) {
-            let placed = out.join(&*edge.slot);
-            let is_copy = is_command && edge.hashed && !mounts.reach(&placed);
+            let placed = placed.filter(|_| edge.hashed).map(|(out, mounts)| (out.join(&*edge.slot), mounts));
+            let copy = placed.as_ref().filter(|(at, mounts)| !mounts.reach(at)).map(|(at, _)| at);
             let from = match &edge.from {
                 Origin::Path(Ok(at)) => {
                     let Some(found) = self.outside.found(at) else { continue };
                     let content = found.content.clone();
                     let changed = || ChangedInput(at.path.clone(), at.clone());
-                    let placed = if is_copy {
-                        Placed::Copy(copied(&placed, &content)?.with_context(changed)?)
-                    } else {
-                        ensure!(!is_command || parts_hold(&placed, &content, mounts)?, changed());
-                        Placed::Itself(found.stamp)
+                    let placed = match (copy, &placed) {
+                        (Some(copy), _) => Placed::Copy(copied(copy, &content)?.with_context(changed)?),
+                        (None, Some((at, mounts))) => {
+                            ensure!(parts_hold(at, &content, mounts)?, changed());
+                            Placed::Itself(found.stamp)
+                        }
+                        (None, None) => Placed::Itself(found.stamp),
                     };
                     ReadFrom::Outside { at: at.clone(), content, placed }
                 }
@@ -399,10 +444,9 @@ impl<'r> Runner<'r> {
                 },
                 Origin::Output(of, output) => {
                     let Some(result) = self.published(*of).cloned() else { continue };
-                    let artifact = result.output(output).filter(|_| is_copy);
-                    if let Some(artifact) = artifact {
+                    if let (Some(artifact), Some(copy)) = (result.output(output), copy) {
                         ensure!(
-                            digest_of(&placed)? == artifact.blake3,
+                            digest_of(copy)? == artifact.blake3,
                             "what it reads from {} is damaged in the store; run `caco cache verify`, then run again",
                             result.key.0.short()
                         );
