@@ -4,6 +4,7 @@ pub mod attest;
 pub mod command;
 pub mod confine;
 pub mod digest;
+mod discarded;
 pub mod disk;
 pub mod environment;
 pub mod estimate;

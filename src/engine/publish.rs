@@ -4,13 +4,14 @@ use super::{
     attest::{Attest, Made},
     command,
     digest::Digest,
+    discarded::Discarded,
     external::External,
     gpu::Gpu,
     graph::{Graph, Id},
     key::Key,
     listing::{self, Content, Stamp},
     regular, stat,
-    store::{self, Committed, Lock, Pending, Published, Store},
+    store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
     uncollected::Uncollected,
 };
@@ -151,9 +152,10 @@ impl Publisher {
     ) -> Publisher {
         let (sender, receiver) = mpsc::channel::<Finished>();
         scope.spawn(move || {
+            let mut discarded = Discarded::default();
             while let Ok(first) = receiver.recv() {
                 let batch: Vec<Finished> = std::iter::once(first).chain(receiver.try_iter()).take(BATCH).collect();
-                for item in publish(store, graph, attest, batch) {
+                for item in publish(store, graph, attest, batch, &mut discarded) {
                     let _ = news.send(M::from(item));
                 }
             }
@@ -168,7 +170,13 @@ impl Publisher {
     }
 }
 
-fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec<Finished>) -> Vec<News> {
+fn publish(
+    store: &Store,
+    graph: &Graph,
+    attest: Option<&dyn Attest>,
+    batch: Vec<Finished>,
+    discarded: &mut Discarded,
+) -> Vec<News> {
     let mut news = vec![];
     let mut ready = vec![];
     // An existing object that an output is deduplicated against must not be collected before its record appears.
@@ -186,8 +194,8 @@ fn publish(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, batch: Vec
     match store.commit(&pending) {
         Ok(committed) => {
             for (finished, committed) in finished.into_iter().zip(committed) {
-                // Removed before the lock is released, so that the next holder of the lock finds no leftovers.
-                let _ = store::remove_folder(&finished.work);
+                // Before the lock is released, so that the next holder of the lock finds no leftovers.
+                discarded.add(store, &finished.work);
                 news.push(of(finished, Ok(committed)));
             }
         }

@@ -215,7 +215,7 @@ impl Store {
         self.keep_tombstones(key)?;
         self.catalog.remove(key);
         // Rename it first: a partly removed folder must not look like a result.
-        let aside = self.root.join("work").join(self.unique());
+        let aside = self.aside();
         fs::rename(&folder, &aside).at("remove", &folder)?;
         fs::remove_dir_all(&aside).at("remove", &aside)
     }

@@ -94,7 +94,7 @@ impl Store {
         if fs::metadata(&to).is_ok_and(|m| m.len() == length) {
             return Ok(None);
         }
-        let aside = target.root.join("work").join(target.unique());
+        let aside = target.aside();
         copy_file(&from, &aside)?;
         // Read the written copy, which detects a flipped bit on either side.
         let found = digest::of_file(&aside).at("read", &aside)?;

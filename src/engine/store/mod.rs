@@ -221,6 +221,11 @@ impl Store {
         self.root.join("work").join(key.to_string())
     }
 
+    /// A path in the store at which there is nothing, for what is about to move or to be removed.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.root.join("work").join(self.unique())
+    }
+
     /// The folder that holds the records of a key.
     pub fn result(&self, key: Key) -> PathBuf {
         self.sharded("results", key.0)

@@ -183,7 +183,7 @@ impl Store {
     }
 
     fn copy_aside(&self, path: &Path) -> Result<PathBuf> {
-        let aside = self.root.join("work").join(self.unique());
+        let aside = self.aside();
         let copied = copy_file(path, &aside);
         if copied.is_err() {
             let _ = fs::remove_file(&aside);
@@ -208,7 +208,7 @@ impl Store {
         if self.length(digest) == Some(bytes.len() as u64) {
             return Ok(());
         }
-        let aside = self.root.join("work").join(self.unique());
+        let aside = self.aside();
         let written = fs::write(&aside, bytes).at("write", &aside);
         if written.is_err() {
             let _ = fs::remove_file(&aside);
@@ -227,7 +227,7 @@ impl Store {
         }
         let tree = self.tree(artifact.blake3);
         if !tree.exists() {
-            let aside = self.root.join("work").join(self.unique());
+            let aside = self.aside();
             self.write_folder(artifact, &aside, Self::assemble)?;
             fs::create_dir_all(self.root.join("trees")).at("create", &self.root.join("trees"))?;
             match fs::rename(&aside, &tree) {
