@@ -421,7 +421,7 @@ def main():
     verdicts = [result["verdict"] for check in report["checks"].values() for result in check["results"]]
     print(f"{verdicts.count('PASS')} passed, {verdicts.count('FAIL')} failed, {verdicts.count('SKIP')} skipped; report: {file}")
     if later:
-        print(f"not run for lack of time: {', '.join(later)}; the same command goes on with them")
+        print(f"not run for lack of time: {', '.join(later)}; run the same command again for them")
     sys.exit(1 if "FAIL" in verdicts else 75 if later else 0)
 
 

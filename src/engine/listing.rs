@@ -149,7 +149,7 @@ pub fn of_path(at: &External, cache: &stat::Cache) -> Result<Option<Found>, Erro
     Ok(Some(Found { content: Arc::new(content), stamp: Stamp::of_file(&meta), plain: true }))
 }
 
-/// Whether a file's owner may execute it. The other bits of its mode depend on the umask of whoever wrote it.
+/// Whether a file's owner may execute it. The other bits of its mode depend on the umask of the user who wrote it.
 pub fn is_executable(meta: &Metadata) -> bool {
     meta.permissions().mode() & 0o100 != 0
 }
