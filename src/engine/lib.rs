@@ -38,6 +38,7 @@ pub mod store;
 pub mod tool;
 pub mod uncollected;
 pub mod undeclared;
+pub mod walk;
 pub mod which;
 pub mod why;
 mod writers;

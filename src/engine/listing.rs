@@ -1,16 +1,21 @@
 //! The digest of a folder: BLAKE3 over its canonical listing, one line per file, sorted by path:
-//! `<BLAKE3 of the bytes> <length> <path>`. The length of an executable file ends in `x`, and a folder without files has
-//! the line `<BLAKE3 of nothing> 0 <path>/`, so that an empty folder is not an empty file. Other modes, times and owners do not count; links are followed.
+//! `<BLAKE3 of the bytes> <length> <path>`. The length of an executable file ends in `x`. An empty folder has the line
+//! `<BLAKE3 of nothing> 0 <path>/`, so that it is not an empty file. Other modes, times and owners do not count; links are
+//! followed.
 
-use super::{digest, digest::Digest, external::External, stat};
-use ignore::gitignore::Gitignore;
+use super::{
+    digest,
+    digest::Digest,
+    external::External,
+    stat,
+    walk::{Error, Place, Stamp, Walk, is_executable},
+};
 use rayon::prelude::*;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     fs::{self, Metadata},
     io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::SystemTime,
 };
@@ -35,67 +40,6 @@ pub struct Entry {
     pub size: u64,
     /// Whether its owner may execute it.
     pub executable: bool,
-}
-
-/// A file or folder that cannot be digested, and why.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// An I/O error.
-    #[error("cannot read {path}: {error}", path = path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The error.
-        error: io::Error,
-    },
-    /// A name that a listing cannot represent.
-    #[error("{path} has a name that is not UTF-8 or holds a line break; rename it", path = path.display())]
-    Name {
-        /// The file or folder, its name made printable.
-        path: PathBuf,
-    },
-    /// A link that leads back to a folder above it.
-    #[error("{path} is a link that leads back to a folder above it; remove the link", path = path.display())]
-    Loop {
-        /// The link.
-        path: PathBuf,
-    },
-    /// A dangling link.
-    #[error("{path} is a link to {target}, which does not exist; fix or remove the link", path = path.display(), target = target.display())]
-    Dangling {
-        /// The link.
-        path: PathBuf,
-        /// Its target.
-        target: PathBuf,
-    },
-    /// A link out of a folder that must be self-contained.
-    #[error("{path} leads to {target}, outside of what the stage wrote; let the stage copy it (`cp -rL`)", path = path.display(), target = target.display())]
-    Outside {
-        /// The link, or a path behind it.
-        path: PathBuf,
-        /// Where it leads.
-        target: PathBuf,
-    },
-    /// Neither a file nor a folder.
-    #[error("{path} is neither a file nor a folder; remove it", path = path.display())]
-    Special {
-        /// The socket, pipe or device.
-        path: PathBuf,
-    },
-}
-
-impl Error {
-    fn io(path: &Path, error: io::Error) -> Self {
-        if error.raw_os_error() == Some(libc::ELOOP) {
-            return Error::Loop { path: path.into() };
-        }
-        if error.kind() == io::ErrorKind::NotFound
-            && let Ok(target) = fs::read_link(path)
-        {
-            return Error::Dangling { path: path.into(), target };
-        }
-        Error::Io { path: path.into(), error }
-    }
 }
 
 /// The content of a path.
@@ -124,7 +68,7 @@ pub struct Found {
     pub content: Arc<Content>,
     /// Its stamp from before it was read.
     pub stamp: Stamp,
-    /// Whether it is, or contains, no link.
+    /// Whether it contains no link, and nothing is left out.
     pub plain: bool,
 }
 
@@ -138,56 +82,16 @@ pub fn of_path(at: &External, cache: &stat::Cache) -> Result<Option<Found>, Erro
     };
     if meta.is_dir() {
         let walk = Walk::of(at)?;
-        let (stamp, plain) = (walk.stamp(), walk.plain);
-        let content = Content::Folder(Listing::of_walk(walk, at.modes, cache)?);
+        let (stamp, plain) = (walk.stamp(), walk.is_plain());
+        let content = Content::Folder(Listing::of_walk(walk, cache)?);
         return Ok(Some(Found { content: Arc::new(content), stamp, plain }));
     }
     if !meta.is_file() {
         return Err(Error::Special { path: path.into() });
     }
-    let content = Content::File(digest_of(path, &meta, cache)?, at.modes && is_executable(&meta));
-    Ok(Some(Found { content: Arc::new(content), stamp: Stamp::of_file(&meta), plain: true }))
-}
-
-/// Whether a file's owner may execute it. The other bits of its mode depend on the umask of the user who wrote it.
-pub fn is_executable(meta: &Metadata) -> bool {
-    meta.permissions().mode() & 0o100 != 0
-}
-
-/// What `stat` says of a file or folder, in a few bytes: path, length, executable bit and modification time of every file and
-/// folder. A write normally changes it. An owner, a number of hard links and, on some network file systems, an inode may change
-/// without one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp(Digest);
-
-impl Stamp {
-    /// The stamp of a path, without reading any file.
-    ///
-    /// # Errors
-    /// Where it does not exist, or cannot be read.
-    pub fn of_path(at: &External) -> Result<Stamp, Error> {
-        let meta = fs::metadata(&at.path).map_err(|e| Error::io(&at.path, e))?;
-        if !meta.is_dir() {
-            return Ok(Stamp::of_file(&meta));
-        }
-        Ok(Walk::of(at)?.stamp())
-    }
-
-    fn of_file(meta: &Metadata) -> Stamp {
-        Stamp::of([("", meta)])
-    }
-
-    fn of<'f>(files: impl IntoIterator<Item = (&'f str, &'f Metadata)>) -> Stamp {
-        let mut hasher = blake3::Hasher::new();
-        for (path, meta) in files {
-            hasher.update(path.as_bytes());
-            let mode = is_executable(meta).into();
-            for word in [meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64, mode] {
-                hasher.update(&word.to_le_bytes());
-            }
-        }
-        Stamp(Digest(*hasher.finalize().as_bytes()))
-    }
+    let executable = at.modes && is_executable(&meta);
+    let content = Content::File(digest_of(path, &meta, cache)?, executable);
+    Ok(Some(Found { content: Arc::new(content), stamp: Stamp::of_file(&meta, executable), plain: true }))
 }
 
 /// Digests a file. An unchanged file is not read again.
@@ -201,67 +105,16 @@ pub fn digest_of(path: &Path, meta: &Metadata, cache: &stat::Cache) -> Result<Di
     Ok(digest)
 }
 
-/// Whether there are links on the way from `above` to `path`, or inside `path`. A link that leads out of `above` is an
-/// error.
-pub fn has_links_inside(above: &Path, path: &Path) -> Result<bool, Error> {
-    let whole = real(above)?;
-    let inside = |path: &Path, target: &Path| match target.starts_with(&whole) {
-        true => Ok(()),
-        false => Err(Error::Outside { path: path.into(), target: target.into() }),
-    };
-    let (mut linked, mut at) = (false, above.to_path_buf());
-    for part in path.strip_prefix(above).unwrap_or(path).components() {
-        at.push(part);
-        linked |= fs::symlink_metadata(&at).map_err(|e| Error::io(&at, e))?.is_symlink();
-    }
-    if linked {
-        inside(path, &real(path)?)?;
-    }
-    if path.is_dir() {
-        each_link(path, &mut |link, target| {
-            linked = true;
-            inside(link, target)
-        })?;
-    }
-    Ok(linked)
-}
-
-fn real(path: &Path) -> Result<PathBuf, Error> {
-    fs::canonicalize(path).map_err(|e| Error::io(path, e))
-}
-
-/// Calls `visit` with every link below a folder, those behind links among them, and its real target.
-fn each_link(root: &Path, visit: &mut dyn FnMut(&Path, &Path) -> Result<(), Error>) -> Result<(), Error> {
-    let (mut open, mut seen) = (vec![root.to_path_buf()], HashSet::new());
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
-            let entry = entry.map_err(|e| Error::io(&folder, e))?;
-            let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Error::io(&folder, e))?);
-            let mut is_new_folder = kind.is_dir();
-            if kind.is_symlink() {
-                let target = real(&path)?;
-                visit(&path, &target)?;
-                // Several links may lead to the same folder; visit it once.
-                is_new_folder = target.is_dir() && seen.insert(target);
-            }
-            if is_new_folder {
-                open.push(path);
-            }
-        }
-    }
-    Ok(())
-}
-
 impl Listing {
     /// The listing of a folder.
     pub fn of_folder(root: &Path, cache: &stat::Cache) -> Result<Listing, Error> {
-        Listing::of_walk(Walk::of(&External::whole(root))?, true, cache)
+        Listing::of_walk(Walk::of(&External::whole(root))?, cache)
     }
 
-    fn of_walk(walk: Walk, modes: bool, cache: &stat::Cache) -> Result<Listing, Error> {
-        let entry = |(path, absolute, meta): Place| {
-            let digest = digest_of(&absolute, &meta, cache)?;
-            Ok(Entry { path, digest, size: meta.len(), executable: modes && is_executable(&meta) })
+    fn of_walk(walk: Walk, cache: &stat::Cache) -> Result<Listing, Error> {
+        let entry = |Place { path, at, meta, executable }: Place| {
+            let digest = digest_of(&at, &meta, cache)?;
+            Ok(Entry { path, digest, size: meta.len(), executable })
         };
         let files = walk.files.into_par_iter().map(entry).collect::<Result<Vec<_>, Error>>()?;
         Ok(Listing { files, empty: walk.empty })
@@ -357,107 +210,11 @@ impl Entry {
 /// The digest of no bytes, in the line of an empty folder.
 const NOTHING: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
-/// A file: its path in the folder, its own path, and what `stat` says of it.
-type Place = (String, PathBuf, Metadata);
-
-/// What is below a folder, sorted by path. Links are followed.
-#[derive(Default)]
-struct Walk {
-    files: Vec<Place>,
-    folders: Vec<Place>,
-    empty: Vec<String>,
-    /// Whether there are no links, and nothing is left out.
-    plain: bool,
-}
-
-impl Walk {
-    fn of(at: &External) -> Result<Walk, Error> {
-        let root = &at.path;
-        let meta = fs::metadata(root).map_err(|e| Error::io(root, e))?;
-        let mut walk = walk_folder(root, "", &[(meta.dev(), meta.ino())], &at.left_out())?;
-        walk.folders.push((String::new(), root.clone(), meta));
-        for places in [&mut walk.files, &mut walk.folders] {
-            places.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        }
-        walk.empty.sort_unstable();
-        Ok(walk)
-    }
-
-    /// A folder's time counts too: it changes when something comes into it or leaves it, even if it leaves or returns again.
-    fn stamp(&self) -> Stamp {
-        let places = self.files.iter().chain(&self.folders);
-        let Stamp(places) = Stamp::of(places.map(|(path, _, meta)| (path.as_str(), meta)));
-        Stamp(if self.plain { places } else { Digest::of(&places.0) })
-    }
-
-    fn add(&mut self, other: Walk) {
-        self.files.extend(other.files);
-        self.folders.extend(other.folders);
-        self.empty.extend(other.empty);
-        self.plain &= other.plain;
-    }
-}
-
-fn walk_folder(folder: &Path, prefix: &str, above: &[(u64, u64)], left_out: &Gitignore) -> Result<Walk, Error> {
-    let mut walk = Walk { plain: true, ..Walk::default() };
-    let mut folders = vec![];
-    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let entry = entry.map_err(|e| Error::io(folder, e))?;
-        let path = entry.path();
-        let name = entry.file_name();
-        let sound = name.to_str().is_some_and(|name| !name.contains('\n'));
-        let name = name.to_string_lossy();
-        let relative = if prefix.is_empty() { name.into_owned() } else { format!("{prefix}/{name}") };
-        let mut meta = entry.metadata().map_err(|e| Error::io(&path, e))?;
-        let link = meta.is_symlink();
-        if link {
-            // What is left out may be a link that leads nowhere.
-            meta = match fs::metadata(&path) {
-                Err(_) if left_out.matched(&relative, false).is_ignore() => {
-                    walk.plain = false;
-                    continue;
-                }
-                found => found.map_err(|e| Error::io(&path, e))?,
-            };
-        }
-        if left_out.matched(&relative, meta.is_dir()).is_ignore() {
-            walk.plain = false;
-            continue;
-        }
-        if !sound {
-            return Err(Error::Name { path: path.to_string_lossy().replace('\n', "\\n").into() });
-        }
-        walk.plain &= !link;
-        if meta.is_file() {
-            walk.files.push((relative, path, meta));
-        } else if meta.is_dir() {
-            let id = (meta.dev(), meta.ino());
-            if link && above.contains(&id) {
-                return Err(Error::Loop { path });
-            }
-            walk.folders.push((relative.clone(), path.clone(), meta));
-            folders.push((relative, path, id));
-        } else {
-            return Err(Error::Special { path });
-        }
-    }
-    if walk.files.is_empty() && folders.is_empty() {
-        walk.empty.push(prefix.into());
-    }
-    let below = |(relative, path, id): (String, PathBuf, (u64, u64))| {
-        let above = [above, &[id]].concat();
-        walk_folder(&path, &relative, &above, left_out)
-    };
-    let found = folders.into_par_iter().map(below).collect::<Result<Vec<_>, _>>()?;
-    found.into_iter().for_each(|below| walk.add(below));
-    Ok(walk)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::os::unix::{ffi::OsStrExt, fs::symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn listing(root: &Path) -> Result<Listing, Error> {
         Listing::of_folder(root, &stat::Cache::load(Path::new("/nonexistent")))
@@ -493,28 +250,6 @@ mod tests {
         assert_eq!(listing.files.len(), 3);
         assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
         assert_eq!(Listing::parse("").unwrap(), Listing::default());
-    }
-
-    #[test]
-    fn a_stamp_changes_with_every_write_and_not_with_other_modes() {
-        let folder = folder();
-        let file = folder.path().join("b/c/one");
-        let stamps = || [folder.path(), &file].map(|path| Stamp::of_path(&External::whole(path)).unwrap());
-        let before = stamps();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let elsewhere = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
-        fs::hard_link(&file, elsewhere.path().join("link")).unwrap();
-        assert_eq!(stamps(), before);
-        let written = fs::File::options().write(true).open(&file).unwrap();
-        written.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(stamps().iter().zip(&before).all(|(now, before)| now != before));
-        let before = stamps();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(stamps().iter().zip(&before).all(|(now, before)| now != before));
-        let before = stamps();
-        fs::create_dir(folder.path().join("empty")).unwrap();
-        assert_ne!(stamps()[0], before[0]);
-        assert!(Stamp::of_path(&External::whole(&folder.path().join("none"))).is_err());
     }
 
     #[test]
@@ -582,20 +317,6 @@ mod tests {
             let listing = Listing { files: files.into_iter().map(entry).collect(), empty: empty.into_iter().collect() };
             prop_assert_eq!(Listing::parse(&listing.text()).unwrap(), listing);
         }
-    }
-
-    #[test]
-    fn unrepresentable_entries_are_errors_that_name_them() {
-        let folder = folder();
-        symlink("..", folder.path().join("b/up")).unwrap();
-        assert!(matches!(listing(folder.path()), Err(Error::Loop { path }) if path.ends_with("b/up")));
-        fs::remove_file(folder.path().join("b/up")).unwrap();
-        let bad = folder.path().join(std::ffi::OsStr::from_bytes(b"x\xff"));
-        fs::write(&bad, "").unwrap();
-        assert!(matches!(listing(folder.path()), Err(Error::Name { .. })));
-        fs::remove_file(bad).unwrap();
-        symlink("nowhere", folder.path().join("dangling")).unwrap();
-        assert!(matches!(listing(folder.path()), Err(Error::Dangling { path, .. }) if path.ends_with("dangling")));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! byte-order mark, and Python's `NaN`, `Infinity` and `-Infinity`. And a library silently rounds whole numbers
 //! that no float holds. Metrics that are written as they are kept, by this program or another, are read by `measure`.
 
-use super::{listing, regular};
+use super::{regular, walk};
 use anyhow::{Context, Result, bail};
 use caco_measure::metric::{self, Metric};
 use serde::de::IgnoredAny;
@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, path::Path};
 pub fn collect(file: &str, out: &Path) -> Result<()> {
     // No file outside the folder is read or written through a link, and no pipe is waited for.
     for path in [out.join(file), out.join(metric::FILE)].iter().filter(|path| path.symlink_metadata().is_ok()) {
-        listing::has_links_inside(out, path)?;
+        walk::has_links_inside(out, path)?;
         regular::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     }
     let wrote = || format!("it wrote no readable '{file}' (`metrics`)");

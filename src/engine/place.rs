@@ -3,19 +3,23 @@
 //!
 //! What is small is copied. What is large is mounted, read-only, or copied where the machine offers no mounts.
 
-use super::{external::External, listing::is_executable, mounts::Mounts};
+use super::{
+    external::External,
+    mounts::Mounts,
+    walk::{Place, Walk, is_executable},
+};
 use anyhow::{Context, Result};
-use ignore::gitignore::Gitignore;
 use std::{
+    collections::{HashMap, HashSet},
     fs::{self, File, Metadata},
-    io,
+    io, iter,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// A file of more bytes than this is large, and so is a folder whose files have more.
 const BYTES: u64 = 16 << 20;
-/// A folder of more files and folders than this is large.
+/// A folder of more files than this is large.
 const FILES: usize = 1000;
 
 /// An input that a stage is given.
@@ -27,124 +31,83 @@ pub struct Given<'a> {
     pub at: External,
     /// Whether it is an executable file. An object of the store is one that does not look like it.
     pub executable: bool,
-    /// Whether it contains no links, and nothing is left out.
-    pub plain: bool,
+    /// Whether it is a large folder that contains no links, and of which nothing is left out.
+    pub whole: bool,
+}
+
+/// Whether a folder with so many files, and bytes in them, is large.
+pub fn is_large(files: usize, bytes: u64) -> bool {
+    files > FILES || bytes > BYTES
 }
 
 /// Places an input at `at`. Where `mounts` are given, a large one becomes one of them.
 pub fn place(given: &Given, at: &Path, mounts: Option<&mut Mounts>) -> Result<()> {
-    let mut placer = Placer { left_out: given.at.left_out(), mounts };
-    let path = &given.at.path;
-    let meta = metadata(path)?;
-    if !meta.is_dir() {
-        return placer.file(path, at, &meta, given.executable);
+    let from = &given.at.path;
+    let meta = fs::metadata(from).with_context(|| format!("cannot read {}", from.display()))?;
+    match mounts {
+        mounts if !meta.is_dir() => place_file(from, at, &meta, given.executable, mounts),
+        Some(mounts) if given.whole => mounts.show(from, at).with_context(|| format!("cannot create {}", at.display())),
+        mounts => place_folder(&Walk::of(&given.at)?, at, mounts),
     }
-    if given.plain && placer.mounts.is_some() && !Small::default().holds(path, "", &placer.left_out)? {
-        return placer.mount_folder(path, at);
-    }
-    placer.folder(path, at, "")
 }
 
-struct Placer<'m> {
-    left_out: Gitignore,
-    mounts: Option<&'m mut Mounts>,
+fn place_file(from: &Path, at: &Path, meta: &Metadata, executable: bool, mounts: Option<&mut Mounts>) -> Result<()> {
+    match mounts {
+        // A mount shows the mode that the file has.
+        Some(mounts) if meta.len() > BYTES && executable == is_executable(meta) => {
+            mounts.show(from, at).with_context(|| format!("cannot create {}", at.display()))
+        }
+        _ => copy(from, at, meta, executable).with_context(|| format!("cannot copy {}", from.display())),
+    }
 }
 
-impl Placer<'_> {
-    fn file(&mut self, from: &Path, at: &Path, meta: &Metadata, executable: bool) -> Result<()> {
-        let shown_as_it_is = executable == is_executable(meta);
-        match &mut self.mounts {
-            Some(mounts) if meta.len() > BYTES && shown_as_it_is => {
-                mounts.show(from, at).with_context(|| format!("cannot create {}", at.display()))
-            }
-            _ => copy(from, at, meta, executable).with_context(|| format!("cannot copy {}", from.display())),
+/// Places what is in a folder, one by one.
+fn place_folder(walk: &Walk, at: &Path, mut mounts: Option<&mut Mounts>) -> Result<()> {
+    let whole = if mounts.is_some() { large_folders(walk) } else { HashSet::new() };
+    let is_below = |place: &&Place| above(&place.path).any(|folder| whole.contains(folder));
+    let mut made = vec![];
+    for folder in walk.folders.iter().filter(|folder| !is_below(folder)) {
+        let at = at.join(&folder.path);
+        match &mut mounts {
+            Some(mounts) if whole.contains(folder.path.as_str()) => mounts.show(&folder.at, &at),
+            _ => fs::create_dir(&at),
+        }
+        .with_context(|| format!("cannot create {}", at.display()))?;
+        if !whole.contains(folder.path.as_str()) {
+            made.push((at, &folder.meta));
         }
     }
-
-    fn mount_folder(&mut self, from: &Path, at: &Path) -> Result<()> {
-        let Some(mounts) = &mut self.mounts else { return Ok(()) };
-        mounts.show(from, at).with_context(|| format!("cannot create {}", at.display()))
+    for file in walk.files.iter().filter(|file| !is_below(file)) {
+        place_file(&file.at, &at.join(&file.path), &file.meta, file.executable, mounts.as_deref_mut())?;
     }
-
-    /// Places what is in a folder, one by one. `relative` is its path in the input.
-    fn folder(&mut self, from: &Path, at: &Path, relative: &str) -> Result<()> {
-        fs::create_dir(at).with_context(|| format!("cannot create {}", at.display()))?;
-        for (name, path, meta) in entries(from, relative, &self.left_out)? {
-            let (at, relative) = (at.join(&name), join(relative, &name));
-            if !meta.is_dir() {
-                self.file(&path, &at, &meta, is_executable(&meta))?;
-            } else if self.mounts.is_some()
-                && !Small::default().holds(&path, &relative, &self.left_out)?
-                && is_plain(&path, &relative, &self.left_out)?
-            {
-                self.mount_folder(&path, &at)?;
-            } else {
-                self.folder(&path, &at, &relative)?;
-            }
-        }
-        // Filling it changed its time, which `tar` writes down.
-        let modified = metadata(from)?.modified().and_then(|time| File::open(at)?.set_modified(time));
-        modified.with_context(|| format!("cannot set the time of {}", at.display()))
-    }
+    // Filling a folder changed its time, which `tar` writes down.
+    made.iter().rev().try_for_each(|(at, meta)| {
+        let set = meta.modified().and_then(|time| File::open(at)?.set_modified(time));
+        set.with_context(|| format!("cannot set the time of {}", at.display()))
+    })
 }
 
-/// Counts what a small folder may hold.
-#[derive(Default)]
-struct Small {
-    files: usize,
-    bytes: u64,
-}
-
-impl Small {
-    fn holds(&mut self, folder: &Path, relative: &str, left_out: &Gitignore) -> Result<bool> {
-        for (name, path, meta) in entries(folder, relative, left_out)? {
-            self.files += 1;
-            self.bytes += meta.len();
-            let fits = self.files <= FILES && self.bytes <= BYTES;
-            if !fits || meta.is_dir() && !self.holds(&path, &join(relative, &name), left_out)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// Whether there is no link below a folder, and nothing that is left out.
-fn is_plain(folder: &Path, relative: &str, left_out: &Gitignore) -> Result<bool> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let kind = entry.file_type().with_context(|| format!("cannot read {}", entry.path().display()))?;
-        let relative = join(relative, &entry.file_name().to_string_lossy());
-        let excluded = left_out.matched(&relative, kind.is_dir()).is_ignore();
-        if kind.is_symlink() || excluded || kind.is_dir() && !is_plain(&entry.path(), &relative, left_out)? {
-            return Ok(false);
+/// The folders that can be mounted as a whole: large, without links, and nothing in them is left out.
+fn large_folders(walk: &Walk) -> HashSet<&str> {
+    let mixed: HashSet<&str> =
+        walk.mixed.iter().flat_map(|path| iter::once(path.as_str()).chain(above(path))).collect();
+    let mut sizes: HashMap<&str, (usize, u64)> = HashMap::new();
+    for file in &walk.files {
+        for folder in above(&file.path) {
+            let (files, bytes) = sizes.entry(folder).or_default();
+            (*files, *bytes) = (*files + 1, *bytes + file.meta.len());
         }
     }
-    Ok(true)
+    sizes.retain(|folder, (files, bytes)| !mixed.contains(folder) && is_large(*files, *bytes));
+    sizes.into_keys().collect()
 }
 
-/// The entries of a folder that are not left out: name, path, and what `stat` says of what they lead to.
-fn entries(folder: &Path, relative: &str, left_out: &Gitignore) -> Result<Vec<(String, PathBuf, Metadata)>> {
-    let mut found = vec![];
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-        let relative = join(relative, &name);
-        match fs::metadata(&path) {
-            Ok(meta) if left_out.matched(&relative, meta.is_dir()).is_ignore() => {}
-            Err(_) if left_out.matched(&relative, false).is_ignore() => {}
-            meta => found.push((name, path.clone(), meta.with_context(|| format!("cannot read {}", path.display()))?)),
-        }
+/// The folders above a path, from the nearest to the root, whose path is empty.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    fn next(path: &str) -> Option<&str> {
+        (!path.is_empty()).then(|| path.rfind('/').map_or("", |slash| &path[..slash]))
     }
-    Ok(found)
-}
-
-fn join(relative: &str, name: &str) -> String {
-    if relative.is_empty() { name.into() } else { format!("{relative}/{name}") }
-}
-
-fn metadata(path: &Path) -> Result<Metadata> {
-    fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))
+    iter::successors(next(path), |path| next(path))
 }
 
 /// Copies a file with its modification time, which `make` compares. The copy is the stage's own, which may write to it, and
@@ -156,4 +119,34 @@ fn copy(from: &Path, at: &Path, meta: &Metadata, executable: bool) -> io::Result
     target.set_modified(meta.modified()?)?;
     let read = meta.permissions().mode() & 0o444 | 0o600;
     target.set_permissions(fs::Permissions::from_mode(if executable { read | read >> 2 & 0o111 } else { read }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_largest_folders_without_links_are_mounted_and_the_rest_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+        for (file, bytes) in
+            [("mixed/small/f", 1), ("mixed/large/deep/f", BYTES + 1), ("whole/a/f", BYTES), ("whole/b", 1)]
+        {
+            let file = from.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            File::create(file).unwrap().set_len(bytes).unwrap();
+        }
+        symlink("small/f", from.join("mixed/link")).unwrap();
+        let given = Given { slot: "to", at: External::whole(&from), executable: false, whole: false };
+        let mut mounts = Mounts::default();
+        place(&given, &to, Some(&mut mounts)).unwrap();
+        let covered = |path: &str| mounts.cover(&to.join(path));
+        assert!(covered("whole") && covered("mixed/large") && !covered("mixed") && !covered("mixed/small"));
+        assert_eq!(fs::read(to.join("mixed/link")).unwrap(), [0]);
+        let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        assert_eq!(time(&to.join("mixed")), time(&from.join("mixed")));
+        assert_eq!(above("a/b/c").collect::<Vec<_>>(), ["a/b", "a", ""]);
+        assert_eq!(above("").count(), 0);
+    }
 }

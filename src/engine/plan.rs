@@ -5,10 +5,11 @@ use super::{
     external::External,
     graph::{Graph, Id, Origin},
     key::{self, Key, Parts},
-    listing::{self, Content, Found, Stamp},
+    listing::{self, Content, Found},
     stat,
     store::{self, Published, Store},
     tool::Tool,
+    walk::{self, Stamp},
 };
 use rayon::prelude::*;
 use std::{
@@ -19,7 +20,7 @@ use std::{
 /// What was found outside the store, and when.
 #[derive(Debug)]
 struct Looked {
-    found: Result<Option<Found>, listing::Error>,
+    found: Result<Option<Found>, walk::Error>,
     /// The digest of the content, which takes a while for a large folder.
     digest: Option<Digest>,
     /// The digest that the plan was made with. It stays when the path is read again.

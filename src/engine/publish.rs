@@ -9,11 +9,12 @@ use super::{
     gpu::Gpu,
     graph::{Graph, Id},
     key::Key,
-    listing::{self, Content, Stamp},
+    listing::{self, Content},
     regular, stat,
     store::{Committed, Lock, Pending, Published, Store},
     tool::Tool,
     uncollected::Uncollected,
+    walk::{self, Stamp},
 };
 use serde_json::json;
 use std::{
@@ -295,7 +296,7 @@ fn keep(graph: &Graph, finished: &Finished, pending: &Pending, why: String) -> F
 
 /// Whether nobody wrote to an input while a stage read it. Equal bytes at the end are not enough: they may have been
 /// others in between.
-fn is_as_read(at: &External, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, listing::Error> {
+fn is_as_read(at: &External, content: &Content, placed: Placed, cache: &stat::Cache) -> Result<bool, walk::Error> {
     let Placed::Itself(stamp) = placed else { return Ok(true) };
     let now = listing::of_path(at, cache)?;
     Ok(now.is_some_and(|now| now.stamp == stamp && *now.content == *content))
@@ -330,7 +331,7 @@ fn no_special(folder: &Path) -> Result<(), String> {
         if kind.is_dir() {
             no_special(&entry.path())?;
         } else if !kind.is_file() {
-            return Err(listing::Error::Special { path: entry.path() }.to_string());
+            return Err(walk::Error::Special { path: entry.path() }.to_string());
         }
     }
     Ok(())

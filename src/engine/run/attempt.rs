@@ -13,14 +13,14 @@ use super::{
         listing::{self, Content},
         liveness::Liveness,
         mounts::Mounts,
-        place::Given,
+        place::{self, Given},
         plan::{Ask, ask},
         pool::Allocation,
         printable::tail,
         publish::{Finished, Placed, Publisher, Read, ReadFrom},
         refusal::Refusal,
         stat,
-        store::{self, Lock, Published},
+        store::{self, Artifact, Lock, Published},
         uncollected::Uncollected,
         undeclared,
     },
@@ -249,8 +249,8 @@ impl<'r> Runner<'r> {
                 Origin::Path(Ok(at)) => {
                     let found = self.outside.found(at);
                     let executable = found.is_some_and(|found| matches!(*found.content, Content::File(_, true)));
-                    let plain = found.is_some_and(|found| found.plain);
-                    Given { slot, at: at.clone(), executable, plain }
+                    let whole = found.is_some_and(|found| found.plain && is_large_folder(&found.content));
+                    Given { slot, at: at.clone(), executable, whole }
                 }
                 Origin::Path(Err((path, variable))) => {
                     anyhow::bail!("{path}: the environment variable {variable} is not set")
@@ -264,7 +264,9 @@ impl<'r> Runner<'r> {
                     self.still_whole(published)?;
                     let artifact = published.output(output).expect("filtered above");
                     let at = External::whole(&self.store.materialise(artifact)?);
-                    Given { slot, at, executable: artifact.executable, plain: true }
+                    // A folder of the store has no links.
+                    let whole = artifact.folder && place::is_large(self.files_of(artifact)?, artifact.size);
+                    Given { slot, at, executable: artifact.executable, whole }
                 }
             });
         }
@@ -403,6 +405,12 @@ impl<'r> Runner<'r> {
         serde_json::json!({ "isolation": isolation, "refused": refused.unwrap_or_default(), "tools": tools })
     }
 
+    /// The number of files in a folder. That of one whose size says enough is not counted.
+    fn files_of(&self, folder: &Artifact) -> store::Result<usize> {
+        let known = place::is_large(0, folder.size);
+        if known { Ok(0) } else { self.store.listing(folder).map(|listing| listing.files.len()) }
+    }
+
     /// Checks the objects of a result once more, if a stage has ended that could have written to them.
     fn still_whole(&self, published: &Published) -> anyhow::Result<()> {
         let sound = !self.written_to || self.store.check_with_folders(published)?;
@@ -458,6 +466,10 @@ impl<'r> Runner<'r> {
         }
         Ok(read)
     }
+}
+
+fn is_large_folder(content: &Content) -> bool {
+    matches!(content, Content::Folder(listing) if place::is_large(listing.files.len(), listing.size()))
 }
 
 /// SHA-256 of a copy, or of the listing of a copied folder. None: the copy is not what it was made from.

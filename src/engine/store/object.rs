@@ -4,8 +4,8 @@ use super::{Artifact, At, Error, Result, Store, commit::Pending, copy_file, copy
 use crate::{
     digest::{self, Digest},
     graph::{METRICS, METRICS_PATH},
-    listing::{self, Entry, Listing},
-    stat, writers,
+    listing::{Entry, Listing},
+    stat, walk, writers,
 };
 use caco_pipeline::kind::Output;
 use rayon::prelude::*;
@@ -32,7 +32,7 @@ pub enum IngestError {
         /// The declared path.
         path: String,
         /// What is wrong with it.
-        error: listing::Error,
+        error: walk::Error,
     },
     /// The store failed.
     #[error(transparent)]
@@ -42,8 +42,8 @@ pub enum IngestError {
 /// Whether an output is a link or contains links. A link that leads out of `out` is an error.
 fn linked(out: &Path, output: &Output) -> std::result::Result<bool, IngestError> {
     let path = out.join(&*output.path);
-    match listing::has_links_inside(out, &path) {
-        Err(listing::Error::Io { error, .. })
+    match walk::has_links_inside(out, &path) {
+        Err(walk::Error::Io { error, .. })
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {
             Ok(false)
@@ -102,17 +102,17 @@ impl Store {
         let meta = match fs::metadata(path) {
             Ok(meta) => meta,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-            Err(error) => return Err(unfit(listing::Error::Io { path: path.into(), error })),
+            Err(error) => return Err(unfit(walk::Error::Io { path: path.into(), error })),
         };
         if meta.is_file() {
             let (blake3, sha256, size) = self.take_file(path, linked, pending)?;
-            let executable = listing::is_executable(&meta);
+            let executable = walk::is_executable(&meta);
             let artifact =
                 Artifact { name: name.into(), folder: false, executable, blake3, sha256, size, length: size };
             return Ok(Some(artifact));
         }
         if !meta.is_dir() {
-            return Err(unfit(listing::Error::Special { path: path.into() }));
+            return Err(unfit(walk::Error::Special { path: path.into() }));
         }
         // The stat cache must not see files that are about to move.
         let none = stat::Cache::none();

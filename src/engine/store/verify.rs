@@ -1,12 +1,7 @@
 //! Verifies that all bytes match their digests.
 
 use super::{Artifact, Error, Published, Result, Store, result::names};
-use crate::{
-    digest::Digest,
-    key::Key,
-    listing::{self, Listing},
-    stat,
-};
+use crate::{digest::Digest, key::Key, listing::Listing, stat, walk};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -117,7 +112,7 @@ impl Store {
         let tree = self.tree(digest);
         let found = Listing::of_folder(&tree, &stat::Cache::none()).map(|listing| listing.digest());
         // A tree that cannot be read now may be whole.
-        if matches!(found, Err(listing::Error::Io { .. })) || found.is_ok_and(|found| found == digest) {
+        if matches!(found, Err(walk::Error::Io { .. })) || found.is_ok_and(|found| found == digest) {
             return Ok(None);
         }
         self.set_aside(&tree)?;
