@@ -131,8 +131,9 @@ fn show(audited: &Audited, json: bool) -> Result<ExitCode> {
 fn target(args: &AuditArgs, project: &Project, store: &Store) -> Result<Target> {
     let what = &args.what;
     let path = Path::new(what);
-    let named = project.root().join("pipelines").join(what).with_extension("ron");
-    if path.extension().is_some_and(|ending| ending == "ron") || (!path.exists() && named.exists()) {
+    if path.extension().is_some_and(|ending| ending == "ron")
+        || (!path.exists() && open::named(path, project).is_some())
+    {
         let pipeline = OfPipelineArgs { pipeline: Some(path.into()), ..args.pipeline.clone() };
         let graph = open::graph_of(&pipeline, project, store)?;
         let ids = graph.targets();

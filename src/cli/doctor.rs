@@ -99,14 +99,16 @@ fn ask(flag: &str) -> Result<String, Failure> {
     const PATIENCE: Duration = Duration::from_secs(60);
     let run = || -> Result<Result<String, Failure>> {
         let mut command = Command::new(super::programs::worker()?);
-        let mut child =
-            command.arg(flag).env_remove("RUST_BACKTRACE").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        // As a stage computes: variables that lower the precision would fail the check.
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        command.arg(flag).env_clear().envs(super::programs::environment(threads));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let begun = Instant::now();
         while child.try_wait()?.is_none() {
             if begun.elapsed() > PATIENCE {
                 child.kill()?;
                 child.wait()?;
-                return Ok(Err(Failure::Hung(format!("the self-test did not end in {} s", PATIENCE.as_secs()))));
+                return Ok(Err(Failure::Hung(format!("the check did not end in {} s", PATIENCE.as_secs()))));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -116,8 +118,10 @@ fn ask(flag: &str) -> Result<String, Failure> {
             return Ok(Ok(text(&output.stdout)));
         }
         let said = text(&output.stderr);
-        let last = said.lines().last().map(|line| line.trim_start_matches("error: ").to_string());
-        Ok(Err(Failure::Failed(last.unwrap_or_else(|| format!("the self-test ended by {}", output.status)))))
+        // libtorch's own errors end with a backtrace.
+        let line = said.lines().find_map(|line| line.strip_prefix("error: ")).or_else(|| said.lines().last());
+        let ended = || format!("the check ended by {}", output.status);
+        Ok(Err(Failure::Failed(line.map_or_else(ended, String::from))))
     };
     run().unwrap_or_else(|error| Err(Failure::Missing(format!("{error:#}"))))
 }

@@ -70,18 +70,21 @@ fn locate(path: &Path, project: &Project) -> Result<PathBuf> {
     if path.exists() && !path.is_dir() {
         return Ok(path.into());
     }
-    let mut name = path.as_os_str().to_owned();
-    if path.extension().is_none_or(|ending| ending != "ron") {
-        name.push(".ron");
-    }
-    if path.components().count() == 1
-        && let Some(named) = project.pipeline(Path::new(&name))
-    {
+    if let Some(named) = named(path, project) {
         return Ok(named);
     }
     let known: Vec<String> = project.pipelines().iter().map(|path| path.display().to_string()).collect();
     let help = if known.is_empty() { String::new() } else { format!("; there are {}", known.join(", ")) };
     bail!("{} does not exist{help}", path.display())
+}
+
+/// The pipeline file that a name without a folder means.
+pub fn named(name: &Path, project: &Project) -> Option<PathBuf> {
+    let mut file = name.as_os_str().to_owned();
+    if name.extension().is_none_or(|ending| ending != "ron") {
+        file.push(".ron");
+    }
+    (name.components().count() == 1).then(|| project.pipeline(Path::new(&file))).flatten()
 }
 
 /// What was run last: the file, its project, and what was laid over it.

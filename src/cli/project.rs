@@ -1,7 +1,7 @@
 //! The project that a command works in: the folder that paths in its pipelines start at, and its store.
 //!
 //! It is the nearest folder, from the current one upward, that holds a store or pipelines; without one, the current folder.
-//! It depends on where the caller stands and on nothing else, so that all commands in a folder use the same store.
+//! It depends on the current folder, not on the pipeline that is named, so that all commands in a folder use the same store.
 
 use super::ProjectArgs;
 use anyhow::{Context, Result, ensure};
@@ -117,7 +117,9 @@ fn find(here: &Path, home: Option<&Path>) -> PathBuf {
 
 /// Whether a folder holds a store or pipelines. A folder `pipelines` is a part of a project.
 fn is_project(folder: &Path) -> bool {
-    let has_own = || !folder.ends_with(PIPELINES) && pipelines_in(folder).next().is_some();
+    // RON is used for other data too.
+    let has_stages = |file: PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains("stages"));
+    let has_own = || !folder.ends_with(PIPELINES) && pipelines_in(folder).any(has_stages);
     Store::is_at(&folder.join(CACHE)) || pipelines_in(&folder.join(PIPELINES)).next().is_some() || has_own()
 }
 
@@ -144,7 +146,8 @@ mod tests {
             let path = root.join(file);
             fs::create_dir_all(if file.ends_with('/') { &path } else { path.parent().unwrap() }).unwrap();
             if !file.ends_with('/') {
-                fs::write(path, "1\n").unwrap();
+                let text = if file.ends_with(".ron") && !file.ends_with("data.ron") { "(stages: {})\n" } else { "1\n" };
+                fs::write(path, text).unwrap();
             }
         }
         (folder, root)
@@ -156,6 +159,8 @@ mod tests {
             (&["cache/VERSION", "a/b/"][..], "a/b", ""),
             (&["pipelines/p.ron", "a/b/"], "a/b", ""),
             (&["p.ron", "a/"], "a", ""),
+            // Data in RON.
+            (&["pipelines/p.ron", "a/data.ron"], "a", ""),
             (&["pipelines/p.ron"], "pipelines", ""),
             (&["pipelines/p.ron", "pipelines/examples/x/"], "pipelines/examples/x", ""),
             (&["pipelines/p.ron", "pipelines/examples/x/p.ron"], "pipelines/examples/x", "pipelines/examples/x"),

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use std::{
-    convert::Infallible,
     fmt,
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
@@ -30,11 +29,15 @@ impl fmt::Display for Gpu {
 }
 
 impl FromStr for Gpu {
-    type Err = Infallible;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        Ok(text.parse().map_or_else(|_| Gpu::Name(text.into()), Gpu::Number))
+        match text.parse() {
+            Ok(number) => Ok(Gpu::Number(number)),
+            Err(_) if ["GPU-", "MIG-"].iter().any(|start| text.starts_with(start)) => Ok(Gpu::Name(text.into())),
+            Err(_) => Err("give a number, or a name that begins with GPU- or MIG-".into()),
+        }
     }
 }
 
@@ -91,10 +94,11 @@ fn there(driver: &Path, devices: &Path) -> u32 {
 /// The GPUs of a list as CUDA reads it: it ends before the first number that is none of the GPUs that are there.
 fn chosen(there: u32, list: Option<&str>) -> Vec<Gpu> {
     let Some(list) = list else { return (0..there).map(Gpu::Number).collect() };
-    let gpus = list.split(',').filter_map(|word| word.parse::<Gpu>().ok());
+    // CUDA ignores what follows a word that it does not know.
+    let gpus = list.split(',').map_while(|word| word.parse().ok());
     let is_there = |gpu: &Gpu| match gpu {
         Gpu::Number(number) => *number < there,
-        Gpu::Name(name) => there > 0 && ["GPU-", "MIG-"].iter().any(|prefix| name.starts_with(prefix)),
+        Gpu::Name(_) => there > 0,
     };
     gpus.take_while(is_there).collect()
 }

@@ -217,7 +217,11 @@ pub fn command(graph: &Graph, stages: impl IntoIterator<Item = impl AsRef<str>>)
     let profile = overlay.profile.as_ref().map_or(String::new(), |p| format!(" --profile {p}"));
     let set: String = overlay.set.iter().map(|s| format!(" --set '{s}'")).collect();
     let stages: String = stages.into_iter().map(|stage| format!(" '{}'", stage.as_ref())).collect();
-    format!("caco run {}{profile}{set}{stages}", graph.pipeline.path.display())
+    // Elsewhere another project would be found.
+    let root = &graph.pipeline.root;
+    let is_inside = std::env::current_dir().is_ok_and(|here| here.starts_with(root));
+    let project = if is_inside { String::new() } else { format!(" --project '{}'", root.display()) };
+    format!("caco run {}{project}{profile}{set}{stages}", graph.pipeline.path.display())
 }
 
 /// The one stage of that name.

@@ -68,7 +68,7 @@ pub struct OverSeeds {
     pub mean: f64,
     /// The standard deviation between seeds; none with a single one.
     #[serde(serialize_with = "number::serialize_some")]
-    #[schemars(schema_with = "number::schema")]
+    #[schemars(schema_with = "number::schema_some")]
     pub sd: Option<f64>,
     /// How many seeds it is over.
     pub seeds: usize,

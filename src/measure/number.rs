@@ -29,6 +29,15 @@ pub fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "anyOf": [{ "type": "number" }, { "enum": ["nan", "inf", "-inf"], "type": "string" }] })
 }
 
+/// The JSON schema of a number as [`serialize_some`] writes it.
+pub fn schema_some(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = schema(generator);
+    if let Some(ways) = schema.get_mut("anyOf").and_then(|ways| ways.as_array_mut()) {
+        ways.push(serde_json::json!({ "type": "null" }));
+    }
+    schema
+}
+
 /// Serialises a number.
 pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     match word(*value) {

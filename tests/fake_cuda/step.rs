@@ -55,7 +55,7 @@ fn a_step_launches_this_much_and_waits_for_nothing() {
 }
 
 #[test]
-fn a_bench_tells_the_memory_of_the_gpu() {
+fn a_bench_prints_the_memory_of_the_gpu() {
     let Some(machine) = Machine::new() else { return };
     let arguments = [
         "bench", "step", "--arch", "resnet18", "--size", "32", "--bank", "64", "--batch", "4", "--steps", "1",

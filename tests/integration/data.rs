@@ -89,6 +89,7 @@ fn a_set_is_stored_in_the_given_folder() {
 #[test]
 fn a_set_is_fetched_into_the_project_from_its_folders() {
     let project = with_toys();
+    project.write("pipelines/p.ron", "(stages: {})");
     project.write("sub/deep/f", "");
     let fetch = |args: &[&str]| {
         let mut command =

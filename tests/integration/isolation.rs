@@ -4,7 +4,7 @@
 use crate::project::{Printed, Project};
 use std::{fs, path::Path};
 
-fn landlock() -> bool {
+pub fn landlock() -> bool {
     // SAFETY: asks for the version; no memory is involved.
     let there = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) > 0 };
     if !there {

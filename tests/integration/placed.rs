@@ -274,7 +274,8 @@ fn what_an_input_leaves_out_is_neither_read_nor_counted() {
     large(&project, "src/large");
     let all = "src/data/large\nsrc/m.py\n";
     for lacks in [&[][..], &[Lack::Mounts]] {
-        caco(&project, lacks, &["run", "p.ron", "--force", "a"]);
+        let ran = caco(&project, lacks, &["run", "p.ron", "--force", "a"]);
+        assert_eq!(ran.code, 0, "{lacks:?} {ran:?}");
         assert_eq!(got(&project, "a/o"), all);
     }
     project.write("src/__pycache__/m.pyc", "x");

@@ -160,7 +160,9 @@ impl Command {
             ensure(
                 above.is_empty(),
                 "outputs",
-                format!("'{path}' is inside the input '{above}', and inputs are read-only; write it to another path"),
+                format!(
+                    "'{path}' is inside the input '{above}', which may be mounted read-only; write it to another path"
+                ),
             )?;
             ensure(
                 path != "metrics",
@@ -170,7 +172,7 @@ impl Command {
             ensure(
                 !self.inputs.contains_key(path),
                 "outputs",
-                format!("'{path}' is also an input; inputs are read-only"),
+                format!("'{path}' is also an input, which may be mounted read-only"),
             )?;
         }
         let mut sorted: Vec<_> = self.outputs.iter().collect();
@@ -190,7 +192,7 @@ impl Command {
         }
         for path in self.inputs.keys() {
             ensure(is_inside(path), "inputs", outside(path))?;
-            // An input is read-only.
+            // A large input is read-only.
             let above = self.inputs.keys().find(|above| within(path, above));
             let above = above.map_or("", String::as_str);
             ensure(
