@@ -144,6 +144,9 @@ mod tests {
     #[test]
     fn a_list_is_read_as_cuda_reads_it() {
         let names = "GPU-8932f937,MIG-1a2b";
+        for wrong in ["", "all", "0-3", "O", "-1"] {
+            assert!(wrong.parse::<Gpu>().is_err(), "{wrong}");
+        }
         assert_eq!(chosen(3, None), numbers(&[0, 1, 2]));
         assert_eq!(chosen(3, Some("2, 0,7,1")), numbers(&[2, 0]));
         assert_eq!(chosen(3, Some(names)).iter().map(Gpu::to_string).collect::<Vec<_>>().join(","), names);

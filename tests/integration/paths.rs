@@ -237,3 +237,20 @@ fn what_a_command_may_open_starts_at_the_project_too() {
         assert!(refused.code == 1 && refused.err.contains(r#"Path("tables/t.txt")"#), "{refused:?}");
     }
 }
+
+#[test]
+fn every_command_finds_a_pipeline_by_its_name_and_says_how_to_run_it_again() {
+    let project = Project::new();
+    project.write("v1.2.ron", COPY);
+    let failed = project.caco(&["run", "v1.2"]);
+    assert!(failed.code == 1 && failed.err.contains("data.txt"), "{failed:?}");
+    project.write("data.txt", "data\n");
+    project.ok(&["run", "v1.2"]);
+    project.ok(&["audit", "v1.2"]);
+    // From elsewhere another project would be found.
+    project.write("v1.2.ron", &COPY.replace("cat in", "false"));
+    let elsewhere = Project::new();
+    let root = project.path().to_str().unwrap();
+    let failed = elsewhere.caco(&["run", "v1.2", "--project", root]);
+    assert!(failed.err.contains(&format!("--project '{root}' 'copy'")), "{failed:?}");
+}
