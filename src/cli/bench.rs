@@ -3,7 +3,7 @@
 use super::{device::Device, print, print_json, programs};
 use crate::display::bytes;
 use anyhow::{Context, Result, bail};
-use caco_kinds::{Activations, Arch, Decode, Model, Precision, Stem, Views};
+use caco_kinds::{Activations, Arch, Decode, Determinism, Model, Precision, Stem, Views};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
@@ -125,6 +125,12 @@ struct NetworkArgs {
     /// Arithmetic of the encoders
     #[arg(long, ignore_case = true, default_value = "f32")]
     precision: PrecisionArg,
+    /// On which machines results have the same bytes: those of one class, or all
+    #[arg(long, ignore_case = true, default_value = "fast")]
+    determinism: DeterminismArg,
+    /// Shards into which a batch is cut
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    shards: u32,
     /// What to keep of a forward pass: everything, or what passes between blocks
     #[arg(long, ignore_case = true, default_value = "keep")]
     activations: ActivationsArg,
@@ -153,6 +159,12 @@ enum StemArg {
 enum PrecisionArg {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeterminismArg {
+    Fast,
+    Portable,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -257,10 +269,18 @@ fn network(args: &NetworkArgs) -> Result<Value> {
     for (name, value, least) in [("size", args.size, 8), ("batch", args.batch, 2), ("bank", args.bank, 2)] {
         at_least(name, value, least)?;
     }
+    let determinism = match args.determinism {
+        DeterminismArg::Fast => Determinism::Fast,
+        DeterminismArg::Portable => Determinism::Portable,
+    };
+    if !args.batch.is_multiple_of(at_least("shards", args.shards, 1)?) {
+        bail!("--shards is {}; give a divisor of the batch of {}", args.shards, args.batch);
+    }
     let views = views(args.views, args.size)?;
     let threads = args.threads.unwrap_or_else(cores);
     Ok(json!({"model": model, "views": views, "batch": args.batch, "bank": args.bank, "precision": precision,
-        "activations": activations, "device": args.device.to_string(), "threads": threads}))
+        "activations": activations, "determinism": determinism, "shards": args.shards,
+        "device": args.device.to_string(), "threads": threads}))
 }
 
 /// The report of a step for people. Parts overlap in nothing but `load`, which runs beside the step.

@@ -117,7 +117,7 @@ fn execute(args: &EmbedArgs, encoder: &Path, work: &Path) -> Result<ExitCode> {
     let status = Command::new(&worker)
         .arg(&file)
         .env_clear()
-        .envs(programs::environment(threads as u64))
+        .envs(programs::environment(threads as u64, false))
         .status()
         .with_context(|| format!("cannot start {}", worker.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })

@@ -84,7 +84,7 @@ impl Here {
         let file = prepared.work.join("job.json");
         fs::write(&file, serde_json::to_vec_pretty(&job)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let mut env = environment(prepared.cpus.into());
+        let mut env = environment(prepared.cpus.into(), prepared.stage.is_portable);
         if !prepared.gpus.is_empty() {
             env.push(("CUDA_VISIBLE_DEVICES".into(), command::visible(&prepared.gpus)));
         }
@@ -126,7 +126,10 @@ pub fn ask(what: &str, setup: &Value) -> Result<Value> {
 pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) -> Result<Value> {
     let worker = worker()?;
     let mut command = std::process::Command::new(&worker);
-    command.arg(what).env_clear().envs(environment(setup["threads"].as_u64().unwrap_or(1)));
+    command
+        .arg(what)
+        .env_clear()
+        .envs(environment(setup["threads"].as_u64().unwrap_or(1), setup["determinism"] == "Portable"));
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -146,10 +149,11 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
     serde_json::from_str(&answer).context("the worker's answer is not JSON")
 }
 
-/// The environment of a program that computes with so many threads.
-pub fn environment(threads: u64) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = environment::inherited().collect();
-    env.push(("OMP_NUM_THREADS".into(), threads.to_string()));
+/// The environment of a program that computes with so many threads. If its results must be portable, each of its threads
+/// computes on its own.
+pub fn environment(threads: u64, portable: bool) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = environment::inherited(portable).collect();
+    env.push(("OMP_NUM_THREADS".into(), if portable { 1 } else { threads }.to_string()));
     let mut default = |names: &[&str], value: &str| {
         if !env.iter().any(|(name, _)| names.contains(&name.as_str())) {
             env.push((names[0].into(), value.into()));

@@ -69,16 +69,24 @@ const READ: [&str; 16] = [
     "TORCH_",
 ];
 
-/// The variables that a tensor stage inherits. One that is not UTF-8 is left out.
-pub fn inherited() -> impl Iterator<Item = (String, String)> {
+/// The environment of stages whose results must not depend on the machine: what libtorch, MKL and oneDNN read to choose
+/// among kernels. The worker demands these values.
+const PORTABLE: [(&str, &str); 3] =
+    [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "AVX2")];
+
+/// The variables that a tensor stage inherits. One that is not UTF-8 is left out. Where results must be portable,
+/// [`PORTABLE`] replaces all that choose among kernels.
+pub fn inherited(portable: bool) -> impl Iterator<Item = (String, String)> {
     let text =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    text.filter(|(name, _)| is_inherited(name))
+    let own = if portable { &PORTABLE[..] } else { &[] };
+    let inherited = text.filter(move |(name, _)| is_inherited(name) && !(portable && chooses_kernels(name)));
+    inherited.chain(own.iter().map(|(name, value)| (name.to_string(), value.to_string())))
 }
 
 /// Those among them that tensor libraries read, for the record of a result.
 pub fn noted() -> BTreeMap<String, String> {
-    inherited().filter(|(name, _)| READ.iter().any(|start| name.starts_with(start))).collect()
+    inherited(false).filter(|(name, _)| READ.iter().any(|start| name.starts_with(start))).collect()
 }
 
 /// Whether a variable decides which kernels compute.

@@ -22,6 +22,9 @@ pub struct Features {
     /// Floating-point precision of the encoder.
     #[serde(default)]
     pub precision: Precision,
+    /// On which machines the result has the same bytes.
+    #[serde(default)]
+    pub determinism: Determinism,
 }
 
 fn batch() -> u32 {
@@ -34,6 +37,7 @@ impl Kind for Features {
     const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Tensors(1e-3);
     const OUTPUTS: &'static [Output] = &[output("features", "features.safetensors")];
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("determinism", r#""Fast""#)];
     const SOURCES: &'static [&'static str] = &["encoder", "index"];
 
     fn inputs(&self) -> Vec<Input> {
@@ -46,6 +50,11 @@ impl Kind for Features {
         ensure((8..=4096).contains(&self.crop), "crop", format!("is {}; give 8 to 4096 pixels", self.crop))?;
         let small = format!("is {}; give at least the crop's {}", self.resize, self.crop);
         ensure(self.resize >= self.crop && self.resize <= 8192, "resize", small)?;
-        ensure(self.batch >= 1, "batch", "is 0; give at least 1")
+        ensure(self.batch >= 1, "batch", "is 0; give at least 1")?;
+        self.determinism.check(self.precision)
+    }
+
+    fn is_portable(&self) -> bool {
+        self.determinism == Determinism::Portable
     }
 }

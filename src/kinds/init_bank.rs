@@ -1,4 +1,4 @@
-use super::*;
+use super::{determinism::check_shards, *};
 
 /// Fills the bank with keys in one partial pass while training the encoders ("bank initialisation"). All pre-trainings
 /// with the same batch, bank size and views can share it.
@@ -14,7 +14,7 @@ pub struct InitBank {
     /// How JPEG files are decoded.
     #[serde(default)]
     pub decode: Decode,
-    /// Images per step, over all processes.
+    /// Images per step.
     pub batch: u32,
     /// Columns K of the bank.
     #[serde(default = "bank_size")]
@@ -48,6 +48,13 @@ pub struct InitBank {
     /// Floating-point precision of the encoders.
     #[serde(default)]
     pub precision: Precision,
+    /// Number of shards into which a batch is cut: a power of two. Sums over shards are taken in a fixed order, so that
+    /// no bit depends on the threads that compute them.
+    #[serde(default = "one")]
+    pub shards: u32,
+    /// On which machines the result has the same bytes.
+    #[serde(default)]
+    pub determinism: Determinism,
     /// Seed of the weights, the bank, the order and the views.
     #[serde(default)]
     pub seed: u64,
@@ -83,7 +90,8 @@ impl Kind for InitBank {
     const VERSION: u32 = 2;
     const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("accumulate", "1"), ("decode", r#""Full""#)];
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
+        &[("accumulate", "1"), ("decode", r#""Full""#), ("determinism", r#""Fast""#), ("shards", "1")];
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];
@@ -103,6 +111,8 @@ impl Kind for InitBank {
         let fits =
             self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
         ensure(fits, "accumulate", parts)?;
+        check_shards(self.shards, self.batch / self.accumulate)?;
+        self.determinism.check(self.precision)?;
         ensure((2..=1 << 24).contains(&self.bank_size), "bank_size", format!("is {}; give 2 to 2^24", self.bank_size))?;
         ensure(self.temperature > 0.0, "temperature", format!("is {}; give a positive number", self.temperature))?;
         ensure(
@@ -112,6 +122,10 @@ impl Kind for InitBank {
         )?;
         ensure((0.0..1.0).contains(&self.momentum), "momentum", format!("is {}; give 0 to below 1", self.momentum))?;
         ensure(self.rate >= 0.0 && self.rate.is_finite(), "rate", format!("is {}; give 0 or more", self.rate))
+    }
+
+    fn is_portable(&self) -> bool {
+        self.determinism == Determinism::Portable
     }
 
     fn parameters(&self) -> serde_json::Value {

@@ -17,6 +17,9 @@ pub struct Knn {
     /// Fraction of the training images that vote, drawn by `seed`; 1 means all.
     #[serde(default = "share")]
     pub share: f64,
+    /// On which machines the result has the same bytes.
+    #[serde(default)]
+    pub determinism: Determinism,
     /// Seed for drawing that fraction.
     #[serde(default)]
     pub seed: u64,
@@ -37,6 +40,7 @@ impl Kind for Knn {
     const VERSION: u32 = 1;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const OUTPUTS: &'static [Output] = &[output("predictions", "predictions.safetensors")];
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("determinism", r#""Fast""#)];
     const SOURCES: &'static [&'static str] = &["train", "test"];
 
     fn inputs(&self) -> Vec<Input> {
@@ -47,5 +51,8 @@ impl Kind for Knn {
         ensure(self.k >= 1, "k", "is 0; give at least 1")?;
         ensure(self.temperature > 0.0, "temperature", format!("is {}; give a positive number", self.temperature))?;
         ensure(self.share > 0.0 && self.share <= 1.0, "share", format!("is {}; give above 0, at most 1", self.share))
+    }
+    fn is_portable(&self) -> bool {
+        self.determinism == Determinism::Portable
     }
 }

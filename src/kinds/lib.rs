@@ -3,6 +3,7 @@
 
 mod all;
 mod compare;
+mod determinism;
 mod export_weights;
 mod features;
 mod filter;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use all::all;
 pub use compare::{Claim, Compare, Row, Standing};
+pub use determinism::Determinism;
 pub use export_weights::ExportWeights;
 pub use features::Features;
 pub use filter::Filter;

@@ -39,6 +39,9 @@ pub struct LinearEval {
     /// Floating-point precision of the backbone.
     #[serde(default)]
     pub precision: Precision,
+    /// On which machines the result has the same bytes.
+    #[serde(default)]
+    pub determinism: Determinism,
     /// Seed of the classifier's initial weights, the order and the crops.
     #[serde(default)]
     pub seed: u64,
@@ -64,7 +67,8 @@ impl Kind for LinearEval {
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("decode", r#""Full""#)];
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
+        &[("decode", r#""Full""#), ("determinism", r#""Fast""#)];
     const SOURCES: &'static [&'static str] = &["encoder", "train", "test"];
 
     fn inputs(&self) -> Vec<Input> {
@@ -86,6 +90,11 @@ impl Kind for LinearEval {
         )?;
         ensure(self.epochs >= 1, "epochs", "is 0; give at least 1")?;
         ensure(self.batch >= 1, "batch", "is 0; give at least 1")?;
-        ensure(self.rate > 0.0 && self.rate.is_finite(), "rate", format!("is {}; give a positive number", self.rate))
+        ensure(self.rate > 0.0 && self.rate.is_finite(), "rate", format!("is {}; give a positive number", self.rate))?;
+        self.determinism.check(self.precision)
+    }
+
+    fn is_portable(&self) -> bool {
+        self.determinism == Determinism::Portable
     }
 }

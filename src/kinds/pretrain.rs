@@ -1,4 +1,4 @@
-use super::*;
+use super::{determinism::check_shards, *};
 
 /// Contrastive pre-training by CaCo (Wang et al., TPAMI 2023), or one of the variants it is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,11 +17,8 @@ pub struct Pretrain {
     pub decode: Decode,
     /// Passes over the training images.
     pub epochs: u32,
-    /// Images per step, over all processes.
+    /// Images per step.
     pub batch: u32,
-    /// Processes that share the batch; 1 for now.
-    #[serde(default = "one")]
-    pub processes: u32,
     /// How the bank is used.
     #[serde(default)]
     pub objective: Objective,
@@ -69,6 +66,13 @@ pub struct Pretrain {
     /// Floating-point precision of the encoders.
     #[serde(default)]
     pub precision: Precision,
+    /// Number of shards into which a batch is cut: a power of two. Sums over shards are taken in a fixed order, so that
+    /// no bit depends on the threads that compute them.
+    #[serde(default = "one")]
+    pub shards: u32,
+    /// On which machines the result has the same bytes.
+    #[serde(default)]
+    pub determinism: Determinism,
     /// What to do if the encoder collapses, so that all queries point in the same direction.
     #[serde(default)]
     pub collapse: Collapse,
@@ -148,8 +152,13 @@ impl Kind for Pretrain {
     const VERSION: u32 = 2;
     const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
-        &[("accumulate", "1"), ("collapse", r#""Stop""#), ("decode", r#""Full""#)];
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[
+        ("accumulate", "1"),
+        ("collapse", r#""Stop""#),
+        ("decode", r#""Full""#),
+        ("determinism", r#""Fast""#),
+        ("shards", "1"),
+    ];
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
@@ -176,8 +185,8 @@ impl Kind for Pretrain {
         let fits =
             self.accumulate >= 1 && self.batch.is_multiple_of(self.accumulate) && self.batch / self.accumulate >= 2;
         ensure(fits, "accumulate", parts)?;
-        let several = format!("is {}; training over several processes is not built yet, give 1", self.processes);
-        ensure(self.processes == 1, "processes", several)?;
+        check_shards(self.shards, self.batch / self.accumulate)?;
+        self.determinism.check(self.precision)?;
         for (field, t) in [("temperature", self.temperature), ("bank_temperature", self.bank_temperature)] {
             ensure(t > 0.0 && t.is_finite(), field, format!("is {t}; give a positive number"))?;
         }
@@ -204,6 +213,10 @@ impl Kind for Pretrain {
             "monitor.share",
             format!("is {}; give 0 to 1", monitor.share),
         )
+    }
+
+    fn is_portable(&self) -> bool {
+        self.determinism == Determinism::Portable
     }
 
     fn parameters(&self) -> serde_json::Value {

@@ -30,6 +30,9 @@ pub struct TransferEval {
     /// Fraction of the training images used for validation if there is no `val`.
     #[serde(default = "share")]
     pub val_share: f64,
+    /// On which machines the result has the same bytes.
+    #[serde(default)]
+    pub determinism: Determinism,
     /// Seed for drawing that fraction.
     #[serde(default)]
     pub seed: u64,
@@ -75,7 +78,8 @@ impl Kind for TransferEval {
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[("classifier", r#""Logistic""#)];
+    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
+        &[("classifier", r#""Logistic""#), ("determinism", r#""Fast""#)];
     const SOURCES: &'static [&'static str] = &["train", "val", "test"];
 
     fn inputs(&self) -> Vec<Input> {
@@ -100,5 +104,8 @@ impl Kind for TransferEval {
             "val_share",
             format!("is {}; give a fraction between 0 and 1", self.val_share),
         )
+    }
+    fn is_portable(&self) -> bool {
+        self.determinism == Determinism::Portable
     }
 }

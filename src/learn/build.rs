@@ -2,14 +2,18 @@
 
 use std::{env, path::PathBuf};
 
-const BRIDGE: [&str; 6] = [
+const BRIDGE: [&str; 7] = [
     "bridge/bridge.cpp",
+    "bridge/crew.cpp",
     "bridge/gpu.cpp",
+    "bridge/layer.cpp",
     "bridge/memory.cpp",
     "bridge/norm.cpp",
     "bridge/recompute.cpp",
-    "bridge/bridge.h",
 ];
+
+/// Compiled twice: with multiplications and additions fused where the machine can, and with each rounded.
+const KERNELS: &str = "bridge/norm_kernels.cpp";
 
 fn main() {
     let lib = PathBuf::from(env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys sets the folder of libtorch"));
@@ -19,19 +23,22 @@ fn main() {
         Some(folder) => PathBuf::from(folder).join("include"),
         None => lib.with_file_name("include"),
     };
-    BRIDGE.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
-    cc::Build::new()
-        .cpp(true)
-        .files(BRIDGE.iter().filter(|file| file.ends_with(".cpp")))
-        .include(&include)
-        .include(include.join("torch/csrc/api/include"))
-        .std("c++17")
-        .flag_if_supported("-fopenmp")
-        // The vectors of norm.cpp are passed only between its own inlined functions.
-        .flag_if_supported("-Wno-psabi")
-        .opt_level(3)
-        .warnings(false)
-        .compile("caco_bridge");
+    println!("cargo:rerun-if-changed=bridge");
+    let build = || {
+        let mut build = cc::Build::new();
+        build.cpp(true).include(&include).include(include.join("torch/csrc/api/include")).std("c++17");
+        // The vectors of norm_kernels.cpp are passed only between its own inlined functions.
+        build.flag_if_supported("-fopenmp").flag_if_supported("-Wno-psabi").opt_level(3).warnings(false);
+        build
+    };
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets the folder of outputs"));
+    let kernels = |name: &str, contraction: &str| {
+        build().file(KERNELS).define("NORM_KERNELS", name).flag(contraction).out_dir(out.join(name)).compile(name);
+    };
+    // Links go from the callers to the called.
+    build().files(BRIDGE).flag("-ffp-contract=off").compile("caco_bridge");
+    kernels("fast", "-ffp-contract=fast");
+    kernels("exact", "-ffp-contract=off");
     println!("cargo:rustc-link-lib=dylib=stdc++");
     // The OpenMP runtime that libtorch already uses: the same soname, so the same library.
     println!("cargo:rustc-link-lib=dylib=gomp");

@@ -3,8 +3,10 @@
 use crate::{
     bridge, cuda,
     driver::{self, Driver},
+    portable,
 };
 use anyhow::{Context as _, Result, bail, ensure};
+use caco_kinds::Determinism;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
@@ -47,9 +49,12 @@ static OPENED: Mutex<Option<(Choice, usize)>> = Mutex::new(None);
 
 /// Sets up libtorch and returns the device called `name`: `auto` (the first GPU, or the CPU without one), `cpu`, `cuda`
 /// (the first GPU) or `cuda:N`. Must be called before the first tensor is created. `threads` is the number of threads
-/// per operation.
-pub fn open(name: &str, threads: usize) -> Result<Device> {
-    let choice = choose(name)?;
+/// per operation; portable results are computed on the CPU, by so many threads with one operation each.
+pub fn open(name: &str, threads: usize, determinism: Determinism) -> Result<Device> {
+    let choice = match determinism {
+        Determinism::Fast => choose(name)?,
+        Determinism::Portable => for_portable(name)?,
+    };
     let shown = self::name(choice.device);
     match choice.lost {
         true => tracing::warn!("device {shown}: {}", choice.why),
@@ -58,7 +63,10 @@ pub fn open(name: &str, threads: usize) -> Result<Device> {
     static FIRST: Once = Once::new();
     // libtorch allows this call only once.
     FIRST.call_once(|| tch::set_num_interop_threads(1));
-    tch::set_num_threads(i32::try_from(threads.max(1)).context("number of threads")?);
+    match determinism {
+        Determinism::Fast => tch::set_num_threads(i32::try_from(threads.max(1)).context("number of threads")?),
+        Determinism::Portable => portable::start(threads.max(1))?,
+    }
     bridge::deterministic(true)?;
     bridge::keep_memory()?;
     let device = choice.device;
@@ -69,7 +77,15 @@ pub fn open(name: &str, threads: usize) -> Result<Device> {
 /// Opens the device that numeric tests compute on: the one in [`TEST`], or the CPU.
 pub fn for_tests(threads: usize) -> Result<Device> {
     let name = std::env::var_os(TEST).unwrap_or_else(|| "cpu".into());
-    open(&name.to_string_lossy(), threads)
+    open(&name.to_string_lossy(), threads, Determinism::Fast)
+}
+
+fn for_portable(name: &str) -> Result<Choice> {
+    ensure!(
+        ["auto", "cpu"].contains(&name),
+        "determinism: Portable computes on the CPU, and not on device '{name}'; give determinism: Fast for a GPU"
+    );
+    Ok(Choice { asked: name.into(), device: Device::Cpu, why: "results must be portable".into(), lost: false })
 }
 
 /// The last opened device, and why it was chosen. None if no stage opened one.
@@ -136,7 +152,11 @@ fn gpu(number: usize) -> Result<String> {
 /// The determinism class of the last opened device: two runs in the same class give the same bits. It consists of the
 /// CPU vendor and the instruction sets by which kernels are chosen, the threads per operation, the libtorch version;
 /// and for a GPU its name, the number of its multiprocessors, and the versions of everything between it and libtorch.
+/// Portable results are a class of their own.
 pub fn class() -> Value {
+    if portable::on() {
+        return json!({"portable": 1, "arch": std::env::consts::ARCH, "libtorch": bridge::version()});
+    }
     let opened = OPENED.lock().unwrap_or_else(|e| e.into_inner()).clone();
     let (device, threads) =
         opened.map_or((Device::Cpu, tch::get_num_threads() as usize), |(choice, threads)| (choice.device, threads));
@@ -209,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_class_names_threads_and_library() {
-        open("cpu", 2).unwrap();
+        open("cpu", 2, Determinism::Fast).unwrap();
         let class = class();
         assert_eq!(class["threads"], 2);
         assert_eq!(class["libtorch"], "2.11.0");

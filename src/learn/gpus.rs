@@ -2,6 +2,7 @@
 
 use crate::{bridge, cuda, device, driver::Driver};
 use anyhow::{Context as _, Result, ensure};
+use caco_kinds::Determinism;
 use caco_measure::rng::Rng;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -47,7 +48,7 @@ const TOLERANCE: f64 = 1e-5;
 
 /// Examines every GPU that this process may use. An error if one of them cannot be used.
 pub fn examine() -> Result<Report> {
-    match device::open("cuda", 1) {
+    match device::open("cuda", 1, Determinism::Fast) {
         Err(error) if device::is_absence(&error) => return Ok(Report::None { none: error.root_cause().to_string() }),
         opened => opened?,
     };

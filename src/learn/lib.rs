@@ -8,6 +8,7 @@ pub mod eval;
 pub mod gpus;
 pub mod model;
 pub mod out_of_memory;
+pub mod portable;
 pub mod pth;
 pub mod schedule;
 pub mod tensors;

@@ -60,6 +60,8 @@ pub struct Stage {
     pub is_command: bool,
     /// Whether it computes tensors on the device that a run chooses.
     pub uses_device: bool,
+    /// Whether its result has the same bytes on every machine.
+    pub is_portable: bool,
     /// Whether it combines the metrics of others into a table.
     pub is_comparison: bool,
     /// The version of the kind's code.
@@ -357,7 +359,8 @@ fn stage(
         name: layered.name.clone(),
         kind: entry.name,
         is_command: entry.command,
-        uses_device: entry.device,
+        uses_device: entry.device && !read.is_portable,
+        is_portable: read.is_portable,
         is_comparison: entry.comparison,
         version: entry.version,
         key_parameters: read.key_parameters,

@@ -7,6 +7,7 @@ use caco_data::{
     bench as loader, pixels, sheet,
     survey::{self, Report, Setup},
 };
+use caco_kinds::Determinism;
 use caco_learn::{
     device, gpus,
     model::convolution,
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
 /// Compares convolutions with float64, with as many threads as a stage uses.
 fn self_test() -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    device::open("cpu", threads)?;
+    device::open("cpu", threads, Determinism::Fast)?;
     let distance = convolution::self_test();
     anyhow::ensure!(
         distance < convolution::TOLERANCE,

@@ -26,6 +26,7 @@ mod other_user;
 mod paths;
 mod pipelines;
 mod placed;
+mod portable;
 mod process;
 mod project;
 mod provenance;

@@ -49,8 +49,12 @@ fn invalid_files_are_reported_with_their_line() {
         ),
         ("an output inside another", r#"(stages: {"a": command(shell: "x", outputs: ["o/p", "o"])})"#),
         (
-            "several processes",
-            r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8, processes: 8)})"#,
+            "shards that a batch cannot be cut into",
+            r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 12, shards: 8)})"#,
+        ),
+        (
+            "a precision without portable kernels",
+            r#"(stages: {"f": features(encoder: "e", index: "i", resize: 32, crop: 32, precision: Bf16, determinism: Portable)})"#,
         ),
         (
             "a number with a fraction",

@@ -14,13 +14,6 @@ using at::Tensor;
 
 namespace {
 
-std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
-  std::vector<Tensor> result;
-  result.reserve(count);
-  for (size_t i = 0; i < count; ++i) result.push_back(*tensors[i]);
-  return result;
-}
-
 // Whether the tensors are dense and have the same memory layout.
 bool alike(const Tensor &a, const Tensor &b) {
   return a.is_non_overlapping_and_dense() && a.strides() == b.strides() && a.scalar_type() == b.scalar_type();
@@ -57,17 +50,34 @@ struct Sums {
   double parameter = 0, gradient = 0, decayed = 0;
 };
 
+// Sums four terms side by side, so that the order does not depend on how a compiler makes vectors of a loop.
+typedef double Four __attribute__((vector_size(32)));
+
+inline double total(Four sum) { return (sum[0] + sum[2]) + (sum[1] + sum[3]); }
+
 template <typename T>
 Sums squares(const T *p, const T *g, int64_t begin, int64_t end, T decay) {
-  double parameter = 0, gradient = 0, decayed = 0;
-#pragma omp simd reduction(+ : parameter, gradient, decayed)
-  for (int64_t i = begin; i < end; ++i) {
-    const double x = p[i], y = g[i], z = g[i] + decay * p[i];
+  Four parameter{}, gradient{}, decayed{};
+  int64_t i = begin;
+  for (; i + 4 <= end; i += 4) {
+    Four x, y, z;
+    for (int lane = 0; lane < 4; ++lane) {
+      x[lane] = p[i + lane];
+      y[lane] = g[i + lane];
+      z[lane] = static_cast<T>(g[i + lane] + decay * p[i + lane]);
+    }
     parameter += x * x;
     gradient += y * y;
     decayed += z * z;
   }
-  return {parameter, gradient, decayed};
+  Sums sums{total(parameter), total(gradient), total(decayed)};
+  for (; i < end; ++i) {
+    const double x = p[i], y = g[i], z = static_cast<T>(g[i] + decay * p[i]);
+    sums.parameter += x * x;
+    sums.gradient += y * y;
+    sums.decayed += z * z;
+  }
+  return sums;
 }
 
 template <typename T>

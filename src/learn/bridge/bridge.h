@@ -4,6 +4,8 @@
 #include <torch/torch.h>
 
 #include <cstring>
+#include <functional>
+#include <vector>
 
 // A C++ exception must not reach Rust: it becomes a string that the caller frees, or null on success.
 template <typename F>
@@ -16,4 +18,37 @@ char *guarded(F &&body) {
   } catch (const std::exception &error) {
     return strdup(error.what());
   }
+}
+
+inline std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
+  std::vector<at::Tensor> result;
+  result.reserve(count);
+  for (size_t i = 0; i < count; ++i) result.push_back(*tensors[i]);
+  return result;
+}
+
+// Hands tensors to the caller, who frees them.
+inline void give(const std::vector<at::Tensor> &tensors, at::Tensor **results) {
+  for (const at::Tensor &tensor : tensors) *results++ = new at::Tensor(tensor);
+}
+
+// Whether results must not depend on the machine: see portable.rs.
+bool portable();
+
+// Calls `body` with 0 to count − 1, without autograd: on the threads of the crew if results must be portable, otherwise
+// one after the other.
+void each(int64_t count, const std::function<void(int64_t)> &body);
+
+// Joins `count` values pairwise into the first, nearest neighbours first: `join(a, b)` takes value b into value a.
+template <typename F>
+void in_a_tree(int64_t count, const F &join) {
+  for (int64_t step = 1; step < count; step *= 2)
+    for (int64_t i = 0; i + step < count; i += 2 * step) join(i, i + step);
+}
+
+// The sum of tensors from the last to the first, as autograd adds up the gradients of a weight used several times.
+inline at::Tensor last_to_first(const std::vector<at::Tensor> &terms) {
+  at::Tensor sum = terms.back();
+  for (size_t i = terms.size() - 1; i-- > 0;) sum = sum + terms[i];
+  return sum;
 }

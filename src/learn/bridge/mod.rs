@@ -1,9 +1,13 @@
 //! Functions of libtorch that training needs and `tch` does not bind: the Rust part of bridge.cpp.
 
+mod crew;
 mod gpu;
+mod layer;
 mod recompute;
 
+pub use crew::{each, start as start_crew};
 pub use gpu::{Versions, gpu_memory, gpu_versions, upload};
+pub use layer::{convolve, linear, pool, product};
 pub use recompute::recompute;
 
 use anyhow::{Result, bail};
@@ -27,15 +31,17 @@ unsafe extern "C" {
         norm: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn caco_norm(
-        x: *const C_tensor,
+        xs: *const *const C_tensor,
+        count: usize,
+        shards: usize,
         weight: *const C_tensor,
         bias: *const C_tensor,
         mean: *const C_tensor,
         variance: *const C_tensor,
-        add: *const C_tensor,
+        adds: *const *const C_tensor,
         relu: bool,
         train: bool,
-        result: *mut *mut C_tensor,
+        results: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn caco_average(
         averages: *const *const C_tensor,
@@ -56,6 +62,14 @@ fn check(error: *mut c_char, what: &str) -> Result<()> {
         message
     };
     bail!("{what}: {message}")
+}
+
+/// Calls a function that writes `count` new tensors and returns an error.
+fn receive(count: usize, what: &str, call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Vec<Tensor>> {
+    let mut results = vec![std::ptr::null_mut(); count];
+    check(call(results.as_mut_ptr()), what)?;
+    // SAFETY: without an error all are new, and ours.
+    Ok(results.into_iter().map(|result| unsafe { Tensor::from_ptr(result) }).collect())
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
@@ -137,29 +151,39 @@ pub struct Norm<'a> {
     pub variance: &'a Tensor,
 }
 
-/// Batch norm of `x` [N, C] or [N, C, H, W] (momentum 0.1, ε 1e-5); followed by adding `add` and a ReLU if `add` is
-/// given, or by just a ReLU if `relu`. `x` is consumed: without autograd the result reuses its memory.
+/// Batch norm of every x [N, C] or [N, C, H, W] (momentum 0.1, ε 1e-5); followed by adding its one of `adds` and a ReLU
+/// if those are given, or by just a ReLU if `relu`. `xs` are the views of a batch, each in `shards` shards: every view
+/// has its own statistics over all its shards, and moves the running ones. They are consumed: without autograd the
+/// results reuse their memory.
 ///
 /// Falls back to libtorch's operations where the CPU kernels do not apply (on a GPU, or if channels do not fill a
 /// vector).
-pub fn norm(x: Tensor, norm: Norm, add: Option<&Tensor>, relu: bool, train: bool) -> Result<Tensor> {
-    let mut result = std::ptr::null_mut();
-    // SAFETY: all tensors live through the call, and the new one is ours.
-    unsafe {
-        let error = caco_norm(
-            x.as_ptr(),
+pub fn norm(
+    xs: Vec<Tensor>,
+    shards: usize,
+    norm: Norm,
+    adds: Option<&[Tensor]>,
+    relu: bool,
+    train: bool,
+) -> Result<Vec<Tensor>> {
+    assert!(adds.is_none_or(|adds| adds.len() == xs.len()), "one addition for each tensor");
+    let adds = adds.map(pointers);
+    // SAFETY: all tensors live through the call.
+    receive(xs.len(), "batch norm", |results| unsafe {
+        caco_norm(
+            pointers(&xs).as_ptr(),
+            xs.len(),
+            shards,
             norm.weight.as_ptr(),
             norm.bias.as_ptr(),
             norm.mean.as_ptr(),
             norm.variance.as_ptr(),
-            add.map_or(std::ptr::null(), Tensor::as_ptr),
+            adds.as_ref().map_or(std::ptr::null(), Vec::as_ptr),
             relu,
             train,
-            &raw mut result,
-        );
-        check(error, "batch norm")?;
-        Ok(Tensor::from_ptr(result))
-    }
+            results,
+        )
+    })
 }
 
 #[cfg(test)]
@@ -178,6 +202,10 @@ mod tests {
         let mut rng = Rng::new(seed, "bridge", 0, 0);
         let values: Vec<f64> = (0..shape.iter().product::<i64>()).map(|_| 0.5 + rng.normal()).collect();
         channels_last(&Tensor::from_slice(&values).view(shape).to_kind(kind).to_device(here()))
+    }
+
+    fn one(results: Result<Vec<Tensor>>) -> Tensor {
+        results.unwrap().pop().unwrap()
     }
 
     fn distance(a: &Tensor, b: &Tensor) -> f64 {
@@ -202,7 +230,7 @@ mod tests {
         let (mean, variance) = (noise(&channels, 5, own), noise(&channels, 6, own).abs());
         let y = if ours {
             let parts = Norm { weight: &weight, bias: &bias, mean: &mean, variance: &variance };
-            norm(x.shallow_clone(), parts, add.then_some(&plus), relu, true).unwrap()
+            one(norm(vec![x.shallow_clone()], 1, parts, add.then(|| std::slice::from_ref(&plus)), relu, true))
         } else {
             let all = [&weight, &bias, &mean, &variance].map(Some);
             let y = x.batch_norm(all[0], all[1], all[2], all[3], true, 0.1, 1e-5, true);
@@ -236,6 +264,39 @@ mod tests {
         }
     }
 
+    /// As [`learn`] in f64, of two views, each of them in so many shards.
+    fn learn_sharded(shape: &[i64], shards: i64, add: bool) -> Vec<Tensor> {
+        let leaf = |shape: &[i64], seed| noise(shape, seed, Kind::Double).set_requires_grad(true);
+        let channels = [shape[1]];
+        let leaves: Vec<Tensor> = (0..4).map(|seed| leaf(shape, seed)).collect();
+        let (weight, bias) = (leaf(&channels, 4), leaf(&channels, 5));
+        let (mean, variance) = (noise(&channels, 6, Kind::Double), noise(&channels, 7, Kind::Double).abs());
+        let cut = |whole: &[Tensor]| whole.iter().flat_map(|view| view.chunk(shards, 0)).collect::<Vec<_>>();
+        let (xs, adds) = (cut(&leaves[..2]), cut(&leaves[2..]));
+        let parts = Norm { weight: &weight, bias: &bias, mean: &mean, variance: &variance };
+        let ys = norm(xs, shards as usize, parts, add.then_some(&adds), true, true).unwrap();
+        let y = Tensor::cat(&ys, 0);
+        let scalar = (&y * noise(&y.size(), 8, Kind::Double)).sum(None);
+        let inputs: Vec<&Tensor> = leaves[..if add { 4 } else { 2 }].iter().chain([&weight, &bias]).collect();
+        let gradients = Tensor::run_backward(&[scalar], &inputs, false, false);
+        [y, mean, variance].into_iter().chain(gradients).collect()
+    }
+
+    #[test]
+    fn a_view_in_shards_is_normalised_as_a_whole() {
+        // With channels that fill vectors, more than one piece, and channels that do not.
+        for shape in [[8, 16, 3, 3].as_slice(), &[8, 16, 40, 40], &[8, 5, 6, 6], &[8, 48]] {
+            for add in [false, true] {
+                let whole = learn_sharded(shape, 1, add);
+                for shards in [2, 4, 8] {
+                    let apart = learn_sharded(shape, shards, add);
+                    let far = whole.iter().zip(&apart).map(|(a, b)| distance(a, b)).fold(0.0, f64::max);
+                    assert!(far < 1e-12, "{shape:?} {shards} {add}: {far}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn without_autograd_a_norm_reuses_the_memory_of_its_input() {
         for train in [true, false] {
@@ -247,7 +308,7 @@ mod tests {
                 let theirs = x.batch_norm(weight, bias, mean, variance, train, 0.1, 1e-5, true).relu();
                 let names = Norm { weight: &parts[0], bias: &parts[1], mean: &parts[2], variance: &parts[3] };
                 let at = x.data_ptr();
-                let ours = norm(x, names, None, true, train).unwrap();
+                let ours = one(norm(vec![x], 1, names, None, true, train));
                 // On a GPU these are libtorch's operations.
                 assert!(ours.data_ptr() == at || here() != Device::Cpu);
                 assert!(distance(&ours, &theirs) < 1e-5, "train {train}");
@@ -261,7 +322,7 @@ mod tests {
         let _ = x.get(2).get(3).fill_(f64::NAN);
         let parts = [1.0, 0.0, 0.0, 1.0].map(|value| Tensor::full([16], value, (Kind::Float, here())));
         let names = Norm { weight: &parts[0], bias: &parts[1], mean: &parts[2], variance: &parts[3] };
-        let y = no_grad(|| norm(x, names, None, true, false).unwrap());
+        let y = no_grad(|| one(norm(vec![x], 1, names, None, true, false)));
         assert_eq!(y.isnan().sum(Kind::Int64).int64_value(&[]), 1);
     }
 
@@ -308,6 +369,6 @@ mod tests {
         let x = noise(&[4, 16], 1, Kind::Float);
         let short = Tensor::ones([3], (Kind::Float, here()));
         let names = Norm { weight: &short, bias: &short, mean: &short, variance: &short };
-        assert!(norm(x, names, None, true, true).unwrap_err().to_string().contains("batch norm"));
+        assert!(norm(vec![x], 1, names, None, true, true).unwrap_err().to_string().contains("batch norm"));
     }
 }

@@ -4,6 +4,9 @@
 // the ReLU, and as often in the backward pass: on a CPU a fifth of a training step. Here statistics take one read and
 // everything else another; likewise in the backward pass. Sums are taken over pieces of a fixed size, which are added
 // up in order, so they do not depend on the number of threads.
+//
+// A norm sees all views of a batch, each in shards. Every view has statistics of its own, over all its shards: those
+// of the shards are joined in a fixed tree.
 
 #include <ATen/Parallel.h>
 
@@ -11,211 +14,25 @@
 #include <vector>
 
 #include "bridge.h"
+#include "norm_kernels.h"
 
-// The kernels are compiled for several instruction sets; the best for the machine is selected at program start.
-#if defined(__x86_64__) && defined(__linux__)
-#define MULTIVERSIONED __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define MULTIVERSIONED
-#endif
-#define INLINE inline __attribute__((always_inline))
-
-using at::BFloat16;
 using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 namespace {
 
-// ---- Vectors: 64 bytes of the numbers to compute with, f64 for f64 and f32 for other types.
-
-typedef float Floats __attribute__((vector_size(64)));
-typedef double Doubles __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-
-template <typename T>
-using Acc = std::conditional_t<std::is_same_v<T, double>, double, float>;
-template <typename T>
-using Vec = std::conditional_t<std::is_same_v<T, double>, Doubles, Floats>;
-template <typename T>
-constexpr int64_t LANES = 64 / sizeof(Acc<T>);
-
-template <typename T>
-INLINE Vec<T> get(const T *from) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    Halves halves;
-    memcpy(&halves, from, sizeof halves);
-    return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
-  } else {
-    Vec<T> vec;
-    memcpy(&vec, from, sizeof vec);
-    return vec;
+// The kernels that this stage uses.
+#define CHOOSE(NAME)              \
+  template <typename... Arguments> \
+  void NAME(Arguments... a) {      \
+    portable() ? exact::NAME(a...) : fast::NAME(a...); \
   }
-}
-
-template <typename T>
-INLINE void put(T *to, Vec<T> vec) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    const Words bits = reinterpret_cast<Words>(vec);
-    const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-    const Words words = (bits & 0x7fffffff) > 0x7f800000 ? Words{} + 0x7fc0 : rounded;
-    const Halves halves = __builtin_convertvector(words, Halves);
-    memcpy(to, &halves, sizeof halves);
-  } else {
-    memcpy(to, &vec, sizeof vec);
-  }
-}
-
-// ---- Kernels, on consecutive rows of channels.
-
-struct Rows {
-  int64_t count, channels;
-};
-
-// The operation after the norm.
-enum class Then { Nothing, Relu, AddRelu };
-
-// Sums two terms per channel over all rows, V vectors of channels and U rows at a time: enough independent sums to
-// hide the latency of an addition. `terms(row, channel)` returns a pair of vectors.
-template <typename T, int V, int U, typename Terms>
-INLINE void sum_block(Rows rows, int64_t c, const Terms &terms, Acc<T> *first, Acc<T> *second) {
-  Vec<T> a[V * U] = {}, b[V * U] = {};
-  int64_t r = 0;
-  for (; r + U <= rows.count; r += U) {
-#pragma GCC unroll 8
-    for (int i = 0; i < V * U; ++i) {
-      const auto [x, y] = terms(r + i / V, c + i % V * LANES<T>);
-      a[i] += x;
-      b[i] += y;
-    }
-  }
-  for (; r < rows.count; ++r) {
-    for (int v = 0; v < V; ++v) {
-      const auto [x, y] = terms(r, c + v * LANES<T>);
-      a[v] += x;
-      b[v] += y;
-    }
-  }
-  for (int i = V; i < V * U; ++i) {
-    a[i % V] += a[i];
-    b[i % V] += b[i];
-  }
-  memcpy(first + c, a, V * 64);
-  memcpy(second + c, b, V * 64);
-}
-
-template <typename T, typename Terms>
-INLINE void sum_by_channel(Rows rows, const Terms &terms, Acc<T> *first, Acc<T> *second) {
-  int64_t c = 0;
-  for (; c + 4 * LANES<T> <= rows.channels; c += 4 * LANES<T>) sum_block<T, 4, 1>(rows, c, terms, first, second);
-  for (; c + 2 * LANES<T> <= rows.channels; c += 2 * LANES<T>) sum_block<T, 2, 2>(rows, c, terms, first, second);
-  for (; c < rows.channels; c += LANES<T>) sum_block<T, 1, 4>(rows, c, terms, first, second);
-}
-
-template <typename V>
-struct Pair {
-  V first, second;
-};
-
-// Sums of x − x₀ and of its square, where x₀ is the first row: close enough to the mean to avoid cancellation.
-template <typename T>
-struct Moments {
-  const T *x;
-  int64_t channels;
-  INLINE Pair<Vec<T>> operator()(int64_t row, int64_t c) const {
-    const Vec<T> d = get(x + row * channels + c) - get(x + c);
-    return {d, d * d};
-  }
-};
-
-// Per-channel values of the forward pass that the backward pass needs.
-template <typename T>
-struct Saved {
-  const Acc<T> *mean, *scale, *shift;
-};
-
-// The gradient masked by the ReLU. With an addition the mask comes from its result, otherwise from x.
-template <typename T, Then THEN>
-INLINE Vec<T> let_through(const T *x, const T *dy, const T *y, int64_t i, int64_t c, Saved<T> saved) {
-  const Vec<T> g = get(dy + i);
-  if constexpr (THEN == Then::Relu) return get(x + i) * get(saved.scale + c) + get(saved.shift + c) > 0 ? g : Vec<T>{};
-  if constexpr (THEN == Then::AddRelu) return get(y + i) > 0 ? g : Vec<T>{};
-  return g;
-}
-
-// Sums of g and of g · (x − mean), where g is the masked gradient. With an addition g is kept: it is also the
-// gradient of the shortcut.
-template <typename T, Then THEN>
-struct Products {
-  const T *x, *dy, *y;
-  T *kept;
-  int64_t channels;
-  Saved<T> saved;
-  INLINE Pair<Vec<T>> operator()(int64_t row, int64_t c) const {
-    const int64_t i = row * channels + c;
-    const Vec<T> g = let_through<T, THEN>(x, dy, y, i, c, saved);
-    if constexpr (THEN == Then::AddRelu) put(kept + i, g);
-    return {g, g * (get(x + i) - get(saved.mean + c))};
-  }
-};
-
-// y = x · scale + shift, and the operation after it. `y` may be `x`.
-template <typename T, Then THEN>
-INLINE void apply(const T *x, const T *add, T *y, Rows rows, const Acc<T> *scale, const Acc<T> *shift) {
-  for (int64_t r = 0; r < rows.count; ++r) {
-    for (int64_t c = 0; c < rows.channels; c += LANES<T>) {
-      const int64_t i = r * rows.channels + c;
-      Vec<T> z = get(x + i) * get(scale + c) + get(shift + c);
-      if constexpr (THEN == Then::AddRelu) z += get(add + i);
-      if constexpr (THEN != Then::Nothing) z = z < 0 ? Vec<T>{} : z;  // keeps NaN
-      put(y + i, z);
-    }
-  }
-}
-
-// dx = g · scale + x · slope + offset. With an addition, `dy` is the kept g.
-template <typename T, Then THEN>
-INLINE void apply_back(const T *x, const T *dy, T *dx, Rows rows, Saved<T> saved, const Acc<T> *slope,
-                       const Acc<T> *offset) {
-  constexpr Then MASK = THEN == Then::AddRelu ? Then::Nothing : THEN;
-  for (int64_t r = 0; r < rows.count; ++r) {
-    for (int64_t c = 0; c < rows.channels; c += LANES<T>) {
-      const int64_t i = r * rows.channels + c;
-      const Vec<T> g = let_through<T, MASK>(x, dy, nullptr, i, c, saved);
-      put(dx + i, g * get(saved.scale + c) + (get(x + i) * get(slope + c) + get(offset + c)));
-    }
-  }
-}
-
-// Attributes for instruction sets do not apply to callers of templates, so each type has its own plain functions.
-#define KERNELS(T)                                                                                                    \
-  MULTIVERSIONED void moments(const T *x, Rows rows, Acc<T> *sum, Acc<T> *square) {                                   \
-    sum_by_channel<T>(rows, Moments<T>{x, rows.channels}, sum, square);                                               \
-  }                                                                                                                   \
-  MULTIVERSIONED void products(Then then, const T *x, const T *dy, const T *y, T *kept, Rows rows, Saved<T> saved,    \
-                               Acc<T> *sum, Acc<T> *product) {                                                        \
-    const int64_t n = rows.channels;                                                                                  \
-    if (then == Then::Nothing)                                                                                        \
-      return sum_by_channel<T>(rows, Products<T, Then::Nothing>{x, dy, y, kept, n, saved}, sum, product);             \
-    if (then == Then::Relu)                                                                                           \
-      return sum_by_channel<T>(rows, Products<T, Then::Relu>{x, dy, y, kept, n, saved}, sum, product);                \
-    sum_by_channel<T>(rows, Products<T, Then::AddRelu>{x, dy, y, kept, n, saved}, sum, product);                      \
-  }                                                                                                                   \
-  MULTIVERSIONED void forward(Then then, const T *x, const T *add, T *y, Rows rows, const Acc<T> *scale,              \
-                              const Acc<T> *shift) {                                                                  \
-    if (then == Then::Nothing) return apply<T, Then::Nothing>(x, add, y, rows, scale, shift);                         \
-    if (then == Then::Relu) return apply<T, Then::Relu>(x, add, y, rows, scale, shift);                               \
-    apply<T, Then::AddRelu>(x, add, y, rows, scale, shift);                                                           \
-  }                                                                                                                   \
-  MULTIVERSIONED void backward(Then then, const T *x, const T *dy, T *dx, Rows rows, Saved<T> saved,                  \
-                               const Acc<T> *slope, const Acc<T> *offset) {                                           \
-    if (then == Then::Relu) return apply_back<T, Then::Relu>(x, dy, dx, rows, saved, slope, offset);                  \
-    apply_back<T, Then::Nothing>(x, dy, dx, rows, saved, slope, offset);                                              \
-  }
-KERNELS(float)
-KERNELS(double)
-KERNELS(BFloat16)
-
-// ---- Over whole tensors.
+CHOOSE(moments)
+CHOOSE(products)
+CHOOSE(forward)
+CHOOSE(backward)
+#undef CHOOSE
 
 // Rows per piece: 32 K numbers, few enough for the cache of a core, many enough to be worth a call.
 int64_t piece(Rows rows) { return std::max<int64_t>(4, (1 << 15) / rows.channels); }
@@ -234,7 +51,7 @@ at::MemoryFormat format(const Tensor &x) {
   return x.dim() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
-// Two sums per channel, added up from those of all pieces.
+// Two sums per channel of every piece.
 template <typename T, typename F>
 void sum_pieces(Rows rows, const F &body, std::vector<Acc<T>> &first, std::vector<Acc<T>> &second) {
   const int64_t size = piece(rows), count = (rows.count + size - 1) / size;
@@ -245,19 +62,42 @@ void sum_pieces(Rows rows, const F &body, std::vector<Acc<T>> &first, std::vecto
   });
 }
 
-struct Statistics {
-  std::vector<double> mean, variance;  // variance is the biased one
+// Mean per channel of `count` rows, and the sum of the squared distances from it.
+struct Moments {
+  double count = 0;
+  std::vector<double> mean, squares;
+
+  // Takes in the rows that follow (Chan, Golub and LeVeque 1983).
+  void join(const Moments &next) {
+    const double share = next.count / (count + next.count);
+    for (size_t c = 0; c < mean.size(); ++c) {
+      const double apart = next.mean[c] - mean[c];
+      mean[c] += apart * share;
+      squares[c] += next.squares[c] + apart * apart * count * share;
+    }
+    count += next.count;
+  }
 };
 
-// Mean and variance per channel; pieces are combined as in Chan, Golub and LeVeque (1983).
+// Mean and variance per channel; the variance is the biased one.
+struct Statistics {
+  std::vector<double> mean, variance;
+
+  explicit Statistics(Moments m) : mean(std::move(m.mean)), variance(std::move(m.squares)) {
+    for (double &v : variance) v = std::max(0.0, v / m.count);
+  }
+  Statistics(std::vector<double> mean, std::vector<double> variance)
+      : mean(std::move(mean)), variance(std::move(variance)) {}
+};
+
 template <typename T>
-Statistics statistics(const T *x, Rows rows) {
+Moments moments_of(const T *x, Rows rows) {
   std::vector<Acc<T>> sum, square;
-  sum_pieces<T>(
-      rows,
-      [&](int64_t begin, Rows part, Acc<T> *a, Acc<T> *b) { moments(x + begin * rows.channels, part, a, b); }, sum,
-      square);
-  Statistics total{std::vector<double>(rows.channels), std::vector<double>(rows.channels)};
+  const auto body = [&](int64_t begin, Rows part, Acc<T> *a, Acc<T> *b) {
+    moments(x + begin * rows.channels, part, a, b);
+  };
+  sum_pieces<T>(rows, body, sum, square);
+  Moments total{0, std::vector<double>(rows.channels), std::vector<double>(rows.channels)};
   const int64_t size = piece(rows);
   for (int64_t begin = 0, i = 0; begin < rows.count; begin += size, ++i) {
     const double before = begin, length = std::min(size, rows.count - begin);
@@ -266,10 +106,10 @@ Statistics statistics(const T *x, Rows rows) {
       const double mean = static_cast<double>(x[begin * rows.channels + c]) + s / length;
       const double apart = mean - total.mean[c];
       total.mean[c] += apart * length / (before + length);
-      total.variance[c] += q - s * s / length + apart * apart * before * length / (before + length);
+      total.squares[c] += q - s * s / length + apart * apart * before * length / (before + length);
     }
   }
-  for (double &v : total.variance) v = std::max(0.0, v / rows.count);
+  total.count = rows.count;
   return total;
 }
 
@@ -287,9 +127,9 @@ void affine(const Statistics &s, const Tensor &weight, const Tensor &bias, A *sc
 }
 
 template <typename A>
-void move_running(const Statistics &s, int64_t rows, Tensor &mean, Tensor &variance) {
+void move_running(const Statistics &s, double rows, Tensor &mean, Tensor &variance) {
   A *m = mean.data_ptr<A>(), *v = variance.data_ptr<A>();
-  const double unbiased = static_cast<double>(rows) / (rows - 1);
+  const double unbiased = rows / (rows - 1);
   for (size_t c = 0; c < s.mean.size(); ++c) {
     m[c] = (1 - MOMENTUM) * m[c] + MOMENTUM * s.mean[c];
     v[c] = (1 - MOMENTUM) * v[c] + MOMENTUM * s.variance[c] * unbiased;
@@ -305,6 +145,9 @@ Statistics running(const Tensor &mean, const Tensor &variance) {
 struct Norm {
   Tensor weight, bias, mean, variance;
   bool train;
+  Then then;
+  // Shards per view.
+  int64_t shards;
 };
 
 // Calls `body` with a value of x's type.
@@ -313,101 +156,188 @@ void with_type(const Tensor &x, const F &body) {
   switch (x.scalar_type()) {
     case at::kFloat: return body(float{});
     case at::kDouble: return body(double{});
-    default: return body(BFloat16{});
+    default: return body(at::BFloat16{});
   }
 }
 
-// Normalises into `y`, which may be `x`. Returns mean, scale and shift per channel, [3, C].
-Tensor run(const Tensor &x, const Tensor &add, Tensor &y, Norm &norm, Then then) {
-  const Rows rows = rows_of(x);
-  Tensor saved = at::empty({3, rows.channels}, norm.weight.options().requires_grad(false));
-  with_type(x, [&](auto type) {
+// The statistics of one view, whose shards start at number `first`.
+template <typename T>
+Statistics statistics(std::vector<Moments> &all, size_t first, Norm &norm) {
+  if (!norm.train) return running<Acc<T>>(norm.mean, norm.variance);
+  in_a_tree(norm.shards, [&](int64_t a, int64_t b) { all[first + a].join(all[first + b]); });
+  const double rows = all[first].count;
+  Statistics s(std::move(all[first]));
+  move_running<Acc<T>>(s, rows, norm.mean, norm.variance);
+  return s;
+}
+
+// Normalises every x into its y, which may be x. Returns mean, scale and shift per view and channel, [views, 3, C].
+Tensor run(at::TensorList xs, at::TensorList adds, std::vector<Tensor> &ys, Norm &norm) {
+  const int64_t views = xs.size() / norm.shards, n = xs[0].size(1);
+  Tensor saved = at::empty({views, 3, n}, norm.weight.options().requires_grad(false));
+  with_type(xs[0], [&](auto type) {
     using T = decltype(type);
-    const T *from = x.const_data_ptr<T>(), *plus = add.defined() ? add.const_data_ptr<T>() : nullptr;
-    T *to = y.mutable_data_ptr<T>();
-    const auto s = norm.train ? statistics(from, rows) : running<Acc<T>>(norm.mean, norm.variance);
-    if (norm.train) move_running<Acc<T>>(s, rows.count, norm.mean, norm.variance);
-    Acc<T> *mean = saved.mutable_data_ptr<Acc<T>>(), *scale = mean + rows.channels, *shift = scale + rows.channels;
-    std::copy(s.mean.begin(), s.mean.end(), mean);
-    affine(s, norm.weight, norm.bias, scale, shift);
-    for_each_piece(rows, [&](int64_t, int64_t begin, int64_t count) {
-      const int64_t i = begin * rows.channels;
-      forward(then, from + i, plus ? plus + i : nullptr, to + i, {count, rows.channels}, scale, shift);
+    std::vector<Moments> all(xs.size());
+    if (norm.train) each(xs.size(), [&](int64_t i) { all[i] = moments_of(xs[i].const_data_ptr<T>(), rows_of(xs[i])); });
+    for (int64_t view = 0; view < views; ++view) {
+      const Statistics s = statistics<T>(all, view * norm.shards, norm);
+      Acc<T> *mean = saved[view].mutable_data_ptr<Acc<T>>();
+      std::copy(s.mean.begin(), s.mean.end(), mean);
+      affine(s, norm.weight, norm.bias, mean + n, mean + 2 * n);
+    }
+    const Acc<T> *affines = saved.const_data_ptr<Acc<T>>();
+    each(xs.size(), [&](int64_t number) {
+      const T *from = xs[number].const_data_ptr<T>();
+      const T *plus = adds.empty() ? nullptr : adds[number].const_data_ptr<T>();
+      T *to = ys[number].mutable_data_ptr<T>();
+      const Acc<T> *scale = affines + (3 * (number / norm.shards) + 1) * n;
+      for_each_piece(rows_of(xs[number]), [&](int64_t, int64_t begin, int64_t count) {
+        const int64_t i = begin * n;
+        forward(norm.then, from + i, plus ? plus + i : nullptr, to + i, Rows{count, n}, scale, scale + n);
+      });
     });
   });
   return saved;
 }
 
 struct Gradients {
-  Tensor x, weight, bias, add;
+  std::vector<Tensor> xs, adds;
+  Tensor weight, bias;
 };
 
-// The backward pass through a norm in training.
-Gradients run_back(const Tensor &x, const Tensor &dy, const Tensor &y, const Tensor &weight, const Tensor &saved_, Then then) {
-  const Rows rows = rows_of(x);
-  Gradients g{at::empty_like(x), at::empty_like(weight), at::empty_like(weight), {}};
-  if (then == Then::AddRelu) g.add = at::empty_like(x);
-  with_type(x, [&](auto type) {
-    using T = decltype(type);
-    using A = Acc<T>;
-    const int64_t n = rows.channels;
-    const T *from = x.const_data_ptr<T>(), *grad = dy.const_data_ptr<T>();
-    const T *out = y.defined() ? y.const_data_ptr<T>() : nullptr;
-    T *kept = g.add.defined() ? g.add.mutable_data_ptr<T>() : nullptr;
-    const A *mean = saved_.const_data_ptr<A>();
-    const Saved<T> saved{mean, mean + n, mean + 2 * n};
-    std::vector<A> sums, dots;
-    sum_pieces<T>(
-        rows,
-        [&](int64_t begin, Rows part, A *a, A *b) {
-          const int64_t i = begin * n;
-          products(then, from + i, grad + i, out ? out + i : nullptr, kept ? kept + i : nullptr, part, saved, a, b);
-        },
-        sums, dots);
-    A *dw = g.weight.mutable_data_ptr<A>(), *db = g.bias.mutable_data_ptr<A>();
-    const A *w = weight.const_data_ptr<A>();
-    std::vector<A> slope(n), offset(n);
-    for (int64_t c = 0; c < n; ++c) {
-      double sum = 0, dot = 0;
-      for (size_t i = c; i < sums.size(); i += n) {
-        sum += sums[i];
-        dot += dots[i];
-      }
+// Per channel, the sums of g and of g · (x − mean).
+struct Sums {
+  std::vector<double> gradient, product;
+
+  void join(const Sums &next) {
+    for (size_t c = 0; c < gradient.size(); ++c) {
+      gradient[c] += next.gradient[c];
+      product[c] += next.product[c];
+    }
+  }
+};
+
+// One x of a backward pass, with the gradient of its y. `kept` receives the masked gradient if there is an addition.
+template <typename T>
+struct Part {
+  Rows rows;
+  const T *x, *dy, *y;
+  T *kept, *dx;
+  Saved<T> saved;
+
+  Sums sums(Then then) const {
+    std::vector<Acc<T>> first, second;
+    const auto body = [&](int64_t begin, Rows piece, Acc<T> *a, Acc<T> *b) {
+      const int64_t i = begin * rows.channels;
+      products(then, x + i, dy + i, y ? y + i : nullptr, kept ? kept + i : nullptr, piece, saved, a, b);
+    };
+    sum_pieces<T>(rows, body, first, second);
+    Sums total{std::vector<double>(rows.channels), std::vector<double>(rows.channels)};
+    for (size_t i = 0; i < first.size(); ++i) {
+      total.gradient[i % rows.channels] += first[i];
+      total.product[i % rows.channels] += second[i];
+    }
+    return total;
+  }
+
+  void finish(Then then, const Acc<T> *slope, const Acc<T> *offset) const {
+    const T *in = kept ? kept : dy;
+    for_each_piece(rows, [&](int64_t, int64_t begin, int64_t count) {
+      const int64_t i = begin * rows.channels;
+      backward(then, x + i, in + i, dx + i, Rows{count, rows.channels}, saved, slope, offset);
+    });
+  }
+};
+
+// What a view's gradients of weight and bias are, and how its dx follows: slope and offset per channel.
+template <typename A>
+struct Solution {
+  std::vector<A> slope, offset;
+
+  Solution(const Sums &sums, double rows, const A *w, const A *mean, const A *scale, A *dw, A *db)
+      : slope(sums.gradient.size()), offset(sums.gradient.size()) {
+    for (size_t c = 0; c < slope.size(); ++c) {
+      const double sum = sums.gradient[c], dot = sums.product[c];
       // 1/σ = scale / weight, but a weight may be 0: then the gradient is 0 anyway.
-      const double inverse = w[c] != 0 ? saved.scale[c] / static_cast<double>(w[c]) : 0;
-      const double k = -saved.scale[c] * inverse * inverse * dot / rows.count;
+      const double inverse = w[c] != 0 ? scale[c] / static_cast<double>(w[c]) : 0;
+      const double k = -scale[c] * inverse * inverse * dot / rows;
       dw[c] = inverse * dot;
       db[c] = sum;
       slope[c] = k;
-      offset[c] = -k * saved.mean[c] - saved.scale[c] * sum / rows.count;
+      offset[c] = -k * mean[c] - scale[c] * sum / rows;
     }
-    const T *in = kept ? kept : grad;
-    for_each_piece(rows, [&](int64_t, int64_t begin, int64_t count) {
-      const int64_t i = begin * n;
-      backward(then, from + i, in + i, g.x.mutable_data_ptr<T>() + i, {count, n}, saved, slope.data(), offset.data());
+  }
+};
+
+// The backward pass through a norm in training. `ys` are given if there is an addition.
+Gradients run_back(at::TensorList xs, const std::vector<Tensor> &dys, at::TensorList ys, const Tensor &weight,
+                   const Tensor &saved, Then then, int64_t shards) {
+  const int64_t views = xs.size() / shards, n = xs[0].size(1);
+  Gradients g;
+  for (const Tensor &x : xs) {
+    g.xs.push_back(at::empty_like(x));
+    if (then == Then::AddRelu) g.adds.push_back(at::empty_like(x));
+  }
+  const Tensor dw = at::empty({views, n}, weight.options().requires_grad(false)), db = at::empty_like(dw);
+  with_type(xs[0], [&](auto type) {
+    using T = decltype(type);
+    using A = Acc<T>;
+    std::vector<Part<T>> parts;
+    for (size_t i = 0; i < xs.size(); ++i) {
+      const A *mean = saved[i / shards].const_data_ptr<A>();
+      parts.push_back({rows_of(xs[i]), xs[i].const_data_ptr<T>(), dys[i].const_data_ptr<T>(),
+                       ys.empty() ? nullptr : ys[i].const_data_ptr<T>(),
+                       g.adds.empty() ? nullptr : g.adds[i].mutable_data_ptr<T>(), g.xs[i].mutable_data_ptr<T>(),
+                       {mean, mean + n, mean + 2 * n}});
+    }
+    std::vector<Sums> sums(parts.size());
+    each(parts.size(), [&](int64_t i) { sums[i] = parts[i].sums(then); });
+    std::vector<Solution<A>> solutions;
+    for (int64_t view = 0; view < views; ++view) {
+      Sums *first = &sums[view * shards];
+      double rows = 0;
+      for (int64_t s = 0; s < shards; ++s) rows += parts[view * shards + s].rows.count;
+      in_a_tree(shards, [&](int64_t a, int64_t b) { first[a].join(first[b]); });
+      const Saved<T> of = parts[view * shards].saved;
+      solutions.emplace_back(*first, rows, weight.const_data_ptr<A>(), of.mean, of.scale,
+                             dw[view].mutable_data_ptr<A>(), db[view].mutable_data_ptr<A>());
+    }
+    each(parts.size(), [&](int64_t i) {
+      const Solution<A> &solution = solutions[i / shards];
+      parts[i].finish(then, solution.slope.data(), solution.offset.data());
     });
   });
+  g.weight = last_to_first(dw.unbind());
+  g.bias = last_to_first(db.unbind());
   return g;
 }
 
 struct NormFunction : torch::autograd::Function<NormFunction> {
-  static Tensor forward(torch::autograd::AutogradContext *context, const Tensor &x, const Tensor &weight,
-                        const Tensor &bias, const std::optional<Tensor> &add, Norm *norm, Then then) {
-    Tensor y = at::empty_like(x);
-    const Tensor saved = run(x, add.value_or(Tensor()), y, *norm, then);
-    context->save_for_backward({x, weight, saved, then == Then::AddRelu ? y : Tensor()});
-    context->saved_data["then"] = static_cast<int64_t>(then);
-    return y;
+  static variable_list forward(AutogradContext *context, at::TensorList xs, at::TensorList adds, const Tensor &weight,
+                               const Tensor &bias, Norm *norm) {
+    std::vector<Tensor> ys;
+    for (const Tensor &x : xs) ys.push_back(at::empty_like(x));
+    variable_list saved{weight, run(xs, adds, ys, *norm)};
+    saved.insert(saved.end(), xs.begin(), xs.end());
+    if (norm->then == Then::AddRelu) saved.insert(saved.end(), ys.begin(), ys.end());
+    context->save_for_backward(saved);
+    context->saved_data["then"] = static_cast<int64_t>(norm->then);
+    context->saved_data["shards"] = norm->shards;
+    return ys;
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0];
+  static variable_list backward(AutogradContext *context, variable_list grads) {
+    const variable_list saved = context->get_saved_variables();
+    const size_t count = grads.size();
+    const at::TensorList all = saved, xs = all.slice(2, count), ys = all.slice(2 + count);
+    for (size_t i = 0; i < count; ++i)
+      grads[i] = grads[i].defined() ? grads[i].contiguous(format(xs[i])) : at::zeros_like(xs[i]);
     const auto then = static_cast<Then>(context->saved_data["then"].toInt());
-    const Gradients g =
-        run_back(x, grads[0].contiguous(format(x)), saved[3], saved[1], saved[2], then);
-    return {g.x, g.weight, g.bias, g.add, Tensor(), Tensor()};
+    Gradients g = run_back(xs, grads, ys, saved[0], saved[1], then, context->saved_data["shards"].toInt());
+    variable_list result = std::move(g.xs);
+    result.insert(result.end(), g.adds.begin(), g.adds.end());
+    result.insert(result.end(), {g.weight, g.bias, Tensor()});
+    return result;
   }
 };
 
@@ -419,37 +349,61 @@ bool taken(const Tensor &x, const Tensor &weight) {
   return x.is_cpu() && known && weight.scalar_type() == wanted && x.size(1) % (type == at::kDouble ? 8 : 16) == 0;
 }
 
-Tensor composed(const Tensor &x, const Tensor &add, const Norm &norm, Then then) {
-  Tensor y = at::batch_norm(x, norm.weight, norm.bias, norm.mean, norm.variance, norm.train, MOMENTUM, EPSILON, true);
-  if (then == Then::AddRelu) y.add_(add);
-  return then == Then::Nothing ? y : y.relu_();
+// The same by libtorch's operations. A view of several shards is put together first.
+std::vector<Tensor> composed(at::TensorList xs, at::TensorList adds, const Norm &norm) {
+  std::vector<Tensor> result;
+  const auto whole = [&](at::TensorList all, size_t first) {
+    return norm.shards == 1 ? all[first] : at::cat(all.slice(first, norm.shards));
+  };
+  for (size_t first = 0; first < xs.size(); first += norm.shards) {
+    Tensor y = at::batch_norm(whole(xs, first), norm.weight, norm.bias, norm.mean, norm.variance, norm.train, MOMENTUM,
+                              EPSILON, true);
+    if (!adds.empty()) y.add_(whole(adds, first));
+    if (norm.then != Then::Nothing) y.relu_();
+    if (norm.shards == 1) {
+      result.push_back(y);
+    } else {
+      for (const Tensor &shard : y.chunk(norm.shards)) result.push_back(shard);
+    }
+  }
+  return result;
+}
+
+// Calls the kernels, in memory of the layout that they want.
+std::vector<Tensor> fused(at::TensorList xs, at::TensorList adds, Norm &norm, bool learning) {
+  std::vector<Tensor> dense, plus;
+  for (const Tensor &x : xs) dense.push_back(x.contiguous(format(x)));
+  for (size_t i = 0; i < adds.size(); ++i)
+    plus.push_back(adds[i].to(xs[i].scalar_type()).contiguous(format(xs[i])));
+  if (learning) return NormFunction::apply(at::TensorList(dense), at::TensorList(plus), norm.weight, norm.bias, &norm);
+  std::vector<Tensor> ys = dense;  // in place: the x are no longer needed
+  run(dense, plus, ys, norm);
+  return ys;
+}
+
+void check(at::TensorList xs, at::TensorList adds, const Norm &norm) {
+  const Tensor &x = xs[0];
+  TORCH_CHECK(!norm.train || rows_of(x).count * norm.shards > 1,
+              "batch norm in training needs more than one value per channel");
+  for (const Tensor *t : {&norm.weight, &norm.bias, &norm.mean, &norm.variance})
+    TORCH_CHECK(t->numel() == x.size(1) && t->is_contiguous() && t->scalar_type() == norm.weight.scalar_type(),
+                "a tensor of the norm has shape ", t->sizes(), ", its input ", x.sizes());
+  for (size_t i = 0; i < adds.size(); ++i)
+    TORCH_CHECK(adds[i].sizes() == xs[i].sizes(), "the added tensor has another shape than the norm's input");
 }
 
 }  // namespace
 
-extern "C" char *caco_norm(const Tensor *x, const Tensor *weight, const Tensor *bias, const Tensor *mean,
-                           const Tensor *variance, const Tensor *add, bool relu, bool train, Tensor **result) {
+extern "C" char *caco_norm(Tensor *const *xs_, size_t count, size_t shards, const Tensor *weight, const Tensor *bias,
+                           const Tensor *mean, const Tensor *variance, Tensor *const *adds_, bool relu, bool train,
+                           Tensor **results) {
   return guarded([&] {
-    Norm norm{*weight, *bias, *mean, *variance, train};
-    const Then then = add ? Then::AddRelu : relu ? Then::Relu : Then::Nothing;
-    const bool learning = at::GradMode::is_enabled() && (x->requires_grad() || weight->requires_grad());
-    if (!taken(*x, *weight) || (learning && !train)) {
-      *result = new Tensor(composed(*x, add ? *add : Tensor(), norm, then));
-      return;
-    }
-    TORCH_CHECK(!train || rows_of(*x).count > 1, "batch norm in training needs more than one value per channel");
-    for (const Tensor *t : {weight, bias, mean, variance})
-      TORCH_CHECK(t->numel() == x->size(1) && t->is_contiguous() && t->scalar_type() == weight->scalar_type(),
-                  "a tensor of the norm has shape ", t->sizes(), ", its input ", x->sizes());
-    TORCH_CHECK(!add || add->sizes() == x->sizes(), "the added tensor has another shape than the norm's input");
-    const Tensor dense = x->contiguous(format(*x));
-    const Tensor plus = add ? add->to(x->scalar_type()).contiguous(format(*x)) : Tensor();
-    if (learning) {
-      *result = new Tensor(NormFunction::apply(dense, *weight, *bias, add ? std::optional(plus) : std::nullopt, &norm, then));
-    } else {
-      Tensor y = dense;  // in place: x is no longer needed
-      run(dense, plus, y, norm, then);
-      *result = new Tensor(y);
-    }
+    const std::vector<Tensor> xs = list(xs_, count), adds = list(adds_, adds_ ? count : 0);
+    const Then then = adds_ ? Then::AddRelu : relu ? Then::Relu : Then::Nothing;
+    Norm norm{*weight, *bias, *mean, *variance, train, then, static_cast<int64_t>(shards)};
+    const bool learning = at::GradMode::is_enabled() && (xs[0].requires_grad() || weight->requires_grad());
+    const bool kernels = taken(xs[0], *weight) && (train || !learning);
+    if (kernels) check(xs, adds, norm);
+    give(kernels ? fused(xs, adds, norm, learning) : composed(xs, adds, norm), results);
   });
 }

@@ -15,38 +15,45 @@ using torch::autograd::variable_list;
 
 namespace {
 
-// Runs the part on `count` tensors; `again` is set in the backward pass. Returns errors as described in bridge.h.
-using Call = char *(*)(void *part, const Tensor *const *inputs, size_t count, bool again, Tensor **result);
+// Runs the part on `count` tensors and writes its `results` tensors; `again` is set in the backward pass. Returns errors
+// as described in bridge.h.
+using Call = char *(*)(void *part, const Tensor *const *inputs, size_t count, bool again, Tensor **results);
 
 class Part : public torch::CustomClassHolder {
  public:
-  Part(void *part, Call call, void (*drop)(void *)) : part(part), call(call), drop(drop) {}
+  Part(void *part, size_t results, Call call, void (*drop)(void *))
+      : part(part), results(results), call(call), drop(drop) {}
   Part(const Part &) = delete;
   Part &operator=(const Part &) = delete;
   ~Part() override { drop(part); }
 
-  Tensor operator()(const std::vector<Tensor> &inputs, bool again) const {
+  variable_list operator()(const std::vector<Tensor> &inputs, bool again) const {
     std::vector<const Tensor *> pointers;
     for (const Tensor &input : inputs) pointers.push_back(&input);
-    Tensor *result = nullptr;
-    if (char *error = call(part, pointers.data(), pointers.size(), again, &result)) {
+    std::vector<Tensor *> made(results);
+    if (char *error = call(part, pointers.data(), pointers.size(), again, made.data())) {
       const std::string message = error;
       free(error);
       throw std::runtime_error(message);
     }
-    TORCH_CHECK(result, "a part returned no tensor");
-    const std::unique_ptr<Tensor> owner(result);
-    return *result;
+    variable_list all;
+    for (Tensor *tensor : made) {
+      all.push_back(*tensor);
+      delete tensor;
+    }
+    return all;
   }
 
  private:
   void *part;
+  size_t results;
   Call call;
   void (*drop)(void *);
 };
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  static Tensor forward(AutogradContext *context, at::TensorList inputs, const c10::intrusive_ptr<Part> &part) {
+  static variable_list forward(AutogradContext *context, at::TensorList inputs,
+                               const c10::intrusive_ptr<Part> &part) {
     context->save_for_backward(inputs.vec());
     context->saved_data["part"] = c10::IValue::make_capsule(part);
     return (*part)(inputs.vec(), false);
@@ -60,12 +67,14 @@ struct Recompute : torch::autograd::Function<Recompute> {
       if (saved.requires_grad()) wanted.push_back(inputs.back());
     }
     const auto part = c10::static_intrusive_pointer_cast<Part>(context->saved_data["part"].toCapsule());
-    Tensor result;
+    variable_list results;
     {
       at::AutoGradMode learning(true);
-      result = (*part)(inputs, true);
+      results = (*part)(inputs, true);
     }
-    const variable_list found = torch::autograd::grad({result}, wanted, {grads[0]});
+    for (size_t i = 0; i < results.size(); ++i)
+      if (!grads[i].defined()) grads[i] = at::zeros_like(results[i]);
+    const variable_list found = torch::autograd::grad(results, wanted, grads);
     variable_list all;
     size_t next = 0;
     for (const Tensor &input : inputs) all.push_back(input.requires_grad() ? found[next++] : Tensor());
@@ -76,12 +85,12 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 }  // namespace
 
-extern "C" char *caco_recompute(const Tensor *const *inputs, size_t count, void *part, Call call, void (*drop)(void *),
-                                Tensor **result) {
+extern "C" char *caco_recompute(const Tensor *const *inputs, size_t count, size_t results, void *part, Call call,
+                                void (*drop)(void *), Tensor **made) {
   return guarded([&] {
-    const auto owned = c10::make_intrusive<Part>(part, call, drop);
+    const auto owned = c10::make_intrusive<Part>(part, results, call, drop);
     std::vector<Tensor> list;
     for (size_t i = 0; i < count; ++i) list.push_back(*inputs[i]);
-    *result = new Tensor(Recompute::apply(at::TensorList(list), owned));
+    give(Recompute::apply(at::TensorList(list), owned), made);
   });
 }

@@ -1,8 +1,11 @@
 //! Saves and loads a trained network.
 
-use super::network::{Network, Shape};
-use super::pixels::{MEAN, STD};
-use crate::tensors::Tensors;
+use super::{
+    network::{Network, Shape},
+    pixels::{MEAN, STD},
+    shards::Shards,
+};
+use crate::{portable, tensors::Tensors};
 use anyhow::{Context as _, Result, ensure};
 use caco_kinds::{Model, Precision};
 use std::path::Path;
@@ -16,6 +19,9 @@ pub struct Encoder {
     /// The network, f32.
     pub network: Network,
 }
+
+/// Images that pass through the network together if results must be portable: blocks run side by side.
+const BLOCK: i64 = 16;
 
 impl Encoder {
     /// An encoder with initial values drawn from `seed`.
@@ -62,7 +68,12 @@ impl Encoder {
     /// Normalised images [N, 3, H, W] → pooled last-layer features [N, d], f32, with running statistics and without
     /// gradients.
     pub fn features(&self, images: &Tensor, precision: Precision) -> Tensor {
-        no_grad(|| self.network.pass(precision, false).features(images).to_kind(Kind::Float))
+        let images = match portable::on() {
+            true => Shards::blocks(images, BLOCK),
+            false => Shards::of(vec![images.shallow_clone()], 1),
+        };
+        let features = no_grad(|| self.network.pass(precision, false).features(&images));
+        features.join().remove(0).to_kind(Kind::Float)
     }
 }
 

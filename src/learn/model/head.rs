@@ -2,9 +2,9 @@
 
 use super::{
     resnet::Norm,
+    shards::Shards,
     weights::{Declaration, Slot, Start, Weights},
 };
-use tch::Tensor;
 
 /// A head without its tensors. Its layers are named like positions 0, 1, 3, 4, 6 of a `Sequential` called `fc`.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ impl Head {
     }
 
     /// Features [N, d] → embeddings [N, C], not normalised.
-    pub fn forward(&self, weights: &Weights, features: &Tensor, train: bool) -> Tensor {
-        let mut x = features.shallow_clone();
+    pub fn forward(&self, weights: &Weights, features: &Shards, train: bool) -> Shards {
+        let mut x = features.share();
         for (weight, norm) in &self.hidden {
-            x = norm.forward(weights, x.linear(weights.get(*weight), None::<Tensor>), None, true, train);
+            x = norm.forward(weights, x.linear(weights.get(*weight)), None, true, train);
         }
-        x.linear(weights.get(self.last), None::<Tensor>)
+        x.linear(weights.get(self.last))
     }
 }

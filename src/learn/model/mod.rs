@@ -7,6 +7,7 @@ mod head;
 pub mod network;
 pub mod pixels;
 pub mod resnet;
+pub mod shards;
 pub mod weights;
 
 pub use bank::Bank;
@@ -14,3 +15,4 @@ pub use encoder::Encoder;
 pub use head::Sizes;
 pub use network::{Network, Pass, Shape, unit};
 pub use pixels::normalise;
+pub use shards::Shards;

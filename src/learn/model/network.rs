@@ -3,6 +3,7 @@
 use super::{
     head::{Head, Sizes},
     resnet::{Layout, ResNet},
+    shards::Shards,
     weights::{Declaration, Span, Weights},
 };
 use crate::bridge;
@@ -120,35 +121,38 @@ impl Pass<'_> {
     }
 
     /// Images [N, 3, H, W] → pooled features [N, d], in the precision of the pass.
-    pub fn features(&self, images: &Tensor) -> Tensor {
-        let images = if self.lowered { images.to_kind(Kind::BFloat16) } else { images.shallow_clone() };
+    pub fn features(&self, images: &Shards) -> Shards {
+        let images = if self.lowered { images.map(|x| x.to_kind(Kind::BFloat16)) } else { images.share() };
         let backbone = &self.structure.backbone;
         let parts = backbone.parts().iter().enumerate();
         ResNet::pool(&parts.fold(images, |x, (number, span)| match self.activations {
             Activations::Keep => backbone.part(number, &self.weights, x, self.train),
-            Activations::Recompute => self.recompute(number, span, x),
+            Activations::Recompute => self.recompute(number, span, &x),
         }))
     }
 
     /// Runs part `number` of the backbone, keeping only its input.
-    fn recompute(&self, number: usize, span: &Span, x: Tensor) -> Tensor {
-        let mut inputs = vec![x];
+    fn recompute(&self, number: usize, span: &Span, x: &Shards) -> Shards {
+        let (count, per_view) = (x.tensors().len(), x.per_view());
+        let mut inputs = x.share().into_tensors();
         inputs.extend(self.weights.parameters_of(span));
         let (structure, weights, span, train) =
             (self.structure.clone(), self.weights.share(), span.clone(), self.train);
         let part = move |inputs: &[Tensor], again| {
+            let (xs, parameters) = inputs.split_at(count);
             // The running statistics must not be updated again when it is rerun.
-            let weights = weights.with(&span, &inputs[1..], again);
-            structure.backbone.part(number, &weights, inputs[0].shallow_clone(), train)
+            let weights = weights.with(&span, parameters, again);
+            let xs = Shards::of(xs.iter().map(Tensor::shallow_clone).collect(), per_view);
+            structure.backbone.part(number, &weights, xs, train).into_tensors()
         };
-        bridge::recompute(&inputs, part).unwrap_or_else(|error| panic!("{error:#}"))
+        x.with(bridge::recompute(&inputs, count, part).unwrap_or_else(|error| panic!("{error:#}")))
     }
 
     /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16). The network must have a head.
-    pub fn embed(&self, images: &Tensor) -> Tensor {
+    pub fn embed(&self, images: &Shards) -> Shards {
         let head = self.structure.head.as_ref().expect("only networks with a head are trained");
         let raw = head.forward(&self.weights, &self.features(images), self.train);
-        unit(&if self.lowered { raw.to_kind(Kind::Float) } else { raw }, 1)
+        raw.map(|raw| unit(&if self.lowered { raw.to_kind(Kind::Float) } else { raw.shallow_clone() }, 1))
     }
 }
 

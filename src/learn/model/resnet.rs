@@ -1,10 +1,11 @@
 //! The residual network (He et al. 2016) up to its pooled features, with torchvision's layout and names.
 
-use super::convolution::convolve;
-use super::weights::{Declaration, Slot, Span, Start, Weights};
+use super::{
+    shards::Shards,
+    weights::{Declaration, Slot, Span, Start, Weights},
+};
 use crate::bridge;
 use caco_kinds::{Arch, Model, Stem};
-use tch::Tensor;
 
 /// Sizes of a residual network.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,20 +111,17 @@ impl ResNet {
 
     /// Applies part `number` to `x`; the first takes images [N, 3, H, W]. In training mode batch norm uses the
     /// statistics of the batch and updates the running ones.
-    pub fn part(&self, number: usize, weights: &Weights, x: Tensor, train: bool) -> Tensor {
+    pub fn part(&self, number: usize, weights: &Weights, x: Shards, train: bool) -> Shards {
         match number.checked_sub(1) {
             Some(block) => self.blocks[block].forward(weights, x, train),
-            None if self.pool => {
-                let x = self.stem.forward(weights, &x, None, true, train);
-                x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)
-            }
+            None if self.pool => self.stem.forward(weights, &x, None, true, train).pool(),
             None => self.stem.forward(weights, &x, None, true, train),
         }
     }
 
     /// Output of the last part → features [N, d], averaged over positions.
-    pub fn pool(x: &Tensor) -> Tensor {
-        x.adaptive_avg_pool2d([1, 1]).flatten(1, 3)
+    pub fn pool(x: &Shards) -> Shards {
+        x.map(|x| x.adaptive_avg_pool2d([1, 1]).flatten(1, 3))
     }
 }
 
@@ -157,11 +155,11 @@ impl Residual {
         Residual { convolutions, shortcut }
     }
 
-    fn forward(&self, weights: &Weights, x: Tensor, train: bool) -> Tensor {
+    fn forward(&self, weights: &Weights, x: Shards, train: bool) -> Shards {
         let around = self.shortcut.as_ref().map(|s| s.forward(weights, &x, None, false, train));
         let around = around.as_ref().unwrap_or(&x);
         let (last, path) = self.convolutions.split_last().expect("a block has convolutions");
-        let inside = path.iter().fold(x.shallow_clone(), |y, c| c.forward(weights, &y, None, true, train));
+        let inside = path.iter().fold(x.share(), |y, c| c.forward(weights, &y, None, true, train));
         last.forward(weights, &inside, Some(around), true, train)
     }
 }
@@ -174,8 +172,8 @@ impl ConvNorm {
     }
 
     /// Convolution and norm, with the norm's `add` and `relu`.
-    fn forward(&self, weights: &Weights, x: &Tensor, add: Option<&Tensor>, relu: bool, train: bool) -> Tensor {
-        let y = convolve(x, weights.get(self.weight), self.stride, self.padding);
+    fn forward(&self, weights: &Weights, x: &Shards, add: Option<&Shards>, relu: bool, train: bool) -> Shards {
+        let y = x.convolve(weights.get(self.weight), self.stride, self.padding);
         self.norm.forward(weights, y, add, relu, train)
     }
 }
@@ -193,18 +191,17 @@ impl Norm {
     pub(super) fn forward(
         &self,
         weights: &Weights,
-        x: Tensor,
-        add: Option<&Tensor>,
+        x: Shards,
+        add: Option<&Shards>,
         relu: bool,
         train: bool,
-    ) -> Tensor {
+    ) -> Shards {
         let norm = bridge::Norm {
             weight: weights.get(self.weight),
             bias: weights.get(self.bias),
             mean: weights.get(self.mean),
             variance: weights.get(self.variance),
         };
-        // Shapes fit by declaration, so what fails is memory: a panic, as in tch's operations.
-        bridge::norm(x, norm, add, relu, train).unwrap_or_else(|error| panic!("{error:#}"))
+        x.norm(norm, add, relu, train)
     }
 }

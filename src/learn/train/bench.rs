@@ -17,7 +17,7 @@ use caco_data::{
     batch::{Pixels, Source as _},
     format, index, synth,
 };
-use caco_kinds::{Activations, Format, Model, Objective, Precision, View, Views};
+use caco_kinds::{Activations, Determinism, Format, Model, Objective, Precision, View, Views};
 use caco_measure::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,6 +40,10 @@ pub struct Setup {
     pub bank: i64,
     /// Floating-point precision of the encoders.
     pub precision: Precision,
+    /// On which machines results have the same bytes.
+    pub determinism: Determinism,
+    /// Shards into which a batch is cut.
+    pub shards: usize,
     /// Which activations are kept for the backward pass.
     pub activations: Activations,
     /// The device: `auto`, `cpu` or `cuda:N`.
@@ -55,6 +59,8 @@ pub struct Setup {
 pub struct Report {
     /// The determinism class of the measurement, as recorded in results.
     pub class: serde_json::Value,
+    /// BLAKE3 of the state after the measured steps, and of their losses.
+    pub digest: String,
     /// Training images per second, over whole steps on images in device memory.
     pub images_per_second: f64,
     /// CPU seconds of the cheapest step, over all threads: nearly independent of other load on the machine.
@@ -87,29 +93,32 @@ pub fn step(setup: &Setup) -> Result<Report> {
 
 fn measure(setup: &Setup) -> Result<Report> {
     ensure!(setup.steps > 0 && setup.batch > 1, "give at least one step, and a batch of at least two");
-    let device = device::open(&setup.device, setup.threads)?;
+    let device = device::open(&setup.device, setup.threads, setup.determinism)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
     let mut state = State::start(query, bank);
     let pixels = noise(setup);
     let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
     for _ in 0..2 {
-        state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
+        state.step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?;
     }
     synchronise(device);
     let (start, mut best) = (Instant::now(), Duration::MAX);
+    let mut losses = Vec::new();
     for _ in 0..setup.steps {
         let step = cpu_time();
-        state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?;
+        losses.push(state.step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?.loss);
         best = best.min(cpu_time() - step);
     }
     synchronise(device);
     let seconds = start.elapsed().as_secs_f64();
+    let digest = digest(&state, &losses)?;
     let (peak_memory, gpu_memory) = (peak_memory(), gpu_memory(device)?);
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
     milliseconds.insert("load", load(setup)? * 1e3);
     Ok(Report {
         class: device::class(),
+        digest,
         images_per_second: (setup.batch as f64 * f64::from(setup.steps)) / seconds,
         cpu_seconds: best.as_secs_f64(),
         peak_memory,
@@ -122,7 +131,7 @@ fn measure(setup: &Setup) -> Result<Report> {
 pub(super) const RATES: Rates = Rates { encoder: 0.1, bank: 3.0, key_momentum: 0.99 };
 
 /// The paper's constants.
-pub(super) fn constants(precision: Precision, activations: Activations) -> Constants {
+pub(super) fn constants(precision: Precision, activations: Activations, shards: usize) -> Constants {
     Constants {
         contrast: Contrast { objective: Objective::CaCo, temperature: 0.08, bank_temperature: 0.08 },
         bank_momentum: 0.9,
@@ -130,7 +139,20 @@ pub(super) fn constants(precision: Precision, activations: Activations) -> Const
         precision,
         activations,
         accumulate: 1,
+        shards,
     }
+}
+
+/// BLAKE3 of all tensors, and of these losses.
+fn digest(state: &State, losses: &[Tensor]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let networks = [&state.query, &state.key].into_iter().flat_map(|network| network.weights().named());
+    let rest = state.momentum.iter().chain([&state.bank.columns, &state.bank.velocity]).chain(losses);
+    for tensor in networks.map(|(_, tensor)| tensor).chain(rest) {
+        let values = Vec::<f32>::try_from(tensor.detach().to_device(Device::Cpu).contiguous().view(-1))?;
+        values.iter().for_each(|value| drop(hasher.update(&value.to_le_bytes())));
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// A batch of every view.
@@ -216,15 +238,21 @@ fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) ->
         };
         let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
         lap("copy");
-        state.timed_step(&views, &constants(setup.precision, setup.activations), RATES, 0, &mut |part| {
-            lap(match part {
-                Part::Forward => "forward",
-                Part::Keys => "keys",
-                Part::Bank => "bank",
-                Part::Backward => "backward",
-                Part::Optimizer => "optimizer",
-            })
-        })?;
+        state.timed_step(
+            &views,
+            &constants(setup.precision, setup.activations, setup.shards),
+            RATES,
+            0,
+            &mut |part| {
+                lap(match part {
+                    Part::Forward => "forward",
+                    Part::Keys => "keys",
+                    Part::Bank => "bank",
+                    Part::Backward => "backward",
+                    Part::Optimizer => "optimizer",
+                })
+            },
+        )?;
     }
     Ok(times)
 }

@@ -1,9 +1,9 @@
 //! One step of CaCo (Wang et al., TPAMI 2023), and one of its bank initialisation.
 
-use super::contrast::{Answer, Compared, Contrast, Target, targets};
+use super::contrast::{Answer, Compared, Contrast, Target, product, targets};
 use crate::{
     bridge::{self, Lars},
-    model::{Bank, Network},
+    model::{Bank, Network, Shards},
 };
 use anyhow::{Context as _, Result, ensure};
 use caco_kinds::{Activations, Objective, Precision};
@@ -39,6 +39,8 @@ pub struct Constants {
     /// see the whole batch, but batch norm one part at a time, so its statistics cover fewer images and are updated
     /// more often.
     pub accumulate: i64,
+    /// Number of shards into which each of those parts is cut. Batch norm sees all of them; see [`Shards`].
+    pub shards: usize,
 }
 
 /// Rates that change per epoch.
@@ -156,7 +158,8 @@ impl State {
         bridge::average(&parameters(&self.key), &parameters(&self.query), 1.0 - rates.key_momentum)?;
         lap(Part::Keys);
         let bank = self.bank.directions();
-        targets.iter_mut().for_each(|target| target.share /= constants.accumulate as f64);
+        let pieces = constants.accumulate as f64 * constants.shards as f64;
+        targets.iter_mut().for_each(|target| target.share /= pieces);
         let mut sum: Option<Gradients> = None;
         for part in parts(views, constants.accumulate)? {
             let part = self.gradients(&part, &targets, &bank.unit, constants, lap)?;
@@ -174,13 +177,12 @@ impl State {
             self.bank.update(&bank, push, temperature, rates.bank, constants.bank_momentum);
         }
         lap(Part::Bank);
-        let mean = |total: Tensor| total / constants.accumulate as f64;
         let output = StepOutput {
             loss: sum.loss,
-            positive: mean(sum.positive),
+            positive: sum.positive / pieces,
             bank_norm: bank.norm.mean(None),
             gradient_norm,
-            spread: mean(sum.spread),
+            spread: sum.spread / constants.accumulate as f64,
             positives: sum.positives,
         };
         Ok((output, sum.keys))
@@ -195,38 +197,62 @@ impl State {
         constants: &Constants,
         lap: &mut dyn FnMut(Part),
     ) -> Result<Gradients> {
+        let cut = |views: &[Tensor]| Shards::cut(views, constants.shards);
+        // The views of the targets' queries come first. The others are compared with nothing, but batch norm sees them.
+        let (compared, others) = views.split_at(targets.len());
         let pass = self.query.pass(constants.precision, true).keeping(constants.activations);
-        let compared = |view| targets.iter().any(|target| target.query == view);
-        let query = |(number, view)| if compared(number) { pass.embed(view) } else { no_grad(|| pass.embed(view)) };
-        let queries: Vec<Tensor> = views.iter().enumerate().map(query).collect();
+        let queries = pass.embed(&cut(compared)?);
+        if !others.is_empty() {
+            no_grad(|| -> Result<_> { Ok(pass.embed(&cut(others)?)) })?;
+        }
         lap(Part::Forward);
-        let keys: Vec<Tensor> = no_grad(|| {
-            let pass = self.key.pass(constants.precision, true);
-            views[..2].iter().map(|view| pass.embed(view)).collect()
-        });
+        let keys = no_grad(|| -> Result<_> { Ok(self.key.pass(constants.precision, true).embed(&cut(&views[..2])?)) })?;
         lap(Part::Keys);
-        let positives: Vec<Tensor> = match constants.contrast.keys_are_positives() {
-            true => vec![],
-            false => keys.iter().map(|key| key.matmul(directions).argmax(1, false)).collect(),
-        };
-        let detached: Vec<Tensor> = queries.iter().map(Tensor::detach).collect();
-        let compared = Compared { targets, queries: &detached, keys: &keys, positives: &positives, directions };
-        let Answer { loss, positive, query_gradients, push } = constants.contrast.answer(&compared);
+        let answers = compare(targets, &queries, &keys, directions, &constants.contrast);
         lap(Part::Bank);
-        let gradients = self.back_propagate(targets, &queries, &query_gradients)?;
+        let gradients = self.back_propagate(&queries, &answers)?;
         lap(Part::Backward);
-        let dim = detached[0].size()[1] as f64;
-        let spread = detached[0].std_dim([0i64].as_slice(), false, false).mean(None) * dim.sqrt();
-        Ok(Gradients { loss, positive, spread, positives, keys, gradients, push })
+        let first = queries.join().remove(0).detach();
+        let dim = first.size()[1] as f64;
+        let spread = first.std_dim([0i64].as_slice(), false, false).mean(None) * dim.sqrt();
+        Ok(Gradients::of(answers, keys.join(), spread, gradients))
     }
 
-    /// The gradient of every parameter, given those of the targets' queries.
-    fn back_propagate(&self, targets: &[Target], queries: &[Tensor], gradients: &[Tensor]) -> Result<Vec<Tensor>> {
+    /// The gradient of every parameter, given those of all queries.
+    fn back_propagate(&self, queries: &Shards, answers: &[(Answer, Vec<Tensor>)]) -> Result<Vec<Tensor>> {
         // A scalar whose gradient with respect to every query is the given one.
-        let products = targets.iter().zip(gradients).map(|(t, gradient)| (&queries[t.query] * gradient).sum(None));
+        let shards = answers.len();
+        let products = queries.tensors().iter().enumerate().map(|(number, query)| {
+            let (answer, _) = &answers[number % shards];
+            (query * &answer.query_gradients[number / shards]).sum(None)
+        });
         let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
         Ok(Tensor::f_run_backward(&[scalar], &parameters(&self.query), false, false)?)
     }
+}
+
+/// The answer for every shard, and the positives of its keys by view.
+fn compare(
+    targets: &[Target],
+    queries: &Shards,
+    keys: &Shards,
+    directions: &Tensor,
+    contrast: &Contrast,
+) -> Vec<(Answer, Vec<Tensor>)> {
+    let of = |all: &Shards, shard| -> Vec<Tensor> {
+        all.tensors().iter().skip(shard).step_by(all.per_view()).map(Tensor::detach).collect()
+    };
+    let shard = |shard| (of(queries, shard), of(keys, shard), directions.shallow_clone());
+    let answer = |(queries, keys, directions): (Vec<Tensor>, Vec<Tensor>, Tensor)| {
+        let positives: Vec<Tensor> = match contrast.keys_are_positives() {
+            true => vec![],
+            false => keys.iter().map(|key| product(key, &directions).argmax(1, false)).collect(),
+        };
+        let compared =
+            Compared { targets, queries: &queries, keys: &keys, positives: &positives, directions: &directions };
+        (contrast.answer(&compared), positives)
+    };
+    bridge::each((0..queries.per_view()).map(shard).collect(), answer)
 }
 
 /// The gradients of encoder and bank over a part of a batch, with its metrics; see [`StepOutput`] and [`Answer`].
@@ -241,6 +267,30 @@ struct Gradients {
 }
 
 impl Gradients {
+    /// Puts together what all shards of a part have.
+    fn of(answers: Vec<(Answer, Vec<Tensor>)>, keys: Vec<Tensor>, spread: Tensor, gradients: Vec<Tensor>) -> Self {
+        let (answers, positives): (Vec<Answer>, Vec<Vec<Tensor>>) = answers.into_iter().unzip();
+        let views = positives.first().map_or(0, Vec::len);
+        let positives = (0..views)
+            .map(|view| Tensor::cat(&positives.iter().map(|shard| &shard[view]).collect::<Vec<_>>(), 0))
+            .collect();
+        let (mut loss, mut positive, mut push) = (Vec::new(), Vec::new(), Vec::new());
+        for answer in answers {
+            loss.push(answer.loss);
+            positive.push(answer.positive);
+            push.extend(answer.push);
+        }
+        Gradients {
+            loss: in_a_tree(loss).expect("a batch has a shard"),
+            positive: in_a_tree(positive).expect("a batch has a shard"),
+            spread,
+            positives,
+            keys,
+            gradients,
+            push: in_a_tree(push),
+        }
+    }
+
     /// Combines this part and the next.
     fn merge(self, next: Gradients) -> Gradients {
         let join = |a: Vec<Tensor>, b: Vec<Tensor>| a.iter().zip(&b).map(|(a, b)| Tensor::cat(&[a, b], 0)).collect();
@@ -255,6 +305,19 @@ impl Gradients {
             push: self.push.zip(next.push).map(add),
         }
     }
+}
+
+/// The sum of the shards' terms, nearest neighbours first. `None` if there are none.
+fn in_a_tree(mut terms: Vec<Tensor>) -> Option<Tensor> {
+    let mut step = 1;
+    while step < terms.len() {
+        for i in (0..terms.len() - step).step_by(2 * step) {
+            let next = terms[i + step].shallow_clone();
+            let _ = terms[i].g_add_(&next);
+        }
+        step *= 2;
+    }
+    terms.into_iter().next()
 }
 
 /// Handles to a network's parameters.

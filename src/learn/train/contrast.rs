@@ -1,6 +1,7 @@
 //! The contrastive loss of a step, and its gradients with respect to queries and bank. Does not use autograd: the
 //! gradients are short, and written out they share one softmax over the bank.
 
+use crate::bridge;
 use caco_kinds::Objective;
 use tch::{Kind, Tensor};
 
@@ -109,7 +110,7 @@ impl Contrast {
 
     fn softmax(&self, compared: &Compared, temperature: f64) -> Softmax {
         let own: Vec<&Tensor> = compared.targets.iter().map(|t| &compared.queries[t.query]).collect();
-        let logits = (Tensor::cat(&own, 0) * (1.0 / temperature)).matmul(compared.directions);
+        let logits = product(&(Tensor::cat(&own, 0) * (1.0 / temperature)), compared.directions);
         let mut log_p = logits.log_softmax(1, None::<Kind>);
         let mut pairs = Vec::new();
         for (number, target) in compared.targets.iter().enumerate() {
@@ -134,7 +135,7 @@ impl Contrast {
 
     /// Per pair (p·Dᵀ − D_j)/τN, or with a key k as positive (1 − p₀)(p·Dᵀ − k)/τN.
     fn query_gradients(&self, compared: &Compared, softmax: &Softmax) -> Vec<Tensor> {
-        let expected = softmax.p.matmul(&compared.directions.tr());
+        let expected = product(&softmax.p, &compared.directions.tr());
         let mut gradients: Vec<Option<Tensor>> = compared.targets.iter().map(|_| None).collect();
         for pair in &softmax.pairs {
             let expected = compared.rows(&expected, pair.target);
@@ -187,7 +188,7 @@ impl Contrast {
             .iter()
             .zip(weights)
             .map(|(target, weight)| &compared.queries[target.query] * weight.expect("every target has a pair"));
-        Some(Tensor::cat(&weighted.collect::<Vec<_>>(), 0).tr().matmul(&w))
+        Some(product(&Tensor::cat(&weighted.collect::<Vec<_>>(), 0).tr(), &w))
     }
 }
 
@@ -201,6 +202,12 @@ impl Compared<'_> {
     fn rows(&self, of: &Tensor, target: usize) -> Tensor {
         of.narrow(0, target as i64 * self.batch(), self.batch())
     }
+}
+
+/// The product of two matrices.
+pub(super) fn product(a: &Tensor, b: &Tensor) -> Tensor {
+    // Shapes fit, so what fails is memory: a panic, as in tch's operations.
+    bridge::product(a, b).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> Tensor {

@@ -377,17 +377,18 @@ mod tests {
         let whole =
             |procedure: &dyn Procedure| run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
         let (single, multi) = (Views::SingleCrop { size: 16 }, Views::MultiCrop { size: 16, small: 8, count: 2 });
-        for (views, precision, accumulate) in [
-            (single.clone(), Precision::F32, 1),
-            (single.clone(), Precision::Bf16, 2),
-            (multi.clone(), Precision::F32, 1),
-            (multi, Precision::Bf16, 1),
+        for (views, precision, accumulate, shards) in [
+            (single.clone(), Precision::F32, 1, 1),
+            (single.clone(), Precision::Bf16, 2, 2),
+            (multi.clone(), Precision::F32, 1, 4),
+            (multi, Precision::Bf16, 1, 1),
         ] {
             let mut procedure = pretrain(views, precision, Objective::CaCo);
-            procedure.accumulate = accumulate;
+            (procedure.accumulate, procedure.shards) = (accumulate, shards);
             let kept = whole(&procedure);
             procedure.activations = Activations::Recompute;
-            assert!(whole(&procedure) == kept, "{precision:?}, {accumulate} parts, {:?}", procedure.views);
+            let case = format!("{precision:?}, {accumulate} parts, {shards} shards, {:?}", procedure.views);
+            assert!(whole(&procedure) == kept, "{case}");
         }
         let json = serde_json::json!({"index": "", "model": tiny(), "views": single, "batch": 4, "bank_size": 18});
         let mut init: InitBank = serde_json::from_value(json).unwrap();
@@ -407,19 +408,21 @@ mod tests {
             Tensor::from_slice(&values).view([4, 3, 64, 64]).to_kind(Kind::Float).to_device(device)
         };
         let views = [noise(0), noise(1)];
-        for precision in [Precision::F32, Precision::Bf16] {
+        for (precision, shards) in [(Precision::F32, 1), (Precision::F32, 2), (Precision::Bf16, 1)] {
             let end = |activations| {
                 let query = Shape::from(&model).draw(1, Kind::Float, device);
                 let mut state = State::start(query, Bank::draw(8, 24, 1, Kind::Float, device));
                 for number in 0..2 {
-                    state.step(&views, &bench::constants(precision, activations), bench::RATES, number).unwrap();
+                    state
+                        .step(&views, &bench::constants(precision, activations, shards), bench::RATES, number)
+                        .unwrap();
                 }
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("end.safetensors");
                 checkpoint::save(&path, &model, Position::default(), &state).unwrap();
                 fs::read(path).unwrap()
             };
-            assert!(end(Activations::Recompute) == end(Activations::Keep), "{precision:?}");
+            assert!(end(Activations::Recompute) == end(Activations::Keep), "{precision:?} {shards}");
         }
     }
 

@@ -57,6 +57,7 @@ impl Procedure for Pretrain {
             precision: self.precision,
             activations: self.activations,
             accumulate: self.accumulate.into(),
+            shards: self.shards as usize,
         };
         state.step(views, &constants, rates, done)
     }
@@ -96,6 +97,7 @@ impl Procedure for InitBank {
             precision: self.precision,
             activations: self.activations,
             accumulate: self.accumulate.into(),
+            shards: self.shards as usize,
         };
         state.init_step(views, &constants, rates, done as i64 * i64::from(self.batch))
     }

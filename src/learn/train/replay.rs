@@ -99,8 +99,9 @@ impl Worst {
 }
 
 /// Replays the case in `folder`: `case.json`, `init.safetensors`, `steps.safetensors`, `expect.safetensors`. Every
-/// expected tensor is compared; an error if files are missing or inconsistent. The steps are taken on `device`.
-pub fn replay(folder: &Path, device: Device) -> Result<Worst> {
+/// expected tensor is compared; an error if files are missing or inconsistent. The steps are taken on `device`, on
+/// batches in so many `shards`.
+pub fn replay(folder: &Path, device: Device, shards: usize) -> Result<Worst> {
     let text = fs::read_to_string(folder.join("case.json"))
         .with_context(|| format!("cannot read case.json in {}", folder.display()))?;
     let case: Case = serde_json::from_str(&text).with_context(|| format!("{}/case.json", folder.display()))?;
@@ -117,7 +118,7 @@ pub fn replay(folder: &Path, device: Device) -> Result<Worst> {
         let views: Vec<Tensor> =
             (0..).map_while(|v| steps.get(&format!("step{step}.view{v}")).map(|view| view.to_device(device))).collect();
         ensure!(!views.is_empty(), "steps.safetensors has no views for step {step}");
-        let output = case.step(&mut state, &views, step, filled)?;
+        let output = case.step(&mut state, &views, shards, step, filled)?;
         filled += views[0].size()[0];
         for (name, tensor) in tensors_of(step, &output, &state) {
             if let Some(expected) = expected.remove(&name) {
@@ -157,7 +158,7 @@ impl Case {
         Ok(State::start(query, Bank::at_rest(columns)))
     }
 
-    fn step(&self, state: &mut State, views: &[Tensor], step: usize, filled: i64) -> Result<StepOutput> {
+    fn step(&self, state: &mut State, views: &[Tensor], shards: usize, step: usize, filled: i64) -> Result<StepOutput> {
         let contrast = Contrast { objective: self.objective, temperature: self.tau, bank_temperature: self.bank_tau };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
         let mut constants = Constants {
@@ -167,6 +168,7 @@ impl Case {
             precision: Precision::F32,
             activations: Activations::Keep,
             accumulate: 1,
+            shards,
         };
         let rates = Rates { encoder: self.lr, bank: self.bank_lr, key_momentum: self.key_momentum };
         if self.mode == Mode::Warm {

@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Result, ensure};
 use caco_data::{Loader, Reading, Transform, batch::Source as _, format, index};
-use caco_kinds::{Activations, Format, Model, Precision, Views};
+use caco_kinds::{Activations, Determinism, Format, Model, Precision, Views};
 use serde::{Deserialize, Serialize};
 use std::{
     path::PathBuf,
@@ -35,6 +35,10 @@ pub struct Setup {
     pub bank: i64,
     /// Floating-point precision of the encoders.
     pub precision: Precision,
+    /// On which machines results have the same bytes.
+    pub determinism: Determinism,
+    /// Shards into which a batch is cut.
+    pub shards: usize,
     /// Which activations are kept for the backward pass.
     pub activations: Activations,
     /// The device: `auto`, `cpu` or `cuda:N`.
@@ -69,7 +73,7 @@ fn measure(setup: &Setup) -> Result<Report> {
     let listing = format::list(Format::ImageFolder, None, &setup.folder)?;
     let (set, unreadable) = index::build(&setup.folder, listing, |_, _| ());
     index::refuse(&unreadable)?;
-    let device = device::open(&setup.device, setup.threads)?;
+    let device = device::open(&setup.device, setup.threads, setup.determinism)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
     let mut state = State::start(query, bank);
@@ -86,8 +90,10 @@ fn measure(setup: &Setup) -> Result<Report> {
             let Some(batch) = batches.next().transpose()? else { break };
             waited += waiting.elapsed();
             let views: Vec<_> = batch.views.iter().map(|view| normalise(view, device)).collect();
-            let loss =
-                state.step(&views, &constants(setup.precision, setup.activations), RATES, 0)?.loss.double_value(&[]);
+            let loss = state
+                .step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?
+                .loss
+                .double_value(&[]);
             ensure!(loss.is_finite(), "the loss is {loss} at step {}", steps + 1);
             steps += 1;
             synchronise(device);
@@ -132,6 +138,8 @@ mod tests {
             batch: 4,
             bank: 16,
             precision: Precision::F32,
+            determinism: Determinism::Fast,
+            shards: 2,
             activations: Activations::Recompute,
             device: "cpu".into(),
             threads: 2,

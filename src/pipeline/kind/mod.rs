@@ -144,6 +144,10 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     fn inputs(&self) -> Vec<Input>;
     /// Checks ranges, so that an invalid value is reported before anything runs.
     fn check(&self) -> Result<(), Complaint>;
+    /// Whether its result has the same bytes on every machine. Then it computes on the CPU, whatever device a run chooses.
+    fn is_portable(&self) -> bool {
+        false
+    }
     /// The parameters that decide the result, as in the preimage. By default, all fields except those above.
     fn parameters(&self) -> serde_json::Value {
         hashed(self)

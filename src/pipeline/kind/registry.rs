@@ -39,6 +39,8 @@ pub struct Read {
     pub inputs: Vec<Input>,
     /// The stage's outputs.
     pub outputs: Vec<Output>,
+    /// Whether its result has the same bytes on every machine.
+    pub is_portable: bool,
 }
 
 /// Why a stage's body could not be read.
@@ -119,7 +121,8 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
     let all = canonical(&serde_json::to_value(&kind).expect("parameters are plain data"));
     let deciding = canonical(&without_defaults::<K>(kind.parameters()));
     let parameters = if all == deciding { "".into() } else { all };
-    Ok(Read { key_parameters: deciding, parameters, inputs: kind.inputs(), outputs: kind.outputs() })
+    let (inputs, outputs, is_portable) = (kind.inputs(), kind.outputs(), kind.is_portable());
+    Ok(Read { key_parameters: deciding, parameters, inputs, outputs, is_portable })
 }
 
 /// Only a command's folders are placed file by file. Other kinds read them where they are.

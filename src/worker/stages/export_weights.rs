@@ -2,7 +2,7 @@
 
 use crate::task::Task;
 use anyhow::{Context as _, Result, ensure};
-use caco_kinds::ExportWeights;
+use caco_kinds::{Determinism, ExportWeights};
 use caco_learn::{
     device,
     model::{
@@ -27,7 +27,7 @@ const HEAD: &str = "fc.";
 /// Writes `backbone.safetensors`, `card.json` and `card.md`, and on request `head.safetensors` and `bank.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: ExportWeights = task.parameters()?;
-    device::open("cpu", task.threads)?;
+    device::open("cpu", task.threads, Determinism::Fast)?;
     let source = task.input("encoder")?;
     let encoder = Encoder::load(source, Device::Cpu)?;
     let model = &encoder.model;

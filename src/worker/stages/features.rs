@@ -23,7 +23,7 @@ pub fn run(task: &Task) -> Result<()> {
 #[tracing::instrument(name = "extract", skip_all)]
 pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
-    let device = device::open(&task.device, task.threads)?;
+    let device = device::open(&task.device, task.threads, parameters.determinism)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let transform = Transform::Centre {
         resize: parameters.resize as usize,

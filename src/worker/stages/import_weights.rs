@@ -2,7 +2,7 @@
 
 use crate::task::Task;
 use anyhow::{Context as _, Result, bail, ensure};
-use caco_kinds::ImportWeights;
+use caco_kinds::{Determinism, ImportWeights};
 use caco_learn::{
     device,
     model::{Encoder, Shape},
@@ -30,7 +30,7 @@ const COUNTER: &str = "num_batches_tracked";
 /// Writes `encoder.safetensors`, without a head.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: ImportWeights = task.parameters()?;
-    device::open("cpu", task.threads)?;
+    device::open("cpu", task.threads, Determinism::Fast)?;
     let path = task.input("file")?;
     let import = || -> Result<Encoder> {
         let weights = Weights::open(path)?;

@@ -22,7 +22,7 @@ use tch::Kind;
 /// Writes `state.safetensors`: the state from which pre-training starts.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
-    let device = device::open(&task.device, task.threads)?;
+    let device = device::open(&task.device, task.threads, parameters.determinism)?;
     let set = dataset(task, "index")?;
     let mut views = parameters.views.list();
     views.truncate(2);

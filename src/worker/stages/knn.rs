@@ -17,7 +17,7 @@ use caco_pipeline::kind::Kind as _;
 /// Writes `predictions.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Knn = task.parameters()?;
-    device::open("cpu", task.threads)?;
+    device::open("cpu", task.threads, parameters.determinism)?;
     let train = Features::read(task.input("train")?)?;
     let test = Features::read(task.input("test")?)?;
     let (ours, theirs) = (&train.set.classes, &test.set.classes);

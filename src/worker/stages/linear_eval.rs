@@ -25,7 +25,7 @@ use tracing::info_span;
 /// Writes `classifier.safetensors` and `predictions.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: LinearEval = task.parameters()?;
-    let device = device::open(&task.device, task.threads)?;
+    let device = device::open(&task.device, task.threads, parameters.determinism)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let (train, test) = (dataset(task, "train")?, dataset(task, "test")?);
     ensure!(

@@ -24,7 +24,7 @@ use tch::Device;
 /// Writes `encoder.safetensors`, `bank.safetensors` and `curve.jsonl`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
-    let device = device::open(&task.device, task.threads)?;
+    let device = device::open(&task.device, task.threads, parameters.determinism)?;
     let set = dataset(task, "index")?;
     let source =
         &training_views(task, &set, parameters.views.list(), parameters.decode, parameters.batch, parameters.seed)?;

@@ -25,7 +25,7 @@ pub(super) const TOLERANCE: f64 = 1e-9;
 /// Writes `classifier.safetensors` and `predictions.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: TransferEval = task.parameters()?;
-    device::open("cpu", task.threads)?;
+    device::open("cpu", task.threads, parameters.determinism)?;
     let sets = read(task, &parameters)?;
     let figure = match parameters.metric {
         TransferMetric::Map11 => return rank_images(task, &parameters, sets),

@@ -7,6 +7,7 @@
 //! steps, passes over the features and the predicted labels.
 
 use anyhow::{Context as _, Result, ensure};
+use caco_kinds::Determinism;
 use caco_learn::{
     device,
     eval::{linear::likeliest, logistic::Regression},
@@ -19,7 +20,7 @@ fn main() -> Result<()> {
     ensure!(arguments.len() > 3, "usage: logistic FILE TOLERANCE THREADS STRENGTH…");
     let strengths = arguments[3..].iter().map(|s| s.parse()).collect::<Result<Vec<f64>, _>>().context("strengths")?;
     let tolerance: f64 = arguments[1].parse().context("tolerance")?;
-    device::open("cpu", arguments[2].parse().context("threads")?)?;
+    device::open("cpu", arguments[2].parse().context("threads")?, Determinism::Fast)?;
     let file = Tensors::read(Path::new(&arguments[0]))?;
     let tensor = |name: &str| file.tensors.get(name).with_context(|| format!("{} has no '{name}'", arguments[0]));
     let (features, labels) = (tensor("features")?, tensor("labels")?);

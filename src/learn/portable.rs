@@ -1,0 +1,43 @@
+//! Results that do not depend on the machine.
+//!
+//! What of a machine decides the bits of libtorch's results on x86-64, and what is done about it here:
+//!
+//! | cause | cure |
+//! |---|---|
+//! | threads: kernels sum in as many parts as there are | every kernel runs on one; shards run side by side ([`bridge::each`]) |
+//! | instruction sets | [`ENVIRONMENT`] caps them at AVX2; our own kernels round every operation |
+//! | the vendor: MKL has other kernels for other vendors' CPUs | [`ENVIRONMENT`]; oneDNN multiplies matrices in f32 |
+//! | the number of images in a kernel, by which libtorch chooses it | a batch is always cut into the same shards |
+
+use crate::bridge;
+use anyhow::{Result, ensure};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Variables that libtorch, oneDNN and MKL read when they are first used, with the values that portable results need.
+pub const ENVIRONMENT: [(&str, &str); 3] =
+    [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "AVX2")];
+
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process computes portable results.
+pub fn on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// From now on, this process computes portable results on so many threads. Must be called before the first tensor is
+/// created. An error if the CPU or [`ENVIRONMENT`] do not allow it.
+pub fn start(threads: usize) -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    ensure!(
+        std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
+        "portable results need a CPU with AVX2 and FMA, which this one lacks; give determinism: Fast"
+    );
+    for (name, value) in ENVIRONMENT {
+        let set = std::env::var(name).unwrap_or_default();
+        ensure!(set == value, "portable results need the variable {name}={value}, it is '{set}'");
+    }
+    tch::set_num_threads(1);
+    bridge::start_crew(threads)?;
+    ON.store(true, Ordering::Relaxed);
+    Ok(())
+}
