@@ -2,6 +2,7 @@
 
 use super::{PipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
+use caco_inspect::expectation;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,6 +31,7 @@ pub struct Checked<'c> {
 
 pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
     let graph = open::graph(&args.pipeline, project)?;
+    expectation::check(&graph)?;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     graph.pipeline.stages.iter().for_each(|stage| *kinds.entry(stage.kind).or_default() += 1);
     let checked = Checked { pipeline: &graph.pipeline.name, stages: graph.pipeline.stages.len(), kinds };

@@ -2,7 +2,7 @@
 
 use super::{
     diagnostic::Diagnostic,
-    kind::{Complaint, Input, Output, ReadError, Registry, Source, options},
+    kind::{Complaint, Expected, Input, Output, ReadError, Registry, Source, options},
     layers::{File, Layered, Override},
     policy::Policy,
     sweep::{self, Sweep},
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The caller's changes to a pipeline file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// One of the file's profiles.
     pub profile: Option<String>,
@@ -72,6 +72,8 @@ pub struct Stage {
     pub inputs: Vec<Input>,
     /// Its outputs.
     pub outputs: Vec<Output>,
+    /// The output that was published, if the file says which one.
+    pub expected: Option<Expected>,
     /// How it is run.
     pub policy: Policy,
     /// Additional parts of the key: determinism class values by name.
@@ -186,6 +188,13 @@ impl Pipeline {
 
     /// The location of the value of a stage's field, as `file:line`. `None` if it is a default.
     pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
+        let at = self.field_at(stage, field)?;
+        let source = &self.sources[at.source as usize];
+        Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
+    }
+
+    /// The location of the value of a stage's field. `None` if it is a default.
+    pub fn field_at(&self, stage: &Stage, field: &str) -> Option<Span> {
         let root = Node::parse(0, &self.sources[0].text).ok()?;
         let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
         let profile = self.overlay.profile.as_deref();
@@ -202,9 +211,13 @@ impl Pipeline {
                 None => break,
             }
         }
-        let at = found?;
-        let source = &self.sources[at.source as usize];
-        Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
+        found
+    }
+
+    /// The same file under other changes, from the text that was read before.
+    pub fn under(&self, overlay: &Overlay) -> Result<Pipeline, Invalid> {
+        let text = self.sources[0].text.clone();
+        Ok(Self::parse(&self.path, text, overlay, self.registry)?.in_project(&self.root))
     }
 
     /// The error, located at `reference` inside a stage.
@@ -364,6 +377,7 @@ fn stage(
         parameters: read.parameters,
         inputs,
         outputs: read.outputs,
+        expected: read.expected,
         policy,
         pin,
         at: layered.node.at,

@@ -12,6 +12,7 @@ mod disk;
 mod environment;
 mod executor;
 mod experiment;
+mod expect;
 mod explain;
 mod formats;
 mod history;

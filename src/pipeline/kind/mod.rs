@@ -112,6 +112,17 @@ pub fn ensure(ok: bool, field: &str, message: impl Into<String>) -> Result<(), C
     if ok { Ok(()) } else { Err(Complaint { field: field.into(), message: message.into() }) }
 }
 
+/// The output that a stage had when it was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The name of the output.
+    pub output: &'static str,
+    /// Its BLAKE3 digest.
+    pub blake3: [u8; 32],
+    /// A file that holds it, as the pipeline file names it.
+    pub table: Option<String>,
+}
+
 /// A stage kind: the parameters of one kind of stage.
 pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     /// The name in pipeline files.
@@ -144,6 +155,10 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     fn inputs(&self) -> Vec<Input>;
     /// Checks ranges, so that an invalid value is reported before anything runs.
     fn check(&self) -> Result<(), Complaint>;
+    /// The output that was published, if the stage says which one.
+    fn expected(&self) -> Option<Expected> {
+        None
+    }
     /// The parameters that decide the result, as in the preimage. By default, all fields except those above.
     fn parameters(&self) -> serde_json::Value {
         hashed(self)

@@ -1,6 +1,6 @@
 //! The table of stage kinds.
 
-use super::{Command, Complaint, Input, Kind, Output, Source, Tolerance, ensure};
+use super::{Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, ensure};
 use crate::code::Codebase;
 use schemars::schema_for;
 use std::sync::{LazyLock, OnceLock};
@@ -39,6 +39,8 @@ pub struct Read {
     pub inputs: Vec<Input>,
     /// The stage's outputs.
     pub outputs: Vec<Output>,
+    /// The output that was published.
+    pub expected: Option<Expected>,
 }
 
 /// Why a stage's body could not be read.
@@ -119,7 +121,8 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
     let all = canonical(&serde_json::to_value(&kind).expect("parameters are plain data"));
     let deciding = canonical(&without_defaults::<K>(kind.parameters()));
     let parameters = if all == deciding { "".into() } else { all };
-    Ok(Read { key_parameters: deciding, parameters, inputs: kind.inputs(), outputs: kind.outputs() })
+    let (inputs, outputs, expected) = (kind.inputs(), kind.outputs(), kind.expected());
+    Ok(Read { key_parameters: deciding, parameters, inputs, outputs, expected })
 }
 
 /// Only a command's folders are placed file by file. Other kinds read them where they are.
