@@ -1,7 +1,7 @@
 //! `caco run`
 
 use super::{
-    FAILED, PipelineArgs, Project,
+    FAILED, PipelineArgs, Project, check,
     device::Device,
     display::{Display, Style, bytes},
     expectations, open, plan, print_json, print_marked,
@@ -24,6 +24,7 @@ use caco_engine::{
     run::{Options, Runner, request as request_of},
     signals::Signals,
     store::{self, Store},
+    warning,
 };
 use caco_inspect::{
     expectation::{self, Expectation, Verdict},
@@ -113,6 +114,9 @@ pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
     open::remember(&graph.pipeline, &store);
     if let Some(code) = refuse_blocked(&graph, &plan, project, args.keep_going) {
         return Ok(code);
+    }
+    if !args.quiet {
+        check::print_warnings(&graph, &warning::all(&graph, &to_run(&plan)));
     }
     let options = options(args)?;
     let signals = Arc::new(Signals::default());
@@ -232,6 +236,12 @@ fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
     let above: HashSet<Id> = graph.with_sources(&ids).into_iter().filter(|id| !ids.contains(id)).collect();
     let ids: Vec<Id> = graph.order().iter().copied().filter(|id| above.contains(id)).collect();
     Ok(graph.with_sources(&ids))
+}
+
+/// The stages that a run starts, or may start.
+fn to_run(plan: &Plan) -> Vec<Id> {
+    let runs = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
+    runs.map(|(id, _)| *id).collect()
 }
 
 fn options(args: &RunArgs) -> Result<Options> {

@@ -188,9 +188,13 @@ impl Pipeline {
 
     /// The location of the value of a stage's field, as `file:line`. `None` if it is a default.
     pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
-        let at = self.field_at(stage, field)?;
+        self.field_at(stage, field).map(|at| self.place_of(at))
+    }
+
+    /// A location as `file:line`; of a value that was given with `--set`, as `--set PATH`.
+    pub fn place_of(&self, at: Span) -> String {
         let source = &self.sources[at.source as usize];
-        Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
+        if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() }
     }
 
     /// The location of the value of a stage's field. `None` if it is a default.

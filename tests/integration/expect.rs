@@ -13,7 +13,7 @@ const TABLE: &str = r#"(
             ])],
         ),
     },
-    profiles: { "strict": (set: {"table": (stand_in: "smaller")}) },
+    profiles: { "strict": (set: {"table": (baseline: "long")}) },
 )"#;
 
 /// A project whose table was published: its file is `published.json`, and `expect` its digest.
@@ -71,7 +71,7 @@ fn a_table_that_differs_is_said_to_and_its_cells_are_listed_where_the_published_
 #[test]
 fn another_experiment_is_not_compared() {
     let project = published();
-    let set = r#"table.stand_in="fewer images""#;
+    let set = r#"table.rows=[(name: "long", not_run: "no machine here")]"#;
     let found = expectation(&project, &["--set", set]);
     assert_eq!(found["why"], "with --set it is another experiment");
     let strict = project.caco(&["run", "p.ron", "--set", set, "--expect"]);
@@ -86,7 +86,7 @@ fn another_experiment_is_not_compared() {
     let digest = format!("\"blake3:{}\"", other["result"]["outputs"][0]["blake3"].as_str().unwrap());
     let found = expectation(&project, &["--set", set, "--set", &format!("table.expect={digest}")]);
     assert_eq!(found["verdict"], "differs");
-    project.edit("stand_in: ", &format!("expect: {digest}, stand_in: "));
+    project.edit("baseline: ", &format!("expect: {digest}, baseline: "));
     assert_eq!(expectation(&project, &["--profile", "strict"])["verdict"], "equal");
     assert_eq!(expectation(&project, &[])["verdict"], "equal");
     let both = expectation(&project, &["--profile", "strict", "--set", set]);

@@ -40,4 +40,5 @@ mod sweep;
 mod terminal;
 mod training;
 mod watching;
+mod warnings;
 mod weights;

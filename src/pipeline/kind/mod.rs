@@ -112,6 +112,23 @@ pub fn ensure(ok: bool, field: &str, message: impl Into<String>) -> Result<(), C
     if ok { Ok(()) } else { Err(Complaint { field: field.into(), message: message.into() }) }
 }
 
+/// A value that is allowed, but that will hardly give what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caution {
+    /// Dotted path of the field.
+    pub field: String,
+    /// Why it is one.
+    pub message: String,
+    /// A better value.
+    pub help: String,
+}
+
+/// Looks up the parameters of the stage that an input reads from, by slot. `None` for a source outside the store.
+pub type Upstream<'a> = dyn Fn(&str) -> Option<serde_json::Value> + 'a;
+
+/// Finds what to warn of in a stage's parameters.
+pub type Warn<K> = fn(&K, &Upstream) -> Vec<Caution>;
+
 /// The output that a stage had when it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
@@ -141,6 +158,8 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const NOT_HASHED: &'static [&'static str] = &[];
     /// How much results of different determinism classes may differ.
     const TOLERANCE: Tolerance;
+    /// Finds what to warn of. Never a reason not to run: see [`Kind::check`] for that.
+    const WARN: Option<Warn<Self>> = None;
     /// Whether its stages run an arbitrary program instead of the worker.
     const COMMAND: bool = false;
     /// Whether its stages compute tensors on the device that a run chooses.

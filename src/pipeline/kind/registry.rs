@@ -1,6 +1,6 @@
 //! The table of stage kinds.
 
-use super::{Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, ensure};
+use super::{Caution, Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, Upstream, ensure};
 use crate::code::Codebase;
 use schemars::schema_for;
 use std::sync::{LazyLock, OnceLock};
@@ -24,6 +24,8 @@ pub struct Entry {
     pub tolerance: Tolerance,
     /// Its fields as a JSON schema: types, defaults, meanings.
     pub schema: fn() -> schemars::Schema,
+    /// Finds what to warn of in a stage's parameters, given as JSON, if there is anything to find.
+    pub warn: Option<fn(&str, &Upstream) -> Vec<Caution>>,
     /// Reads a stage's body.
     pub read: fn(&str) -> Result<Read, ReadError>,
     fields: OnceLock<Vec<String>>,
@@ -63,6 +65,7 @@ impl Entry {
             comparison: K::COMPARISON,
             tolerance: K::TOLERANCE,
             schema: || schema_for!(K),
+            warn: if K::WARN.is_some() { Some(warn::<K>) } else { None },
             read: read::<K>,
             fields: OnceLock::new(),
         }
@@ -123,6 +126,11 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
     let parameters = if all == deciding { "".into() } else { all };
     let (inputs, outputs, expected) = (kind.inputs(), kind.outputs(), kind.expected());
     Ok(Read { key_parameters: deciding, parameters, inputs, outputs, expected })
+}
+
+fn warn<K: Kind>(parameters: &str, upstream: &Upstream) -> Vec<Caution> {
+    let kind: Option<K> = serde_json::from_str(parameters).ok();
+    kind.zip(K::WARN).map(|(kind, warn)| warn(&kind, upstream)).unwrap_or_default()
 }
 
 /// Only a command's folders are placed file by file. Other kinds read them where they are.
