@@ -41,7 +41,9 @@ fn differing(cell: &Differing) -> String {
 fn help(trainings: &[String]) -> String {
     let other = "help: another processor, GPU, libtorch or number of threads may give other bytes";
     match trainings.first() {
-        Some(first) => format!("{other}; `caco audit {first} --rerun` says whether this machine gives the same twice"),
+        Some(first) => {
+            format!("{other}; `caco audit {first} --rerun --locate` says whether this machine gives the same twice")
+        }
         None => other.into(),
     }
 }

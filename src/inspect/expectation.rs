@@ -57,7 +57,7 @@ pub enum Verdict {
         of: Option<usize>,
         /// The determinism classes in which the table's results were computed.
         classes: Vec<String>,
-        /// The stages that computed them.
+        /// The trainings behind it.
         trainings: Vec<String>,
     },
     /// They were not compared.
@@ -101,12 +101,7 @@ fn published(graph: &Graph, path: &str, digest: Digest) -> Result<Comparison, (S
 ///
 /// # Errors
 /// Where the store or a published table cannot be read.
-pub fn all(
-    graph: &Graph,
-    ids: &[Id],
-    store: &Store,
-    result: &dyn Fn(Id) -> Option<Key>,
-) -> Result<Vec<Expectation>> {
+pub fn all(graph: &Graph, ids: &[Id], store: &Store, result: &dyn Fn(Id) -> Option<Key>) -> Result<Vec<Expectation>> {
     let mut homes = Homes { graph, store, read: vec![] };
     let of = |id: &Id| Some((*id, graph.stage(*id).expected.as_ref()?));
     let one = |(id, expected): (Id, &Expected)| {
@@ -147,11 +142,14 @@ fn verdict(homes: &mut Homes, id: Id, expected: &Expected, found: &Published, ta
     let (mut classes, mut trainings) = (vec![], vec![]);
     let sources = graph.with_sources(&[id]);
     let plan = Plan::new(graph, &sources, store, &HashSet::new())?;
-    for (of, published) in plan.hits().filter(|(of, _)| graph.stage(*of).uses_device) {
+    for (of, published) in plan.hits() {
+        let stage = graph.stage(of);
         let class = rerun::class(store, published);
-        if !class.is_empty() {
-            trainings.push(graph.stage(of).name.clone());
-            classes.extend((!classes.contains(&class)).then_some(class));
+        if !class.is_empty() && !classes.contains(&class) {
+            classes.push(class);
+        }
+        if graph.pipeline.registry.find(stage.kind).is_some_and(|kind| kind.training) {
+            trainings.push(stage.name.clone());
         }
     }
     Ok(Verdict::Differs { cells, of, classes, trainings })

@@ -147,6 +147,7 @@ impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 2;
     const DEVICE: bool = true;
+    const TRAINING: bool = true;
     const WARN: Option<Warn<Self>> = Some(Pretrain::warn);
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
@@ -243,9 +244,8 @@ impl Pretrain {
             return None;
         }
         let rest = 1.0 - self.bank_momentum;
-        let moves = |rate: f64, momentum: f64, batch: f64, temperature: f64| {
-            rate / ((1.0 - momentum) * batch * temperature)
-        };
+        let moves =
+            |rate: f64, momentum: f64, batch: f64, temperature: f64| rate / ((1.0 - momentum) * batch * temperature);
         let (batch, temperature) = (f64::from(self.batch), self.bank_temperature);
         let here = moves(self.bank_rate, self.bank_momentum, batch, temperature);
         if here <= 1.0 {

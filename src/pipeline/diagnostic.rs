@@ -68,8 +68,7 @@ impl Diagnostic {
     pub fn render(&self, sources: &[Source], colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let level = if self.is_warning { Level::WARNING } else { Level::ERROR };
-        let mut group =
-            level.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
+        let mut group = level.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
         if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source as usize)?))) {
             let end = (span.end as usize).min(source.text.len());
             let start = (span.start as usize).min(end);

@@ -47,8 +47,7 @@ fn differing(published: &[String; 18], found: &[String; 18]) -> Option<Differing
     let value = |(name, (a, b)): (&str, (&String, &String))| {
         (a != b).then(|| Value { name: name.into(), published: a.clone(), found: b.clone() })
     };
-    let values: Vec<Value> =
-        FIELDS.split(',').zip(published.iter().zip(found)).skip(3).filter_map(value).collect();
+    let values: Vec<Value> = FIELDS.split(',').zip(published.iter().zip(found)).skip(3).filter_map(value).collect();
     let of = if published[0].is_empty() { found } else { published };
     let [line, evaluation, metric] = [0, 1, 2].map(|i| of[i].clone());
     (!values.is_empty()).then_some(Differing { line, evaluation, metric, values })
@@ -67,11 +66,8 @@ mod tests {
             measured: Some(Metric::share("top1", "test", right, 200)),
             ..Cell::default()
         };
-        let line = |(name, right): &(&str, u64)| Line {
-            name: name.to_string(),
-            cells: vec![cell(*right)],
-            not_run: None,
-        };
+        let line =
+            |(name, right): &(&str, u64)| Line { name: name.to_string(), cells: vec![cell(*right)], not_run: None };
         Comparison { baseline: None, lines: lines.iter().map(line).collect() }
     }
 

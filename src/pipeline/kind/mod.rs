@@ -164,6 +164,8 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const COMMAND: bool = false;
     /// Whether its stages compute tensors on the device that a run chooses.
     const DEVICE: bool = false;
+    /// Whether its stages are trainings, which keep digests of their steps on request.
+    const TRAINING: bool = false;
     /// Whether its stages combine the metrics of others into a table.
     const COMPARISON: bool = false;
     /// Its outputs.

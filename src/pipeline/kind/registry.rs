@@ -18,6 +18,8 @@ pub struct Entry {
     pub command: bool,
     /// Whether its stages compute tensors on the device that a run chooses.
     pub device: bool,
+    /// Whether its stages are trainings, which keep digests of their steps on request.
+    pub training: bool,
     /// Whether its stages combine the metrics of others into a table.
     pub comparison: bool,
     /// How much results of different determinism classes may differ.
@@ -62,6 +64,7 @@ impl Entry {
             outputs: K::OUTPUTS,
             command: K::COMMAND,
             device: K::DEVICE,
+            training: K::TRAINING,
             comparison: K::COMPARISON,
             tolerance: K::TOLERANCE,
             schema: || schema_for!(K),
