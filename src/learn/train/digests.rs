@@ -3,10 +3,11 @@
 //! its device.
 
 use super::caco::{State, StepOutput};
-use crate::tensors;
+use crate::{model::weights::Weights, tensors};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
@@ -77,13 +78,18 @@ fn in_order(output: &StepOutput, state: &State) -> Vec<(String, Tensor)> {
     let (query, key) = (state.query.weights(), state.key.weights());
     let named = |of: &str, name: &str, tensor: &Tensor| (format!("{of}.{name}"), tensor.shallow_clone());
     let parameters: Vec<(&str, &Tensor)> = query.parameters().collect();
-    let buffers = query.named().skip(parameters.len()).map(|(name, tensor)| named("query", name, tensor));
+    let is_parameter: HashSet<&str> = parameters.iter().map(|(name, _)| *name).collect();
+    let averaged = key.parameters().map(|(name, tensor)| named("key", name, tensor));
+    let statistics = |of: &'static str, weights: &Weights| -> Vec<(String, Tensor)> {
+        let buffers = weights.named().filter(|(name, _)| !is_parameter.contains(name));
+        buffers.map(|(name, tensor)| named(of, name, tensor)).collect()
+    };
     let gradients = parameters.iter().zip(&output.gradients).rev();
     let gradients = gradients.map(|((name, _), gradient)| named("gradient", name, gradient));
     let updated = parameters.iter().map(|(name, tensor)| named("query", name, tensor));
-    key.named()
-        .map(|(name, tensor)| named("key", name, tensor))
-        .chain(buffers)
+    averaged
+        .chain(statistics("query", query))
+        .chain(statistics("key", key))
         .chain([("loss".into(), output.loss.shallow_clone())])
         .chain(gradients)
         .chain(updated)

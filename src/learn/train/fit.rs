@@ -251,7 +251,7 @@ mod tests {
     use caco_data::batch::{Batches, Pixels};
     use caco_kinds::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views};
     use caco_measure::rng::Rng;
-    use std::{cell::Cell, fs, path::Path};
+    use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
     use tch::Kind;
 
     /// Noise, drawn by epoch and sample. Fails at batch number `fails_at`, counted over all epochs.
@@ -504,6 +504,11 @@ mod tests {
         let whole = digests(&procedure);
         assert_eq!(whole.len(), 1 + 15);
         let head: serde_json::Value = serde_json::from_str(&whole[0]).unwrap();
+        let tensors = head["tensors"].as_array().unwrap();
+        let weights = start().unwrap().query.weights().named().count();
+        let parameters = start().unwrap().query.weights().parameters().count();
+        assert_eq!(tensors.len(), 2 * weights + parameters + 2, "{head}");
+        assert_eq!(tensors.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), tensors.len(), "{head}");
         let parameter = |state: &State| state.query.weights().parameters().nth(2).unwrap().1.shallow_clone();
         let named =
             start().unwrap().query.weights().parameters().nth(2).map(|(name, _)| format!("query.{name}")).unwrap();
