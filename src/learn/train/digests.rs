@@ -103,3 +103,26 @@ fn digest(tensor: &Tensor) -> Result<String> {
     tensors::write_values(&mut values, tensor)?;
     Ok(values.finalize().to_hex()[..DIGITS].to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_are_taken_again_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("digests.jsonl");
+        let line = |step: u64| format!("{{\"step\":{step},\"digests\":\"00\"}}\n");
+        let head = "{\"tensors\":[\"loss\"]}\n";
+        // The last line is one that a killed process did not end.
+        let written = [head, &line(1), &line(2), &line(3), "{\"step\":"].concat();
+        for (done, kept) in [(3, [head, &line(1), &line(2), &line(3)].concat()), (1, [head, &line(1)].concat())] {
+            fs::write(&path, &written).unwrap();
+            assert!(!Digests::open(&path, done).unwrap().is_empty);
+            assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+        }
+        // The first step names the tensors again.
+        assert!(Digests::open(&path, 0).unwrap().is_empty);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+}
