@@ -19,7 +19,10 @@ use caco_engine::{
     signals::Signals,
     store::{Published, Store},
 };
-use caco_provenance::rerun::{Rerun, Verdict};
+use caco_provenance::{
+    locate::Located,
+    rerun::{Rerun, Verdict},
+};
 use serde::Serialize;
 use std::{
     collections::HashSet,
@@ -34,8 +37,14 @@ pub struct Again {
     stage: String,
     #[serde(flatten)]
     verdict: Verdict,
+    /// Where a training and its rerun part, with `--locate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    located: Option<Located>,
     /// The signed test result.
     attestation: PathBuf,
+    /// The command that runs the stage once more, with digests of its steps.
+    #[serde(skip)]
+    with_digests: String,
 }
 
 impl Again {
@@ -54,7 +63,31 @@ impl Again {
             ),
             Verdict::Differs { faults } => format!("✗ {{}}: run again, {}", faults.join("; ")),
         };
-        format!("{}\n  signed test result: {}\n", line.replacen("{}", &self.stage, 1), self.attestation.display())
+        let line = line.replacen("{}", &self.stage, 1);
+        let located = self.located.as_ref().map_or(String::new(), |located| self.located(located));
+        format!("{line}\n{located}  signed test result: {}\n", self.attestation.display())
+    }
+
+    /// Where the two part, in words.
+    fn located(&self, located: &Located) -> String {
+        match located {
+            Located::Step { step, tensor, first, second, differing, of } => format!(
+                "  the first difference is in step {step}: {tensor} was {first}, now {second}; {differing} of {of} tensors \
+                 differ there\n"
+            ),
+            Located::Nowhere { steps } if self.verdict == Verdict::Identical => {
+                format!("  the digests of all {steps} steps are the same too\n")
+            }
+            Located::Nowhere { steps } => {
+                format!(
+                    "  the digests of all {steps} steps are the same: what differs is computed after the last one\n"
+                )
+            }
+            Located::NoDigests => format!(
+                "  the first result kept no digests of its steps, so where they part is unknown; to keep them:\n  {}\n",
+                self.with_digests
+            ),
+        }
     }
 }
 
@@ -67,14 +100,30 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs each of these stages again on what the store holds of their inputs.
-pub fn stages(graph: &Graph, ids: &[Id], store: &Store, device: Device) -> Result<Vec<Again>> {
+/// Runs each of these stages again on what the store holds of their inputs. With `locate`, finds where trainings part.
+pub fn stages(graph: &mut Graph, ids: &[Id], store: &Store, device: Device, locate: bool) -> Result<Vec<Again>> {
     let signals = Arc::new(Signals::default());
     on_signals(&signals)?;
-    ids.iter().map(|id| stage(graph, *id, store, device, &signals)).collect()
+    for id in ids {
+        graph.pipeline.stages[*id as usize].policy.step_digests = locate;
+    }
+    ids.iter().map(|id| stage(graph, *id, store, device, locate, &signals)).collect()
 }
 
-fn stage(graph: &Graph, id: Id, store: &Store, device: Device, signals: &Signals) -> Result<Again> {
+/// Only trainings have steps, in which they can part.
+pub fn refuse_others(graph: &Graph, ids: &[Id]) -> Result<()> {
+    let is_training = |id: &&Id| REGISTRY.find(graph.stage(**id).kind).is_some_and(|kind| kind.training);
+    let Some(other) = ids.iter().find(|id| !is_training(id)) else { return Ok(()) };
+    let trainings = graph.with_sources(&[*other]);
+    let help = match trainings.iter().filter(|id| is_training(id)).next_back() {
+        Some(training) => format!("; name a training that it reads from, such as '{}'", graph.stage(*training).name),
+        None => String::new(),
+    };
+    let other = graph.stage(*other);
+    bail!("--locate: stage '{}' of kind '{}' is no training, so it has no steps{help}", other.name, other.kind)
+}
+
+fn stage(graph: &Graph, id: Id, store: &Store, device: Device, locate: bool, signals: &Signals) -> Result<Again> {
     let name = &graph.stage(id).name;
     let ids = graph.with_sources(&[id]);
     let there = Plan::new(graph, &ids, store, &HashSet::new())?;
@@ -93,11 +142,17 @@ fn stage(graph: &Graph, id: Id, store: &Store, device: Device, signals: &Signals
     let tolerance = kind.tolerance;
     let rerun = Rerun { store, first, scratch: &scratch, second: &second, tolerance };
     let verdict = rerun.verdict()?;
+    let located = locate.then(|| rerun.locate()).transpose()?;
+    let with_digests = format!(
+        "{} --force '{name}' --set '{name}.run=(step_digests: true)'",
+        caco_inspect::name::command(graph, [name])
+    );
     let attestation = rerun.attest(&verdict, name, &signer()?)?;
     rerun.keep(&verdict)?;
     let shown =
         std::env::current_dir().ok().and_then(|here| attestation.strip_prefix(here).ok().map(Path::to_path_buf));
-    Ok(Again { stage: name.clone(), verdict, attestation: shown.unwrap_or(attestation) })
+    let attestation = shown.unwrap_or(attestation);
+    Ok(Again { stage: name.clone(), verdict, located, attestation, with_digests })
 }
 
 /// The threads that the first result was made with: other ones would be another determinism class.

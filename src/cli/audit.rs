@@ -29,7 +29,7 @@ use std::{fs, path::Path, process::ExitCode, time::Instant};
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  caco audit pipelines/tiny.ron\n  caco audit linear/short --rerun\n  caco audit encoder.safetensors       # find the result with these bytes, and verify it"
+    after_help = "Examples:\n  caco audit pipelines/tiny.ron\n  caco audit linear/short --rerun\n  caco audit pretrain/short --rerun --locate\n  caco audit encoder.safetensors       # find the result with these bytes, and verify it"
 )]
 pub struct AuditArgs {
     /// A pipeline file, a stage or pattern, a key or its start, or a file
@@ -40,6 +40,10 @@ pub struct AuditArgs {
     /// If everything holds, run the stage again in a temporary store and compare the bytes
     #[arg(long)]
     rerun: bool,
+    /// Name the first step and tensor in which the rerun of a training differs, if the first run kept digests of its steps:
+    /// `run: (step_digests: true)`
+    #[arg(long, requires = "rerun")]
+    locate: bool,
     /// The device for tensors in that run: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: Device,
@@ -75,7 +79,10 @@ pub fn main(args: &AuditArgs, project: &Project) -> Result<ExitCode> {
         return bundle(path, args.json);
     }
     let store = open::existing(project)?;
-    let target = target(args, project, &store)?;
+    let mut target = target(args, project, &store)?;
+    if let (Target::Stages(graph, ids), true) = (&target, args.locate) {
+        again::refuse_others(graph, ids)?;
+    }
     let trust = Keyring::locate()?.trust_in()?;
     // What the store remembers of its files is itself in the store: everything is read.
     let nothing = stat::Cache::load(Path::new(""));
@@ -86,8 +93,8 @@ pub fn main(args: &AuditArgs, project: &Project) -> Result<ExitCode> {
     }
     let report = auditor.report()?;
     let summary = tree::summary(&report, begun.elapsed().as_secs_f64());
-    let rerun = match (&target, args.rerun && report.passes()) {
-        (Target::Stages(graph, ids), true) => again::stages(graph, ids, &store, args.device)?,
+    let rerun = match (&mut target, args.rerun && report.passes()) {
+        (Target::Stages(graph, ids), true) => again::stages(graph, ids, &store, args.device, args.locate)?,
         (Target::Keys(_), true) => {
             bail!("--rerun runs a stage of a pipeline; name the stage, and the pipeline with -p")
         }

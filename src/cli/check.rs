@@ -2,6 +2,11 @@
 
 use super::{PipelineArgs, Project, open, print, print_json};
 use anyhow::Result;
+use caco_engine::{
+    graph::Graph,
+    warning::{self, Warning as Found},
+};
+use caco_inspect::expectation;
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,13 +31,41 @@ pub struct Checked<'c> {
     stages: usize,
     /// How many of each kind.
     kinds: BTreeMap<&'c str, usize>,
+    /// Values that will hardly give what is wanted.
+    warnings: Vec<Warning>,
+}
+
+/// A value that is allowed, but will hardly give what is wanted.
+#[derive(Serialize, JsonSchema)]
+pub struct Warning {
+    /// The stages that have it.
+    stages: Vec<String>,
+    /// The field.
+    field: String,
+    /// Where the first of them has the value, as `file:line`; where that is a default, the stage.
+    place: String,
+    /// What is wrong with it.
+    message: String,
+    /// A better value.
+    help: String,
 }
 
 pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
     let graph = open::graph(&args.pipeline, project)?;
+    expectation::check(&graph)?;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     graph.pipeline.stages.iter().for_each(|stage| *kinds.entry(stage.kind).or_default() += 1);
-    let checked = Checked { pipeline: &graph.pipeline.name, stages: graph.pipeline.stages.len(), kinds };
+    let found = warning::all(&graph, graph.order());
+    let warnings = found.iter().map(|of| Warning {
+        stages: of.stages.clone(),
+        field: of.field.clone(),
+        place: graph.pipeline.place_of(of.at),
+        message: of.message.clone(),
+        help: of.help.clone(),
+    });
+    let (pipeline, stages) = (graph.pipeline.name.as_str(), graph.pipeline.stages.len());
+    let checked = Checked { pipeline, stages, kinds, warnings: warnings.collect() };
+    print_warnings(&graph, &found);
     if args.json {
         print_json(&checked)?;
     } else {
@@ -40,4 +73,11 @@ pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
         print(&format!("{}: {} stages are right ({})\n", checked.pipeline, checked.stages, kinds.join(", ")))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints warnings with their lines.
+pub fn print_warnings(graph: &Graph, warnings: &[Found]) {
+    for warning in warnings {
+        say!("{}", warning.diagnostic().render(&graph.pipeline.sources, super::colour()));
+    }
 }

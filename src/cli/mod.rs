@@ -15,6 +15,7 @@ mod divergences;
 mod doctor;
 mod embed;
 mod exec_stage;
+mod expectations;
 mod explain;
 mod export;
 mod figures;

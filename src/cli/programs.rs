@@ -79,6 +79,7 @@ impl Here {
             byproducts: prepared.work.join("byproducts"),
             threads: prepared.cpus as usize,
             device: self.device.of_stage(&prepared.gpus, prepared.stage.policy.gpus),
+            step_digests: prepared.stage.policy.step_digests,
         };
         fs::create_dir_all(&job.byproducts).with_context(|| format!("cannot create {}", job.byproducts.display()))?;
         let file = prepared.work.join("job.json");

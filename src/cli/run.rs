@@ -1,13 +1,13 @@
 //! `caco run`
 
 use super::{
-    FAILED, PipelineArgs, Project,
+    FAILED, PipelineArgs, Project, check,
     device::Device,
     display::{Display, Style, bytes},
-    open, plan, print_json, print_marked,
+    expectations, open, plan, print_json, print_marked,
     programs::Here,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use caco_engine::{
     disk::Space,
     estimate::{Costs, Estimate},
@@ -24,8 +24,12 @@ use caco_engine::{
     run::{Options, Runner, request as request_of},
     signals::Signals,
     store::{self, Store},
+    warning,
 };
-use caco_inspect::{name, outcome};
+use caco_inspect::{
+    expectation::{self, Expectation, Verdict},
+    name, outcome,
+};
 use caco_pipeline::job;
 use caco_provenance::{
     attester::Attester,
@@ -78,6 +82,9 @@ pub struct RunArgs {
     /// Stop at a checkpoint after this many minutes, with exit code 75
     #[arg(long, value_name = "MINUTES")]
     max_time: Option<f64>,
+    /// Fail unless every table with an `expect` is the published one
+    #[arg(long)]
+    expect: bool,
     /// Print only failures and the outcome
     #[arg(short, long)]
     quiet: bool,
@@ -90,6 +97,10 @@ pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
     let begun = Instant::now();
     let (graph, store) = open::both(&args.pipeline, project)?;
     let ids = wanted(args, &graph)?;
+    expectation::check(&graph)?;
+    if args.expect && !ids.iter().any(|id| graph.stage(*id).expected.is_some()) {
+        bail!("--expect: none of these stages has an `expect`; `caco explain compare` describes it");
+    }
     let forced: HashSet<Id> =
         if args.force.is_empty() { HashSet::new() } else { name::select(&graph, &args.force)?.into_iter().collect() };
     if args.dry_run {
@@ -103,6 +114,9 @@ pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
     open::remember(&graph.pipeline, &store);
     if let Some(code) = refuse_blocked(&graph, &plan, project, args.keep_going) {
         return Ok(code);
+    }
+    if !args.quiet {
+        check::print_warnings(&graph, &warning::all(&graph, &to_run(&plan)));
     }
     let options = options(args)?;
     let signals = Arc::new(Signals::default());
@@ -146,7 +160,7 @@ pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
         noted => noted?,
     }
     store.save_accelerators();
-    let done = conclude(args, &graph, &store, &outcome, begun.elapsed());
+    let done = conclude(args, &graph, &store, &outcome, begun.elapsed(), expectations(&graph, &ids, &store, &results)?);
     // The process ends here; freeing a hundred thousand stages first would only take time.
     std::mem::forget(graph);
     done
@@ -222,6 +236,12 @@ fn wanted(args: &RunArgs, graph: &Graph) -> Result<Vec<Id>> {
     let above: HashSet<Id> = graph.with_sources(&ids).into_iter().filter(|id| !ids.contains(id)).collect();
     let ids: Vec<Id> = graph.order().iter().copied().filter(|id| above.contains(id)).collect();
     Ok(graph.with_sources(&ids))
+}
+
+/// The stages that a run starts, or may start.
+fn to_run(plan: &Plan) -> Vec<Id> {
+    let runs = plan.steps.iter().filter(|(_, step)| matches!(step, Step::Run(_) | Step::MayRun));
+    runs.map(|(id, _)| *id).collect()
 }
 
 fn options(args: &RunArgs) -> Result<Options> {
@@ -309,14 +329,29 @@ fn note_names(graph: &Graph, store: &Store, mut names: Names, results: &[(Id, Ke
     Ok(())
 }
 
-fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, took: Duration) -> Result<ExitCode> {
+/// Whether the tables of a run are the published ones.
+fn expectations(graph: &Graph, ids: &[Id], store: &Store, results: &[(Id, Key)]) -> Result<Vec<Expectation>> {
+    let key = |id| results.iter().find(|(of, _)| *of == id).map(|(_, key)| *key);
+    expectation::all(graph, ids, store, &key)
+}
+
+fn conclude(
+    args: &RunArgs,
+    graph: &Graph,
+    store: &Store,
+    outcome: &Outcome,
+    took: Duration,
+    expectations: Vec<Expectation>,
+) -> Result<ExitCode> {
     for failure in &outcome.failed {
         print_failure(graph, failure);
     }
     let took = super::display::duration(took);
     let (ran, hits) = (outcome.ran.len(), outcome.hits);
+    let compared: Vec<String> = expectations.iter().map(expectations::text).collect();
+    let as_published = expectations.iter().all(|of| of.verdict == Verdict::Equal);
     if args.json {
-        print_json(&outcome::Outcome::of(graph, outcome))?;
+        print_json(&outcome::Outcome::of(graph, outcome, expectations))?;
     }
     if ran == 0 && outcome.failed.is_empty() && outcome.interrupted.is_none() && outcome.skipped.is_empty() {
         say!("nothing to do: all {hits} results are cached ({took})");
@@ -336,7 +371,8 @@ fn conclude(args: &RunArgs, graph: &Graph, store: &Store, outcome: &Outcome, too
     if !args.json {
         print_tables(args, graph, store)?;
     }
-    Ok(ExitCode::SUCCESS)
+    compared.iter().for_each(|text| say!("{text}"));
+    Ok(if args.expect && !as_published { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
 /// The tables of the comparisons among what was asked for.

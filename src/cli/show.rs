@@ -51,6 +51,13 @@ fn text(stage: &Stage) -> String {
     if let Some(result) = &stage.result {
         describe(&mut sheet, result);
     }
+    if let Some(expectation) = &stage.expectation {
+        let text = super::expectations::text(expectation);
+        let verdict = text.strip_prefix(&format!("{}: ", stage.stage)).unwrap_or(&text);
+        sheet.list("expect", verdict.lines().map(String::from));
+    } else if let Some(table) = &stage.table {
+        sheet.line("expect", &format!("not given; for this table: expect: \"blake3:{table}\""));
+    }
     let located = |hashed: bool| if hashed { "" } else { " (located, not hashed)" };
     sheet.list("inputs", stage.inputs.iter().map(|i| format!("{} ← {}{}", i.slot, i.from, located(i.hashed))));
     let parameters = stage.parameters.as_object().into_iter().flatten();

@@ -12,6 +12,7 @@
 //! | paths, modification times, owners of files         | no  | only the bytes count |
 //! | device, host, thread and worker counts             | no  | they are in the record, and can be pinned |
 //! | log intervals, retries, time limits, resources     | no  | they decide how a stage runs, not what it computes |
+//! | the digest of a published table (`expect`)         | no  | the result is compared with it, not made from it |
 //! | comments and order in the pipeline file            | no  | the pipeline is the same |
 //! | parameters added later, at their default value     | no  | the default is today's behaviour |
 

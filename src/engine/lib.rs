@@ -39,6 +39,7 @@ pub mod tool;
 pub mod uncollected;
 pub mod undeclared;
 pub mod walk;
+pub mod warning;
 pub mod which;
 pub mod why;
 mod writers;

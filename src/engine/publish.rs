@@ -16,6 +16,7 @@ use super::{
     uncollected::Uncollected,
     walk::{self, Stamp},
 };
+use caco_pipeline::job::STEP_DIGESTS;
 use serde_json::json;
 use std::{
     fs,
@@ -226,7 +227,15 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
         let before = store.result(pending.key).join(&*pending.record_name());
         pending.supersedes = before.exists() && !attest.holds(&before);
     }
+    pending.supersedes |= adds_digests(store, finished, &pending);
     Ok(pending)
+}
+
+/// Whether a training has digests of its steps, which an earlier record of the same bytes lacks: it ran again for them.
+fn adds_digests(store: &Store, finished: &Finished, pending: &Pending) -> bool {
+    let digests = Path::new("byproducts").join(STEP_DIGESTS);
+    let before = store.result(pending.key).join(&*pending.record_name());
+    finished.work.join(&digests).exists() && before.exists() && !before.join(&digests).exists()
 }
 
 /// Nobody may have written to an input while the stage read it.

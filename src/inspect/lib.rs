@@ -4,6 +4,7 @@
 pub mod comparison;
 pub mod curve;
 pub mod diff;
+pub mod expectation;
 pub mod graph;
 pub mod history;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! What became of every stage of a run.
 
+use super::expectation::Expectation;
 use caco_engine::{
     event,
     graph::{Graph, Id},
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub skipped: Vec<String>,
     /// What stopped the run: the number of a signal, or 0 for its time limit.
     pub interrupted: Option<i32>,
+    /// The tables with an `expect`: whether each is the published one.
+    pub expectations: Vec<Expectation>,
 }
 
 /// A stage that ran.
@@ -52,7 +55,7 @@ pub struct Failed {
 
 impl Outcome {
     /// Of a run of this graph.
-    pub fn of(graph: &Graph, outcome: &event::Outcome) -> Outcome {
+    pub fn of(graph: &Graph, outcome: &event::Outcome, expectations: Vec<Expectation>) -> Outcome {
         let name = |id: &Id| graph.stage(*id).name.clone();
         let ran = outcome.ran.iter();
         let ran = ran.map(|(id, key, took)| Ran { stage: name(id), key: *key, seconds: took.as_secs_f64() });
@@ -69,6 +72,7 @@ impl Outcome {
             stopped: outcome.stopped.iter().map(name).collect(),
             skipped: outcome.skipped.iter().map(name).collect(),
             interrupted: outcome.interrupted,
+            expectations,
         }
     }
 }

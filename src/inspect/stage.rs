@@ -1,6 +1,11 @@
 //! One stage: its parameters, its inputs, and its result.
 
-use super::{comparison, name, state::State};
+use super::{
+    comparison,
+    expectation::{self, Expectation},
+    name,
+    state::State,
+};
 use anyhow::{Context, Result};
 use caco_engine::{
     digest::Digest,
@@ -37,6 +42,12 @@ pub struct Stage {
     /// Its result, or its last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<StageResult>,
+    /// Of a table with an `expect`: whether it is the published one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expectation: Option<Expectation>,
+    /// The digest that an `expect` of this table would have.
+    #[serde(skip)]
+    pub table: Option<Digest>,
     /// Notes for the caller, one sentence each.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -101,7 +112,15 @@ pub fn stage(graph: &Graph, store: &Store, name: &str, registry: &Registry) -> R
         Step::Hit(published) => Some(name::Shown { published: published.clone(), outdated: false, notes: vec![] }),
         _ => name::shown(graph, id, store)?,
     };
+    let hit = match step {
+        Step::Hit(published) => Some(published.key),
+        _ => None,
+    };
+    let expectation = expectation::all(graph, &[id], store, &|_| hit)?.pop();
     let stage = graph.stage(id);
+    let first = stage.outputs.first().filter(|_| stage.is_comparison);
+    let artifact = first.zip(shown.as_ref()).and_then(|(first, shown)| shown.published.output(&first.name));
+    let table = artifact.map(|artifact| artifact.blake3);
     let inputs = graph.edges(id).iter();
     let inputs =
         inputs.map(|edge| Input { slot: edge.slot.to_string(), from: origin(graph, &edge.from), hashed: edge.hashed });
@@ -114,6 +133,8 @@ pub fn stage(graph: &Graph, store: &Store, name: &str, registry: &Registry) -> R
         parameters: serde_json::from_str(stage.parameters()).context("parameters are JSON")?,
         inputs: inputs.collect(),
         result: shown.as_ref().map(|shown| result(graph, id, store, shown, registry)).transpose()?,
+        expectation,
+        table,
         notes: shown.map(|shown| shown.notes).unwrap_or_default(),
     })
 }

@@ -20,6 +20,14 @@ pub struct Compare {
     /// Why the images here are not those that the claims refer to. Claims are then shown without a verdict.
     #[serde(default)]
     pub stand_in: Option<String>,
+    /// The digest of the published table, as `caco show STAGE` prints it: "blake3:…" of `comparison.json`. A run says
+    /// whether its table is that one. Not part of the key.
+    #[serde(default)]
+    pub expect: Option<String>,
+    /// The file with the published table, which `caco get STAGE FILE` wrote: where a table differs, a run lists the
+    /// differing cells. It has the digest in `expect`. Not part of the key.
+    #[serde(default)]
+    pub expect_table: Option<String>,
 }
 
 /// One line of a comparison: an encoder, and evaluations of it.
@@ -80,6 +88,7 @@ impl Kind for Compare {
     const VERSION: u32 = 3;
     const TOLERANCE: Tolerance = Tolerance::Exact;
     const COMPARISON: bool = true;
+    const NOT_HASHED: &'static [&'static str] = &["expect", "expect_table"];
     const OUTPUTS: &'static [Output] = &[
         output("json", "comparison.json"),
         output("markdown", "comparison.md"),
@@ -106,6 +115,7 @@ impl Kind for Compare {
         let deviation = self.seed_deviation;
         let message = format!("is {deviation}; give points of accuracy, 0 or more");
         ensure(deviation >= 0.0 && deviation.is_finite(), "seed_deviation", message)?;
+        self.check_expectation()?;
         let Some(baseline) = &self.baseline else { return Ok(()) };
         let names: Vec<&str> = self.rows.iter().map(|r| r.name.as_str()).collect();
         ensure(
@@ -129,13 +139,40 @@ impl Kind for Compare {
             let claims: Vec<_> = row.claims.iter().map(|c| claim(row, c)).collect();
             serde_json::json!({ "name": row.name, "claims": claims, "not_run": row.not_run })
         };
-        let mut value = serde_json::to_value(self).expect("parameters are plain data");
+        let mut value = hashed(self);
         value["rows"] = self.rows.iter().map(row).collect();
         value
     }
+
+    fn expected(&self) -> Option<Expected> {
+        let blake3 = self.expect.as_deref().and_then(digest)?;
+        Some(Expected { output: "json", blake3, table: self.expect_table.clone() })
+    }
+}
+
+/// The digits of a digest, after the name of its algorithm.
+fn digest(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix("blake3:").filter(|digits| digits.len() == 64 && digits.is_ascii())?;
+    let mut bytes = [0; 32];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        let pair = &digits[2 * i..2 * i + 2];
+        let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        *byte = u8::from_str_radix(pair, 16).ok().filter(|_| pair.bytes().all(is_digit))?;
+    }
+    Some(bytes)
 }
 
 impl Compare {
+    fn check_expectation(&self) -> Result<(), Complaint> {
+        if let Some(text) = &self.expect {
+            let message =
+                format!("is '{text}'; give \"blake3:\" and 64 hexadecimal digits, as `caco show STAGE` prints them");
+            ensure(digest(text).is_some(), "expect", message)?;
+        }
+        let alone = "is given without `expect`, the digest of that table; `caco show STAGE` prints it";
+        ensure(self.expect_table.is_none() || self.expect.is_some(), "expect_table", alone)
+    }
+
     fn check_row(&self, i: usize, row: &Row) -> Result<(), Complaint> {
         let at = |field: &str| format!("rows[{i}].{field}");
         let why = "is missing; a row without results must say why it has none";

@@ -89,6 +89,7 @@ impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
     const VERSION: u32 = 2;
     const DEVICE: bool = true;
+    const TRAINING: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
         &[("accumulate", "1"), ("decode", r#""Full""#), ("determinism", r#""Fast""#), ("shards", "1")];

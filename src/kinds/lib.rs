@@ -20,7 +20,9 @@ mod synthesize;
 mod transfer_eval;
 mod views;
 
-use caco_pipeline::kind::{Complaint, Input, Kind, Output, Role, Source, Tolerance, ensure, hashed, output};
+use caco_pipeline::kind::{
+    Caution, Complaint, Expected, Input, Kind, Output, Role, Source, Tolerance, Upstream, Warn, ensure, hashed, output,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

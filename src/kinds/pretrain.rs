@@ -151,6 +151,8 @@ impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 2;
     const DEVICE: bool = true;
+    const TRAINING: bool = true;
+    const WARN: Option<Warn<Self>> = Some(Pretrain::warn);
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[
         ("accumulate", "1"),
@@ -224,5 +226,121 @@ impl Kind for Pretrain {
         value["views"] = serde_json::to_value(self.views.list()).expect("views are plain data");
         self.model.rekey(&mut value);
         value
+    }
+}
+
+/// The setting of the paper's experiments on ImageNet.
+mod paper {
+    /// Images per step.
+    pub const BATCH: f64 = 1024.0;
+    /// Columns of the bank.
+    pub const BANK_SIZE: f64 = 65536.0;
+    /// Learning rate of the bank.
+    pub const BANK_RATE: f64 = 3.0;
+    /// Temperature of the bank's update.
+    pub const BANK_TEMPERATURE: f64 = 0.08;
+    /// Momentum of the bank's update.
+    pub const BANK_MOMENTUM: f64 = 0.9;
+}
+
+impl Pretrain {
+    fn warn(&self, upstream: &Upstream) -> Vec<Caution> {
+        let init = upstream("init").and_then(|init| serde_json::from_value::<InitBank>(init).ok());
+        self.rate_out_of_scale(init.map(|init| init.bank_size)).into_iter().collect()
+    }
+
+    /// A query moves its positive, a column of the bank, by about η_b / (N · τ_b) of the column's length in a step, and
+    /// momentum m repeats that 1 / (1 − m) times. In the paper this is 0.37. A column that moves by more than its length
+    /// points elsewhere before it was ever a positive again: the loss rises to that of chance and stays there.
+    fn rate_out_of_scale(&self, bank_size: Option<u32>) -> Option<Caution> {
+        if !matches!(self.objective, Objective::CaCo | Objective::CooperativeOnly) {
+            return None;
+        }
+        let rest = 1.0 - self.bank_momentum;
+        let moves =
+            |rate: f64, momentum: f64, batch: f64, temperature: f64| rate / ((1.0 - momentum) * batch * temperature);
+        let (batch, temperature) = (f64::from(self.batch), self.bank_temperature);
+        let here = moves(self.bank_rate, self.bank_momentum, batch, temperature);
+        if here <= 1.0 {
+            return None;
+        }
+        let there = moves(paper::BANK_RATE, paper::BANK_MOMENTUM, paper::BATCH, paper::BANK_TEMPERATURE);
+        // A negative moves by η_b / (K · τ_b), so a smaller bank takes a smaller rate; no bank takes one above this.
+        let for_batch = there * rest * batch * temperature;
+        let for_bank = bank_size.map_or(f64::INFINITY, |size| paper::BANK_RATE * f64::from(size) / paper::BANK_SIZE);
+        let [rate, momentum, temperature, here, there, better] =
+            [self.bank_rate, rest, temperature, here, there, for_batch.min(for_bank)].map(two_digits);
+        let why = match bank_size.filter(|_| for_bank <= for_batch) {
+            Some(size) => format!("3 · {size} / 65536, the paper's rate for a bank of {size}"),
+            None => format!("with which it is {there}"),
+        };
+        Some(Caution {
+            field: "bank_rate".into(),
+            message: format!(
+                "the bank moves faster than its queries: bank_rate / ((1 − bank_momentum) · batch · bank_temperature) is \
+                 {rate} / ({momentum} · {} · {temperature}) = {here}, in the paper {there}",
+                self.batch
+            ),
+            help: format!("set `bank_rate: {better}`: {why}"),
+        })
+    }
+}
+
+/// A number with two significant digits.
+fn two_digits(value: f64) -> String {
+    format!("{value:.1e}").parse::<f64>().expect("a formatted number is one").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pretrain(changes: &str) -> Pretrain {
+        let base = r#""index": "i", "init": "b", "epochs": 1, "model": {"arch": "ResNet18"},
+            "views": {"SingleCrop": {"size": 32}}"#;
+        serde_json::from_str(&format!("{{{base}, {changes}}}")).unwrap()
+    }
+
+    fn help(changes: &str, bank_size: u32) -> Option<String> {
+        pretrain(changes).rate_out_of_scale(Some(bank_size)).map(|caution| caution.help)
+    }
+
+    #[test]
+    fn the_papers_rate_is_in_scale_for_its_batch_and_not_for_a_small_one() {
+        assert_eq!(help(r#""batch": 1024"#, 65536), None);
+        let small = pretrain(r#""batch": 64"#).rate_out_of_scale(Some(1024)).unwrap();
+        assert_eq!(small.help, "set `bank_rate: 0.047`: 3 · 1024 / 65536, the paper's rate for a bank of 1024");
+        assert!(small.message.contains("3 / (0.1 · 64 · 0.08) = 5.9, in the paper 0.37"), "{}", small.message);
+    }
+
+    #[test]
+    fn the_rate_that_is_named_is_in_scale() {
+        // The bank's share alone would be the same rate again.
+        assert_eq!(help(r#""batch": 64"#, 65536).unwrap(), "set `bank_rate: 0.19`: with which it is 0.37");
+        for (batch, size) in [(64, 1024), (64, 65536), (8, 48), (128, 4096), (16, 300_000)] {
+            let words = help(&format!(r#""batch": {batch}"#), size).unwrap();
+            let rate = words.split(['`', ' ']).nth(3).unwrap();
+            assert_eq!(help(&format!(r#""batch": {batch}, "bank_rate": {rate}"#), size), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn only_a_bank_whose_positives_are_trained_is_warned_of() {
+        for objective in ["FixedBank", "AdversarialOnly", "KeyPositive", "Queue"] {
+            assert_eq!(help(&format!(r#""batch": 64, "objective": "{objective}""#), 1024), None);
+        }
+        assert!(help(r#""batch": 64, "objective": "CooperativeOnly""#, 1024).is_some());
+    }
+
+    #[test]
+    fn momentum_and_temperature_count() {
+        assert_eq!(help(r#""batch": 64, "bank_momentum": 0"#, 1024), None);
+        assert_eq!(help(r#""batch": 64, "bank_temperature": 0.5"#, 1024), None);
+    }
+
+    #[test]
+    fn without_a_known_bank_the_batch_decides() {
+        let caution = pretrain(r#""batch": 64"#).rate_out_of_scale(None).unwrap();
+        assert_eq!(caution.help, "set `bank_rate: 0.19`: with which it is 0.37");
     }
 }

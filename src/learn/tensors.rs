@@ -107,7 +107,8 @@ impl Tensors {
     }
 }
 
-fn write_values(out: &mut impl Write, tensor: &Tensor) -> Result<()> {
+/// Writes the values of a tensor in the order of its indices.
+pub fn write_values(out: &mut impl Write, tensor: &Tensor) -> Result<()> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
     if length > 0 {

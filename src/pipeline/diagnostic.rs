@@ -1,12 +1,14 @@
-//! An error in a pipeline file, with its location and help.
+//! An error or a warning in a pipeline file, with its location and help.
 
 use super::tree::{Source, Span};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 
-/// An error that can point at a location.
+/// An error or a warning that can point at a location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostic {
+    /// Whether it is only a warning.
+    pub is_warning: bool,
     /// What is wrong.
     pub message: String,
     /// The location.
@@ -20,7 +22,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error without a location.
     pub fn new(message: impl Into<String>) -> Self {
-        Diagnostic { message: message.into(), span: None, label: String::new(), help: vec![] }
+        Diagnostic { is_warning: false, message: message.into(), span: None, label: String::new(), help: vec![] }
+    }
+
+    /// A warning without a location.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Diagnostic { is_warning: true, ..Self::new(message) }
     }
 
     /// The same error, at `span`.
@@ -57,11 +64,11 @@ impl Diagnostic {
         }
     }
 
-    /// Renders the error with its line and a caret.
+    /// Renders it with its line and a caret.
     pub fn render(&self, sources: &[Source], colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let mut group =
-            Level::ERROR.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
+        let level = if self.is_warning { Level::WARNING } else { Level::ERROR };
+        let mut group = level.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
         if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source as usize)?))) {
             let end = (span.end as usize).min(source.text.len());
             let start = (span.start as usize).min(end);

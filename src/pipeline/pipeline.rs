@@ -2,7 +2,7 @@
 
 use super::{
     diagnostic::Diagnostic,
-    kind::{Complaint, Input, Output, ReadError, Registry, Source, options},
+    kind::{Complaint, Expected, Input, Output, ReadError, Registry, Source, options},
     layers::{File, Layered, Override},
     policy::Policy,
     sweep::{self, Sweep},
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The caller's changes to a pipeline file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// One of the file's profiles.
     pub profile: Option<String>,
@@ -74,6 +74,8 @@ pub struct Stage {
     pub inputs: Vec<Input>,
     /// Its outputs.
     pub outputs: Vec<Output>,
+    /// The output that was published, if the file says which one.
+    pub expected: Option<Expected>,
     /// How it is run.
     pub policy: Policy,
     /// Additional parts of the key: determinism class values by name.
@@ -188,6 +190,17 @@ impl Pipeline {
 
     /// The location of the value of a stage's field, as `file:line`. `None` if it is a default.
     pub fn field_place(&self, stage: &Stage, field: &str) -> Option<String> {
+        self.field_at(stage, field).map(|at| self.place_of(at))
+    }
+
+    /// A location as `file:line`; of a value that was given with `--set`, as `--set PATH`.
+    pub fn place_of(&self, at: Span) -> String {
+        let source = &self.sources[at.source as usize];
+        if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() }
+    }
+
+    /// The location of the value of a stage's field. `None` if it is a default.
+    pub fn field_at(&self, stage: &Stage, field: &str) -> Option<Span> {
         let root = Node::parse(0, &self.sources[0].text).ok()?;
         let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
         let profile = self.overlay.profile.as_deref();
@@ -204,9 +217,13 @@ impl Pipeline {
                 None => break,
             }
         }
-        let at = found?;
-        let source = &self.sources[at.source as usize];
-        Some(if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() })
+        found
+    }
+
+    /// The same file under other changes, from the text that was read before.
+    pub fn under(&self, overlay: &Overlay) -> Result<Pipeline, Invalid> {
+        let text = self.sources[0].text.clone();
+        Ok(Self::parse(&self.path, text, overlay, self.registry)?.in_project(&self.root))
     }
 
     /// The error, located at `reference` inside a stage.
@@ -336,6 +353,9 @@ fn stage(
 ) -> Result<Stage, Diagnostic> {
     let entry = registry.find(layered.node.name.unwrap_or_default()).expect("kinds were looked up while layering");
     let policy = extra::<Policy>(layered, "run", sources)?.unwrap_or_default();
+    if policy.step_digests && !entry.training {
+        return Err(in_stage(layered, no_steps(layered, entry.name, registry)));
+    }
     let pin = extra::<BTreeMap<String, String>>(layered, "pin", sources)?.unwrap_or_default();
     let has_extra = layered.node.field("run").is_some() || layered.node.field("pin").is_some();
     let body =
@@ -367,10 +387,24 @@ fn stage(
         parameters: read.parameters,
         inputs,
         outputs: read.outputs,
+        expected: read.expected,
         policy,
         pin,
         at: layered.node.at,
     })
+}
+
+/// The error of a stage that shall keep digests of steps that it does not make.
+fn no_steps(layered: &Layered, kind: &str, registry: &Registry) -> Diagnostic {
+    let at = layered.node.field("run").map_or(layered.node.at, |run| run.field("step_digests").unwrap_or(run).at);
+    let trainings: Vec<&str> = registry.kinds().iter().filter(|kind| kind.training).map(|kind| kind.name).collect();
+    let help = match trainings.is_empty() {
+        true => "leave it out".into(),
+        false => format!("leave it out; trainings are stages of kind {}", trainings.join(", ")),
+    };
+    Diagnostic::new(format!("run.step_digests is for trainings, and a stage of kind '{kind}' is none"))
+        .at(at)
+        .help(help)
 }
 
 fn in_stage(layered: &Layered, error: Diagnostic) -> Diagnostic {

@@ -18,4 +18,7 @@ pub struct Policy {
     pub gpus: Option<u32>,
     /// Memory it takes, in GiB.
     pub memory_gib: f64,
+    /// Keep digests of every step of a training: `caco audit --rerun --locate` then names the first step and tensor in which
+    /// a rerun differs. Every step copies all tensors from the device.
+    pub step_digests: bool,
 }

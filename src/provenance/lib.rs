@@ -12,6 +12,7 @@ pub mod figure;
 mod figures;
 mod images;
 pub mod keyring;
+pub mod locate;
 pub mod rerun;
 pub mod ro_crate;
 pub mod source;

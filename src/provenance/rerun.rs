@@ -162,7 +162,7 @@ fn difference(a: &Artifact, b: &Artifact) -> String {
 }
 
 /// The determinism class of a result, with the variables that chose its kernels. Empty if no tensor was involved.
-fn class(store: &Store, of: &Published) -> String {
+pub fn class(store: &Store, of: &Published) -> String {
     let made = store.record(of).ok().flatten().unwrap_or_default();
     let Value::Object(class) = &made["determinism_class"] else { return String::new() };
     let environment = made["conditions"]["environment"].as_object().into_iter().flatten();

@@ -15,7 +15,8 @@ const HEADINGS: [&str; 9] = [
     "claimed",
 ];
 
-const FIELDS: &str = "encoder,evaluation,metric,split,samples,runs,value,low,high,difference,difference_low,\
+/// The columns of the CSV file.
+pub(super) const FIELDS: &str = "encoder,evaluation,metric,split,samples,runs,value,low,high,difference,difference_low,\
                       difference_high,claimed_per_cent,margin,source,second_hand,verdict,note";
 
 fn per_cent(share: f64) -> String {
@@ -132,11 +133,15 @@ impl Comparison {
     /// For spreadsheets: fractions with all digits.
     pub fn csv(&self) -> String {
         let mut text = format!("{FIELDS}\n");
-        for (line, cell) in self.cells() {
-            writeln!(text, "{}", fields(line, &cell).map(|field| quoted(&field)).join(","))
-                .expect("a string takes all text");
+        for record in self.records() {
+            writeln!(text, "{}", record.map(|field| quoted(&field)).join(",")).expect("a string takes all text");
         }
         text
+    }
+
+    /// Every cell in the order of [`FIELDS`].
+    pub(super) fn records(&self) -> Vec<[String; 18]> {
+        self.cells().iter().map(|(line, cell)| fields(line, cell)).collect()
     }
 
     /// For LaTeX with the package booktabs.

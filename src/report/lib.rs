@@ -6,6 +6,7 @@ pub mod card;
 pub mod chart;
 pub mod comparison;
 pub mod curves;
+pub mod difference;
 pub mod estimate;
 mod forms;
 pub mod verdict;

@@ -131,7 +131,7 @@ fn execute(path: &str) -> anyhow::Result<()> {
     let least = job::least_stall()?;
     let pulse = Arc::new(Pulse::new(least));
     watchdog::start(pulse.clone(), job.work.join(job::ALIVE), least)?;
-    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device } = job;
+    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device, step_digests } = job;
     let progress = work.join(PROGRESS);
     stages::execute(&Task {
         stage,
@@ -143,6 +143,7 @@ fn execute(path: &str) -> anyhow::Result<()> {
         byproducts,
         threads,
         device,
+        step_digests,
         progress,
         stop,
         pulse,

@@ -38,6 +38,8 @@ pub struct Task {
     pub threads: usize,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
+    /// Whether a training keeps digests of its steps.
+    pub step_digests: bool,
     /// The file to which it reports progress.
     pub progress: PathBuf,
     /// Set to request that it writes a checkpoint and returns [`Stopped`].

@@ -82,6 +82,17 @@ fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_aga
         assert_eq!(cited["cited"]["results"], figure["results"]);
         assert!(project.ok(&["audit", "figure.intoto.jsonl"]).out.contains("make one chain"));
     }
+    let mut args = vec![
+        "run",
+        "p.ron",
+        "--set",
+        r#"comparison.expect="blake3:0000000000000000000000000000000000000000000000000000000000000000""#,
+    ];
+    SMALL.iter().for_each(|s| args.extend(["--set", s]));
+    let differs = project.ok(&args).err;
+    assert!(differs.contains("comparison: differs from the published one\n"), "{differs}");
+    assert!(differs.contains("\n  computed under ") && differs.contains("libtorch"), "{differs}");
+    assert!(differs.contains("`caco audit bank/") && differs.contains("warning: ") == false, "{differs}");
     let again = project.ok(&["audit", "--rerun", "pretrain/short"]).out;
     assert!(again.contains("✓ pretrain/short: run again, identical bytes"), "{again}");
     // A figure that fails the audit is marked where it is shown.

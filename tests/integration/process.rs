@@ -34,8 +34,8 @@ pub fn signal(pid: u32, signal: i32) -> bool {
     unsafe { libc::kill(pid as i32, signal) == 0 }
 }
 
-/// The line that `run` prints when it starts `stage`. By then all processes of an earlier run have ended. `None` if it
-/// did not start it.
+/// The line that `run` prints when it starts `stage`, not one that warns of its values. By then all processes of an earlier
+/// run have ended. `None` if it did not start it.
 pub fn start_of(stage: &str, run: &mut Child) -> Option<String> {
     let lines = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
     let (sender, receiver) = mpsc::channel();
@@ -44,7 +44,11 @@ pub fn start_of(stage: &str, run: &mut Child) -> Option<String> {
     let begun = Instant::now();
     loop {
         match receiver.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
-            Ok(line) if line.contains(stage) && !line.contains("is being computed by another run") => {
+            Ok(line)
+                if line.starts_with('[')
+                    && line.contains(stage)
+                    && !line.contains("is being computed by another run") =>
+            {
                 return Some(line);
             }
             Ok(_) => {}

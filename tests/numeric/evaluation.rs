@@ -49,6 +49,7 @@ fn task(folder: &Path, kind: &str, parameters: Value, inputs: &[(&str, PathBuf)]
         byproducts,
         threads: 2,
         device: "cpu".into(),
+        step_digests: false,
         stop: Arc::default(),
         pulse: Arc::default(),
     }

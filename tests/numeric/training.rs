@@ -47,7 +47,13 @@ fn loader_threads_change_no_byte_of_a_training() {
         let transform = Transform::Views(pretrain.views.list());
         let reading = Reading { transform, batch: 8, shuffle: true, drop_last: true, seed: 0, threads };
         let work = tempfile::tempdir_in(folder.path()).unwrap();
-        let place = Place { work: work.path().into(), byproducts: work.path().into(), every: Duration::MAX, device };
+        let place = Place {
+            work: work.path().into(),
+            byproducts: work.path().into(),
+            every: Duration::MAX,
+            device,
+            digests: None,
+        };
         let start = || {
             let query = Shape::from(&model).draw(1, tch::Kind::Float, device);
             Ok(State::start(query, Bank::draw(8, 32, 1, tch::Kind::Float, device)))

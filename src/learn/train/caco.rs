@@ -70,6 +70,8 @@ pub struct StepOutput {
     pub spread: Tensor,
     /// The most similar column of each key [N], by view; empty if keys themselves are the positives.
     pub positives: Vec<Tensor>,
+    /// The gradient of each of the encoder's parameters, as LARS leaves it: on a GPU it adds weight decay and scales it.
+    pub gradients: Vec<Tensor>,
 }
 
 /// A part of a step, for timing.
@@ -184,6 +186,7 @@ impl State {
             gradient_norm,
             spread: sum.spread / constants.accumulate as f64,
             positives: sum.positives,
+            gradients: sum.gradients,
         };
         Ok((output, sum.keys))
     }

@@ -5,6 +5,7 @@ use super::{
     caco::{Rates, State, StepOutput},
     checkpoint::{Checkpoint, Checkpoints, Position},
     curve::{Curve, Pending, Row},
+    digests::Digests,
     pace::{Pace, Speed},
 };
 use crate::{
@@ -60,6 +61,8 @@ pub struct Place {
     pub every: Duration,
     /// The device of the tensors.
     pub device: Device,
+    /// The file for digests of every step, if they are to be kept.
+    pub digests: Option<PathBuf>,
 }
 
 /// The outcome of a loop.
@@ -105,6 +108,7 @@ pub fn fit(
     ensure!(steps > 0, "there are fewer images than one batch needs; give a smaller `batch`");
     let curve = Curve::open(&place.work.join("curve.jsonl"), position.curve)?;
     let pace = Pace::open(&place.byproducts.join("pace.jsonl"))?;
+    let digests = place.digests.as_deref().map(|path| Digests::open(path, position.done)).transpose()?;
     let run = Run {
         model,
         procedure,
@@ -116,6 +120,7 @@ pub fn fit(
         state,
         curve,
         pace,
+        digests,
         saved: Instant::now(),
     };
     run.all(watch)
@@ -133,6 +138,7 @@ struct Run<'a> {
     state: State,
     curve: Curve,
     pace: Pace,
+    digests: Option<Digests>,
     saved: Instant,
 }
 
@@ -160,7 +166,7 @@ impl Run<'_> {
             let batch = batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))??;
             self.pace.waited(waiting.elapsed());
             let output = self.step(&batch, rates)?;
-            pending.push(&output, self.position, rates);
+            self.keep(output, &mut pending, rates)?;
             self.pace.trained(batch.samples.len());
             self.position.step += 1;
             self.position.done += 1;
@@ -192,6 +198,15 @@ impl Run<'_> {
         };
         out_of_memory::caught(out_of_memory::TRAINING, step)
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
+    }
+
+    /// Keeps what is told of a step, and drops the rest of its output.
+    fn keep(&mut self, output: StepOutput, pending: &mut Pending, rates: Rates) -> Result<()> {
+        if let Some(digests) = &mut self.digests {
+            digests.write(self.position.done + 1, &output, &self.state)?;
+        }
+        pending.push(&output, self.position, rates);
+        Ok(())
     }
 
     /// Waits for the device and reports the metrics. After the last step of an epoch, the position moves to the next
@@ -236,7 +251,7 @@ mod tests {
     use caco_data::batch::{Batches, Pixels};
     use caco_kinds::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views};
     use caco_measure::rng::Rng;
-    use std::{cell::Cell, fs, path::Path};
+    use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
     use tch::Kind;
 
     /// Noise, drawn by epoch and sample. Fails at batch number `fails_at`, counted over all epochs.
@@ -311,9 +326,17 @@ mod tests {
         Ok(State::start(query, Bank::draw(8, 24, 1, Kind::Float, here())))
     }
 
-    /// Runs in `folder` to the end, interrupted every `stride` steps (0: never). Returns all resulting bytes.
-    fn run(procedure: &dyn Procedure, folder: &Path, stride: u64, kill: bool, every: Duration) -> (Vec<u8>, Vec<u8>) {
-        let place = Place { work: folder.into(), byproducts: folder.join("byproducts"), every, device: here() };
+    /// Runs in `folder` to the end, interrupted every `stride` steps (0: never). Returns all resulting bytes: the state, the
+    /// curve and the digests.
+    fn run(procedure: &dyn Procedure, folder: &Path, stride: u64, kill: bool, every: Duration) -> [Vec<u8>; 3] {
+        let digests = folder.join("digests.jsonl");
+        let place = Place {
+            work: folder.into(),
+            byproducts: folder.join("byproducts"),
+            every,
+            device: here(),
+            digests: Some(digests.clone()),
+        };
         for _ in 0..100 {
             let source =
                 Noise { views: procedure.views(), given: Cell::new(0), fails_at: if kill { stride } else { 0 } };
@@ -323,7 +346,7 @@ mod tests {
                     let (end, rows) = (folder.join("end.safetensors"), folder.join("end.jsonl"));
                     checkpoint::save(&end, &tiny(), Position::default(), &state).unwrap();
                     curve.copy(&rows).unwrap();
-                    return (fs::read(end).unwrap(), fs::read(rows).unwrap());
+                    return [end, rows, digests].map(|path| fs::read(path).unwrap());
                 }
                 Ok(End::Stopped) => assert!(!kill),
                 Err(error) => assert_eq!(error.to_string(), "killed"),
@@ -430,7 +453,7 @@ mod tests {
     fn a_curve_has_a_row_per_step_and_the_monitors_accuracy() {
         let folder = tempfile::tempdir().unwrap();
         let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
-        let (_, curve) = run(&procedure, folder.path(), 0, false, Duration::MAX);
+        let [_, curve, _] = run(&procedure, folder.path(), 0, false, Duration::MAX);
         let rows: Vec<Row> = curve
             .split(|b| *b == b'\n')
             .filter(|l| !l.is_empty())
@@ -440,6 +463,71 @@ mod tests {
         assert_eq!(rows.iter().map(|r| r.epoch).collect::<Vec<_>>(), [[0; 5], [1; 5], [2; 5]].concat());
         assert_eq!(rows.iter().filter(|r| r.knn.is_some()).map(|r| r.step).collect::<Vec<_>>(), [5, 10, 15]);
         assert!(rows.iter().all(|r| r.loss > 0.0 && r.positive > 0.0 && r.positive < 1.0 && r.gradient_norm > 0.0));
+    }
+
+    /// A procedure after one of whose steps something changes the state.
+    struct Nudged<'a> {
+        inner: &'a dyn Procedure,
+        after: u64,
+        nudge: fn(&State) -> Tensor,
+    }
+
+    impl Procedure for Nudged<'_> {
+        fn epochs(&self) -> u64 {
+            self.inner.epochs()
+        }
+        fn steps(&self, batches: u64) -> u64 {
+            self.inner.steps(batches)
+        }
+        fn collapse(&self) -> Collapse {
+            self.inner.collapse()
+        }
+        fn views(&self) -> usize {
+            self.inner.views()
+        }
+        fn rates(&self, epoch: u64) -> Rates {
+            self.inner.rates(epoch)
+        }
+        fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<StepOutput> {
+            let output = self.inner.step(state, views, rates, done)?;
+            if done + 1 == self.after {
+                let _ = tch::no_grad(|| (self.nudge)(state).g_mul_scalar_(1.0 + 1e-6));
+            }
+            Ok(output)
+        }
+    }
+
+    #[test]
+    fn digests_name_the_first_step_and_tensor_that_differ() {
+        let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
+        let digests = |procedure: &dyn Procedure| {
+            let [_, _, digests] = run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
+            String::from_utf8(digests).unwrap().lines().map(String::from).collect::<Vec<_>>()
+        };
+        let whole = digests(&procedure);
+        assert_eq!(whole.len(), 1 + 15);
+        let head: serde_json::Value = serde_json::from_str(&whole[0]).unwrap();
+        let tensors = head["tensors"].as_array().unwrap();
+        let weights = start().unwrap().query.weights().named().count();
+        let parameters = start().unwrap().query.weights().parameters().count();
+        assert_eq!(tensors.len(), 2 * weights + parameters + 2, "{head}");
+        assert_eq!(tensors.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), tensors.len(), "{head}");
+        let parameter = |state: &State| state.query.weights().parameters().nth(2).unwrap().1.shallow_clone();
+        let named =
+            start().unwrap().query.weights().parameters().nth(2).map(|(name, _)| format!("query.{name}")).unwrap();
+        let cases: [(u64, fn(&State) -> Tensor, &str); 2] =
+            [(7, |state| state.bank.columns.shallow_clone(), "bank.columns"), (9, parameter, &named)];
+        for (after, nudge, tensor) in cases {
+            let nudged = digests(&Nudged { inner: &procedure, after, nudge });
+            assert_eq!(whole.iter().zip(&nudged).position(|(a, b)| a != b), Some(after as usize));
+            let [a, b] = [&whole, &nudged].map(|of| {
+                let line: serde_json::Value = serde_json::from_str(&of[after as usize]).unwrap();
+                assert_eq!(line["step"], after);
+                line["digests"].as_str().unwrap().to_string()
+            });
+            let first = a.as_bytes().chunks(8).zip(b.as_bytes().chunks(8)).position(|(a, b)| a != b).unwrap();
+            assert_eq!(head["tensors"][first], *tensor);
+        }
     }
 
     #[test]
@@ -452,6 +540,7 @@ mod tests {
             byproducts: folder.path().into(),
             every: Duration::ZERO,
             device: here(),
+            digests: None,
         };
         let source = Noise { views: 2, given: Cell::new(0), fails_at: 0 };
         let mut stopper = Stopper { stops_at: 0, calls: Cell::new(0) };

@@ -5,6 +5,7 @@ pub mod caco;
 pub mod checkpoint;
 pub mod contrast;
 pub mod curve;
+pub mod digests;
 pub mod fit;
 pub mod pace;
 pub mod procedure;

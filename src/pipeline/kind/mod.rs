@@ -112,6 +112,34 @@ pub fn ensure(ok: bool, field: &str, message: impl Into<String>) -> Result<(), C
     if ok { Ok(()) } else { Err(Complaint { field: field.into(), message: message.into() }) }
 }
 
+/// A value that is allowed, but that will hardly give what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caution {
+    /// Dotted path of the field.
+    pub field: String,
+    /// Why it is one.
+    pub message: String,
+    /// A better value.
+    pub help: String,
+}
+
+/// Looks up the parameters of the stage that an input reads from, by slot. `None` for a source outside the store.
+pub type Upstream<'a> = dyn Fn(&str) -> Option<serde_json::Value> + 'a;
+
+/// Finds what to warn of in a stage's parameters.
+pub type Warn<K> = fn(&K, &Upstream) -> Vec<Caution>;
+
+/// The output that a stage had when it was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The name of the output.
+    pub output: &'static str,
+    /// Its BLAKE3 digest.
+    pub blake3: [u8; 32],
+    /// A file that holds it, as the pipeline file names it.
+    pub table: Option<String>,
+}
+
 /// A stage kind: the parameters of one kind of stage.
 pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     /// The name in pipeline files.
@@ -130,10 +158,14 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const NOT_HASHED: &'static [&'static str] = &[];
     /// How much results of different determinism classes may differ.
     const TOLERANCE: Tolerance;
+    /// Finds what to warn of. Never a reason not to run: see [`Kind::check`] for that.
+    const WARN: Option<Warn<Self>> = None;
     /// Whether its stages run an arbitrary program instead of the worker.
     const COMMAND: bool = false;
     /// Whether its stages compute tensors on the device that a run chooses.
     const DEVICE: bool = false;
+    /// Whether its stages are trainings, which keep digests of their steps on request.
+    const TRAINING: bool = false;
     /// Whether its stages combine the metrics of others into a table.
     const COMPARISON: bool = false;
     /// Its outputs.
@@ -147,6 +179,10 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     /// Whether its result has the same bytes on every machine. Then it computes on the CPU, whatever device a run chooses.
     fn is_portable(&self) -> bool {
         false
+    }
+    /// The output that was published, if the stage says which one.
+    fn expected(&self) -> Option<Expected> {
+        None
     }
     /// The parameters that decide the result, as in the preimage. By default, all fields except those above.
     fn parameters(&self) -> serde_json::Value {

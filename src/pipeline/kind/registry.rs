@@ -1,6 +1,6 @@
 //! The table of stage kinds.
 
-use super::{Command, Complaint, Input, Kind, Output, Source, Tolerance, ensure};
+use super::{Caution, Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, Upstream, ensure};
 use crate::code::Codebase;
 use schemars::schema_for;
 use std::sync::{LazyLock, OnceLock};
@@ -18,12 +18,16 @@ pub struct Entry {
     pub command: bool,
     /// Whether its stages compute tensors on the device that a run chooses.
     pub device: bool,
+    /// Whether its stages are trainings, which keep digests of their steps on request.
+    pub training: bool,
     /// Whether its stages combine the metrics of others into a table.
     pub comparison: bool,
     /// How much results of different determinism classes may differ.
     pub tolerance: Tolerance,
     /// Its fields as a JSON schema: types, defaults, meanings.
     pub schema: fn() -> schemars::Schema,
+    /// Finds what to warn of in a stage's parameters, given as JSON, if there is anything to find.
+    pub warn: Option<fn(&str, &Upstream) -> Vec<Caution>>,
     /// Reads a stage's body.
     pub read: fn(&str) -> Result<Read, ReadError>,
     fields: OnceLock<Vec<String>>,
@@ -41,6 +45,8 @@ pub struct Read {
     pub outputs: Vec<Output>,
     /// Whether its result has the same bytes on every machine.
     pub is_portable: bool,
+    /// The output that was published.
+    pub expected: Option<Expected>,
 }
 
 /// Why a stage's body could not be read.
@@ -60,9 +66,11 @@ impl Entry {
             outputs: K::OUTPUTS,
             command: K::COMMAND,
             device: K::DEVICE,
+            training: K::TRAINING,
             comparison: K::COMPARISON,
             tolerance: K::TOLERANCE,
             schema: || schema_for!(K),
+            warn: if K::WARN.is_some() { Some(warn::<K>) } else { None },
             read: read::<K>,
             fields: OnceLock::new(),
         }
@@ -121,8 +129,20 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
     let all = canonical(&serde_json::to_value(&kind).expect("parameters are plain data"));
     let deciding = canonical(&without_defaults::<K>(kind.parameters()));
     let parameters = if all == deciding { "".into() } else { all };
-    let (inputs, outputs, is_portable) = (kind.inputs(), kind.outputs(), kind.is_portable());
-    Ok(Read { key_parameters: deciding, parameters, inputs, outputs, is_portable })
+    let (inputs, outputs) = (kind.inputs(), kind.outputs());
+    Ok(Read {
+        key_parameters: deciding,
+        parameters,
+        inputs,
+        outputs,
+        is_portable: kind.is_portable(),
+        expected: kind.expected(),
+    })
+}
+
+fn warn<K: Kind>(parameters: &str, upstream: &Upstream) -> Vec<Caution> {
+    let kind: Option<K> = serde_json::from_str(parameters).ok();
+    kind.zip(K::WARN).map(|(kind, warn)| warn(&kind, upstream)).unwrap_or_default()
 }
 
 /// Only a command's folders are placed file by file. Other kinds read them where they are.
