@@ -8,3 +8,4 @@ mod machine;
 mod memory;
 mod stage;
 mod step;
+mod transfer;

@@ -3,7 +3,7 @@
 mod gpu;
 mod recompute;
 
-pub use gpu::{Versions, gpu_memory, gpu_versions, upload};
+pub use gpu::{Sent, Versions, gpu_memory, gpu_versions, pinned, send, upload};
 pub use recompute::recompute;
 
 use anyhow::{Result, bail};
