@@ -10,15 +10,16 @@ use crate::registry::REGISTRY;
 use anyhow::{Context, Result, bail};
 use caco_engine::{
     estimate::Costs,
-    exec::{Executor, Local},
+    exec::{Executor, Launch, Local},
     graph::{Graph, Id},
     names::Names,
     plan::Plan,
-    pool::Pool,
-    run::{Options, Runner, request},
+    pool::{self, Pool},
+    run::{Options, Prepared, Programs, Runner, request},
     signals::Signals,
     store::{Published, Store},
 };
+use caco_pipeline::pipeline::Stage;
 use caco_provenance::{
     locate::Located,
     rerun::{Rerun, Verdict},
@@ -155,6 +156,20 @@ fn stage(graph: &Graph, id: Id, store: &Store, device: Device, locate: bool, sig
     Ok(Again { stage: name.clone(), verdict, located, attestation, with_digests })
 }
 
+/// Programs of which one runs at a time: it takes all cores, and whichever GPUs are free.
+struct Alone(Here);
+
+impl Programs for Alone {
+    fn launch(&self, prepared: &Prepared) -> Result<Launch> {
+        self.0.launch(prepared)
+    }
+
+    fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual {
+        let usual = self.0.resources(stage, pool);
+        pool::Usual { cpus: if stage.is_command { usual.cpus } else { pool.cpus }, ..usual }
+    }
+}
+
 /// The threads that the first result was made with: other ones would be another determinism class.
 fn threads(store: &Store, first: &Published) -> Option<u32> {
     store.record(first).ok()??["threads"].as_u64()?.try_into().ok()
@@ -173,12 +188,9 @@ fn run(
     let plan = Plan::checked(graph, ids, scratch, &forced)?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let cpus = threads.unwrap_or(cores).clamp(1, cores);
-    // No more GPUs than it takes: it shares the cores with nothing.
-    let mut gpus = device.gpus(None)?;
-    gpus.truncate(graph.stage(id).policy.gpus.unwrap_or(1) as usize);
-    let executor = Local::new(Pool { cpus, gpus, memory_mib: memory_mib() });
+    let executor = Local::new(Pool { cpus, gpus: device.gpus(None)?, memory_mib: memory_mib() });
     let options = Options { keep_going: false, max_time: None, silence: silence()? };
-    let programs = Here::new(device, &graph.pipeline.root, folders(graph, scratch));
+    let programs = Alone(Here::new(device, &graph.pipeline.root, folders(graph, scratch)));
     let costs = Costs::of(graph, scratch, &Names::load(scratch, &graph.pipeline.name), &plan)?;
     let share = |id| executor.pool().share(request(graph.stage(id), &programs, &executor));
     let mut display = Display::new(graph, costs, share, Style { quiet: false, keep_going: false });
@@ -192,5 +204,22 @@ fn run(
             bail!("stage '{}' failed when it was run again: {}", graph.stage(id).name, failure.why)
         }
         (None, None) => bail!("stage '{}' was stopped", graph.stage(id).name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::programs::tests::{here, pool, stage};
+
+    #[test]
+    fn a_stage_alone_takes_all_cores_and_any_of_the_gpus() {
+        // Another run may hold the first: the pool has all of them, of which a stage claims those that are free.
+        let pool = pool();
+        let taken = |gpus| {
+            let pool::Usual { cpus, gpus } = Alone(here("cuda")).resources(&stage(gpus), &pool);
+            (cpus, gpus)
+        };
+        assert_eq!([taken(None), taken(Some(0)), taken(Some(2))], [(8, 1), (8, 0), (8, 2)]);
     }
 }

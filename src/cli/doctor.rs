@@ -3,7 +3,7 @@
 use super::{Project, print, print_json};
 use crate::display::bytes;
 use anyhow::Result;
-use caco_engine::disk::Space;
+use caco_engine::{disk::Space, environment};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -101,7 +101,7 @@ fn ask(flag: &str) -> Result<String, Failure> {
         let mut command = Command::new(super::programs::worker()?);
         // As a stage computes: variables that lower the precision would fail the check.
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-        command.arg(flag).env_clear().envs(super::programs::environment(threads, false));
+        command.arg(flag).env_clear().envs(environment::of_worker(threads, false));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let begun = Instant::now();
         while child.try_wait()?.is_none() {

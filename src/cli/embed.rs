@@ -2,7 +2,7 @@
 
 use super::{OfPipelineArgs, Project, device::Device, open, programs};
 use anyhow::{Context, Result, ensure};
-use caco_engine::store::Store;
+use caco_engine::{environment, store::Store};
 use caco_pipeline::job::Job;
 use clap::Args;
 use std::{
@@ -118,7 +118,7 @@ fn execute(args: &EmbedArgs, encoder: &Path, work: &Path) -> Result<ExitCode> {
     let status = Command::new(&worker)
         .arg(&file)
         .env_clear()
-        .envs(programs::environment(threads as u64, false))
+        .envs(environment::of_worker(threads as u64, false))
         .status()
         .with_context(|| format!("cannot start {}", worker.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })

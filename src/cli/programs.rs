@@ -46,15 +46,17 @@ impl Programs for Here {
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, machine: &self.machine })
     }
 
-    /// A command takes one core. A stage that computes on a GPU takes one, and its part of the cores; others take all cores.
+    /// A command takes one core, and the GPUs that its file says. A stage that computes on a GPU takes one, or as many as its
+    /// file says, and its part of the cores; others take all cores and no GPU.
     fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual {
+        let wanted = stage.policy.gpus;
         if stage.is_command {
-            return pool::Usual { cpus: 1, gpus: 0 };
+            return pool::Usual { cpus: 1, gpus: wanted.unwrap_or(0) };
         }
         let gpus = if self.device == Device::Cpu || !stage.uses_device { 0 } else { pool.gpus.len() as u32 };
-        match stage.policy.gpus.unwrap_or(gpus.min(1)).min(gpus) {
+        match wanted.unwrap_or(1).min(gpus) {
             0 => pool::Usual { cpus: pool.cpus, gpus: 0 },
-            taken => pool::Usual { cpus: (pool.cpus * taken / gpus).max(1), gpus: 1 },
+            taken => pool::Usual { cpus: (pool.cpus * taken / gpus).max(1), gpus: taken },
         }
     }
 }
@@ -85,7 +87,7 @@ impl Here {
         let file = prepared.work.join("job.json");
         fs::write(&file, serde_json::to_vec_pretty(&job)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let mut env = environment(prepared.cpus.into(), prepared.stage.is_portable);
+        let mut env = environment::of_worker(prepared.cpus.into(), prepared.stage.is_portable);
         if !prepared.gpus.is_empty() {
             env.push(("CUDA_VISIBLE_DEVICES".into(), command::visible(&prepared.gpus)));
         }
@@ -127,10 +129,9 @@ pub fn ask(what: &str, setup: &Value) -> Result<Value> {
 pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) -> Result<Value> {
     let worker = worker()?;
     let mut command = std::process::Command::new(&worker);
-    command
-        .arg(what)
-        .env_clear()
-        .envs(environment(setup["threads"].as_u64().unwrap_or(1), setup["determinism"] == "Portable"));
+    let portable = setup["determinism"] == "Portable";
+    let env = environment::of_worker(setup["threads"].as_u64().unwrap_or(1), portable);
+    command.arg(what).env_clear().envs(env);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -150,24 +151,56 @@ pub fn ask_watched(what: &str, setup: &Value, mut watch: impl FnMut(&Progress)) 
     serde_json::from_str(&answer).context("the worker's answer is not JSON")
 }
 
-/// The environment of a program that computes with so many threads. If its results must be portable, each of its threads
-/// computes on its own.
-pub fn environment(threads: u64, portable: bool) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = environment::inherited(portable).collect();
-    env.push(("OMP_NUM_THREADS".into(), if portable { 1 } else { threads }.to_string()));
-    let mut default = |names: &[&str], value: &str| {
-        if !env.iter().any(|(name, _)| names.contains(&name.as_str())) {
-            env.push((names[0].into(), value.into()));
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use caco_engine::gpu::Gpu;
+    use caco_pipeline::policy::Policy;
+
+    /// A stage that computes on a device, and says how many GPUs it takes.
+    pub fn stage(gpus: Option<u32>) -> Stage {
+        Stage {
+            name: "train".into(),
+            kind: "pretrain",
+            is_command: false,
+            uses_device: true,
+            is_portable: false,
+            expected: None,
+            is_comparison: false,
+            version: 1,
+            key_parameters: "{}".into(),
+            parameters: "".into(),
+            inputs: vec![],
+            outputs: vec![],
+            policy: Policy { gpus, ..Policy::default() },
+            pin: Default::default(),
+            at: Default::default(),
         }
-    };
-    // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
-    default(&["CUBLAS_WORKSPACE_CONFIG"], ":4096:8");
-    // Views of several sizes, and smaller batches at the end of an epoch, would leave a GPU's memory in pieces that fit
-    // nothing else. The second name is the older one.
-    default(&["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"], "expandable_segments:True");
-    // OpenMP's threads spin for milliseconds at every barrier by default. The loader's threads, and
-    // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
-    // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
-    default(&["GOMP_SPINCOUNT"], "5000");
-    env
+    }
+
+    /// 8 cores and 4 GPUs.
+    pub fn pool() -> Pool {
+        Pool { cpus: 8, gpus: (0..4).map(Gpu::Number).collect(), memory_mib: 0 }
+    }
+
+    pub fn here(device: &str) -> Here {
+        Here::new(device.parse().unwrap(), Path::new("/"), vec![])
+    }
+
+    #[test]
+    fn a_stage_takes_gpus_only_where_it_computes_on_one() {
+        let taken = |device: &str, stage: &Stage| {
+            let pool::Usual { cpus, gpus } = here(device).resources(stage, &pool());
+            (cpus, gpus)
+        };
+        for (gpus, expected) in [(None, (2, 1)), (Some(0), (8, 0)), (Some(2), (4, 2)), (Some(9), (8, 4))] {
+            assert_eq!(taken("auto", &stage(gpus)), expected, "{gpus:?}");
+            assert_eq!(taken("cpu", &stage(gpus)), (8, 0), "{gpus:?}");
+            let on_cpu = Stage { uses_device: false, ..stage(gpus) };
+            assert_eq!(taken("cuda", &on_cpu), (8, 0), "{gpus:?}");
+            // What a command computes on is its own.
+            let command = Stage { is_command: true, ..on_cpu };
+            assert_eq!(taken("cpu", &command), (1, gpus.unwrap_or(0)));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Batches that a loader passes to training and evaluation: plain bytes, no tensors.
 
+use super::memory::Bytes;
 use anyhow::Result;
 
 /// Some images, each as the same number of views.
@@ -21,7 +22,7 @@ pub struct Pixels {
     /// Height and width, in pixels.
     pub size: (usize, usize),
     /// The bytes.
-    pub data: Vec<u8>,
+    pub data: Bytes,
 }
 
 /// A stream of batches.

@@ -114,7 +114,7 @@ fn difference(set: &Dataset, reading: &Reading, decode: Decode) -> Result<Option
     for pair in full.epoch(0, 0)?.zip(other.epoch(0, 0)?) {
         let (a, b) = (pair.0?, pair.1?);
         for (a, b) in a.views.iter().zip(&b.views) {
-            sum += a.data.iter().zip(&b.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            sum += a.data.iter().zip(&*b.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
             bytes += a.data.len() as u64;
         }
         images += a.labels.len();

@@ -14,6 +14,7 @@ pub mod index;
 pub mod jpeg;
 pub mod loader;
 pub mod mat;
+pub mod memory;
 pub mod pack;
 pub mod pixels;
 pub mod raster;

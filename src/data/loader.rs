@@ -7,6 +7,7 @@ use super::{
     augment::{Augmenter, Drawn},
     batch::{Batch, Batches, Pixels, Source},
     dataset::Dataset,
+    memory::Bytes,
     raster::Raster,
     reader::Reader,
 };
@@ -69,13 +70,14 @@ pub struct Loader {
     set: Arc<Dataset>,
     reading: Reading,
     decode: Decode,
+    memory: fn(usize) -> Bytes,
 }
 
 impl Loader {
     /// Creates a loader; fails if an epoch would have no batches.
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
-        let loader = Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full };
+        let loader = Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full, memory: Bytes::zeros };
         let (images, batch) = (set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
@@ -87,6 +89,11 @@ impl Loader {
     /// Sets how JPEG files are decoded. This only affects views.
     pub fn decoding(self, decode: Decode) -> Loader {
         Loader { decode, ..self }
+    }
+
+    /// Sets where views are written: `memory` returns so many bytes, whose content does not matter.
+    pub fn in_memory(self, memory: fn(usize) -> Bytes) -> Loader {
+        Loader { memory, ..self }
     }
 
     /// The samples of an epoch, in order.
@@ -129,6 +136,7 @@ struct Shared {
     set: Arc<Dataset>,
     transform: Transform,
     decode: Decode,
+    memory: fn(usize) -> Bytes,
     seed: u64,
     epoch: u64,
     chunks: Vec<Vec<u32>>,
@@ -152,16 +160,33 @@ struct Desk {
 }
 
 struct Begun {
-    views: Vec<Vec<u8>>,
+    views: Vec<Bytes>,
+    /// Where each view is written.
+    places: Vec<Slot>,
     missing: usize,
     error: Option<anyhow::Error>,
 }
 
-/// Where a thread writes one view of one image.
+/// A range of memory: where a thread writes one view of one image, or that view of the whole batch.
+#[derive(Clone, Copy)]
 struct Slot(*mut u8, usize);
 
-// SAFETY: every slot is a range of its batch's memory that no other thread accesses.
+// SAFETY: threads access only slots of images, each of which is a range of its batch's memory that no other thread accesses.
 unsafe impl Send for Slot {}
+
+impl Slot {
+    fn of(view: &mut Bytes) -> Slot {
+        Slot(view.as_mut_ptr(), view.len())
+    }
+
+    /// The slot of image `place` of `count`.
+    fn image(self, place: usize, count: usize) -> Slot {
+        let length = self.1 / count;
+        // SAFETY: the range is inside the view, which is neither moved nor resized, nor accessed in another way, until
+        // every image of the batch is handed in.
+        Slot(unsafe { self.0.add(place * length) }, length)
+    }
+}
 
 impl Epoch {
     fn start(loader: &Loader, epoch: u64, chunks: Vec<Vec<u32>>) -> Epoch {
@@ -170,6 +195,7 @@ impl Epoch {
             set: loader.set.clone(),
             transform: reading.transform.clone(),
             decode: loader.decode,
+            memory: loader.memory,
             seed: reading.seed,
             epoch,
             chunks,
@@ -209,7 +235,7 @@ impl Iterator for Epoch {
             self.left = 0;
             return Some(Err(error));
         }
-        let pixels = |(data, size): (Vec<u8>, usize)| Pixels { count: samples.len(), size: (size, size), data };
+        let pixels = |(data, size): (Bytes, usize)| Pixels { count: samples.len(), size: (size, size), data };
         let views = begun.views.into_iter().zip(shared.transform.sizes()).map(pixels).collect();
         let labels = samples.iter().map(|s| i64::from(shared.set.images[*s as usize].label)).collect();
         Some(Ok(Batch { views, labels, samples }))
@@ -249,18 +275,15 @@ impl Shared {
             if batch - desk.taken < AHEAD {
                 let count = self.chunks[batch].len();
                 if place == 0 {
-                    let views = self.transform.sizes().iter().map(|size| vec![0; count * size * size * 3]).collect();
-                    desk.begun.push_back(Begun { views, missing: count, error: None });
+                    let view = |size: &usize| (self.memory)(count * size * size * 3);
+                    let mut views: Vec<Bytes> = self.transform.sizes().iter().map(view).collect();
+                    let places = views.iter_mut().map(Slot::of).collect();
+                    desk.begun.push_back(Begun { views, places, missing: count, error: None });
                 }
                 desk.next = if place + 1 == count { (batch + 1, 0) } else { (batch, place + 1) };
                 let at = batch - desk.taken;
-                let slot = |view: &mut Vec<u8>| {
-                    let length = view.len() / count;
-                    // SAFETY: the range is inside the view, which is neither moved nor resized until every image of the
-                    // batch is handed in.
-                    Slot(unsafe { view.as_mut_ptr().add(place * length) }, length)
-                };
-                return Some((batch, place, desk.begun[at].views.iter_mut().map(slot).collect()));
+                let slots = desk.begun[at].places.iter().map(|view| view.image(place, count)).collect();
+                return Some((batch, place, slots));
             }
             desk = self.room.wait(desk).expect("no panic while held");
         }
@@ -300,7 +323,7 @@ impl Shared {
             Decode::Scaled => drawn.iter().map(Drawn::scale).min().unwrap_or(1),
         };
         let scale = reader.image(&self.set, sample, scale, raster)?;
-        // SAFETY: see `take_work`.
+        // SAFETY: see `Slot`.
         let outs =
             slots.into_iter().map(|Slot(start, length)| unsafe { std::slice::from_raw_parts_mut(start, length) });
         for (view, out) in outs.enumerate() {
@@ -384,7 +407,7 @@ pub(crate) mod tests {
         let (one, many) = (scaled(1), scaled(3));
         assert_eq!(one.views, many.views);
         let (a, b) = (&full.views[0].data, &one.views[0].data);
-        let mean = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
+        let mean = a.iter().zip(&**b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
         assert!(mean > 0.0 && mean < 2.5, "{mean}");
     }
 

@@ -141,7 +141,7 @@ mod tests {
         let transform = Transform::Centre { resize: 20, crop: 20, filter: Filter::Bilinear };
         let reading = Reading { transform, batch: 9, shuffle: false, drop_last: false, seed: 0, threads: 2 };
         let batch = Loader::new(set, reading).unwrap().epoch(0, 0).unwrap().next().unwrap().unwrap();
-        batch.views[0].data.clone()
+        batch.views[0].data.to_vec()
     }
 
     #[test]

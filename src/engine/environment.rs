@@ -5,8 +5,9 @@
 //! |---|---|---|
 //! | [`THREADS`], `OMP_*` | no | The stage's cores decide the threads, and with them the order of sums. |
 //! | [`PRECISION`] | no | They round float32 to fewer bits. Precision is a parameter of the stage, and part of its key. |
-//! | [`KERNELS`] | yes, noted | They choose among kernels of one precision, as the CPU does. Some CPUs need them. |
+//! | [`KERNELS`] | yes, noted; not where results must be portable | They choose among kernels of one precision, as the CPU does. Some CPUs need them. |
 //! | `RUST_BACKTRACE`, `RUST_LIB_BACKTRACE` | no | A worker's error is one line; a backtrace would hide it, as only the end of a log is shown. |
+//! | those of [`DEFAULTS`] | yes, noted if other | They have a value of their own where the caller gives none. |
 //! | all others of [`READ`] | yes, noted | They change the speed, the memory or the messages. |
 
 use std::collections::BTreeMap;
@@ -69,24 +70,58 @@ const READ: [&str; 16] = [
     "TORCH_",
 ];
 
-/// The environment of stages whose results must not depend on the machine: what libtorch, MKL and oneDNN read to choose
-/// among kernels. The worker demands these values.
+/// What a worker gets where the caller gives it none of these names; the first is the one that is set.
+const DEFAULTS: [(&[&str], &str); 3] = [
+    // cuBLAS is deterministic only with a workspace of fixed size, which it reads here.
+    (&["CUBLAS_WORKSPACE_CONFIG"], ":4096:8"),
+    // Views of several sizes, and smaller batches at the end of an epoch, would leave a GPU's memory in pieces that fit
+    // nothing else. The second name is the older one.
+    (&["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"], "expandable_segments:True"),
+    // OpenMP's threads spin for milliseconds at every barrier by default. The loader's threads, and
+    // whatever else runs on the machine, need those cores: beside one busy process on two cores, a bank
+    // initialisation of pipelines/tiny.ron took 1.2 times as long with the default (three pairs, 1.16 to 1.26).
+    (&["GOMP_SPINCOUNT"], "5000"),
+];
+
+/// What libtorch, MKL and oneDNN read to choose among kernels, where results must not depend on the machine. The worker
+/// demands these values.
 const PORTABLE: [(&str, &str); 3] =
     [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "AVX2")];
 
-/// The variables that a tensor stage inherits. One that is not UTF-8 is left out. Where results must be portable,
-/// [`PORTABLE`] replaces all that choose among kernels.
-pub fn inherited(portable: bool) -> impl Iterator<Item = (String, String)> {
-    let text =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let own = if portable { &PORTABLE[..] } else { &[] };
-    let inherited = text.filter(move |(name, _)| is_inherited(name) && !(portable && chooses_kernels(name)));
-    inherited.chain(own.iter().map(|(name, value)| (name.to_string(), value.to_string())))
+/// The environment of a worker that computes with so many threads. If its results must be portable, each of its threads
+/// computes on its own, with kernels that are the same on every machine.
+pub fn of_worker(threads: u64, portable: bool) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = inherited().filter(|(name, _)| !(portable && chooses_kernels(name))).collect();
+    env.push(("OMP_NUM_THREADS".into(), if portable { 1 } else { threads }.to_string()));
+    if portable {
+        env.extend(PORTABLE.map(|(name, value)| (name.into(), value.into())));
+    }
+    for (names, value) in DEFAULTS {
+        if !env.iter().any(|(name, _)| names.contains(&name.as_str())) {
+            env.push((names[0].into(), value.into()));
+        }
+    }
+    env
 }
 
-/// Those among them that tensor libraries read, for the record of a result.
-pub fn noted() -> BTreeMap<String, String> {
-    inherited(false).filter(|(name, _)| READ.iter().any(|start| name.starts_with(start))).collect()
+/// The variables that a tensor stage inherits. One that is not UTF-8 is left out.
+fn inherited() -> impl Iterator<Item = (String, String)> {
+    let text =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    text.filter(|(name, _)| is_inherited(name))
+}
+
+/// Those of a worker's environment that tensor libraries read, for the record of a result. Left out is what every worker
+/// gets: the number of threads, which is recorded by itself, and the defaults, whoever set them; and the kernels of
+/// portable results.
+pub fn noted(env: &[(String, String)], portable: bool) -> BTreeMap<String, String> {
+    let is_default = |name: &str, value: &str| {
+        let of_all = DEFAULTS.iter().any(|(names, own)| names[0] == name && *own == value);
+        of_all || portable && PORTABLE.contains(&(name, value))
+    };
+    let is_noted = |name: &str| is_inherited(name) && READ.iter().any(|start| name.starts_with(start));
+    let noted = env.iter().filter(|(name, value)| is_noted(name) && !is_default(name, value));
+    noted.cloned().collect()
 }
 
 /// Whether a variable decides which kernels compute.
@@ -109,6 +144,22 @@ mod tests {
         let listed = [&THREADS[..], &PRECISION, &KERNELS].concat();
         assert_eq!(listed.iter().find(|name| !noted(name)), None);
         assert!(KERNELS.iter().all(|name| is_inherited(name)));
+    }
+
+    #[test]
+    fn a_default_is_not_noted_whoever_set_it() {
+        let env = |name: &str, value: &str| vec![(name.to_string(), value.to_string())];
+        for (names, value) in DEFAULTS {
+            assert!(noted(&env(names[0], value), false).is_empty(), "{names:?}");
+            assert_eq!(noted(&env(names[0], "1"), false)[names[0]], "1");
+        }
+        for (name, value) in PORTABLE {
+            assert!(noted(&env(name, value), true).is_empty() && !noted(&env(name, value), false).is_empty(), "{name}");
+        }
+        let left_out = [env("OMP_NUM_THREADS", "2"), env("PATH", "/bin")].concat();
+        assert!(noted(&left_out, false).is_empty());
+        let claimed = [env("CUDA_VISIBLE_DEVICES", "2,3"), env("CUDA_VISIBLE_DEVICES", "3")].concat();
+        assert_eq!(noted(&claimed, false)["CUDA_VISIBLE_DEVICES"], "3");
     }
 
     #[test]

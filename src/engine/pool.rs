@@ -23,12 +23,12 @@ pub struct Request {
     memory_mib: u64,
 }
 
-/// What a stage takes where its file does not say.
+/// What the program of a stage takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usual {
-    /// CPU cores.
+    /// CPU cores, if the stage's file does not say.
     pub cpus: u32,
-    /// GPUs.
+    /// GPUs. Whatever its file says, a program that computes on the CPU takes none.
     pub gpus: u32,
 }
 
@@ -37,7 +37,7 @@ impl Pool {
     pub fn request(&self, policy: &Policy, usual: Usual) -> Request {
         Request {
             cpus: policy.cpus.unwrap_or(usual.cpus).clamp(1, self.cpus.max(1)),
-            gpus: (policy.gpus.unwrap_or(usual.gpus) as usize).min(self.gpus.len()),
+            gpus: (usual.gpus as usize).min(self.gpus.len()),
             memory_mib: ((policy.memory_gib * 1024.0).ceil() as u64).min(self.memory_mib),
         }
     }
@@ -155,12 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_more_than_what_is_usual() {
+    fn the_program_decides_the_gpus_and_the_file_the_cores() {
         let all = Pool { cpus: 8, gpus: vec![Gpu::Number(0), Gpu::Number(1)], memory_mib: 0 };
-        let asked = |gpus| {
-            let request = all.request(&Policy { gpus, ..Policy::default() }, Usual { cpus: 4, gpus: 1 });
+        let asked = |cpus, gpus| {
+            let policy = Policy { cpus, gpus: Some(1), ..Policy::default() };
+            let request = all.request(&policy, Usual { cpus: 4, gpus });
             (request.cpus, request.gpus)
         };
-        assert_eq!([asked(None), asked(Some(0)), asked(Some(2)), asked(Some(9))], [(4, 1), (4, 0), (4, 2), (4, 2)]);
+        assert_eq!([asked(None, 0), asked(Some(2), 1), asked(Some(9), 9)], [(4, 0), (2, 1), (8, 2)]);
     }
 }

@@ -90,7 +90,7 @@ pub struct Prepared<'a> {
 pub trait Programs {
     /// Prepares the stage's folder and names the program.
     fn launch(&self, prepared: &Prepared) -> anyhow::Result<Launch>;
-    /// What a stage takes of a pool where its file says nothing.
+    /// What a stage takes of a pool: GPUs, and cores where its file says nothing.
     fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual;
 }
 
@@ -109,6 +109,8 @@ struct Running {
     process: Box<dyn Handle>,
     confinement: Option<Confinement>,
     mounts: Mounts,
+    /// Its environment.
+    env: Vec<(String, String)>,
     lock: Lock,
     preimage: String,
     inputs: Vec<Read>,

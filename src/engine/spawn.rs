@@ -5,6 +5,7 @@
 
 use super::{confine::Confinement, exec::Launch, mounts::Steps, refusal, which};
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
     fs::File,
     io,
@@ -67,7 +68,9 @@ impl Cage {
 pub fn spawn(launch: &Launch, output: RawFd, keep: Option<RawFd>, cage: Option<&Cage>) -> io::Result<i32> {
     let nothing = File::open("/dev/null")?;
     let argv = launch.argv.iter().map(|a| text(a.as_bytes())).collect::<io::Result<Vec<_>>>()?;
-    let env = launch.env.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()));
+    // Of two values for one name the later counts. Programs differ in which of them they would read.
+    let env: BTreeMap<&String, &String> = launch.env.iter().map(|(name, value)| (name, value)).collect();
+    let env = env.iter().map(|(name, value)| text(format!("{name}={value}").as_bytes()));
     let env = env.collect::<io::Result<Vec<_>>>()?;
     let program = text(locate(launch)?.as_os_str().as_bytes())?;
     let folder = text(launch.folder.as_os_str().as_bytes())?;
@@ -231,7 +234,8 @@ mod tests {
     fn run(argv: &[&str]) -> io::Result<(String, ExitStatus)> {
         let folder = tempfile::tempdir()?;
         let log = folder.path().join("log");
-        let env = [("PATH".into(), std::env::var("PATH").unwrap_or_default()), ("WORD".into(), "here".into())];
+        let path = std::env::var("PATH").unwrap_or_default();
+        let env = [("WORD".into(), "there".into()), ("PATH".into(), path), ("WORD".into(), "here".into())];
         let argv = argv.iter().map(ToString::to_string).collect();
         let launch = Launch {
             argv,
@@ -251,11 +255,12 @@ mod tests {
 
     #[test]
     fn a_program_gets_its_folder_its_environment_and_its_output() {
-        let (said, status) = run(&["sh", "-c", "ls; env | grep -c .; echo $WORD >&2; exit 3"]).unwrap();
+        let (said, status) =
+            run(&["sh", "-c", "ls; tr '\\0' '\\n' < /proc/$$/environ | grep WORD; env | grep -c .; exit 3"]).unwrap();
         assert_eq!(status.code(), Some(3));
         let lines: Vec<&str> = said.lines().collect();
         // sh sets PWD, SHLVL and _ itself.
-        assert!(lines[0] == "log" && lines[1].parse::<u32>().unwrap() <= 5 && lines[2] == "here", "{said}");
+        assert!(lines[..2] == ["log", "WORD=here"] && lines[2].parse::<u32>().unwrap() <= 5, "{said}");
     }
 
     #[test]

@@ -151,8 +151,12 @@ fn gpu(number: usize) -> Result<String> {
 
 /// The determinism class of the last opened device: two runs in the same class give the same bits. It consists of the
 /// CPU vendor and the instruction sets by which kernels are chosen, the threads per operation, the libtorch version;
-/// and for a GPU its name, the number of its multiprocessors, and the versions of everything between it and libtorch.
-/// Portable results are a class of their own.
+/// and for a GPU what [`describe`] returns: its name, the number of its multiprocessors, the newest CUDA that the driver
+/// supports, and the versions of the CUDA runtime, cuBLASLt and cuDNN. Portable results are a class of their own.
+///
+/// Not in it: the build of the driver, and the versions of libraries that no stage computes with (cuFFT, cuSPARSE, cuRAND,
+/// NCCL). Nor are variables that choose kernels, which the record has by themselves, and the free memory of the GPU: near its
+/// limit, cuDNN takes an algorithm with a smaller workspace.
 pub fn class() -> Value {
     if portable::on() {
         return json!({"portable": 1, "arch": std::env::consts::ARCH, "libtorch": bridge::version()});

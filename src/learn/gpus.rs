@@ -73,7 +73,8 @@ fn multiply(number: usize) -> Result<f64> {
         Tensor::from_slice(&values).view([SIDE, SIDE])
     };
     let (a, b) = (matrix(0), matrix(1));
-    let product = bridge::upload(&a, number)?.f_matmul(&bridge::upload(&b, number)?)?.f_to_device(Device::Cpu)?;
+    let gpu = Device::Cuda(number);
+    let product = bridge::upload(&a, gpu)?.f_matmul(&bridge::upload(&b, gpu)?)?.f_to_device(Device::Cpu)?;
     let expected = a.matmul(&b);
     Ok(((product - &expected).abs().max() / expected.abs().max()).double_value(&[]))
 }

@@ -1,11 +1,9 @@
 //! Running out of memory, as an error of one sentence. tch's operations panic with the text of libtorch's exception, which
 //! is long and contains a backtrace.
 
+use crate::panic_message;
 use anyhow::Result;
-use std::{
-    any::Any,
-    panic::{self, AssertUnwindSafe},
-};
+use std::panic::{self, AssertUnwindSafe};
 
 /// What reduces the memory of a training step.
 pub const TRAINING: &str =
@@ -29,7 +27,7 @@ pub fn caught<T>(way_out: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
             None => error,
         }),
         Ok(done) => done,
-        Err(panic) => match message(&*panic).and_then(shortage) {
+        Err(panic) => match panic_message::of(&*panic).and_then(shortage) {
             Some(what) => Err(out_of_memory(what).into()),
             None => panic::resume_unwind(panic),
         },
@@ -40,14 +38,10 @@ pub fn caught<T>(way_out: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 pub fn silence_panics() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
-        if message(panic.payload()).and_then(shortage).is_none() {
+        if panic_message::of(panic.payload()).and_then(shortage).is_none() {
             usual(panic);
         }
     }));
-}
-
-fn message(panic: &(dyn Any + Send)) -> Option<&str> {
-    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
 /// What an error of libtorch says about memory, if that is what it is about.

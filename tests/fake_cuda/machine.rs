@@ -33,6 +33,12 @@ pub struct Counts {
     pub to_host: u64,
     pub inside: u64,
     pub waits: u64,
+    pub aside: u64,
+    pub early: u64,
+    pub joins: u64,
+    pub pageable: u64,
+    pub peak: u64,
+    pub pinned: u64,
     pub bytes_to_device: u64,
 }
 
@@ -47,6 +53,12 @@ impl Counts {
             to_host: self.to_host - before.to_host,
             inside: self.inside - before.inside,
             waits: self.waits - before.waits,
+            aside: self.aside - before.aside,
+            early: self.early - before.early,
+            joins: self.joins - before.joins,
+            pageable: self.pageable - before.pageable,
+            peak: self.peak - before.peak,
+            pinned: self.pinned - before.pinned,
             bytes_to_device: self.bytes_to_device - before.bytes_to_device,
         }
     }

@@ -6,5 +6,7 @@ mod check;
 mod choice;
 mod machine;
 mod memory;
+mod numeric;
 mod stage;
 mod step;
+mod transfer;

@@ -25,13 +25,13 @@ pub const PIPELINE: &str = r#"(
 )"#;
 
 /// A machine whose GPUs give back ones: a loss of 0 or NaN would end a training.
-fn machine(gpus: &str) -> Option<Machine> {
+pub fn machine(gpus: &str) -> Option<Machine> {
     let machine = Machine::new()?.with("FAKE_CUDA_READ", "1").with("FAKE_CUDA_DEVICES", gpus);
     machine.write("p.ron", PIPELINE);
     Some(machine)
 }
 
-fn run(machine: &Machine, arguments: &[&str]) {
+pub fn run(machine: &Machine, arguments: &[&str]) {
     let done = machine.caco(&[&["run", "p.ron"], arguments].concat());
     assert!(done.success, "{}", done.stderr);
 }
@@ -150,6 +150,30 @@ fn a_stage_that_takes_no_gpu_computes_on_the_cpu() {
     run(&machine, &["bank", "--gpus", "0"]);
     assert!(machine.record("bank")["determinism_class"]["gpu"].is_null());
     assert!(machine.counts().is_empty());
+}
+
+#[test]
+fn a_stage_that_is_to_compute_on_the_cpu_claims_no_gpu() {
+    let Some(machine) = machine("1") else { return };
+    let wants_one = PIPELINE.replace(r#"init_bank(index: "train")"#, r#"init_bank(index: "train", run: (gpus: 1))"#);
+    machine.write("p.ron", &wants_one);
+    // Another run holds the only GPU: whoever claims it would wait.
+    let locks = machine.path("caco-gpus");
+    fs::create_dir(&locks).unwrap();
+    let held = fs::File::create(locks.join("0")).unwrap();
+    held.lock().unwrap();
+    run(&machine, &["bank", "--device", "cpu", "--gpus", "0", "--max-time", "5"]);
+    let made = machine.record("bank");
+    assert!(made["conditions"]["environment"].get("CUDA_VISIBLE_DEVICES").is_none(), "{made}");
+}
+
+#[test]
+fn a_claim_counts_more_than_the_callers_list() {
+    let Some(machine) = machine("4").map(|machine| machine.with("CUDA_VISIBLE_DEVICES", "2,3")) else { return };
+    run(&machine, &["bank", "--device", "cuda", "--gpus", "3"]);
+    let log = fs::read_to_string(machine.path("cuda.log")).unwrap();
+    assert!(!log.is_empty() && log.lines().all(|line| line.contains(r#""visible":"3""#)), "{log}");
+    assert_eq!(machine.record("bank")["conditions"]["environment"]["CUDA_VISIBLE_DEVICES"], "3");
 }
 
 #[test]

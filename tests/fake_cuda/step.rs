@@ -41,6 +41,7 @@ fn a_step_launches_this_much_and_waits_for_nothing() {
                 );
                 let copy = counts[2].since(counts[1]);
                 assert_eq!((copy.waits - 1, copy.to_host, copy.to_device), (0, 0, copied), "{name}");
+                assert_eq!((copy.aside, copy.joins), (copied, copied), "{name}");
                 let Counts { launches, dnn, gemms, memsets, inside, .. } = steps;
                 let all = [launches, dnn, gemms, memsets, inside];
                 assert!(all.iter().all(|count| count % STEPS == 0), "steps differ: {steps:?}");

@@ -123,6 +123,7 @@ impl<'r> Runner<'r> {
                     silent: None,
                     confinement: launch.confinement,
                     mounts: launch.mounts,
+                    env: launch.env,
                     lock,
                     preimage,
                     inputs,
@@ -330,7 +331,7 @@ impl<'r> Runner<'r> {
                     cpus,
                     gpus,
                     inputs: running.inputs,
-                    conditions: self.conditions(id, refusals),
+                    conditions: self.conditions(id, refusals, &running.env),
                     kept: None,
                 });
                 return Ok(());
@@ -392,9 +393,10 @@ impl<'r> Runner<'r> {
     }
 
     /// What beside its key a stage ran under, for its record.
-    fn conditions(&self, id: Id, refused: Option<Vec<Refusal>>) -> serde_json::Value {
-        if !self.graph.stage(id).is_command {
-            return serde_json::json!({ "environment": environment::noted() });
+    fn conditions(&self, id: Id, refused: Option<Vec<Refusal>>, env: &[(String, String)]) -> serde_json::Value {
+        let stage = self.graph.stage(id);
+        if !stage.is_command {
+            return serde_json::json!({ "environment": environment::noted(env, stage.is_portable) });
         }
         let tool = |edge: &Edge| match &edge.from {
             Origin::Tool(name) => self.outside.tool(name).ok().map(|tool| (name.to_string(), tool.version.clone())),

@@ -6,7 +6,7 @@ mod layer;
 mod recompute;
 
 pub use crew::{each, start as start_crew};
-pub use gpu::{Versions, gpu_memory, gpu_versions, upload};
+pub use gpu::{Sent, Versions, gpu_memory, gpu_versions, pinned, send, upload};
 pub use layer::{convolve, linear, pool, product};
 pub use recompute::recompute;
 

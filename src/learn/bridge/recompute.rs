@@ -1,9 +1,9 @@
 //! Parts of a network whose activations are recomputed for the backward pass instead of being kept.
 
 use super::{pointers, receive};
+use crate::panic_message;
 use anyhow::Result;
 use std::{
-    any::Any,
     ffi::{CString, c_char, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
@@ -73,7 +73,8 @@ unsafe extern "C" fn call_part(
             std::ptr::null_mut()
         }
         Err(panic) => {
-            let message = CString::new(message_of(&*panic).replace('\0', " ")).expect("zeros are replaced");
+            let message = CString::new(panic_message::of(&*panic).unwrap_or("it panicked").replace('\0', " "))
+                .expect("zeros are replaced");
             // SAFETY: a copy that C releases with `free`.
             unsafe { libc::strdup(message.as_ptr()) }
         }
@@ -88,12 +89,6 @@ unsafe extern "C" fn call_part(
 unsafe extern "C" fn drop_part(part: *mut c_void) {
     // SAFETY: as above.
     drop(unsafe { Box::from_raw(part.cast::<Part>()) });
-}
-
-/// The message of a panic.
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it panicked").into()
 }
 
 #[cfg(test)]

@@ -2,10 +2,7 @@
 //! classes) and `features` f32 [n, d]. They are written incrementally, so that no set is too large for memory and an
 //! interrupted extraction resumes where it stopped.
 
-use crate::{
-    model::{self, Encoder},
-    tensors::Tensors,
-};
+use crate::{model::Encoder, tensors::Tensors, transfer::Transfer};
 use anyhow::{Context as _, Result, bail, ensure};
 use caco_data::batch::Source;
 use caco_kinds::Precision;
@@ -171,13 +168,13 @@ pub fn extract(this: &Extraction, partial: &Path, out: &Path, keep_going: &mut d
     let mut done = images.min(first * this.batch);
     rows.keep(done)?;
     if done < images {
-        for batch in this.source.epoch(0, first)? {
-            let batch = batch?;
+        let mut batches = Transfer::new(this.source.epoch(0, first)?, 1, this.device);
+        while let Some(batch) = batches.next().transpose()? {
             let labels = &this.labels[done as usize..][..batch.labels.len()];
             ensure!(labels == batch.labels, "the images from number {done} on are not in the order of the index");
-            let pixels = batch.views.first().context("a batch has no views")?;
-            let images = model::normalise(pixels, this.device);
-            let features = this.encoder.features(&images, this.precision).to_device(Device::Cpu);
+            let features = this.encoder.features(&batch.views.first()?, this.precision);
+            batches.look_ahead();
+            let features = features.to_device(Device::Cpu);
             check(&features, done)?;
             rows.write(&features)?;
             done += batch.labels.len() as u64;
@@ -329,7 +326,7 @@ mod tests {
         assert_eq!(read.set, Set { classes: vec!["a".into(), "b".into(), "c".into()], images: "digest".into() });
         assert_eq!(read.labels.one().unwrap(), drawn.labels());
         let batches: Vec<_> = drawn.epoch(0, 0).unwrap().map(|batch| batch.unwrap()).collect();
-        let images: Vec<Tensor> = batches.iter().map(|b| model::normalise(&b.views[0], Device::Cpu)).collect();
+        let images: Vec<Tensor> = batches.iter().map(|b| crate::model::normalise(&b.views[0], Device::Cpu)).collect();
         let direct: Vec<Tensor> = images.iter().map(|images| encoder.features(images, Precision::F32)).collect();
         assert_eq!(read.features, Tensor::cat(&direct, 0));
         let some = read.select(&[4, 0]);

@@ -3,12 +3,13 @@
 
 use crate::{
     bridge,
-    model::{self, Encoder},
+    model::Encoder,
     schedule,
     tensors::Tensors,
+    transfer::{Arriving, Transfer, Views},
 };
 use anyhow::{Context as _, Result, bail, ensure};
-use caco_data::batch::{Batch, Source};
+use caco_data::batch::{Batches, Source};
 use caco_kinds::Precision;
 use caco_measure::rng::Rng;
 use std::path::Path;
@@ -27,9 +28,13 @@ pub struct Backbone<'a> {
 
 impl Backbone<'_> {
     /// Features [N, d], f32, of a batch's first view.
-    fn features(&self, batch: &Batch) -> Result<Tensor> {
-        let pixels = batch.views.first().context("a batch has no views")?;
-        Ok(self.encoder.features(&model::normalise(pixels, self.device), self.precision))
+    fn features(&self, views: Views) -> Result<Tensor> {
+        Ok(self.encoder.features(&views.first()?, self.precision))
+    }
+
+    /// Batches with their first views.
+    fn transfer<'a>(&self, batches: Batches<'a>) -> Transfer<'a> {
+        Transfer::new(batches, 1, self.device)
     }
 }
 
@@ -196,17 +201,15 @@ fn epoch(
     // Kept on the device, because reading it at each step would wait for the device.
     let mut sum = Tensor::from(state.sum).to_device(backbone.device);
     let mut stopped = false;
-    for batch in source.epoch(state.epoch, state.step)? {
-        let batch = batch?;
-        let labels = Tensor::from_slice(&batch.labels);
-        let labels = match backbone.device {
-            Device::Cuda(number) => bridge::upload(&labels, number)?,
-            _ => labels,
-        };
-        let loss = state.learn(&backbone.features(&batch)?, &labels, training, rate);
-        sum += loss.to_kind(Kind::Double) * batch.labels.len() as f64;
-        state.images += batch.labels.len() as u64;
+    let mut batches = backbone.transfer(source.epoch(state.epoch, state.step)?);
+    while let Some(Arriving { labels, views }) = batches.next().transpose()? {
+        let images = labels.len();
+        let labels = bridge::upload(&Tensor::from_slice(&labels), backbone.device)?;
+        let loss = state.learn(&backbone.features(views)?, &labels, training, rate);
+        sum += loss.to_kind(Kind::Double) * images as f64;
+        state.images += images as u64;
         state.step += 1;
+        batches.look_ahead();
         stopped = !watch.step(state.epoch * steps + state.step, steps * training.epochs, state.loss);
         if stopped {
             break;
@@ -234,9 +237,10 @@ pub fn answer(
     keep_going: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<(Vec<i64>, Vec<i64>)>> {
     let (mut labels, mut answers) = (Vec::new(), Vec::new());
-    for batch in source.epoch(0, 0)? {
-        let batch = batch?;
-        let scores = no_grad(|| backbone.features(&batch).map(|features| state.scores(&features)))?;
+    let mut batches = backbone.transfer(source.epoch(0, 0)?);
+    while let Some(batch) = batches.next().transpose()? {
+        let scores = no_grad(|| backbone.features(batch.views).map(|features| state.scores(&features)))?;
+        batches.look_ahead();
         answers.extend(likeliest(&scores, width)?);
         labels.extend(batch.labels);
         if !keep_going(labels.len() as u64) {

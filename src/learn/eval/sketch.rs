@@ -39,7 +39,7 @@ impl Drawn {
                 data.push((base + 25.0 * rng.normal()).clamp(0.0, 255.0) as u8);
             }
         }
-        let pixels = Pixels { count: images.len(), size: (self.size, self.size), data };
+        let pixels = Pixels { count: images.len(), size: (self.size, self.size), data: data.into() };
         let labels = images.iter().map(|image| (image % self.classes) as i64).collect();
         Batch { views: vec![pixels], labels, samples: images.into_iter().map(|image| image as u32).collect() }
     }

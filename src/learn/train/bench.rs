@@ -160,8 +160,8 @@ fn noise(setup: &Setup) -> Vec<Pixels> {
     let view = |(number, view): (u64, View)| {
         let mut rng = Rng::new(0, "bench", 0, number);
         let size = view.size as usize;
-        let data = (0..setup.batch * size * size * 3).map(|_| rng.next_u64() as u8).collect();
-        Pixels { count: setup.batch, size: (size, size), data }
+        let data: Vec<u8> = (0..setup.batch * size * size * 3).map(|_| rng.next_u64() as u8).collect();
+        Pixels { count: setup.batch, size: (size, size), data: data.into() }
     };
     (0..).zip(setup.views.list()).map(view).collect()
 }

@@ -9,11 +9,12 @@ use super::{
     pace::{Pace, Speed},
 };
 use crate::{
-    model::{self, Encoder},
+    model::Encoder,
     out_of_memory,
+    transfer::{Arriving, Transfer, Views},
 };
 use anyhow::{Context as _, Result, ensure};
-use caco_data::batch::{Batch, Source};
+use caco_data::batch::Source;
 use caco_kinds::{Collapse, Model};
 use std::{
     path::PathBuf,
@@ -158,20 +159,27 @@ impl Run<'_> {
         let Position { epoch, step: first, .. } = self.position;
         let rates = self.procedure.rates(epoch);
         let source = self.source;
-        let mut batches = source.epoch(epoch, first)?;
+        let batches = source.epoch(epoch, first)?.take((self.steps - first) as usize);
+        let mut batches = Transfer::new(Box::new(batches), self.procedure.views(), self.place.device);
         let mut pending = Pending::default();
         for step in first..self.steps {
             watch.working(Some(self.position.done + 1));
             let waiting = Instant::now();
-            let batch = batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))??;
+            let next = || batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))?;
+            let Arriving { labels, views } = out_of_memory::caught(out_of_memory::TRAINING, next)?;
             self.pace.waited(waiting.elapsed());
-            let output = self.step(&batch, rates)?;
+            let output = self.step(views, rates)?;
             self.keep(output, &mut pending, rates)?;
-            self.pace.trained(batch.samples.len());
+            self.pace.trained(labels.len());
             self.position.step += 1;
             self.position.done += 1;
             let last = step + 1 == self.steps;
             let halt = watch.stopping();
+            if !halt {
+                let waiting = Instant::now();
+                batches.look_ahead();
+                self.pace.waited(waiting.elapsed());
+            }
             let due = halt || self.saved.elapsed() >= self.place.every;
             if last || due || pending.len() >= READ_EVERY {
                 self.read(&mut pending, last, watch)?;
@@ -188,14 +196,10 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn step(&mut self, batch: &Batch, rates: Rates) -> Result<StepOutput> {
+    fn step(&mut self, views: Views, rates: Rates) -> Result<StepOutput> {
         let wanted = self.procedure.views();
-        ensure!(batch.views.len() >= wanted, "a batch has {} views, {wanted} are needed", batch.views.len());
-        let step = || {
-            let views: Vec<Tensor> =
-                batch.views[..wanted].iter().map(|view| model::normalise(view, self.place.device)).collect();
-            self.procedure.step(&mut self.state, &views, rates, self.position.done)
-        };
+        ensure!(views.count() == wanted, "a batch has {} views, {wanted} are needed", views.count());
+        let step = || self.procedure.step(&mut self.state, &views.normalised()?, rates, self.position.done);
         out_of_memory::caught(out_of_memory::TRAINING, step)
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
     }
@@ -248,7 +252,7 @@ mod tests {
         train::{bench, checkpoint},
     };
     use anyhow::anyhow;
-    use caco_data::batch::{Batches, Pixels};
+    use caco_data::batch::{Batch, Batches, Pixels};
     use caco_kinds::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views};
     use caco_measure::rng::Rng;
     use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
@@ -275,8 +279,8 @@ mod tests {
                 let view = |view| {
                     let mut rng = Rng::new(view, "noise", epoch, number);
                     let size = if view < 2 { 16 } else { 8 };
-                    let data = (0..4 * size * size * 3).map(|_| rng.next_u64() as u8).collect();
-                    Pixels { count: 4, size: (size, size), data }
+                    let data: Vec<u8> = (0..4 * size * size * 3).map(|_| rng.next_u64() as u8).collect();
+                    Pixels { count: 4, size: (size, size), data: data.into() }
                 };
                 let views = (0..self.views as u64).map(view).collect();
                 Ok(Batch { views, labels: vec![0; 4], samples: vec![0; 4] })

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     device,
-    model::{Bank, Shape, normalise},
+    model::{Bank, Shape},
     out_of_memory,
+    transfer::{self, Transfer},
 };
 use anyhow::{Result, ensure};
 use caco_data::{Loader, Reading, Transform, batch::Source as _, format, index};
@@ -79,21 +80,24 @@ fn measure(setup: &Setup) -> Result<Report> {
     let mut state = State::start(query, bank);
     let transform = Transform::Views(setup.views.list());
     let (batch, threads) = (setup.batch, setup.threads);
-    let loader = Loader::new(&set, Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads })?;
+    let reading = Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads };
+    let loader = Loader::new(&set, reading)?.in_memory(transfer::memory(device));
+    let views = setup.views.list().len();
     let span = Duration::from_secs_f64(setup.seconds);
     let began = Instant::now();
     let (mut counted, mut waited, mut steps) = (None, Duration::ZERO, 0);
     for epoch in 0.. {
-        let mut batches = loader.epoch(epoch, 0)?;
+        let mut batches = Transfer::new(loader.epoch(epoch, 0)?, views, device);
         loop {
             let waiting = Instant::now();
             let Some(batch) = batches.next().transpose()? else { break };
             waited += waiting.elapsed();
-            let views: Vec<_> = batch.views.iter().map(|view| normalise(view, device)).collect();
-            let loss = state
-                .step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?
-                .loss
-                .double_value(&[]);
+            let views = batch.views.normalised()?;
+            let output = state.step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?;
+            let waiting = Instant::now();
+            batches.look_ahead();
+            waited += waiting.elapsed();
+            let loss = output.loss.double_value(&[]);
             ensure!(loss.is_finite(), "the loss is {loss} at step {}", steps + 1);
             steps += 1;
             synchronise(device);

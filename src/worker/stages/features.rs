@@ -12,6 +12,7 @@ use caco_learn::{
     device,
     eval::features::{Extraction, Labels, Set, extract},
     model::Encoder,
+    transfer,
 };
 
 /// Writes `features.safetensors`.
@@ -41,7 +42,7 @@ pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let labels = set.labels();
     let extraction = Extraction {
         encoder: &encoder,
-        source: &Loader::new(set, reading)?,
+        source: &Loader::new(set, reading)?.in_memory(transfer::memory(device)),
         batch: parameters.batch.into(),
         labels: &labels,
         kept: &set.shown().map_or_else(|| Labels::One(labels.clone()), Labels::Several),

@@ -15,6 +15,7 @@ use caco_learn::{
         checkpoint::{self, Position},
         curve,
     },
+    transfer,
 };
 use caco_measure::metric::Metric;
 use tch::Kind;
@@ -26,7 +27,8 @@ pub fn run(task: &Task) -> Result<()> {
     let set = dataset(task, "index")?;
     let mut views = parameters.views.list();
     views.truncate(2);
-    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?;
+    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?
+        .in_memory(transfer::memory(device));
     let start = || {
         let InitBank { ref model, bank_size, seed, .. } = parameters;
         let query = Shape::from(model).draw(seed, Kind::Float, device);

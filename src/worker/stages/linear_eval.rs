@@ -12,6 +12,7 @@ use caco_learn::{
         predictions,
     },
     model::Encoder,
+    transfer,
 };
 use caco_measure::metric::Metric;
 use caco_measure::predictions::{Answers, Figure, Predictions};
@@ -47,8 +48,9 @@ pub fn run(task: &Task) -> Result<()> {
         seed: parameters.seed,
         threads: task.threads,
     };
-    let source =
-        Loader::new(&train, reading(Transform::Views(vec![crop(&parameters)]), true))?.decoding(parameters.decode);
+    let source = Loader::new(&train, reading(Transform::Views(vec![crop(&parameters)]), true))?
+        .decoding(parameters.decode)
+        .in_memory(transfer::memory(device));
     let backbone = Backbone { encoder: &encoder, precision: parameters.precision, device };
     let training = Training {
         epochs: parameters.epochs.into(),
@@ -68,7 +70,8 @@ pub fn run(task: &Task) -> Result<()> {
     }
     task.pulse.rest();
     let (resize, crop) = (parameters.resize as usize, parameters.size as usize);
-    let centre = Loader::new(&test, reading(Transform::Centre { resize, crop, filter: Filter::Bilinear }, false))?;
+    let centre = Loader::new(&test, reading(Transform::Centre { resize, crop, filter: Filter::Bilinear }, false))?
+        .in_memory(transfer::memory(device));
     let width = classes.min(5);
     let answer = || linear::answer(backbone, &state, &centre, width, &mut |_| !task.stopping());
     let answered = info_span!("evaluate").in_scope(answer)?;

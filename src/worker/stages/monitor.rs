@@ -3,12 +3,13 @@
 
 use super::reading::dataset;
 use crate::{pulse::Pulse, task::Task};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use caco_data::{Dataset, Loader, Reading, Transform, batch::Source as _};
 use caco_kinds::{Filter, Pretrain, Stem};
 use caco_learn::{
     eval::knn::{Vote, sample, top1},
-    model::{Encoder, normalise},
+    model::Encoder,
+    transfer::{self, Transfer},
 };
 use std::sync::Arc;
 use tch::{Device, Tensor};
@@ -39,10 +40,9 @@ impl Monitor {
         let voters = train.subset(&drawn.iter().map(|&image| image as u32).collect::<Vec<_>>());
         let loader = |set: &Dataset| {
             let transform = centre(parameters);
-            Loader::new(
-                set,
-                Reading { transform, batch: 256, shuffle: false, drop_last: false, seed: 0, threads: task.threads },
-            )
+            let reading =
+                Reading { transform, batch: 256, shuffle: false, drop_last: false, seed: 0, threads: task.threads };
+            Ok::<_, anyhow::Error>(Loader::new(set, reading)?.in_memory(transfer::memory(device)))
         };
         Ok(Some(Monitor {
             voters: loader(&voters)?,
@@ -63,12 +63,13 @@ impl Monitor {
         }
         let features = |loader: &Loader| -> Result<(Tensor, Vec<i64>)> {
             let (mut features, mut labels) = (Vec::new(), Vec::new());
-            for (number, batch) in (1..).zip(loader.epoch(0, 0)?) {
+            let (mut batches, mut number) = (Transfer::new(loader.epoch(0, 0)?, 1, self.device), 0);
+            while let Some(batch) = batches.next().transpose()? {
+                number += 1;
                 self.pulse.begin("batch of the monitor", number);
-                let batch = batch?;
-                let images = normalise(batch.views.first().context("a batch has no views")?, self.device);
-                features.push(encoder.features(&images, parameters.precision));
+                features.push(encoder.features(&batch.views.first()?, parameters.precision));
                 labels.extend(batch.labels);
+                batches.look_ahead();
             }
             self.pulse.rest();
             Ok((Tensor::cat(&features, 0), labels))

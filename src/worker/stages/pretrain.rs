@@ -17,6 +17,7 @@ use caco_learn::{
         checkpoint::{self, Checkpoint},
         curve,
     },
+    transfer,
 };
 use caco_measure::metric::Metric;
 use tch::Device;
@@ -26,8 +27,9 @@ pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
     let set = dataset(task, "index")?;
-    let source =
-        &training_views(task, &set, parameters.views.list(), parameters.decode, parameters.batch, parameters.seed)?;
+    let views = parameters.views.list();
+    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?
+        .in_memory(transfer::memory(device));
     let monitor = Monitor::open(task, &parameters, &set, device)?;
     let look = &mut |epoch, encoder: &Encoder| match &monitor {
         Some(monitor) => monitor.look(epoch, encoder, &parameters),

@@ -8,6 +8,8 @@
 //                    and one at its end
 // FAKE_CUDA_READ     a number, which every float32 copied to the host is instead of the memory's content; a single byte, a
 //                    truth value, is then true
+// FAKE_CUDA_BUSY     an event has never happened when the program asks for it; other streams and a wait of the host come
+//                    after it as always
 // FAKE_CUDA_TRACE    write to stderr where the program waits or copies to the host
 // FAKE_CUDA_MEET     DIR:N: wait until N processes with a device each have come to this point
 #pragma once
@@ -18,6 +20,11 @@ struct fake_counts {
   long launches, dnn, gemms, memsets;  // work for the device
   long to_device, to_host, inside;     // copies
   long waits;                          // times that the host waited for the device
+  long aside;                          // copies to the device on another stream than that of the last kernel
+  long early;                          // those among them beside kernels that the host has not waited for
+  long joins;                          // waits of a stream for an event of another
+  long waited;                         // kernels launched before the host last waited
+  long pageable;                       // memory of the host that was asked about and is not pinned
   size_t bytes_to_device, bytes_to_host, used, peak, pinned;
 };
 

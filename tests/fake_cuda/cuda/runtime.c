@@ -181,6 +181,7 @@ API cudaHostRegister(void *start, size_t bytes, unsigned flags) { return cudaSuc
 API cudaHostUnregister(void *start) { return cudaSuccess; }
 API cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *address) {
   const int place = fake_place(address);
+  if (!place) fake_count(&fake_counts.pageable);
   memset(attributes, 0, sizeof *attributes);
   attributes->type = place == 1 ? cudaMemoryTypeDevice : place == 2 ? cudaMemoryTypeHost : cudaMemoryTypeUnregistered;
   attributes->device = current;
@@ -192,7 +193,10 @@ static void fill(unsigned char *to, size_t bytes, float value) {
   for (size_t i = 0; i < bytes; ++i) to[i] = ((const unsigned char *)&value)[i % sizeof value];
 }
 
-static void copy(void *to, const void *from, size_t bytes) {
+// The stream of the last kernel.
+static void *volatile computing;
+
+static void copy(void *to, const void *from, size_t bytes, void *stream) {
   const int to_device = fake_place(to) == 1, from_device = fake_place(from) == 1;
   fake_lock();
   if (to_device && from_device) {
@@ -200,6 +204,8 @@ static void copy(void *to, const void *from, size_t bytes) {
   } else if (to_device) {
     ++fake_counts.to_device;
     fake_counts.bytes_to_device += bytes;
+    fake_counts.aside += stream != computing;
+    fake_counts.early += stream != computing && fake_counts.launches > fake_counts.waited;
   } else if (from_device) {
     ++fake_counts.to_host;
     fake_counts.bytes_to_host += bytes;
@@ -216,12 +222,12 @@ static void copy(void *to, const void *from, size_t bytes) {
 // A copy from or to memory that is not pinned makes the host wait, also where it is asynchronous by name.
 API cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
   fake_wait("cudaMemcpy");
-  copy(to, from, bytes);
+  copy(to, from, bytes, NULL);
   return cudaSuccess;
 }
 API cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
   if (!fake_place(to) || !fake_place(from)) fake_wait("cudaMemcpyAsync of memory that is not pinned");
-  copy(to, from, bytes);
+  copy(to, from, bytes, stream);
   return cudaSuccess;
 }
 API cudaMemcpyPeerAsync(void *to, int a, const void *from, int b, size_t bytes, cudaStream_t stream) { return cudaSuccess; }
@@ -236,6 +242,15 @@ API cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
 }
 
 // Streams and events: everything is done at once.
+// An event is the stream that it was recorded on.
+static cudaError_t made(cudaEvent_t *event) {
+  *event = calloc(1, sizeof(void *));
+  return cudaSuccess;
+}
+static cudaError_t record(cudaEvent_t event, void *stream) {
+  *(void **)event = stream;
+  return cudaSuccess;
+}
 API cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority) {
   *stream = malloc(8);
   return cudaSuccess;
@@ -243,7 +258,10 @@ API cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int prior
 API cudaStreamDestroy(cudaStream_t stream) { return cudaSuccess; }
 API cudaStreamQuery(cudaStream_t stream) { return cudaSuccess; }
 API cudaStreamSynchronize(cudaStream_t stream) { fake_wait("cudaStreamSynchronize"); return cudaSuccess; }
-API cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) { return cudaSuccess; }
+API cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
+  if (*(void **)event != stream) fake_count(&fake_counts.joins);
+  return cudaSuccess;
+}
 API cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
   *status = cudaStreamCaptureStatusNone;
   return cudaSuccess;
@@ -255,12 +273,12 @@ API cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *
   return cudaSuccess;
 }
 API cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode) { return cudaSuccess; }
-API cudaEventCreate(cudaEvent_t *event) { *event = malloc(8); return cudaSuccess; }
-API cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) { *event = malloc(8); return cudaSuccess; }
+API cudaEventCreate(cudaEvent_t *event) { return made(event); }
+API cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) { return made(event); }
 API cudaEventDestroy(cudaEvent_t event) { free(event); return cudaSuccess; }
-API cudaEventQuery(cudaEvent_t event) { return cudaSuccess; }
-API cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return cudaSuccess; }
-API cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) { return cudaSuccess; }
+API cudaEventQuery(cudaEvent_t event) { return getenv("FAKE_CUDA_BUSY") ? cudaErrorNotReady : cudaSuccess; }
+API cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return record(event, stream); }
+API cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) { return record(event, stream); }
 API cudaEventSynchronize(cudaEvent_t event) { fake_wait("cudaEventSynchronize"); return cudaSuccess; }
 API cudaEventElapsedTime(float *time, cudaEvent_t from, cudaEvent_t to) { *time = 1; return cudaSuccess; }
 
@@ -309,14 +327,17 @@ void __cudaRegisterVar(void **handle, char *host, char *device, const char *name
 void __cudaRegisterFunction(void **handle, const char *host, char *device, const char *name, int limit, void *a, void *b,
                             void *c, void *d, int *size) {}
 cudaError_t __cudaGetKernel(void **kernel, const void *function) { *kernel = (void *)function; return cudaSuccess; }
-static cudaError_t launched(void) {
+static cudaError_t launched(void *stream) {
+  computing = stream;
   fake_count(&fake_counts.launches);
   return cudaSuccess;
 }
 cudaError_t __cudaLaunchKernel(void *kernel, dim3 grid, dim3 block, void **arguments, size_t shared, void *stream) {
-  return launched();
+  return launched(stream);
 }
 API cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t shared, cudaStream_t stream) {
-  return launched();
+  return launched(stream);
 }
-API cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *function, void **arguments) { return launched(); }
+API cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *function, void **arguments) {
+  return launched(config->stream);
+}
