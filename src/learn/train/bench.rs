@@ -150,7 +150,9 @@ fn digest(state: &State, losses: &[Tensor]) -> Result<String> {
     let rest = state.momentum.iter().chain([&state.bank.columns, &state.bank.velocity]).chain(losses);
     for tensor in networks.map(|(_, tensor)| tensor).chain(rest) {
         let values = Vec::<f32>::try_from(tensor.detach().to_device(Device::Cpu).contiguous().view(-1))?;
-        values.iter().for_each(|value| drop(hasher.update(&value.to_le_bytes())));
+        for value in values {
+            hasher.update(&value.to_le_bytes());
+        }
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
