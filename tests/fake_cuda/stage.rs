@@ -162,7 +162,7 @@ fn a_stage_that_is_to_compute_on_the_cpu_claims_no_gpu() {
     fs::create_dir(&locks).unwrap();
     let held = fs::File::create(locks.join("0")).unwrap();
     held.lock().unwrap();
-    run(&machine, &["bank", "--device", "cpu", "--gpus", "0", "--max-time", "5"]);
+    run(&machine, &["bank", "--device", "cpu", "--gpus", "0", "--max-time", "1"]);
     let made = machine.record("bank");
     assert!(made["conditions"]["environment"].get("CUDA_VISIBLE_DEVICES").is_none(), "{made}");
 }
