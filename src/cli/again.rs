@@ -116,7 +116,7 @@ pub fn refuse_others(graph: &Graph, ids: &[Id]) -> Result<()> {
     let is_training = |id: &&Id| REGISTRY.find(graph.stage(**id).kind).is_some_and(|kind| kind.training);
     let Some(other) = ids.iter().find(|id| !is_training(id)) else { return Ok(()) };
     let trainings = graph.with_sources(&[*other]);
-    let help = match trainings.iter().filter(|id| is_training(id)).next_back() {
+    let help = match trainings.iter().rfind(is_training) {
         Some(training) => format!("; name a training that it reads from, such as '{}'", graph.stage(*training).name),
         None => String::new(),
     };

@@ -7,7 +7,7 @@ use crate::{model::weights::Weights, tensors};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
@@ -78,7 +78,7 @@ fn in_order(output: &StepOutput, state: &State) -> Vec<(String, Tensor)> {
     let (query, key) = (state.query.weights(), state.key.weights());
     let named = |of: &str, name: &str, tensor: &Tensor| (format!("{of}.{name}"), tensor.shallow_clone());
     let parameters: Vec<(&str, &Tensor)> = query.parameters().collect();
-    let is_parameter: HashSet<&str> = parameters.iter().map(|(name, _)| *name).collect();
+    let is_parameter: BTreeSet<&str> = parameters.iter().map(|(name, _)| *name).collect();
     let averaged = key.parameters().map(|(name, tensor)| named("key", name, tensor));
     let statistics = |of: &'static str, weights: &Weights| -> Vec<(String, Tensor)> {
         let buffers = weights.named().filter(|(name, _)| !is_parameter.contains(name));

@@ -473,8 +473,11 @@ mod tests {
     struct Nudged<'a> {
         inner: &'a dyn Procedure,
         after: u64,
-        nudge: fn(&State) -> Tensor,
+        nudge: Nudge,
     }
+
+    /// The tensor that is changed.
+    type Nudge = fn(&State) -> Tensor;
 
     impl Procedure for Nudged<'_> {
         fn epochs(&self) -> u64 {
@@ -519,7 +522,7 @@ mod tests {
         let parameter = |state: &State| state.query.weights().parameters().nth(2).unwrap().1.shallow_clone();
         let named =
             start().unwrap().query.weights().parameters().nth(2).map(|(name, _)| format!("query.{name}")).unwrap();
-        let cases: [(u64, fn(&State) -> Tensor, &str); 2] =
+        let cases: [(u64, Nudge, &str); 2] =
             [(7, |state| state.bank.columns.shallow_clone(), "bank.columns"), (9, parameter, &named)];
         for (after, nudge, tensor) in cases {
             let nudged = digests(&Nudged { inner: &procedure, after, nudge });
