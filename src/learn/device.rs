@@ -28,6 +28,8 @@ pub struct Choice {
     pub device: Device,
     /// Why it is this one.
     pub why: String,
+    /// The CPU: its vendor, and the instruction sets by which kernels are chosen.
+    pub cpu: String,
     /// Whether there is a GPU, or should be one, that cannot be used.
     #[serde(skip)]
     lost: bool,
@@ -85,7 +87,13 @@ fn for_portable(name: &str) -> Result<Choice> {
         ["auto", "cpu"].contains(&name),
         "determinism: Portable computes on the CPU, and not on device '{name}'; give determinism: Fast for a GPU"
     );
-    Ok(Choice { asked: name.into(), device: Device::Cpu, why: "results must be portable".into(), lost: false })
+    Ok(Choice {
+        asked: name.into(),
+        device: Device::Cpu,
+        why: "results must be portable".into(),
+        cpu: cpu(),
+        lost: false,
+    })
 }
 
 /// The last opened device, and why it was chosen. None if no stage opened one.
@@ -94,7 +102,7 @@ pub fn choice() -> Option<Choice> {
 }
 
 fn choose(name: &str) -> Result<Choice> {
-    let chosen = |device, why, lost| Ok(Choice { asked: name.into(), device, why, lost });
+    let chosen = |device, why, lost| Ok(Choice { asked: name.into(), device, why, cpu: cpu(), lost });
     let numbered = name.strip_prefix("cuda:").map(str::parse::<usize>);
     match (name, numbered) {
         ("cpu", _) => chosen(Device::Cpu, "it was asked for".into(), false),

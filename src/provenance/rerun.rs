@@ -89,6 +89,11 @@ impl Rerun<'_> {
         let [before, now] = [(self.store, self.first), (self.scratch, self.second)].map(|(store, of)| class(store, of));
         if missing || before == now {
             let mut faults: Vec<String> = differing.iter().map(|(a, b)| difference(a, b)).collect();
+            if let Some((before, now)) = cpu(self.store, self.first).zip(cpu(self.scratch, self.second)) {
+                faults.push(format!(
+                    "portable results have the same bytes on every machine; these are of {before}, and {now}"
+                ));
+            }
             if missing {
                 faults.push("the results have different outputs".into());
             }
@@ -130,7 +135,8 @@ impl Rerun<'_> {
             let evidence = Evidence::of_record(store, of.key, &of.record)?;
             let text = evidence.map(|evidence| evidence.read(ATTESTATION)).transpose()?.flatten().unwrap_or_default();
             let uri = format!("caco:{}/{}", of.key, of.record);
-            configuration.push(Descriptor::of_bytes(name, &text).at(uri).note("determinismClass", class(store, of)));
+            configuration
+                .push(Descriptor::of_bytes(name, &text).at(uri).note("determinismClass", described(store, of)));
         }
         let mut found = TestResult {
             result: "PASSED".into(),
@@ -169,6 +175,19 @@ pub fn class(store: &Store, of: &Published) -> String {
     let kernels = environment.filter(|(name, _)| environment::chooses_kernels(name));
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
     class.iter().chain(kernels).map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// The CPU that computed a portable result, whose class does not name it.
+fn cpu(store: &Store, of: &Published) -> Option<String> {
+    let made = store.record(of).ok()??;
+    made["determinism_class"].get("portable")?;
+    Some(made["device"]["cpu"].as_str()?.into())
+}
+
+/// The class of a result, and the CPU where the class does not name it.
+fn described(store: &Store, of: &Published) -> String {
+    let class = class(store, of);
+    cpu(store, of).map_or(class.clone(), |cpu| format!("{class}, on {cpu}"))
 }
 
 /// The verdicts of reruns of a result that a trusted key signed.
