@@ -423,6 +423,9 @@ CASES = {
     "multicrop-adversarial-only": dict(mode="multicrop", n_small=2, steps=2, objective="AdversarialOnly"),
     "multicrop-cooperative-only": dict(mode="multicrop", n_small=2, steps=2, objective="CooperativeOnly"),
     "multicrop-key-positive": dict(mode="multicrop", n_small=2, steps=2, objective="KeyPositive", bank_tau=0.2),
+    # Batches that can be cut into eight shards, and channels that fill vectors of f64.
+    "sym-eight-shards": dict(mode="sym", batch=16, width=8, steps=2),
+    "multicrop-eight-shards": dict(mode="multicrop", batch=16, width=8, n_small=2, steps=2),
 }
 
 

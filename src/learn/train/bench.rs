@@ -41,8 +41,10 @@ pub struct Setup {
     /// Floating-point precision of the encoders.
     pub precision: Precision,
     /// On which machines results have the same bytes.
+    #[serde(default)]
     pub determinism: Determinism,
     /// Shards into which a batch is cut.
+    #[serde(default = "one")]
     pub shards: usize,
     /// Which activations are kept for the backward pass.
     pub activations: Activations,
@@ -54,13 +56,19 @@ pub struct Setup {
     pub steps: u32,
 }
 
+/// A batch that is not cut.
+pub(super) fn one() -> usize {
+    1
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The determinism class of the measurement, as recorded in results.
     pub class: serde_json::Value,
-    /// BLAKE3 of the state after the measured steps, and of their losses.
-    pub digest: String,
+    /// BLAKE3 of the state after the measured steps, and of their losses. Not of a GPU's, from which it would be copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Training images per second, over whole steps on images in device memory.
     pub images_per_second: f64,
     /// CPU seconds of the cheapest step, over all threads: nearly independent of other load on the machine.
@@ -112,7 +120,7 @@ fn measure(setup: &Setup) -> Result<Report> {
     }
     synchronise(device);
     let seconds = start.elapsed().as_secs_f64();
-    let digest = digest(&state, &losses)?;
+    let digest = (device == Device::Cpu).then(|| digest(&state, &losses)).transpose()?;
     let (peak_memory, gpu_memory) = (peak_memory(), gpu_memory(device)?);
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
     milliseconds.insert("load", load(setup)? * 1e3);
@@ -149,7 +157,7 @@ fn digest(state: &State, losses: &[Tensor]) -> Result<String> {
     let networks = [&state.query, &state.key].into_iter().flat_map(|network| network.weights().named());
     let rest = state.momentum.iter().chain([&state.bank.columns, &state.bank.velocity]).chain(losses);
     for tensor in networks.map(|(_, tensor)| tensor).chain(rest) {
-        let values = Vec::<f32>::try_from(tensor.detach().to_device(Device::Cpu).contiguous().view(-1))?;
+        let values = Vec::<f32>::try_from(tensor.detach().contiguous().view(-1))?;
         for value in values {
             hasher.update(&value.to_le_bytes());
         }

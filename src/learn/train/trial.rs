@@ -37,8 +37,10 @@ pub struct Setup {
     /// Floating-point precision of the encoders.
     pub precision: Precision,
     /// On which machines results have the same bytes.
+    #[serde(default)]
     pub determinism: Determinism,
     /// Shards into which a batch is cut.
+    #[serde(default = "super::bench::one")]
     pub shards: usize,
     /// Which activations are kept for the backward pass.
     pub activations: Activations,
