@@ -17,15 +17,22 @@ export CACO_KEYS=$folder/keys WORKER=$PWD/target/release/caco-worker
 printf '#!/bin/sh\nexec qemu-x86_64 -cpu "$CPU" "$WORKER" "$@"\n' > "$folder/caco-worker"
 chmod +x "$folder/caco-worker"
 
-# Every kind of stage whose results must be portable, with a network whose channels fill vectors.
+# Every kind of stage whose results must be portable. The channels of one network fill the vectors of batch norm's kernels,
+# those of the other do not.
 run() {
-  "$1" run pipelines/tiny.ron --quiet --jobs 1 --cache "$folder/$2" \
-    pretrain/multicrop linear/short knn/short transfer/short \
-    --set 'common.model=(arch: ResNet18, width: 16, stem: Cifar, hidden: 32, dim: 16)' \
+  small "$1" "$2" 16 pretrain/multicrop linear/short knn/short transfer/short
+  small "$1" "$2" 8 pretrain/short
+  (cd "$folder/$2/objects" && find . -type f | sort) > "$folder/$2.objects"
+}
+
+small() {
+  caco=$1 store=$2 width=$3
+  shift 3
+  "$caco" run pipelines/tiny.ron --quiet --jobs 1 --cache "$folder/$store" "$@" \
+    --set "common.model=(arch: ResNet18, width: $width, stem: Cifar, hidden: 32, dim: 16)" \
     --set common.batch=16 --set common.bank_size=48 --set pretrain.epochs=1 --set pretrain.warmup=0 \
     --set shapes.train=64 --set shapes.test=32 --set glyphs.train=48 --set glyphs.test=24 \
     --set linear.epochs=1 --set transfer.strengths=2 >/dev/null
-  (cd "$folder/$2/objects" && find . -type f | sort) > "$folder/$2.objects"
 }
 
 run target/release/caco here

@@ -273,8 +273,8 @@ fn network(args: &NetworkArgs) -> Result<Value> {
         DeterminismArg::Fast => Determinism::Fast,
         DeterminismArg::Portable => Determinism::Portable,
     };
-    if !args.batch.is_multiple_of(at_least("shards", args.shards, 1)?) {
-        bail!("--shards is {}; give a divisor of the batch of {}", args.shards, args.batch);
+    if !args.shards.is_power_of_two() || !args.batch.is_multiple_of(args.shards) {
+        bail!("--shards is {}; give a power of two that divides the batch of {}", args.shards, args.batch);
     }
     let views = views(args.views, args.size)?;
     let threads = args.threads.unwrap_or_else(cores);

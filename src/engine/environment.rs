@@ -10,6 +10,7 @@
 //! | those of [`DEFAULTS`] | yes, noted if other | They have a value of their own where the caller gives none. |
 //! | all others of [`READ`] | yes, noted | They change the speed, the memory or the messages. |
 
+use caco_pipeline::portable;
 use std::collections::BTreeMap;
 
 /// The number of threads, besides `OMP_*`.
@@ -31,13 +32,14 @@ const PRECISION: [&str; 4] = [
 ];
 
 /// Which kernels compute: part of the determinism class.
-const KERNELS: [&str; 16] = [
+const KERNELS: [&str; 17] = [
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
     "CUBLASLT_WORKSPACE_SIZE",
     "DNNL_CPU_ISA_HINTS",
     "DNNL_MAX_CPU_ISA",
     "FBGEMM_ENABLE_INSTRUCTIONS",
+    "GLIBC_TUNABLES",
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",
     "ONEDNN_CPU_ISA_HINTS",
@@ -51,13 +53,14 @@ const KERNELS: [&str; 16] = [
 ];
 
 /// How the names begin that tensor libraries, OpenMP and the dynamic linker read.
-const READ: [&str; 16] = [
+const READ: [&str; 17] = [
     "ATEN_",
     "CUBLAS",
     "CUDA_",
     "CUDNN_",
     "DNNL_",
     "FBGEMM_",
+    "GLIBC_",
     "GOMP_",
     "KMP_",
     "LD_",
@@ -83,18 +86,14 @@ const DEFAULTS: [(&[&str], &str); 3] = [
     (&["GOMP_SPINCOUNT"], "5000"),
 ];
 
-/// What libtorch, MKL and oneDNN read to choose among kernels, where results must not depend on the machine. The worker
-/// demands these values.
-const PORTABLE: [(&str, &str); 3] =
-    [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "AVX2")];
-
 /// The environment of a worker that computes with so many threads. If its results must be portable, each of its threads
 /// computes on its own, with kernels that are the same on every machine.
-pub fn of_worker(threads: u64, portable: bool) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = inherited().filter(|(name, _)| !(portable && chooses_kernels(name))).collect();
-    env.push(("OMP_NUM_THREADS".into(), if portable { 1 } else { threads }.to_string()));
-    if portable {
-        env.extend(PORTABLE.map(|(name, value)| (name.into(), value.into())));
+pub fn of_worker(threads: u64, is_portable: bool) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> =
+        inherited().filter(|(name, _)| !(is_portable && chooses_kernels(name))).collect();
+    env.push(("OMP_NUM_THREADS".into(), if is_portable { 1 } else { threads }.to_string()));
+    if is_portable {
+        env.extend(portable::ENVIRONMENT.map(|(name, value)| (name.into(), value.into())));
     }
     for (names, value) in DEFAULTS {
         if !env.iter().any(|(name, _)| names.contains(&name.as_str())) {
@@ -114,10 +113,10 @@ fn inherited() -> impl Iterator<Item = (String, String)> {
 /// Those of a worker's environment that tensor libraries read, for the record of a result. Left out is what every worker
 /// gets: the number of threads, which is recorded by itself, and the defaults, whoever set them; and the kernels of
 /// portable results.
-pub fn noted(env: &[(String, String)], portable: bool) -> BTreeMap<String, String> {
+pub fn noted(env: &[(String, String)], is_portable: bool) -> BTreeMap<String, String> {
     let is_default = |name: &str, value: &str| {
         let of_all = DEFAULTS.iter().any(|(names, own)| names[0] == name && *own == value);
-        of_all || portable && PORTABLE.contains(&(name, value))
+        of_all || is_portable && portable::ENVIRONMENT.contains(&(name, value))
     };
     let is_noted = |name: &str| is_inherited(name) && READ.iter().any(|start| name.starts_with(start));
     let noted = env.iter().filter(|(name, value)| is_noted(name) && !is_default(name, value));
@@ -153,7 +152,7 @@ mod tests {
             assert!(noted(&env(names[0], value), false).is_empty(), "{names:?}");
             assert_eq!(noted(&env(names[0], "1"), false)[names[0]], "1");
         }
-        for (name, value) in PORTABLE {
+        for (name, value) in portable::ENVIRONMENT {
             assert!(noted(&env(name, value), true).is_empty() && !noted(&env(name, value), false).is_empty(), "{name}");
         }
         let left_out = [env("OMP_NUM_THREADS", "2"), env("PATH", "/bin")].concat();

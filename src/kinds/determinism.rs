@@ -9,7 +9,7 @@ pub enum Determinism {
     /// of libtorch.
     #[default]
     Fast,
-    /// On every x86-64 CPU with AVX2, with any number of cores and threads. Computes on the CPU, in F32 (F64 where a
+    /// On every x86-64 CPU with AVX2 and FMA, with any number of cores and threads. Computes on the CPU, in F32 (F64 where a
     /// stage does). A batch is cut into shards that run side by side, each on one thread.
     Portable,
 }

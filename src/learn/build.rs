@@ -33,7 +33,12 @@ fn main() {
     };
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets the folder of outputs"));
     let kernels = |name: &str, contraction: &str| {
-        build().file(KERNELS).define("NORM_KERNELS", name).flag(contraction).out_dir(out.join(name)).compile(name);
+        build()
+            .file(KERNELS)
+            .define("NORM_KERNELS", name)
+            .flag(contraction)
+            .out_dir(out.join(name))
+            .compile(&format!("caco_norm_{name}"));
     };
     // Links go from the callers to the called.
     build().files(BRIDGE).flag("-ffp-contract=off").compile("caco_bridge");

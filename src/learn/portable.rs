@@ -8,14 +8,13 @@
 //! | instruction sets | [`ENVIRONMENT`] caps them at AVX2; our own kernels round every operation |
 //! | the vendor: MKL has other kernels for other vendors' CPUs | [`ENVIRONMENT`]; oneDNN multiplies matrices in f32 |
 //! | the number of images in a kernel, by which libtorch chooses it | a batch is always cut into the same shards |
+//! | the sizes of caches, by which oneDNN blocks some convolutions | none: no step differed between emulated CPUs whose level 2 has 0.5 and 4 MiB, and one with 1 MiB |
+//! | the C library: sines, logarithms and exponentials in f64 | none: glibc's are the same since 2.28 |
 
 use crate::bridge;
 use anyhow::{Result, ensure};
+use caco_kinds::portable::ENVIRONMENT;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Variables that libtorch, oneDNN and MKL read when they are first used, with the values that portable results need.
-pub const ENVIRONMENT: [(&str, &str); 3] =
-    [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "COMPATIBLE"), ("ONEDNN_MAX_CPU_ISA", "AVX2")];
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -27,6 +26,8 @@ pub fn on() -> bool {
 /// From now on, this process computes portable results on so many threads. Must be called before the first tensor is
 /// created. An error if the CPU or [`ENVIRONMENT`] do not allow it.
 pub fn start(threads: usize) -> Result<()> {
+    #[cfg(not(target_arch = "x86_64"))]
+    anyhow::bail!("portable results are those of x86-64, and this is another machine; give determinism: Fast");
     #[cfg(target_arch = "x86_64")]
     ensure!(
         std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
@@ -34,7 +35,7 @@ pub fn start(threads: usize) -> Result<()> {
     );
     for (name, value) in ENVIRONMENT {
         let set = std::env::var(name).unwrap_or_default();
-        ensure!(set == value, "portable results need the variable {name}={value}, it is '{set}'");
+        ensure!(set == value, "portable results need the variable {name}={value}, it is '{set}'; `caco run` sets it");
     }
     tch::set_num_threads(1);
     bridge::start_crew(threads)?;

@@ -7,6 +7,7 @@ pub mod kind;
 pub mod layers;
 pub mod pipeline;
 pub mod policy;
+pub mod portable;
 pub mod progress;
 mod shape;
 pub mod sweep;

@@ -91,7 +91,7 @@ impl Rerun<'_> {
             let mut faults: Vec<String> = differing.iter().map(|(a, b)| difference(a, b)).collect();
             if let Some((before, now)) = cpu(self.store, self.first).zip(cpu(self.scratch, self.second)) {
                 faults.push(format!(
-                    "portable results have the same bytes on every machine; these are of {before}, and {now}"
+                    "portable results have the same bytes on every machine; the first was computed on {before}, this one on {now}"
                 ));
             }
             if missing {

@@ -22,8 +22,10 @@ pub const SMALL: [&str; 11] = [
 
 pub fn tiny() -> Project {
     let project = Project::new();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/tiny.ron");
-    project.write("p.ron", &std::fs::read_to_string(file).unwrap());
+    for (file, copy) in [("tiny.ron", "p.ron"), ("tiny-table.json", "pipelines/tiny-table.json")] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(file);
+        project.write(copy, &std::fs::read_to_string(file).unwrap());
+    }
     project
 }
 

@@ -30,7 +30,8 @@ pub fn start(threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// `work` on every item, in order: side by side if there is a crew, otherwise one after the other.
+/// `work` on every item, in order: side by side if there is a crew, otherwise one after the other. Tensors must not
+/// require gradients: another thread does not know whether autograd is on.
 pub fn each<Item: Send, Output: Send>(items: Vec<Item>, work: impl Fn(Item) -> Output + Sync + Send) -> Vec<Output> {
     match CREW.get() {
         Some(crew) if items.len() > 1 => crew.install(|| items.into_par_iter().with_max_len(1).map(work).collect()),

@@ -55,8 +55,8 @@ class Convolution final : public Layer {
   }
 
  private:
-  // libtorch gives 1×1 convolutions of few images to MKL if there is one thread, unless they are strided or dilated;
-  // for one pixel the latter changes nothing.
+  // libtorch gives 1×1 convolutions of few images to MKL if there is one thread, unless they are strided or dilated
+  // (ConvParams::use_mkldnn); for one pixel the latter changes nothing. Where that rule changes, portable results do.
   static at::IntArrayRef dilation(const Tensor &x, const Tensor &weight) {
     return by_onednn(x) && weight.size(2) == 1 && weight.size(3) == 1 ? TWO : ONE;
   }
@@ -92,7 +92,9 @@ variable_list backward(const variable_list &dys, at::TensorList xs, const Tensor
       sums[shard] = sums[shard].defined() ? sums[shard].add_(dw) : dw;
     }
   });
-  in_a_tree(shards, [&](int64_t a, int64_t b) { sums[a].add_(sums[b]); });
+  in_a_tree(shards, [&](int64_t a, int64_t b) {
+    if (sums[b].defined()) sums[a] = sums[a].defined() ? sums[a].add_(sums[b]) : sums[b];
+  });
   result.back() = sums[0];
   return result;
 }
@@ -176,5 +178,8 @@ extern "C" char *caco_pool(Tensor *const *xs, size_t count, Tensor **results) {
 }
 
 extern "C" char *caco_product(const Tensor *a, const Tensor *b, Tensor **result) {
-  return guarded([&] { *result = new Tensor(product(*a, *b)); });
+  return guarded([&] {
+    at::NoGradGuard guard;
+    *result = new Tensor(product(*a, *b));
+  });
 }

@@ -50,7 +50,7 @@ pub fn pool(xs: &[Tensor]) -> Result<Vec<Tensor>> {
     receive(xs.len(), "max-pool", |results| unsafe { caco_pool(pointers(xs).as_ptr(), xs.len(), results) })
 }
 
-/// The product of two matrices. Autograd does not see it.
+/// The product of two matrices, without autograd.
 pub fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     // SAFETY: both live through the call.
     let result = receive(1, "product of matrices", |result| unsafe { caco_product(a.as_ptr(), b.as_ptr(), result) });

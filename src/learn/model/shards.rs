@@ -77,11 +77,7 @@ impl Shards {
 
     /// The views, each put together from its shards.
     pub fn join(&self) -> Vec<Tensor> {
-        let join = |shards: &[Tensor]| match shards {
-            [whole] => whole.shallow_clone(),
-            _ => Tensor::cat(shards, 0),
-        };
-        self.tensors.chunks(self.per_view).map(join).collect()
+        self.tensors.chunks(self.per_view).map(joined).collect()
     }
 
     /// The convolution with `weight` [O, C, k, k].
@@ -106,5 +102,13 @@ impl Shards {
         let tensors = bridge::norm(self.tensors, per_view, norm, adds, relu, train);
         // Shapes fit by declaration, so what fails is memory: a panic, as in tch's operations.
         Shards { tensors: tensors.unwrap_or_else(|error| panic!("{error:#}")), per_view }
+    }
+}
+
+/// A view put together from its shards.
+pub fn joined(shards: &[Tensor]) -> Tensor {
+    match shards {
+        [whole] => whole.shallow_clone(),
+        _ => Tensor::cat(shards, 0),
     }
 }

@@ -3,7 +3,7 @@
 use super::contrast::{Answer, Compared, Contrast, Target, product, targets};
 use crate::{
     bridge::{self, Lars},
-    model::{Bank, Network, Shards},
+    model::{Bank, Network, Shards, shards::joined},
 };
 use anyhow::{Context as _, Result, ensure};
 use caco_kinds::{Activations, Objective, Precision};
@@ -275,7 +275,7 @@ impl Gradients {
         let (answers, positives): (Vec<Answer>, Vec<Vec<Tensor>>) = answers.into_iter().unzip();
         let views = positives.first().map_or(0, Vec::len);
         let positives = (0..views)
-            .map(|view| Tensor::cat(&positives.iter().map(|shard| &shard[view]).collect::<Vec<_>>(), 0))
+            .map(|view| joined(&positives.iter().map(|shard| shard[view].shallow_clone()).collect::<Vec<_>>()))
             .collect();
         let (mut loss, mut positive, mut push) = (Vec::new(), Vec::new(), Vec::new());
         for answer in answers {

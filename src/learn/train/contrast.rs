@@ -1,7 +1,7 @@
 //! The contrastive loss of a step, and its gradients with respect to queries and bank. Does not use autograd: the
 //! gradients are short, and written out they share one softmax over the bank.
 
-use crate::bridge;
+use crate::{bridge, portable};
 use caco_kinds::Objective;
 use tch::{Kind, Tensor};
 
@@ -121,7 +121,7 @@ impl Contrast {
                     // column.
                     let first = |of: &Tensor| compared.rows(of, number).narrow(1, 0, 1);
                     let to_columns = first(&logits) - first(&log_p);
-                    let all = to_key.logaddexp(&to_columns);
+                    let all = log_add(&to_key, &to_columns);
                     (to_key - &all, Some((to_columns - all).exp()))
                 } else {
                     let column = compared.positives[key].unsqueeze(1);
@@ -203,6 +203,20 @@ impl Compared<'_> {
         of.narrow(0, target as i64 * self.batch(), self.batch())
     }
 }
+
+/// log(eᵃ + eᵇ), of columns [N, 1].
+fn log_add(a: &Tensor, b: &Tensor) -> Tensor {
+    if !portable::on() {
+        return a.logaddexp(b);
+    }
+    // libtorch computes what does not fill a vector with the C library's functions, which differ between versions.
+    let rows = a.size()[0];
+    let filled = |x: &Tensor| x.constant_pad_nd([0, 0, 0, (-rows).rem_euclid(VECTOR)]);
+    filled(a).logaddexp(&filled(b)).narrow(0, 0, rows)
+}
+
+/// Numbers that libtorch computes together, or a multiple.
+const VECTOR: i64 = 16;
 
 /// The product of two matrices.
 pub(super) fn product(a: &Tensor, b: &Tensor) -> Tensor {

@@ -1,7 +1,9 @@
-//! Replays recorded steps in f64 and compares everything they change: `cargo run --release --example replay --
-//! [--device cuda:0]
-//! [--shards 8] CASE_DIR…`. Prints a line of JSON for each case, {"case": …, "worst": …, "where": …}, and fails if
-//! one is above 1e-9. See tests/reference/README.md for the format of cases.
+//! Replays recorded steps in f64 and compares everything they change:
+//!
+//!     cargo run --release --example replay -- [--device cuda:0] [--shards 8] CASE_DIR…
+//!
+//! Prints a line of JSON for each case, {"case": …, "worst": …, "where": …}, and fails if one is above 1e-9. See
+//! tests/reference/README.md for the format of cases.
 
 use anyhow::{Context as _, Result, ensure};
 use caco_kinds::Determinism;
