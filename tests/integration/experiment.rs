@@ -88,6 +88,8 @@ fn every_figure_of_the_table_is_reached_cited_and_a_training_gives_its_bytes_aga
         "run",
         "p.ron",
         "--set",
+        "comparison.expect_table=None",
+        "--set",
         r#"comparison.expect="blake3:0000000000000000000000000000000000000000000000000000000000000000""#,
     ];
     SMALL.iter().for_each(|s| args.extend(["--set", s]));

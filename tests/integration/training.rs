@@ -132,7 +132,7 @@ fn the_monitor_agrees_with_the_knn_stage() {
     let project = tiny();
     let set = [
         "pretrain.epochs=3",
-        "pretrain.monitor=(index: \"test\", every: 2)",
+        "pretrain.monitor=(index: \"test\", every: 2, share: 1.0)",
         "features/train/short.resize=24",
         "features/train/short.crop=24",
         "features/test/short.resize=24",
