@@ -25,6 +25,7 @@ pub fn on() -> bool {
 
 /// From now on, this process computes portable results on so many threads. Must be called before the first tensor is
 /// created. An error if the CPU or [`ENVIRONMENT`] do not allow it.
+#[expect(clippy::disallowed_methods, reason = "results do depend on these variables, so they must be right")]
 pub fn start(threads: usize) -> Result<()> {
     #[cfg(not(target_arch = "x86_64"))]
     anyhow::bail!("portable results are those of x86-64, and this is another machine; give determinism: Fast");
