@@ -38,7 +38,7 @@ pub struct Again {
     stage: String,
     #[serde(flatten)]
     verdict: Verdict,
-    /// Where a training and its rerun part, with `--locate`.
+    /// Where a training and its rerun first differ, with `--locate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     located: Option<Located>,
     /// The signed test result.
@@ -69,7 +69,7 @@ impl Again {
         format!("{line}\n{located}  signed test result: {}\n", self.attestation.display())
     }
 
-    /// Where the two part, in words.
+    /// Where the two first differ, in words.
     fn located(&self, located: &Located) -> String {
         match located {
             Located::Step { step, tensor, first, second, differing, of } => format!(
@@ -85,7 +85,7 @@ impl Again {
                 )
             }
             Located::NoDigests => format!(
-                "  the first result kept no digests of its steps, so where they part is unknown; to keep them:\n  {}\n",
+                "  the first result kept no digests of its steps, so where they first differ is unknown; to keep them:\n  {}\n",
                 self.with_digests
             ),
         }
@@ -101,7 +101,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs each of these stages again on what the store holds of their inputs. With `locate`, finds where trainings part.
+/// Runs each of these stages again on what the store holds of their inputs. With `locate`, finds where trainings first differ.
 pub fn stages(graph: &mut Graph, ids: &[Id], store: &Store, device: Device, locate: bool) -> Result<Vec<Again>> {
     let signals = Arc::new(Signals::default());
     on_signals(&signals)?;
@@ -111,7 +111,7 @@ pub fn stages(graph: &mut Graph, ids: &[Id], store: &Store, device: Device, loca
     ids.iter().map(|id| stage(graph, *id, store, device, locate, &signals)).collect()
 }
 
-/// Only trainings have steps, in which they can part.
+/// Only trainings have steps, in which they can differ.
 pub fn refuse_others(graph: &Graph, ids: &[Id]) -> Result<()> {
     let is_training = |id: &&Id| REGISTRY.find(graph.stage(**id).kind).is_some_and(|kind| kind.training);
     let Some(other) = ids.iter().find(|id| !is_training(id)) else { return Ok(()) };

@@ -39,7 +39,7 @@ fn differing(cell: &Differing) -> String {
 
 /// A table is as repeatable as the trainings behind it.
 fn help(trainings: &[String]) -> String {
-    let other = "help: another processor, GPU, libtorch or number of threads may give other bytes";
+    let other = "help: results of another determinism class may have other bytes";
     match trainings.first() {
         Some(first) => {
             format!("{other}; `caco audit {first} --rerun --locate` says whether this machine gives the same twice")

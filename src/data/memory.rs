@@ -1,4 +1,4 @@
-//! Memory for the pixels of a batch. Whoever reads batches may choose it: a GPU copies faster from memory that it knows.
+//! Memory for the pixels of a batch. The reader of batches may choose it: a GPU copies faster from memory that it knows.
 
 use std::{
     fmt,

@@ -111,7 +111,7 @@ fn inherited() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Those of a worker's environment that tensor libraries read, for the record of a result. Left out is what every worker
-/// gets: the number of threads, which is recorded by itself, and the defaults, whoever set them; and the kernels of
+/// gets: the number of threads, which is recorded by itself, and the defaults, even where the caller set them; and the kernels of
 /// portable results.
 pub fn noted(env: &[(String, String)], is_portable: bool) -> BTreeMap<String, String> {
     let is_default = |name: &str, value: &str| {

@@ -213,19 +213,12 @@ const NOTHING: &str = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::walk::tests::folder;
     use proptest::prelude::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn listing(root: &Path) -> Result<Listing, Error> {
         Listing::of_folder(root, &stat::Cache::load(Path::new("/nonexistent")))
-    }
-
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("b/c")).unwrap();
-        fs::write(folder.path().join("b/c/one"), "1").unwrap();
-        fs::write(folder.path().join("a"), "2").unwrap();
-        folder
     }
 
     #[test]

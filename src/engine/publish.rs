@@ -16,7 +16,7 @@ use super::{
     uncollected::Uncollected,
     walk::{self, Stamp},
 };
-use caco_pipeline::job::STEP_DIGESTS;
+use caco_pipeline::step_digests;
 use serde_json::json;
 use std::{
     fs,
@@ -233,7 +233,7 @@ fn take_in(store: &Store, graph: &Graph, attest: Option<&dyn Attest>, finished: 
 
 /// Whether a training has digests of its steps, which an earlier record of the same bytes lacks: it ran again for them.
 fn adds_digests(store: &Store, finished: &Finished, pending: &Pending) -> bool {
-    let digests = Path::new("byproducts").join(STEP_DIGESTS);
+    let digests = Path::new("byproducts").join(step_digests::FILE);
     let before = store.result(pending.key).join(&*pending.record_name());
     finished.work.join(&digests).exists() && before.exists() && !before.join(&digests).exists()
 }

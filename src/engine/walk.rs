@@ -283,14 +283,15 @@ fn each_link(root: &Path, visit: &mut dyn FnMut(&Path, &Path) -> Result<(), Erro
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::{
         os::unix::{ffi::OsStrExt, fs::symlink},
         time::SystemTime,
     };
 
-    fn folder() -> tempfile::TempDir {
+    /// A folder with the files `a` and `b/c/one`.
+    pub fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("b/c")).unwrap();
         fs::write(folder.path().join("b/c/one"), "1").unwrap();

@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use all::all;
-pub use caco_pipeline::portable;
+pub use caco_pipeline::{portable, step_digests};
 pub use compare::{Claim, Compare, Row, Standing};
 pub use determinism::Determinism;
 pub use export_weights::ExportWeights;

@@ -251,7 +251,7 @@ impl Pretrain {
 
     /// A query moves its positive, a column of the bank, by about η_b / (N · τ_b) of the column's length in a step, and
     /// momentum m repeats that 1 / (1 − m) times. In the paper this is 0.37. A column that moves by more than its length
-    /// points elsewhere before it was ever a positive again: the loss rises to that of chance and stays there.
+    /// points elsewhere before it was ever a positive again: the loss rises towards that of chance.
     fn rate_out_of_scale(&self, bank_size: Option<u32>) -> Option<Caution> {
         if !matches!(self.objective, Objective::CaCo | Objective::CooperativeOnly) {
             return None;

@@ -8,8 +8,8 @@
 //! | instruction sets | [`ENVIRONMENT`] caps them at AVX2; our own kernels round every operation |
 //! | the vendor: MKL has other kernels for other vendors' CPUs | [`ENVIRONMENT`]; oneDNN multiplies matrices in f32 |
 //! | the number of images in a kernel, by which libtorch chooses it | a batch is always cut into the same shards |
-//! | the sizes of caches, by which oneDNN blocks some convolutions | none: no step differed between emulated CPUs whose level 2 has 0.5 and 4 MiB, and one with 1 MiB |
-//! | the C library: sines, logarithms and exponentials in f64 | none: glibc's are the same since 2.28 |
+//! | the sizes of caches, by which oneDNN blocks some convolutions | none: no step of the networks tried differed between emulated CPUs whose level 2 has 0.5 and 2 MiB, and one with 1 MiB |
+//! | the C library: sines, logarithms and exponentials in f64 | none: tried with glibc 2.36 only |
 
 use crate::bridge;
 use anyhow::{Result, ensure};

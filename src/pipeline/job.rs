@@ -11,10 +11,6 @@ pub const STOPPED: i32 = 75;
 /// Exit code of a stage that its watchdog terminated (EX_SOFTWARE of sysexits.h).
 pub const STALLED: i32 = 70;
 
-/// The by-product with the digests of a training's steps: a line of JSON with the names of the tensors, then one for each
-/// step.
-pub const STEP_DIGESTS: &str = "step_digests.jsonl";
-
 /// The file in a stage's folder that a worker renews while it responds.
 pub const ALIVE: &str = "alive";
 /// The variable with the minimum number of seconds before a step counts as stalled. The default is a minute.
@@ -53,6 +49,6 @@ pub struct Job {
     pub threads: usize,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
-    /// Whether a training keeps digests of its steps, as [`STEP_DIGESTS`].
+    /// Whether a training keeps digests of its steps, as [`crate::step_digests`].
     pub step_digests: bool,
 }

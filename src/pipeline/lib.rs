@@ -10,5 +10,6 @@ pub mod policy;
 pub mod portable;
 pub mod progress;
 mod shape;
+pub mod step_digests;
 pub mod sweep;
 pub mod tree;

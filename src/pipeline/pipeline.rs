@@ -4,7 +4,7 @@ use super::{
     diagnostic::Diagnostic,
     kind::{Complaint, Expected, Input, Output, ReadError, Registry, Source, options},
     layers::{File, Layered, Override},
-    policy::Policy,
+    policy::{self, Policy},
     sweep::{self, Sweep},
     tree::{self, Body, Node, Rendered, Span},
 };
@@ -354,7 +354,7 @@ fn stage(
     let entry = registry.find(layered.node.name.unwrap_or_default()).expect("kinds were looked up while layering");
     let policy = extra::<Policy>(layered, "run", sources)?.unwrap_or_default();
     if policy.step_digests && !entry.training {
-        return Err(in_stage(layered, no_steps(layered, entry.name, registry)));
+        return Err(in_stage(layered, policy::no_steps(layered, entry.name, registry)));
     }
     let pin = extra::<BTreeMap<String, String>>(layered, "pin", sources)?.unwrap_or_default();
     let has_extra = layered.node.field("run").is_some() || layered.node.field("pin").is_some();
@@ -392,19 +392,6 @@ fn stage(
         pin,
         at: layered.node.at,
     })
-}
-
-/// The error of a stage that shall keep digests of steps that it does not make.
-fn no_steps(layered: &Layered, kind: &str, registry: &Registry) -> Diagnostic {
-    let at = layered.node.field("run").map_or(layered.node.at, |run| run.field("step_digests").unwrap_or(run).at);
-    let trainings: Vec<&str> = registry.kinds().iter().filter(|kind| kind.training).map(|kind| kind.name).collect();
-    let help = match trainings.is_empty() {
-        true => "leave it out".into(),
-        false => format!("leave it out; trainings are stages of kind {}", trainings.join(", ")),
-    };
-    Diagnostic::new(format!("run.step_digests is for trainings, and a stage of kind '{kind}' is none"))
-        .at(at)
-        .help(help)
 }
 
 fn in_stage(layered: &Layered, error: Diagnostic) -> Diagnostic {

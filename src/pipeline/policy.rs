@@ -1,5 +1,6 @@
 //! How a stage is run, as set in the pipeline file. None of this is part of a key.
 
+use super::{diagnostic::Diagnostic, kind::Registry, layers::Layered};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,4 +22,17 @@ pub struct Policy {
     /// Keep digests of every step of a training: `caco audit --rerun --locate` then names the first step and tensor in which
     /// a rerun differs. Every step copies all tensors from the device.
     pub step_digests: bool,
+}
+
+/// The error of a stage that is to keep digests of steps and takes none.
+pub(crate) fn no_steps(layered: &Layered, kind: &str, registry: &Registry) -> Diagnostic {
+    let at = layered.node.field("run").map_or(layered.node.at, |run| run.field("step_digests").unwrap_or(run).at);
+    let trainings: Vec<&str> = registry.kinds().iter().filter(|kind| kind.training).map(|kind| kind.name).collect();
+    let help = match trainings.is_empty() {
+        true => "leave it out".into(),
+        false => format!("leave it out; trainings are stages of kind {}", trainings.join(", ")),
+    };
+    Diagnostic::new(format!("run.step_digests is for trainings, and a stage of kind '{kind}' is none"))
+        .at(at)
+        .help(help)
 }

@@ -1,19 +1,19 @@
-//! Where a training and its rerun part: the first step and tensor whose digests differ. Both results need the by-product
+//! Where a training and its rerun first differ: the step and tensor whose digests do. Both results need the by-product
 //! with the digests of their steps, which a training writes under `run: (step_digests: true)`.
 
 use super::rerun::Rerun;
 use anyhow::{Context, Result, ensure};
 use caco_engine::store::{Published, Store};
-use caco_pipeline::job::STEP_DIGESTS;
+use caco_pipeline::step_digests::{self, DIGITS, Head, Line};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{
     fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
-/// Where the two part.
+/// Where the two first differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "located")]
 pub enum Located {
@@ -42,7 +42,7 @@ pub enum Located {
 }
 
 impl Rerun<'_> {
-    /// Where the results part.
+    /// Where the results first differ.
     pub fn locate(&self) -> Result<Located> {
         let Some(first) = digests(self.store, self.first) else { return Ok(Located::NoDigests) };
         let second = digests(self.scratch, self.second).context("the rerun wrote no digests of its steps")?;
@@ -52,24 +52,8 @@ impl Rerun<'_> {
 
 /// The file with the digests of a result's steps, if it has them.
 pub fn digests(store: &Store, of: &Published) -> Option<PathBuf> {
-    Some(store.record_folder(of).join("byproducts").join(STEP_DIGESTS)).filter(|path| path.is_file())
+    Some(store.record_folder(of).join("byproducts").join(step_digests::FILE)).filter(|path| path.is_file())
 }
-
-/// The first line of the file.
-#[derive(Deserialize)]
-struct Head {
-    tensors: Vec<String>,
-}
-
-/// A step.
-#[derive(Deserialize)]
-struct Line {
-    step: u64,
-    digests: String,
-}
-
-/// Hexadecimal digits of a tensor's digest.
-const DIGITS: usize = 8;
 
 /// A file of digests, read line by line.
 struct Steps {

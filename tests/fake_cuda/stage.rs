@@ -157,7 +157,7 @@ fn a_stage_that_is_to_compute_on_the_cpu_claims_no_gpu() {
     let Some(machine) = machine("1") else { return };
     let wants_one = PIPELINE.replace(r#"init_bank(index: "train")"#, r#"init_bank(index: "train", run: (gpus: 1))"#);
     machine.write("p.ron", &wants_one);
-    // Another run holds the only GPU: whoever claims it would wait.
+    // Another run holds the only GPU: a stage that claims it would wait.
     let locks = machine.path("caco-gpus");
     fs::create_dir(&locks).unwrap();
     let held = fs::File::create(locks.join("0")).unwrap();

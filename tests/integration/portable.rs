@@ -7,8 +7,7 @@ use crate::{
 };
 use serde_json::Value;
 
-/// The state after 20 steps on two views of each image, and on eight. `scripts/portable.sh` computes them on emulated
-/// CPUs of both vendors.
+/// The state after 20 steps on two views of each image, and on eight.
 const DIGESTS: [(&str, &str); 2] = [
     ("single", "9eec548c793081c883d23a69b0777230b4365c1b36e797139d667594f11ea090"),
     ("multi", "a0e329f0ffc246e54a19942b9be772b59d6df09180e4a664187e93367d31c00c"),

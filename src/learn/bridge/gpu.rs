@@ -63,7 +63,7 @@ pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
     }
 }
 
-/// So many bytes of memory from which a GPU copies while the program goes on. Reused when it has been freed and the copies
+/// So many bytes of memory from which a GPU copies while the program computes. Reused when it has been freed and the copies
 /// from it have ended.
 pub fn pinned(count: usize) -> Result<Bytes> {
     let mut result = std::ptr::null_mut();

@@ -1,11 +1,10 @@
-//! Digests of every step of a training: the first step and tensor in which a rerun differs can then be named. One JSON
-//! line per step; the first line names the tensors. A by-product, written on request, because every tensor is copied from
-//! its device.
+//! Writes digests of every step of a training: the first step and tensor in which a rerun differs can then be named. A
+//! by-product, written on request, because every tensor is copied from its device.
 
 use super::caco::{State, StepOutput};
 use crate::{model::weights::Weights, tensors};
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use caco_kinds::step_digests::{DIGITS, Head, Line};
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
@@ -13,25 +12,6 @@ use std::{
     path::Path,
 };
 use tch::Tensor;
-
-/// The first line.
-#[derive(Serialize)]
-struct Head {
-    /// The names of the tensors, in the order in which a step computes them.
-    tensors: Vec<String>,
-}
-
-/// The digests after one step.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    /// Step, counted over all epochs from 1.
-    step: u64,
-    /// The start of the BLAKE3 digest of each tensor's values, eight hexadecimal digits each.
-    digests: String,
-}
-
-/// Hexadecimal digits of a tensor's digest. Two steps that differ do so in many tensors, so that few digits are enough.
-const DIGITS: usize = 8;
 
 /// The file of digests.
 pub struct Digests {

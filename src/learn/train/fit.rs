@@ -204,7 +204,7 @@ impl Run<'_> {
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
     }
 
-    /// Keeps what is told of a step, and drops the rest of its output.
+    /// Keeps the metrics and digests of a step, and drops the rest of its output.
     fn keep(&mut self, output: StepOutput, pending: &mut Pending, rates: Rates) -> Result<()> {
         if let Some(digests) = &mut self.digests {
             digests.write(self.position.done + 1, &output, &self.state)?;

@@ -176,7 +176,7 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     fn inputs(&self) -> Vec<Input>;
     /// Checks ranges, so that an invalid value is reported before anything runs.
     fn check(&self) -> Result<(), Complaint>;
-    /// Whether its result has the same bytes on every machine. Then it computes on the CPU, whatever device a run chooses.
+    /// Whether its result has the same bytes on every machine. Then it computes on the CPU, and fails in a run that asks for a GPU.
     fn is_portable(&self) -> bool {
         false
     }

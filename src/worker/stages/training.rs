@@ -14,7 +14,7 @@ use caco_learn::{
         pace::Speed,
     },
 };
-use caco_pipeline::{job::STEP_DIGESTS, progress::Progress};
+use caco_pipeline::{progress::Progress, step_digests};
 use std::time::Duration;
 use tch::Device;
 
@@ -44,7 +44,7 @@ pub fn train(
         byproducts: task.byproducts.clone(),
         every: Duration::try_from_secs_f64(every).with_context(|| format!("{EVERY} is {every}; give seconds"))?,
         device,
-        digests: task.step_digests.then(|| task.byproducts.join(STEP_DIGESTS)),
+        digests: task.step_digests.then(|| task.byproducts.join(step_digests::FILE)),
     };
     let mut reporter = Reporter { task, look, events: Events::into_folder(&task.byproducts.join("tensorboard")) };
     match fit::fit(model, procedure, source, &place, start, &mut reporter)? {
