@@ -12,6 +12,8 @@ use caco_measure::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
+/// The purpose for which views are drawn unless a stage has its own.
+pub const VIEW: &str = "view";
 /// Aspect ratios of crops, width to height: log-uniform between these.
 const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 /// σ of the blur, pixels: uniform between these.
@@ -53,28 +55,33 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// What a training with this seed draws in this epoch for each view of a sample of `width` × `height` pixels.
+    /// What a stage with this seed draws in this epoch for each view of a sample of `width` × `height` pixels. Every
+    /// operation of every view draws from a stream of its own, named by `purpose`, the view and the operation.
     pub fn of_sample(
         views: &[View],
+        purpose: &str,
         seed: u64,
         epoch: u64,
         sample: u32,
         (width, height): (usize, usize),
     ) -> Vec<Drawn> {
-        let draw = |(view, number)| {
-            let mut rng = Rng::new(seed, "view", epoch, u64::from(sample) * views.len() as u64 + number);
-            Drawn::new(view, width, height, &mut rng)
+        let draw = |(number, view)| {
+            let stream =
+                |operation: &str| Rng::new(seed, &format!("{purpose} {number} {operation}"), epoch, sample.into());
+            Drawn::new(view, width, height, &stream)
         };
-        views.iter().zip(0..).map(draw).collect()
+        views.iter().enumerate().map(draw).collect()
     }
 
-    /// Draws a view of an image of `width` × `height` pixels.
-    pub fn new(view: &View, width: usize, height: usize, rng: &mut Rng) -> Drawn {
-        let crop = draw_crop(view.scale, width, height, rng);
-        let jitter = if rng.chance(view.jitter_p) { draw_jitter(view.jitter, rng) } else { vec![] };
-        let grey = rng.chance(view.grey_p);
+    /// Draws a view of an image of `width` × `height` pixels. `stream` returns the random numbers of an operation.
+    fn new(view: &View, width: usize, height: usize, stream: &dyn Fn(&str) -> Rng) -> Drawn {
+        let crop = draw_crop(view.scale, width, height, &mut stream("crop"));
+        let mut rng = stream("jitter");
+        let jitter = if rng.chance(view.jitter_p) { draw_jitter(view.jitter, &mut rng) } else { vec![] };
+        let grey = stream("grey").chance(view.grey_p);
+        let mut rng = stream("blur");
         let sigma = rng.chance(view.blur_p).then(|| rng.range(SIGMA.0, SIGMA.1));
-        let (solarize, flip) = (rng.chance(view.solarize_p), rng.chance(view.flip_p));
+        let (solarize, flip) = (stream("solarize").chance(view.solarize_p), stream("flip").chance(view.flip_p));
         Drawn { size: view.size as usize, crop, jitter, grey, sigma, solarize, flip }
     }
 

@@ -1,7 +1,7 @@
 //! Measures how fast images are turned into views, and where the time is spent.
 
 use super::{
-    augment::{Augmenter, Drawn},
+    augment::{Augmenter, Drawn, VIEW},
     batch::Source as _,
     dataset::Dataset,
     format, index,
@@ -138,7 +138,7 @@ fn operations(set: &Dataset, views: &[View]) -> Result<BTreeMap<&'static str, f6
         clock.lap("read");
         reader.decode(image.within.as_ref(), &mut raster)?;
         clock.lap("decode");
-        let all = Drawn::of_sample(views, 0, 0, sample as u32, (raster.width, raster.height));
+        let all = Drawn::of_sample(views, VIEW, 0, 0, sample as u32, (raster.width, raster.height));
         clock.lap("draw");
         for drawn in all {
             augmenter.cut(&drawn, &raster);

@@ -4,7 +4,7 @@
 //! are started before the consumer takes the oldest, which bounds memory and is the only thing that makes threads wait.
 
 use super::{
-    augment::{Augmenter, Drawn},
+    augment::{Augmenter, Drawn, VIEW},
     batch::{Batch, Batches, Pixels, Source},
     dataset::Dataset,
     memory::Bytes,
@@ -70,6 +70,7 @@ pub struct Loader {
     set: Arc<Dataset>,
     reading: Reading,
     decode: Decode,
+    purpose: &'static str,
     memory: fn(usize) -> Bytes,
 }
 
@@ -77,7 +78,8 @@ impl Loader {
     /// Creates a loader; fails if an epoch would have no batches.
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
-        let loader = Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full, memory: Bytes::zeros };
+        let loader =
+            Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full, purpose: VIEW, memory: Bytes::zeros };
         let (images, batch) = (set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
@@ -89,6 +91,11 @@ impl Loader {
     /// Sets how JPEG files are decoded. This only affects views.
     pub fn decoding(self, decode: Decode) -> Loader {
         Loader { decode, ..self }
+    }
+
+    /// Sets the purpose for which random views are drawn. For two purposes the same seed draws different views.
+    pub fn drawing(self, purpose: &'static str) -> Loader {
+        Loader { purpose, ..self }
     }
 
     /// Sets where views are written: `memory` returns so many bytes, whose content does not matter.
@@ -136,6 +143,7 @@ struct Shared {
     set: Arc<Dataset>,
     transform: Transform,
     decode: Decode,
+    purpose: &'static str,
     memory: fn(usize) -> Bytes,
     seed: u64,
     epoch: u64,
@@ -195,6 +203,7 @@ impl Epoch {
             set: loader.set.clone(),
             transform: reading.transform.clone(),
             decode: loader.decode,
+            purpose: loader.purpose,
             memory: loader.memory,
             seed: reading.seed,
             epoch,
@@ -314,7 +323,7 @@ impl Shared {
         let drawn = match &self.transform {
             Transform::Views(views) => {
                 let size = (image.size.0 as usize, image.size.1 as usize);
-                Drawn::of_sample(views, self.seed, self.epoch, sample, size)
+                Drawn::of_sample(views, self.purpose, self.seed, self.epoch, sample, size)
             }
             Transform::Centre { .. } => vec![],
         };

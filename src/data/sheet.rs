@@ -1,7 +1,7 @@
 //! A contact sheet: images of a set, each beside the views that training would make of it.
 
 use super::{
-    augment::{Augmenter, Drawn},
+    augment::{Augmenter, Drawn, VIEW},
     dataset::{Dataset, Image},
     format::{self, Label, Listed, Listing},
     index,
@@ -132,7 +132,7 @@ fn paint(set: &Dataset, samples: &[u32], views: &[View], setup: &Setup) -> Resul
         shrink(&image, cell, &mut scratch, &mut small);
         blit(&mut sheet, &small, GAP, top);
         let size = (image.width, image.height);
-        let drawn = Drawn::of_sample(views, setup.seed, setup.epoch, *sample, size);
+        let drawn = Drawn::of_sample(views, VIEW, setup.seed, setup.epoch, *sample, size);
         for (number, drawn) in drawn.iter().enumerate() {
             let mut out = vec![0; drawn.size * drawn.size * 3];
             augmenter.apply(drawn, &image, &mut out);

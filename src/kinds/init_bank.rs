@@ -87,7 +87,7 @@ pub(super) fn trust() -> f64 {
 
 impl Kind for InitBank {
     const NAME: &'static str = "init_bank";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const DEVICE: bool = true;
     const TRAINING: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);

@@ -62,7 +62,7 @@ fn rate() -> f64 {
 
 impl Kind for LinearEval {
     const NAME: &'static str = "linear_eval";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const DEVICE: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const OUTPUTS: &'static [Output] =

@@ -149,7 +149,7 @@ fn key_momentum() -> f64 {
 
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const DEVICE: bool = true;
     const TRAINING: bool = true;
     const WARN: Option<Warn<Self>> = Some(Pretrain::warn);

@@ -20,6 +20,9 @@ use caco_learn::{
 use caco_measure::metric::Metric;
 use tch::Kind;
 
+/// The purpose for which views are drawn. Otherwise the first epoch would show the very views whose keys fill the bank.
+const INIT_VIEW: &str = "init view";
+
 /// Writes `state.safetensors`: the state from which pre-training starts.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
@@ -28,6 +31,7 @@ pub fn run(task: &Task) -> Result<()> {
     let mut views = parameters.views.list();
     views.truncate(2);
     let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?
+        .drawing(INIT_VIEW)
         .in_memory(transfer::memory(device));
     let start = || {
         let InitBank { ref model, bank_size, seed, .. } = parameters;

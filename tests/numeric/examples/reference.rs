@@ -12,7 +12,6 @@ use caco_data::{
     raster::Raster,
 };
 use caco_kinds::{Filter, View};
-use caco_measure::rng::Rng;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, Write as _};
 
@@ -62,7 +61,7 @@ fn draw(order: &Value) -> Result<Value> {
     let view: View = serde_json::from_value(order["draw"].clone())?;
     let size = |name: &str| order[name].as_u64().context("a size is an integer").map(|side| side as usize);
     let (width, height, count) = (size("width")?, size("height")?, size("count")?);
-    let views =
-        (0..count as u64).map(|sample| json!(Drawn::new(&view, width, height, &mut Rng::new(0, "view", 0, sample))));
+    let views = (0..count as u32)
+        .map(|sample| json!(Drawn::of_sample(&[view.clone()], "view", 0, 0, sample, (width, height))[0]));
     Ok(Value::Array(views.collect()))
 }
