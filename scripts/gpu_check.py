@@ -27,9 +27,9 @@ PIPELINE = """(
         "shapes": synthesize(domain: Shapes, classes: 8, train: IMAGES, test: 8, size: 40),
         "train": index(root: Stage("shapes/train")),
         "bank": init_bank(index: "train"),
-        "pretrain": pretrain(index: "train", init: "bank", epochs: 3, warmup: 1),
-        "precise": pretrain(index: "train", init: "bank", epochs: 6, warmup: 1, precision: F32, views: SingleCrop(size: 32)),
-        "rounded": pretrain(index: "train", init: "bank", epochs: 6, warmup: 1, precision: Bf16, views: SingleCrop(size: 32)),
+        "pretrain": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 3, warmup: 1),
+        "precise": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 6, warmup: 1, precision: F32, views: SingleCrop(size: 32)),
+        "rounded": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 6, warmup: 1, precision: Bf16, views: SingleCrop(size: 32)),
     },
 )"""
 
@@ -43,7 +43,7 @@ TRAINING = """(
         "shapes": synthesize(domain: Shapes, classes: 10, train: IMAGES, test: 10, size: 40),
         "train": index(root: Stage("shapes/train")),
         "bank": init_bank(index: "train"),
-        "pretrain": pretrain(index: "train", init: "bank", epochs: 1000, warmup: 2),
+        "pretrain": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 1000, warmup: 2),
     },
 )"""
 

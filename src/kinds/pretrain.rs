@@ -1,14 +1,14 @@
 use super::{determinism::check_shards, *};
 
-/// Contrastive pre-training by CaCo (Wang et al., TPAMI 2023), or one of the variants it is compared with.
+/// Self-supervised pre-training by CaCo, or by one of the methods it is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pretrain {
     /// An index stage: the training images.
     pub index: String,
-    /// The bank initialisation to start from.
-    pub init: String,
-    /// The network; must be that of the bank initialisation.
+    /// The method. What it leaves out has the published value.
+    pub method: Method,
+    /// The network; must be that of a bank initialisation to start from.
     pub model: Model,
     /// The random views; more than two for multi-crop.
     pub views: Views,
@@ -19,39 +19,21 @@ pub struct Pretrain {
     pub epochs: u32,
     /// Images per step.
     pub batch: u32,
-    /// How the bank is used.
+    /// The optimizer of the encoder.
     #[serde(default)]
-    pub objective: Objective,
-    /// Temperature τ of the loss.
-    #[serde(default = "temperature")]
-    pub temperature: f64,
-    /// Temperature τ_b of the bank's update.
-    #[serde(default = "temperature")]
-    pub bank_temperature: f64,
-    /// Learning rate of the bank.
-    #[serde(default = "bank_rate")]
-    pub bank_rate: f64,
-    /// If given, the bank's rate decays to this by a cosine schedule instead of staying constant after the warm-up.
-    #[serde(default)]
-    pub bank_rate_final: Option<f64>,
-    /// Momentum of the bank's update.
-    #[serde(default = "super::init_bank::momentum")]
-    pub bank_momentum: f64,
+    pub optimizer: Option<Optimizer>,
     /// Learning rate of the encoder per 256 images.
-    #[serde(default = "super::init_bank::rate")]
-    pub rate: f64,
+    #[serde(default)]
+    pub rate: Option<f64>,
     /// Epochs of linear warm-up.
-    #[serde(default = "warmup")]
-    pub warmup: u32,
-    /// Initial momentum of the key encoder; it rises to 1 by a cosine schedule.
-    #[serde(default = "key_momentum")]
-    pub key_momentum: f64,
-    /// LARS momentum.
+    #[serde(default)]
+    pub warmup: Option<u32>,
+    /// Momentum of the optimizer.
     #[serde(default = "super::init_bank::momentum")]
     pub momentum: f64,
-    /// LARS weight decay.
-    #[serde(default = "super::init_bank::weight_decay")]
-    pub weight_decay: f64,
+    /// Weight decay.
+    #[serde(default)]
+    pub weight_decay: Option<f64>,
     /// LARS trust coefficient.
     #[serde(default = "super::init_bank::trust")]
     pub trust: f64,
@@ -113,40 +95,9 @@ pub enum Collapse {
     Continue,
 }
 
-/// How training uses the bank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Objective {
-    /// Cooperative positives and adversarial negatives: the paper's method.
-    #[default]
-    CaCo,
-    /// The bank stays as initialised.
-    FixedBank,
-    /// Only the negatives are updated.
-    AdversarialOnly,
-    /// Only the positives are updated.
-    CooperativeOnly,
-    /// The other view's key is the positive and the bank is all adversarial negatives, as in AdCo (Hu et al. 2021).
-    KeyPositive,
-    /// The other view's key is the positive and the bank is a queue of keys, as in MoCo v2 (Chen et al. 2020).
-    Queue,
-}
-
 fn one() -> u32 {
     1
 }
-fn temperature() -> f64 {
-    0.08
-}
-fn bank_rate() -> f64 {
-    3.0
-}
-fn warmup() -> u32 {
-    10
-}
-fn key_momentum() -> f64 {
-    0.99
-}
-
 impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const VERSION: u32 = 3;
@@ -164,10 +115,11 @@ impl Kind for Pretrain {
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
-    const SOURCES: &'static [&'static str] = &["index", "init", "monitor.index"];
+    const SOURCES: &'static [&'static str] = &["index", "method.CaCo.init", "monitor.index"];
 
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::output("init", &self.init, "state")];
+        let init = self.method.parameters().init();
+        let mut inputs: Vec<Input> = init.map(|init| Input::output("init", init, "state")).into_iter().collect();
         inputs.extend(Input::index("index", &self.index));
         if let Some(monitor) = &self.monitor {
             inputs.extend(Input::index("monitor", &monitor.index));
@@ -189,22 +141,12 @@ impl Kind for Pretrain {
         ensure(fits, "accumulate", parts)?;
         check_shards(self.shards, self.batch / self.accumulate)?;
         self.determinism.check(self.precision)?;
-        for (field, t) in [("temperature", self.temperature), ("bank_temperature", self.bank_temperature)] {
-            ensure(t > 0.0 && t.is_finite(), field, format!("is {t}; give a positive number"))?;
-        }
-        for (field, m) in
-            [("momentum", self.momentum), ("bank_momentum", self.bank_momentum), ("key_momentum", self.key_momentum)]
-        {
-            ensure((0.0..=1.0).contains(&m), field, format!("is {m}; give 0 to 1"))?;
-        }
-        for (field, r) in [
-            ("rate", self.rate),
-            ("bank_rate", self.bank_rate),
-            ("weight_decay", self.weight_decay),
-            ("trust", self.trust),
-        ] {
+        let recipe = self.recipe();
+        ensure((0.0..=1.0).contains(&self.momentum), "momentum", format!("is {}; give 0 to 1", self.momentum))?;
+        for (field, r) in [("rate", recipe.rate), ("weight_decay", recipe.weight_decay), ("trust", self.trust)] {
             ensure(r >= 0.0 && r.is_finite(), field, format!("is {r}; give 0 or more"))?;
         }
+        self.method.check(self)?;
         let Some(monitor) = &self.monitor else { return Ok(()) };
         ensure(monitor.every >= 1, "monitor.every", "is 0; give at least 1")?;
         ensure(monitor.k >= 1, "monitor.k", "is 0; give at least 1")?;
@@ -221,126 +163,46 @@ impl Kind for Pretrain {
         self.determinism == Determinism::Portable
     }
 
+    /// The bank is one only of methods that have a bank.
+    fn outputs(&self) -> Vec<Output> {
+        let has_bank = self.method.parameters().has_bank();
+        Self::OUTPUTS.iter().filter(|output| has_bank || output.name != "bank").cloned().collect()
+    }
+
     fn parameters(&self) -> serde_json::Value {
-        let mut value = hashed(self);
+        let mut value = hashed(&self.explicit());
         value["views"] = serde_json::to_value(self.views.list()).expect("views are plain data");
         self.model.rekey(&mut value);
         value
     }
 }
 
-/// The setting of the paper's experiments on ImageNet.
-mod paper {
-    /// Images per step.
-    pub const BATCH: f64 = 1024.0;
-    /// Columns of the bank.
-    pub const BANK_SIZE: f64 = 65536.0;
-    /// Learning rate of the bank.
-    pub const BANK_RATE: f64 = 3.0;
-    /// Temperature of the bank's update.
-    pub const BANK_TEMPERATURE: f64 = 0.08;
-    /// Momentum of the bank's update.
-    pub const BANK_MOMENTUM: f64 = 0.9;
-}
-
 impl Pretrain {
     fn warn(&self, upstream: &Upstream) -> Vec<Caution> {
-        let init = upstream("init").and_then(|init| serde_json::from_value::<InitBank>(init).ok());
-        self.rate_out_of_scale(init.map(|init| init.bank_size)).into_iter().collect()
+        self.method.parameters().warn(self, upstream).into_iter().collect()
     }
 
-    /// A query moves its positive, a column of the bank, by about η_b / (N · τ_b) of the column's length in a step, and
-    /// momentum m repeats that 1 / (1 − m) times. In the paper this is 0.37. A column that moves by more than its length
-    /// points elsewhere before it was ever a positive again: the loss rises towards that of chance.
-    fn rate_out_of_scale(&self, bank_size: Option<u32>) -> Option<Caution> {
-        if !matches!(self.objective, Objective::CaCo | Objective::CooperativeOnly) {
-            return None;
-        }
-        let rest = 1.0 - self.bank_momentum;
-        let moves =
-            |rate: f64, momentum: f64, batch: f64, temperature: f64| rate / ((1.0 - momentum) * batch * temperature);
-        let (batch, temperature) = (f64::from(self.batch), self.bank_temperature);
-        let here = moves(self.bank_rate, self.bank_momentum, batch, temperature);
-        if here <= 1.0 {
-            return None;
-        }
-        let there = moves(paper::BANK_RATE, paper::BANK_MOMENTUM, paper::BATCH, paper::BANK_TEMPERATURE);
-        // A negative moves by η_b / (K · τ_b), so a smaller bank takes a smaller rate; no bank takes one above this.
-        let for_batch = there * rest * batch * temperature;
-        let for_bank = bank_size.map_or(f64::INFINITY, |size| paper::BANK_RATE * f64::from(size) / paper::BANK_SIZE);
-        let [rate, momentum, temperature, here, there, better] =
-            [self.bank_rate, rest, temperature, here, there, for_batch.min(for_bank)].map(two_digits);
-        let why = match bank_size.filter(|_| for_bank <= for_batch) {
-            Some(size) => format!("3 · {size} / 65536, the paper's rate for a bank of {size}"),
-            None => format!("with which it is {there}"),
-        };
-        Some(Caution {
-            field: "bank_rate".into(),
-            message: format!(
-                "the bank moves faster than its queries: bank_rate / ((1 − bank_momentum) · batch · bank_temperature) is \
-                 {rate} / ({momentum} · {} · {temperature}) = {here}, in the paper {there}",
-                self.batch
-            ),
-            help: format!("set `bank_rate: {better}`: {why}"),
-        })
-    }
-}
-
-/// A number with two significant digits.
-fn two_digits(value: f64) -> String {
-    format!("{value:.1e}").parse::<f64>().expect("a formatted number is one").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pretrain(changes: &str) -> Pretrain {
-        let base = r#""index": "i", "init": "b", "epochs": 1, "model": {"arch": "ResNet18"},
-            "views": {"SingleCrop": {"size": 32}}"#;
-        serde_json::from_str(&format!("{{{base}, {changes}}}")).unwrap()
-    }
-
-    fn help(changes: &str, bank_size: u32) -> Option<String> {
-        pretrain(changes).rate_out_of_scale(Some(bank_size)).map(|caution| caution.help)
-    }
-
-    #[test]
-    fn the_papers_rate_is_in_scale_for_its_batch_and_not_for_a_small_one() {
-        assert_eq!(help(r#""batch": 1024"#, 65536), None);
-        let small = pretrain(r#""batch": 64"#).rate_out_of_scale(Some(1024)).unwrap();
-        assert_eq!(small.help, "set `bank_rate: 0.047`: 3 · 1024 / 65536, the paper's rate for a bank of 1024");
-        assert!(small.message.contains("3 / (0.1 · 64 · 0.08) = 5.9, in the paper 0.37"), "{}", small.message);
-    }
-
-    #[test]
-    fn the_rate_that_is_named_is_in_scale() {
-        // The bank's share alone would be the same rate again.
-        assert_eq!(help(r#""batch": 64"#, 65536).unwrap(), "set `bank_rate: 0.19`: with which it is 0.37");
-        for (batch, size) in [(64, 1024), (64, 65536), (8, 48), (128, 4096), (16, 300_000)] {
-            let words = help(&format!(r#""batch": {batch}"#), size).unwrap();
-            let rate = words.split(['`', ' ']).nth(3).unwrap();
-            assert_eq!(help(&format!(r#""batch": {batch}, "bank_rate": {rate}"#), size), None, "{words}");
+    /// The optimizer: what the stage gives, and what the method published for the rest.
+    pub fn recipe(&self) -> Published {
+        let published = self.method.parameters().published();
+        Published {
+            optimizer: self.optimizer.unwrap_or(published.optimizer),
+            rate: self.rate.unwrap_or(published.rate),
+            warmup: self.warmup.unwrap_or(published.warmup),
+            weight_decay: self.weight_decay.unwrap_or(published.weight_decay),
+            ..published
         }
     }
 
-    #[test]
-    fn only_a_bank_whose_positives_are_trained_is_warned_of() {
-        for objective in ["FixedBank", "AdversarialOnly", "KeyPositive", "Queue"] {
-            assert_eq!(help(&format!(r#""batch": 64, "objective": "{objective}""#), 1024), None);
+    /// The same with the recipe written out: it must not matter for the key whether it is.
+    fn explicit(&self) -> Self {
+        let Published { optimizer, rate, warmup, weight_decay, .. } = self.recipe();
+        Pretrain {
+            optimizer: Some(optimizer),
+            rate: Some(rate),
+            warmup: Some(warmup),
+            weight_decay: Some(weight_decay),
+            ..self.clone()
         }
-        assert!(help(r#""batch": 64, "objective": "CooperativeOnly""#, 1024).is_some());
-    }
-
-    #[test]
-    fn momentum_and_temperature_count() {
-        assert_eq!(help(r#""batch": 64, "bank_momentum": 0"#, 1024), None);
-        assert_eq!(help(r#""batch": 64, "bank_temperature": 0.5"#, 1024), None);
-    }
-
-    #[test]
-    fn without_a_known_bank_the_batch_decides() {
-        let caution = pretrain(r#""batch": 64"#).rate_out_of_scale(None).unwrap();
-        assert_eq!(caution.help, "set `bank_rate: 0.19`: with which it is 0.37");
     }
 }

@@ -15,8 +15,8 @@ pub const PIPELINE: &str = r#"(
         "train": index(root: Stage("shapes/train")),
         "test": index(root: Stage("shapes/test")),
         "bank": init_bank(index: "train"),
-        "pretrain": pretrain(index: "train", init: "bank", epochs: 3, warmup: 1),
-        "watched": pretrain(index: "train", init: "bank", epochs: 2, warmup: 1, monitor: (index: "test", every: 1), collapse: Continue),
+        "pretrain": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 3, warmup: 1),
+        "watched": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 2, warmup: 1, monitor: (index: "test", every: 1), collapse: Continue),
         "features/train": features(encoder: "pretrain", index: "train", resize: 32, crop: 32),
         "features/test": features(encoder: "pretrain", index: "test", resize: 32, crop: 32),
         "knn": knn(train: "features/train", test: "features/test", share: 1.0),
@@ -117,7 +117,7 @@ fn two_stages_compute_at_once_on_a_gpu_each() {
     // Each waits, when it first asks for its GPU, until the other has come so far.
     let mut both = PIPELINE.replace(
         r#""bank": init_bank(index: "train"),"#,
-        r#""bank": init_bank(index: "train"), "second": pretrain(index: "train", init: "bank", epochs: 2, warmup: 1),"#,
+        r#""bank": init_bank(index: "train"), "second": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 2, warmup: 1),"#,
     );
     both = both.replace("epochs: 3", "epochs: 1");
     machine.write("p.ron", &both);

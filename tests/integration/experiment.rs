@@ -46,7 +46,7 @@ fn a_changed_value_reruns_its_downstream_stages_and_nothing_else() {
     }
     assert!(run(&project, &[]).is_empty(), "a second run");
     assert_eq!(run(&project, &["linear/long.epochs=2"]), ["comparison", "linear/long"]);
-    let reran = run(&project, &["pretrain.bank_temperature=0.1"]);
+    let reran = run(&project, &["pretrain.method.bank_temperature=0.1"]);
     let untouched = |name: &String| {
         ["bank/", "train", "test", "glyphs", "shapes"].iter().any(|p| name.starts_with(p))
             || name.ends_with("/untrained")

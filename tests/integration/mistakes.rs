@@ -50,7 +50,7 @@ fn invalid_files_are_reported_with_their_line() {
         ("an output inside another", r#"(stages: {"a": command(shell: "x", outputs: ["o/p", "o"])})"#),
         (
             "shards that a batch cannot be cut into",
-            r#"(stages: {"p": pretrain(index: "i", init: "b", model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 12, shards: 8)})"#,
+            r#"(stages: {"p": pretrain(index: "i", method: CaCo(init: "b"), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 12, shards: 8)})"#,
         ),
         (
             "a precision without portable kernels",
@@ -58,7 +58,7 @@ fn invalid_files_are_reported_with_their_line() {
         ),
         (
             "a number with a fraction",
-            "(\n  common: (model: (arch: ResNet18)),\n  stages: {\n    \"p\": pretrain(index: \"i\", init: \"b\", views: SingleCrop(size: 32), batch: 8, epochs: 1.5),\n  },\n)",
+            "(\n  common: (model: (arch: ResNet18)),\n  stages: {\n    \"p\": pretrain(index: \"i\", method: CaCo(init: \"b\"), views: SingleCrop(size: 32), batch: 8, epochs: 1.5),\n  },\n)",
         ),
         ("a word in quotes", r#"(stages: {"a": init_encoder(model: (arch: "ResNet18"))})"#),
         ("a path in quotes", r#"(stages: {"a": index(root: "my images/train")})"#),

@@ -10,12 +10,12 @@ const SMALL: &str = r#"(
         "bank": init_bank(bank_size: 1024),
     },
     each_variant: {
-        "pretrain": pretrain(init: "bank", epochs: 1),
+        "pretrain": pretrain(method: CaCo(init: "bank"), epochs: 1),
     },
     variants: {
         "a": (),
         "b": (set: {"pretrain": (epochs: 2)}),
-        "queue": (set: {"pretrain": (objective: Queue)}),
+        "queue": (set: {"pretrain": (method: CaCo(objective: Queue))}),
     },
 )"#;
 
@@ -28,12 +28,12 @@ fn a_bank_rate_out_of_scale_is_warned_of_with_a_better_one() {
     let warning = &checked["warnings"][0];
     assert_eq!(checked["warnings"].as_array().unwrap().len(), 1, "{checked}");
     assert_eq!(warning["stages"], serde_json::json!(["pretrain/a", "pretrain/b"]));
-    assert_eq!((warning["field"].as_str(), warning["place"].as_str()), (Some("bank_rate"), Some("p.ron:9")));
+    assert_eq!((warning["field"].as_str(), warning["place"].as_str()), (Some("method.bank_rate"), Some("p.ron:9")));
     // Where the value is given, it is what the warning points at.
-    project.edit("epochs: 1", "epochs: 1,\n bank_rate: 2");
+    project.edit("\"bank\")", "\"bank\",\n bank_rate: 2)");
     assert_eq!(project.json(&["check", "p.ron", "--json"])["warnings"][0]["place"], "p.ron:10");
-    let set = project.json(&["check", "p.ron", "--json", "--set", "pretrain.bank_rate=4"]);
-    assert_eq!(set["warnings"][0]["place"], "--set pretrain.bank_rate");
+    let set = project.json(&["check", "p.ron", "--json", "--set", "pretrain.method.bank_rate=4"]);
+    assert_eq!(set["warnings"][0]["place"], "--set pretrain.method.bank_rate");
     // The named rate is not warned of.
     project.edit("bank_rate: 2", "bank_rate: 0.047");
     assert_eq!(project.ok(&["check", "p.ron"]).err, "");
@@ -51,5 +51,5 @@ fn a_run_warns_of_what_it_is_about_to_run() {
     assert!(said(&["pretrain/*"]));
     assert!(!said(&["index"]), "a stage that is not asked for");
     assert!(!said(&["pretrain/*", "--quiet"]));
-    assert!(!said(&["pretrain/*", "--set", "common.bank_rate=0.04"]));
+    assert!(!said(&["pretrain/*", "--set", "pretrain.method.bank_rate=0.04"]));
 }

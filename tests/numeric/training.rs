@@ -1,15 +1,16 @@
 //! Tests that training does not depend on the number of loader threads.
 
 use caco_data::{Loader, Reading, Transform, format, index, synth};
-use caco_kinds::{Arch, Format, Model, Pretrain, Stem};
+use caco_kinds::{Arch, Format, Method, Model, Pretrain, Stem};
 use caco_learn::{
     device,
     model::{Bank, Encoder, Shape},
     train::{
-        caco::State,
         checkpoint::{self, Position},
         curve::Row,
         fit::{self, End, Place, Watch},
+        methods::caco::CaCo,
+        momentum_contrast::MomentumContrast,
         pace::Speed,
     },
 };
@@ -40,7 +41,7 @@ fn loader_threads_change_no_byte_of_a_training() {
     let listing = format::list(Format::ImageFolder, None, &train).unwrap();
     let (set, _) = index::build(&train, listing, |_, _| ());
     let model = Model { arch: Arch::ResNet18, width: 4, stem: Stem::Cifar, hidden: 16, dim: 8 };
-    let parameters = serde_json::json!({"index": "", "init": "", "model": model, "views": {"MultiCrop": {"size": 24, "small": 16, "count": 2}},
+    let parameters = serde_json::json!({"index": "", "method": {"CaCo": {"init": ""}}, "model": model, "views": {"MultiCrop": {"size": 24, "small": 16, "count": 2}},
         "epochs": 2, "batch": 8, "warmup": 0});
     let pretrain: Pretrain = serde_json::from_value(parameters).unwrap();
     let train = |threads| {
@@ -54,17 +55,18 @@ fn loader_threads_change_no_byte_of_a_training() {
             device,
             digests: None,
         };
-        let start = || {
-            let query = Shape::from(&model).draw(1, tch::Kind::Float, device);
-            Ok(State::start(query, Bank::draw(8, 32, 1, tch::Kind::Float, device)))
-        };
-        let End::Finished { state, .. } =
-            fit::fit(&model, &pretrain, &Loader::new(&set, reading).unwrap(), &place, start, &mut Silent).unwrap()
+        let query = Shape::from(&model).draw(1, tch::Kind::Float, device);
+        let state = MomentumContrast::start(query, Bank::draw(8, 32, 1, tch::Kind::Float, device));
+        let Method::CaCo(parameters) = &pretrain.method;
+        let method = Box::new(CaCo::new(state, parameters, &pretrain));
+        let loader = Loader::new(&set, reading).unwrap();
+        let End::Finished { method, .. } =
+            fit::fit(&model, (&pretrain).into(), method, &loader, &place, &mut Silent).unwrap()
         else {
             panic!("training was not stopped")
         };
         let end = work.path().join("end.safetensors");
-        checkpoint::save(&end, &model, Position::default(), &state).unwrap();
+        checkpoint::save(&end, &model, Position::default(), &method.changed()).unwrap();
         (fs::read(end).unwrap(), fs::read(work.path().join("curve.jsonl")).unwrap())
     };
     let one = train(1);

@@ -63,6 +63,12 @@ impl Bank {
         self.columns -= step;
     }
 
+    /// Writes the unit-length keys of batch number `number`, from 0, over the oldest ones: the bank is a queue.
+    pub fn enqueue_batch(&mut self, number: u64, keys: &[Tensor]) {
+        let keys = Tensor::cat(keys, 0);
+        self.enqueue((number as i64 * keys.size()[0]) % self.size(), &keys);
+    }
+
     /// Writes unit-length `keys` [N, C] into the columns starting at `start`, wrapping around at the end; of more than
     /// K keys the last K are kept.
     pub fn enqueue(&mut self, start: i64, keys: &Tensor) {

@@ -149,6 +149,11 @@ impl Weights {
         self.declaration.entries.iter().map(|e| e.name.as_str()).zip(&self.tensors)
     }
 
+    /// Every tensor with its name, and whether it is a parameter, in the fixed order.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Tensor, bool)> {
+        self.declaration.entries.iter().zip(&self.tensors).map(|(e, t)| (e.name.as_str(), t, !e.buffer))
+    }
+
     /// The parameters with their names, in the fixed order.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.declaration.entries.iter().zip(&self.tensors).filter(|(e, _)| !e.buffer).map(|(e, t)| (e.name.as_str(), t))

@@ -2,8 +2,12 @@
 //! separately, on synthetic images.
 
 use super::{
-    caco::{Constants, Part, Rates, State},
+    compute::Compute,
     contrast::Contrast,
+    method::{Part, StepOutput},
+    methods::caco,
+    momentum_contrast::{Constants, MomentumContrast, Rates},
+    optimizer::Rule,
 };
 use crate::{
     bridge::{self, Lars},
@@ -104,18 +108,18 @@ fn measure(setup: &Setup) -> Result<Report> {
     let device = device::open(&setup.device, setup.threads, setup.determinism)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
-    let mut state = State::start(query, bank);
+    let mut state = MomentumContrast::start(query, bank);
     let pixels = noise(setup);
     let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
     for _ in 0..2 {
-        state.step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?;
+        take(setup, &mut state, &views)?;
     }
     synchronise(device);
     let (start, mut best) = (Instant::now(), Duration::MAX);
     let mut losses = Vec::new();
     for _ in 0..setup.steps {
         let step = cpu_time();
-        losses.push(state.step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?.loss);
+        losses.push(take(setup, &mut state, &views)?.loss);
         best = best.min(cpu_time() - step);
     }
     synchronise(device);
@@ -143,20 +147,20 @@ pub(super) fn constants(precision: Precision, activations: Activations, shards: 
     Constants {
         contrast: Contrast { objective: Objective::CaCo, temperature: 0.08, bank_temperature: 0.08 },
         bank_momentum: 0.9,
-        lars: Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 },
-        precision,
-        activations,
-        accumulate: 1,
-        shards,
+        rule: Rule::Lars(Lars { momentum: 0.9, weight_decay: 1.5e-6, trust: 0.001 }),
+        compute: Compute { precision, activations, accumulate: 1, shards },
     }
 }
 
+fn take(setup: &Setup, state: &mut MomentumContrast, views: &[Tensor]) -> Result<StepOutput> {
+    let constants = constants(setup.precision, setup.activations, setup.shards);
+    caco::step(state, views, &constants, RATES, 0, &mut |_| ())
+}
+
 /// BLAKE3 of all tensors, and of these losses.
-fn digest(state: &State, losses: &[Tensor]) -> Result<String> {
+fn digest(state: &MomentumContrast, losses: &[Tensor]) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let networks = [&state.query, &state.key].into_iter().flat_map(|network| network.weights().named());
-    let rest = state.momentum.iter().chain([&state.bank.columns, &state.bank.velocity]).chain(losses);
-    for tensor in networks.map(|(_, tensor)| tensor).chain(rest) {
+    for tensor in state.changed().iter().map(|changed| &changed.tensor).chain(losses) {
         let values = Vec::<f32>::try_from(tensor.detach().contiguous().view(-1))?;
         for value in values {
             hasher.update(&value.to_le_bytes());
@@ -236,7 +240,12 @@ fn load(setup: &Setup) -> Result<f64> {
     measured.context("cannot measure the loader")
 }
 
-fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) -> Result<BTreeMap<&'static str, f64>> {
+fn parts(
+    setup: &Setup,
+    device: Device,
+    state: &mut MomentumContrast,
+    pixels: &[Pixels],
+) -> Result<BTreeMap<&'static str, f64>> {
     let mut times = BTreeMap::new();
     let each = 1e3 / f64::from(setup.steps);
     for _ in 0..setup.steps {
@@ -248,21 +257,16 @@ fn parts(setup: &Setup, device: Device, state: &mut State, pixels: &[Pixels]) ->
         };
         let views: Vec<Tensor> = pixels.iter().map(|p| normalise(p, device)).collect();
         lap("copy");
-        state.timed_step(
-            &views,
-            &constants(setup.precision, setup.activations, setup.shards),
-            RATES,
-            0,
-            &mut |part| {
-                lap(match part {
-                    Part::Forward => "forward",
-                    Part::Keys => "keys",
-                    Part::Bank => "bank",
-                    Part::Backward => "backward",
-                    Part::Optimizer => "optimizer",
-                })
-            },
-        )?;
+        let constants = constants(setup.precision, setup.activations, setup.shards);
+        caco::step(state, &views, &constants, RATES, 0, &mut |part| {
+            lap(match part {
+                Part::Forward => "forward",
+                Part::Keys => "keys",
+                Part::Bank => "bank",
+                Part::Backward => "backward",
+                Part::Optimizer => "optimizer",
+            })
+        })?;
     }
     Ok(times)
 }

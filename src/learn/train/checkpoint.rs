@@ -1,18 +1,15 @@
 //! The full state of a training, as a file: everything a resumed run needs to produce the same bytes as an
 //! uninterrupted one.
 
-use super::caco::State;
-use crate::{
-    model::{Bank, Shape, weights::channels_last},
-    tensors::Tensors,
-};
-use anyhow::{Context as _, Result, bail, ensure};
+use super::method::{Changed, Method};
+use crate::tensors::Tensors;
+use anyhow::{Context as _, Result, ensure};
 use caco_kinds::Model;
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
-use tch::{Device, Kind, Tensor};
+use tch::no_grad;
 
 /// The position of a training: its next step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,26 +24,13 @@ pub struct Position {
     pub curve: u64,
 }
 
-/// A state with its model and position.
-#[derive(Debug)]
-pub struct Checkpoint {
-    /// The description of the network.
-    pub model: Model,
-    /// The position of the training.
-    pub position: Position,
-    /// Encoders, bank, optimizer.
-    pub state: State,
-}
-
-/// Writes a state as safetensors: `query.*`, `key.*` (buffers among them), `bank.columns`, `bank.velocity`,
-/// `momentum.*`; the model and the position are metadata. The write is atomic; equal states give equal bytes.
-pub fn save(path: &Path, model: &Model, position: Position, state: &State) -> Result<()> {
+/// Writes the tensors of a training by their names; the model and the position are metadata. The write is atomic; equal
+/// states give equal bytes.
+pub fn save(path: &Path, model: &Model, position: Position, changed: &[Changed]) -> Result<()> {
     let mut file = Tensors::default();
-    file.extend("query.", state.query.weights().named());
-    file.extend("key.", state.key.weights().named());
-    file.extend("momentum.", state.query.weights().parameters().map(|(name, _)| name).zip(&state.momentum));
-    file.insert("bank.columns", &state.bank.columns);
-    file.insert("bank.velocity", &state.bank.velocity);
+    for Changed { name, tensor, .. } in changed {
+        file.insert(name, tensor);
+    }
     file.metadata.insert("model".into(), serde_json::to_string(model)?);
     let Position { epoch, step, done, curve } = position;
     for (name, value) in [("epoch", epoch), ("step", step), ("done", done), ("curve", curve)] {
@@ -55,44 +39,58 @@ pub fn save(path: &Path, model: &Model, position: Position, state: &State) -> Re
     file.write(path)
 }
 
-/// Reads a file written by [`save`]; missing, unexpected and misshaped tensors are an error that names them.
-pub fn load(path: &Path, device: Device) -> Result<Checkpoint> {
-    let file = Tensors::read(path)?;
-    parse(file, device).with_context(|| format!("{} is not a training state", path.display()))
+/// A file written by [`save`].
+#[derive(Debug)]
+pub struct Saved {
+    /// The description of the network.
+    pub model: Model,
+    /// The position of the training.
+    pub position: Position,
+    /// The tensors.
+    pub tensors: Tensors,
+    path: PathBuf,
 }
 
-fn parse(mut file: Tensors, device: Device) -> Result<Checkpoint> {
-    let said = |name: &str| file.metadata.get(name).with_context(|| format!("its metadata lacks '{name}'"));
-    let number = |name: &str| -> Result<u64> { said(name)?.parse().with_context(|| format!("its '{name}'")) };
-    let position =
-        Position { epoch: number("epoch")?, step: number("step")?, done: number("done")?, curve: number("curve")? };
-    let model: Model = serde_json::from_str(said("model")?).context("its metadata's 'model'")?;
-    let shape = Shape::from(&model);
-    let mut network = |prefix: &str| {
-        shape.load(file.take(prefix), Kind::Float, device).with_context(|| format!("its tensors '{prefix}*'"))
-    };
-    let (query, key) = (network("query.")?.trainable(true), network("key.")?);
-    let mut momenta = file.take("momentum.");
-    let mut momentum = Vec::new();
-    for (name, parameter) in query.weights().parameters() {
-        let Some(tensor) = momenta.remove(name) else { bail!("'momentum.{name}' is missing") };
-        ensure!(tensor.size() == parameter.size(), "'momentum.{name}' has shape {:?}", tensor.size());
-        momentum.push(channels_last(&tensor.to_device(device)));
+impl Saved {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = Tensors::read(path)?;
+        Self::parse(file, path).with_context(|| format!("{} is not a training state", path.display()))
     }
-    let mut bank = |name: &str| -> Result<Tensor> {
-        let tensor = file.tensors.remove(name).with_context(|| format!("'{name}' is missing"))?;
-        ensure!(
-            tensor.dim() == 2 && tensor.size()[0] == i64::from(model.dim),
-            "'{name}' has shape {:?}",
-            tensor.size()
-        );
-        Ok(tensor.to_device(device))
-    };
-    let bank = Bank { columns: bank("bank.columns")?, velocity: bank("bank.velocity")? };
-    ensure!(bank.columns.size() == bank.velocity.size(), "'bank.velocity' has shape {:?}", bank.velocity.size());
-    let left: Vec<&String> = momenta.keys().chain(file.tensors.keys()).take(8).collect();
-    ensure!(left.is_empty(), "{left:?} are not part of a training state");
-    Ok(Checkpoint { model, position, state: State { query, key, bank, momentum } })
+
+    fn parse(tensors: Tensors, path: &Path) -> Result<Self> {
+        let said = |name: &str| tensors.metadata.get(name).with_context(|| format!("its metadata lacks '{name}'"));
+        let number = |name: &str| -> Result<u64> { said(name)?.parse().with_context(|| format!("its '{name}'")) };
+        let position =
+            Position { epoch: number("epoch")?, step: number("step")?, done: number("done")?, curve: number("curve")? };
+        let model: Model = serde_json::from_str(said("model")?).context("its metadata's 'model'")?;
+        Ok(Saved { model, position, tensors, path: path.into() })
+    }
+
+    /// Sets the tensors of a training to those of the file. If any is missing, unexpected, or of another shape or type,
+    /// none is set, and the error names them.
+    pub fn restore(mut self, changed: Vec<Changed>) -> Result<()> {
+        let mut faults = Vec::new();
+        let mut found = Vec::new();
+        for Changed { name, tensor, .. } in changed {
+            match self.tensors.tensors.remove(&name) {
+                None => faults.push(format!("'{name}' is missing")),
+                Some(saved) if saved.size() != tensor.size() || saved.kind() != tensor.kind() => faults.push(format!(
+                    "'{name}' is {:?} {:?}, the training's is {:?} {:?}",
+                    saved.kind(),
+                    saved.size(),
+                    tensor.kind(),
+                    tensor.size()
+                )),
+                Some(saved) => found.push((tensor, saved)),
+            }
+        }
+        faults.extend(self.tensors.tensors.keys().map(|name| format!("'{name}' is not part of this training")));
+        faults.truncate(8);
+        ensure!(faults.is_empty(), "{} is another training's state: {}", self.path.display(), faults.join("; "));
+        no_grad(|| found.into_iter().for_each(|(mut tensor, saved)| tensor.copy_(&saved)));
+        Ok(())
+    }
 }
 
 /// The checkpoints of a training, in a folder. The newest two are kept.
@@ -108,19 +106,31 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint, and deletes all but it and the previous one.
-    pub fn save(&self, model: &Model, position: Position, state: &State) -> Result<()> {
-        save(&self.folder.join(format!("checkpoint-{:012}.safetensors", position.done)), model, position, state)?;
+    pub fn save(&self, model: &Model, position: Position, changed: &[Changed]) -> Result<()> {
+        save(&self.folder.join(format!("checkpoint-{:012}.safetensors", position.done)), model, position, changed)?;
         for old in self.newest_first()?.iter().skip(2) {
             fs::remove_file(old).with_context(|| format!("cannot delete {}", old.display()))?;
         }
         Ok(())
     }
 
-    /// The newest readable checkpoint, if there is one; unreadable ones are logged and skipped.
-    pub fn newest(&self, device: Device) -> Result<Option<Checkpoint>> {
+    /// Sets `method` to the newest readable checkpoint, and returns its position; unreadable ones are logged and skipped.
+    /// `None` if there is none. An error if it is of another model.
+    pub fn resume(&self, model: &Model, method: &dyn Method) -> Result<Option<Position>> {
         for path in self.newest_first()? {
-            match load(&path, device) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
+            let restore = || -> Result<(Model, Position)> {
+                let saved = Saved::read(&path)?;
+                let (theirs, position) = (saved.model.clone(), saved.position);
+                if theirs == *model {
+                    saved.restore(method.changed())?;
+                }
+                Ok((theirs, position))
+            };
+            match restore() {
+                Ok((theirs, position)) => {
+                    ensure!(theirs == *model, "the checkpoint {} belongs to another model", path.display());
+                    return Ok(Some(position));
+                }
                 Err(error) => tracing::warn!("skipping a checkpoint: {error:#}"),
             }
         }

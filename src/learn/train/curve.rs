@@ -1,46 +1,79 @@
 //! The training curve: one JSON line per step, with deterministic values only. It is written to the working folder
 //! during training, so that it can be watched; a checkpoint records its length.
 
-use super::{
-    caco::{Rates, StepOutput},
-    checkpoint::Position,
-};
+use super::{checkpoint::Position, method::StepOutput};
 use anyhow::{Context as _, Result, bail};
 use caco_kinds::Collapse;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeMap as _,
+};
 use std::{
+    borrow::Cow,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
 };
 use tch::{Device, Kind, Tensor};
 
-/// The metrics of one step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The metrics of one step. In a file it is an object of `epoch`, `step`, the values in their order, and `knn`.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Epoch, from 0.
     pub epoch: u64,
     /// Step, counted over all epochs from 1.
     pub step: u64,
-    /// The loss.
-    pub loss: f64,
-    /// Mean probability of the positives.
-    pub positive: f64,
-    /// Mean length of the bank's columns.
-    pub bank_norm: f64,
-    /// Norm of the full gradient of the encoder.
-    pub gradient_norm: f64,
-    /// Standard deviation of the queries times √C: about 1 normally, 0 after a collapse.
-    pub spread: f64,
-    /// Learning rate of the encoder.
-    pub rate: f64,
-    /// Learning rate of the bank.
-    pub bank_rate: f64,
-    /// Momentum of the key encoder.
-    pub key_momentum: f64,
+    /// By name: `loss`, the metrics of the method, `gradient_norm`, `spread`, and the rates.
+    pub values: Vec<(Cow<'static, str>, f64)>,
     /// kNN accuracy on the monitor's images, if it was measured after this step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub knn: Option<f64>,
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("epoch", &self.epoch)?;
+        map.serialize_entry("step", &self.step)?;
+        for (name, value) in &self.values {
+            map.serialize_entry(name, value)?;
+        }
+        if let Some(knn) = self.knn {
+            map.serialize_entry("knn", &knn)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Columns)
+    }
+}
+
+struct Columns;
+
+impl<'de> Visitor<'de> for Columns {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a row of a curve")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Row, M::Error> {
+        let (mut epoch, mut step, mut values, mut knn) = (None, None, vec![], None);
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "epoch" => epoch = Some(map.next_value()?),
+                "step" => step = Some(map.next_value()?),
+                "knn" => knn = Some(map.next_value()?),
+                _ => values.push((name.into(), map.next_value()?)),
+            }
+        }
+        let missing = |field| move || serde::de::Error::missing_field(field);
+        Ok(Row { epoch: epoch.ok_or_else(missing("epoch"))?, step: step.ok_or_else(missing("step"))?, values, knn })
+    }
 }
 
 /// Below this standard deviation (times √C) the queries count as collapsed.
@@ -50,16 +83,23 @@ const COLLAPSED: f64 = 1e-3;
 #[derive(Default)]
 pub struct Pending {
     figures: Vec<Tensor>,
-    rows: Vec<(Position, Rates)>,
+    rows: Vec<(Position, Vec<&'static str>, Rates)>,
 }
 
+/// The rates of a step, by name.
+type Rates = Vec<(&'static str, f64)>;
+
 impl Pending {
-    /// Adds the output of step `at`.
-    pub fn push(&mut self, output: &StepOutput, at: Position, rates: Rates) {
-        let StepOutput { loss, positive, bank_norm, gradient_norm, spread, .. } = output;
-        let figures = [loss, positive, bank_norm, gradient_norm, spread].map(|x| x.to_kind(Kind::Float));
+    /// Adds the output of step `at`. All steps have the same metrics.
+    pub fn push(&mut self, output: &StepOutput, at: Position) {
+        let StepOutput { loss, metrics, gradient_norm, spread, rates, .. } = output;
+        let mut named = vec![("loss", loss)];
+        named.extend(metrics.iter().map(|(name, metric)| (*name, metric)));
+        named.extend([("gradient_norm", gradient_norm), ("spread", spread)]);
+        let (names, figures): (Vec<_>, Vec<_>) =
+            named.into_iter().map(|(name, figure)| (name, figure.to_kind(Kind::Float))).unzip();
         self.figures.push(Tensor::stack(&figures, 0));
-        self.rows.push((at, rates));
+        self.rows.push((at, names, rates.clone()));
     }
 
     /// Number of pending steps.
@@ -79,44 +119,34 @@ impl Pending {
         }
         let figures = Tensor::stack(&std::mem::take(&mut self.figures), 0).to_device(Device::Cpu);
         let figures: Vec<f32> = Vec::try_from(figures.reshape(-1)).context("metrics of the last steps")?;
-        let row = |((at, rates), figures): ((Position, Rates), &[f32])| Row {
-            epoch: at.epoch,
-            step: at.done + 1,
-            loss: figures[0].into(),
-            positive: figures[1].into(),
-            bank_norm: figures[2].into(),
-            gradient_norm: figures[3].into(),
-            spread: figures[4].into(),
-            rate: rates.encoder,
-            bank_rate: rates.bank,
-            key_momentum: rates.key_momentum,
-            knn: None,
+        let mut figures = figures.into_iter().map(f64::from);
+        let row = |(at, names, rates): (Position, Vec<&'static str>, Rates)| {
+            let measured: Vec<_> = names.into_iter().zip(figures.by_ref()).collect();
+            let values = measured.into_iter().chain(rates).map(|(name, value)| (Cow::Borrowed(name), value)).collect();
+            Row { epoch: at.epoch, step: at.done + 1, values, knn: None }
         };
-        Ok(std::mem::take(&mut self.rows).into_iter().zip(figures.chunks(5)).map(row).collect())
+        Ok(std::mem::take(&mut self.rows).into_iter().map(row).collect())
     }
 }
 
 impl Row {
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
     /// An error if training cannot continue: a non-finite number, or a collapse unless `collapse` allows it.
     pub fn check(&self, collapse: Collapse) -> Result<()> {
-        let Row { epoch, step, .. } = self;
-        let figures = [
-            ("loss", self.loss),
-            ("gradient_norm", self.gradient_norm),
-            ("bank_norm", self.bank_norm),
-            ("spread", self.spread),
-        ];
-        for (name, value) in figures {
-            if !value.is_finite() {
-                bail!("{name} is {value} at step {step} (epoch {epoch}); a lower `rate` or more `warmup` may help");
-            }
+        let Row { epoch, step, values, .. } = self;
+        if let Some((name, value)) = values.iter().find(|(_, value)| !value.is_finite()) {
+            bail!("{name} is {value} at step {step} (epoch {epoch}); a lower `rate` or more `warmup` may help");
         }
-        if collapse == Collapse::Stop && self.spread < COLLAPSED {
+        let Some(spread) = self.get("spread").filter(|spread| *spread < COLLAPSED) else { return Ok(()) };
+        if collapse == Collapse::Stop {
             bail!(
                 "the encoder has collapsed: at step {step} (epoch {epoch}) all queries point in the same direction \
-                 (standard deviation × √C = {:.1e}); a lower `rate` or another `temperature` may help, \
-                 or set `collapse: Continue` if the collapse is a finding",
-                self.spread
+                 (standard deviation × √C = {spread:.1e}); a lower `rate` or another `temperature` may help, \
+                 or set `collapse: Continue` if the collapse is a finding"
             );
         }
         Ok(())

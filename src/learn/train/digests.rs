@@ -1,12 +1,11 @@
 //! Writes digests of every step of a training: the first step and tensor in which a rerun differs can then be named. A
 //! by-product, written on request, because every tensor is copied from its device.
 
-use super::caco::{State, StepOutput};
-use crate::{model::weights::Weights, tensors};
+use super::method::{Changed, StepOutput};
+use crate::tensors;
 use anyhow::{Context as _, Result};
 use caco_kinds::step_digests::{DIGITS, Head, Line};
 use std::{
-    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
@@ -38,8 +37,8 @@ impl Digests {
     }
 
     /// Adds a step, numbered from 1.
-    pub fn write(&mut self, step: u64, output: &StepOutput, state: &State) -> Result<()> {
-        let tensors = in_order(output, state);
+    pub fn write(&mut self, step: u64, output: &StepOutput, changed: &[Changed]) -> Result<()> {
+        let tensors = in_order(output, changed);
         let mut lines = vec![];
         if std::mem::take(&mut self.is_empty) {
             lines.push(serde_json::to_string(&Head {
@@ -52,29 +51,16 @@ impl Digests {
     }
 }
 
-/// The tensors of a step in the order in which it computes them: the key encoder's moving average, the statistics that
-/// batch norm takes in the forward pass, the loss, the gradients from the last layer to the first, and what is updated.
-fn in_order(output: &StepOutput, state: &State) -> Vec<(String, Tensor)> {
-    let (query, key) = (state.query.weights(), state.key.weights());
-    let named = |of: &str, name: &str, tensor: &Tensor| (format!("{of}.{name}"), tensor.shallow_clone());
-    let parameters: Vec<(&str, &Tensor)> = query.parameters().collect();
-    let is_parameter: BTreeSet<&str> = parameters.iter().map(|(name, _)| *name).collect();
-    let averaged = key.parameters().map(|(name, tensor)| named("key", name, tensor));
-    let statistics = |of: &'static str, weights: &Weights| -> Vec<(String, Tensor)> {
-        let buffers = weights.named().filter(|(name, _)| !is_parameter.contains(name));
-        buffers.map(|(name, tensor)| named(of, name, tensor)).collect()
+/// The tensors of a step in the order in which it computes them: what the forward passes change, which are moving averages
+/// and the statistics of batch norm; the loss; the gradients from the last layer to the first; and what the update changes.
+fn in_order(output: &StepOutput, changed: &[Changed]) -> Vec<(String, Tensor)> {
+    let of = |by_update: bool| {
+        let changed = changed.iter().filter(move |changed| changed.by_update == by_update);
+        changed.map(|changed| (changed.name.clone(), changed.tensor.shallow_clone()))
     };
-    let gradients = parameters.iter().zip(&output.gradients).rev();
-    let gradients = gradients.map(|((name, _), gradient)| named("gradient", name, gradient));
-    let updated = parameters.iter().map(|(name, tensor)| named("query", name, tensor));
-    averaged
-        .chain(statistics("query", query))
-        .chain(statistics("key", key))
-        .chain([("loss".into(), output.loss.shallow_clone())])
-        .chain(gradients)
-        .chain(updated)
-        .chain([named("bank", "columns", &state.bank.columns)])
-        .collect()
+    let gradients = output.gradients.iter().rev();
+    let gradients = gradients.map(|(name, gradient)| (format!("gradient.{name}"), gradient.shallow_clone()));
+    of(false).chain([("loss".into(), output.loss.shallow_clone())]).chain(gradients).chain(of(true)).collect()
 }
 
 /// The start of the digest of a tensor's values.

@@ -1,11 +1,11 @@
-//! The training loop: epochs, checkpoints, the curve, and stopping on request. Independent of stages: the steps come
-//! from a [`Procedure`], and progress is reported to a [`Watch`].
+//! The training loop: epochs, checkpoints, the curve, and stopping on request. Independent of stages and methods: the
+//! steps are a [`Method`]'s, and progress is reported to a [`Watch`].
 
 use super::{
-    caco::{Rates, State, StepOutput},
-    checkpoint::{Checkpoint, Checkpoints, Position},
+    checkpoint::{Checkpoints, Position},
     curve::{Curve, Pending, Row},
     digests::Digests,
+    method::{At, Method, StepOutput},
     pace::{Pace, Speed},
 };
 use crate::{
@@ -15,27 +15,39 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use caco_data::batch::Source;
-use caco_kinds::{Collapse, Model};
+use caco_kinds::{Collapse, InitBank, Model, Pretrain};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tch::{Device, Tensor};
+use tch::Device;
 
-/// The steps of a training.
-pub trait Procedure {
-    /// Total number of epochs.
-    fn epochs(&self) -> u64;
-    /// Steps of an epoch of `batches` batches; may be fewer.
-    fn steps(&self, batches: u64) -> u64;
+/// How long a training is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Number of epochs.
+    pub epochs: u64,
+    /// The most steps of an epoch; fewer if there are fewer batches.
+    pub steps: u64,
+    /// Number of views of a batch.
+    pub views: usize,
     /// What to do after a collapse.
-    fn collapse(&self) -> Collapse;
-    /// Number of views that a batch must have.
-    fn views(&self) -> usize;
-    /// Rates of an epoch.
-    fn rates(&self, epoch: u64) -> Rates;
-    /// Takes step number `done` (from 0, over all epochs) on normalised views.
-    fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<StepOutput>;
+    pub collapse: Collapse,
+}
+
+impl From<&Pretrain> for Plan {
+    fn from(stage: &Pretrain) -> Self {
+        let views = stage.views.list().len();
+        Plan { epochs: stage.epochs.into(), steps: u64::MAX, views, collapse: stage.collapse }
+    }
+}
+
+impl From<&InitBank> for Plan {
+    /// As many steps as fill the bank, or all batches: columns that one pass cannot fill stay random.
+    fn from(stage: &InitBank) -> Self {
+        let steps = stage.bank_size.div_ceil(stage.batch).into();
+        Plan { epochs: 1, steps, views: 2, collapse: Collapse::Stop }
+    }
 }
 
 /// Observes the loop and may stop it.
@@ -67,12 +79,11 @@ pub struct Place {
 }
 
 /// The outcome of a loop.
-#[derive(Debug)]
 pub enum End {
     /// All steps are done.
     Finished {
-        /// The final state.
-        state: Box<State>,
+        /// The method, with its final state.
+        method: Box<dyn Method>,
         /// The whole curve.
         curve: Curve,
     },
@@ -83,42 +94,38 @@ pub enum End {
 /// Number of steps whose metrics are read from the device together.
 const READ_EVERY: usize = 16;
 
-/// Runs `procedure` over `source`, from the newest checkpoint in `place.work` if there is one, else from `start`. The
-/// result has the same bytes however often it is stopped or killed and resumed.
+/// Takes the steps of `method` over `source`, from the newest checkpoint in `place.work` if there is one, else from its
+/// initial state. The result has the same bytes however often it is stopped or killed and resumed.
 ///
 /// Returns an error if a metric is not finite or the encoder has collapsed where that is not allowed (the error names
-/// the step and the last good checkpoint), or if source, checkpoint and procedure do not match.
+/// the step and the last good checkpoint), or if source, checkpoint and method do not match.
 pub fn fit(
     model: &Model,
-    procedure: &dyn Procedure,
+    plan: Plan,
+    method: Box<dyn Method>,
     source: &dyn Source,
     place: &Place,
-    start: impl FnOnce() -> Result<State>,
     watch: &mut dyn Watch,
 ) -> Result<End> {
     let checkpoints = Checkpoints::of(&place.work);
-    let (position, state) = match checkpoints.newest(place.device)? {
-        Some(Checkpoint { model: theirs, position, state }) => {
-            ensure!(theirs == *model, "the checkpoint in {} belongs to another model", place.work.display());
-            tracing::info!("resuming at epoch {}, step {}", position.epoch, position.done);
-            (position, state)
-        }
-        None => (Position::default(), start()?),
-    };
-    let steps = procedure.steps(source.batches());
+    let position = checkpoints.resume(model, &*method)?.unwrap_or_default();
+    if position != Position::default() {
+        tracing::info!("resuming at epoch {}, step {}", position.epoch, position.done);
+    }
+    let steps = source.batches().min(plan.steps);
     ensure!(steps > 0, "there are fewer images than one batch needs; give a smaller `batch`");
     let curve = Curve::open(&place.work.join("curve.jsonl"), position.curve)?;
     let pace = Pace::open(&place.byproducts.join("pace.jsonl"))?;
     let digests = place.digests.as_deref().map(|path| Digests::open(path, position.done)).transpose()?;
     let run = Run {
         model,
-        procedure,
+        plan,
+        method,
         source,
         place,
         checkpoints,
         steps,
         position,
-        state,
         curve,
         pace,
         digests,
@@ -129,14 +136,14 @@ pub fn fit(
 
 struct Run<'a> {
     model: &'a Model,
-    procedure: &'a dyn Procedure,
+    plan: Plan,
+    method: Box<dyn Method>,
     source: &'a dyn Source,
     place: &'a Place,
     checkpoints: Checkpoints,
     /// Steps per epoch.
     steps: u64,
     position: Position,
-    state: State,
     curve: Curve,
     pace: Pace,
     digests: Option<Digests>,
@@ -145,22 +152,22 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all(mut self, watch: &mut dyn Watch) -> Result<End> {
-        while self.position.epoch < self.procedure.epochs() {
+        while self.position.epoch < self.plan.epochs {
             if !self.epoch(watch)? {
                 return Ok(End::Stopped);
             }
         }
-        Ok(End::Finished { state: Box::new(self.state), curve: self.curve })
+        self.method.finish();
+        Ok(End::Finished { method: self.method, curve: self.curve })
     }
 
     /// Runs the rest of the epoch; returns false if stopped.
     #[tracing::instrument(skip_all, fields(epoch = self.position.epoch))]
     fn epoch(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let Position { epoch, step: first, .. } = self.position;
-        let rates = self.procedure.rates(epoch);
         let source = self.source;
         let batches = source.epoch(epoch, first)?.take((self.steps - first) as usize);
-        let mut batches = Transfer::new(Box::new(batches), self.procedure.views(), self.place.device);
+        let mut batches = Transfer::new(Box::new(batches), self.plan.views, self.place.device);
         let mut pending = Pending::default();
         for step in first..self.steps {
             watch.working(Some(self.position.done + 1));
@@ -168,8 +175,8 @@ impl Run<'_> {
             let next = || batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))?;
             let Arriving { labels, views } = out_of_memory::caught(out_of_memory::TRAINING, next)?;
             self.pace.waited(waiting.elapsed());
-            let output = self.step(views, rates)?;
-            self.keep(output, &mut pending, rates)?;
+            let output = self.step(views)?;
+            self.keep(output, &mut pending)?;
             self.pace.trained(labels.len());
             self.position.step += 1;
             self.position.done += 1;
@@ -196,20 +203,21 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn step(&mut self, views: Views, rates: Rates) -> Result<StepOutput> {
-        let wanted = self.procedure.views();
+    fn step(&mut self, views: Views) -> Result<StepOutput> {
+        let wanted = self.plan.views;
         ensure!(views.count() == wanted, "a batch has {} views, {wanted} are needed", views.count());
-        let step = || self.procedure.step(&mut self.state, &views.normalised()?, rates, self.position.done);
+        let at = At { epoch: self.position.epoch, number: self.position.done };
+        let step = || self.method.step(&views.normalised()?, at, &mut |_| ());
         out_of_memory::caught(out_of_memory::TRAINING, step)
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
     }
 
     /// Keeps the metrics and digests of a step, and drops the rest of its output.
-    fn keep(&mut self, output: StepOutput, pending: &mut Pending, rates: Rates) -> Result<()> {
+    fn keep(&mut self, output: StepOutput, pending: &mut Pending) -> Result<()> {
         if let Some(digests) = &mut self.digests {
-            digests.write(self.position.done + 1, &output, &self.state)?;
+            digests.write(self.position.done + 1, &output, &self.method.changed())?;
         }
-        pending.push(&output, self.position, rates);
+        pending.push(&output, self.position);
         Ok(())
     }
 
@@ -218,12 +226,12 @@ impl Run<'_> {
     fn read(&mut self, pending: &mut Pending, last: bool, watch: &mut dyn Watch) -> Result<()> {
         let mut rows = pending.read()?;
         for row in &rows {
-            row.check(self.procedure.collapse())
+            row.check(self.plan.collapse)
                 .with_context(|| format!("last good checkpoint: {}", self.checkpoints.last_good()))?;
         }
         let newest = rows.last_mut().context("a step was just taken")?;
         if last {
-            let encoder = Encoder { model: self.model.clone(), network: self.state.query.share() };
+            let encoder = Encoder { model: self.model.clone(), network: self.method.encoder().share() };
             watch.working(None);
             newest.knn = watch.epoch(self.position.epoch, &encoder)?;
             self.position.epoch += 1;
@@ -231,13 +239,13 @@ impl Run<'_> {
         }
         self.curve.append(&rows)?;
         let speed = self.pace.write(self.position.done)?;
-        watch.progress(self.steps * self.procedure.epochs(), &rows, speed)
+        watch.progress(self.steps * self.plan.epochs, &rows, speed)
     }
 
     #[tracing::instrument(name = "checkpoint", skip_all, fields(step = self.position.done))]
     fn save(&mut self) -> Result<()> {
         self.position.curve = self.curve.sync()?;
-        self.checkpoints.save(self.model, self.position, &self.state)?;
+        self.checkpoints.save(self.model, self.position, &self.method.changed())?;
         self.saved = Instant::now();
         Ok(())
     }
@@ -248,15 +256,20 @@ mod tests {
     use super::*;
     use crate::{
         device,
-        model::{Bank, Shape},
-        train::{bench, checkpoint},
+        model::{Bank, Network, Shape},
+        train::{
+            bench, checkpoint,
+            method::{Changed, Lap},
+            methods::caco::{self, CaCo, Initialisation},
+            momentum_contrast::MomentumContrast,
+        },
     };
     use anyhow::anyhow;
     use caco_data::batch::{Batch, Batches, Pixels};
-    use caco_kinds::{Activations, Arch, InitBank, Objective, Precision, Pretrain, Stem, Views};
+    use caco_kinds::{Activations, Arch, InitBank, Method as Named, Objective, Precision, Pretrain, Stem, Views};
     use caco_measure::rng::Rng;
     use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
-    use tch::Kind;
+    use tch::{Kind, Tensor};
 
     /// Noise, drawn by epoch and sample. Fails at batch number `fails_at`, counted over all epochs.
     struct Noise {
@@ -320,19 +333,47 @@ mod tests {
     }
 
     fn pretrain(views: Views, precision: Precision, objective: Objective) -> Pretrain {
-        let json = serde_json::json!({"index": "", "init": "", "model": tiny(), "views": views, "epochs": 3, "batch": 4,
-            "warmup": 1, "precision": precision, "objective": objective});
+        let json = serde_json::json!({"index": "", "method": {"CaCo": {"init": "", "objective": objective}},
+            "model": tiny(), "views": views, "epochs": 3, "batch": 4, "warmup": 1, "precision": precision});
         serde_json::from_value(json).unwrap()
     }
 
-    fn start() -> Result<State> {
-        let query = Shape::from(&tiny()).draw(1, Kind::Float, here());
-        Ok(State::start(query, Bank::draw(8, 24, 1, Kind::Float, here())))
+    fn query() -> Network {
+        Shape::from(&tiny()).draw(1, Kind::Float, here())
+    }
+
+    fn bank() -> Bank {
+        Bank::draw(8, 24, 1, Kind::Float, here())
+    }
+
+    /// A training in the tests: its plan, and its method in the initial state.
+    trait Training {
+        fn plan(&self) -> Plan;
+        fn begin(&self) -> Box<dyn Method>;
+    }
+
+    impl Training for Pretrain {
+        fn plan(&self) -> Plan {
+            self.into()
+        }
+        fn begin(&self) -> Box<dyn Method> {
+            let Named::CaCo(parameters) = &self.method;
+            Box::new(CaCo::new(MomentumContrast::start(query(), bank()), parameters, self))
+        }
+    }
+
+    impl Training for InitBank {
+        fn plan(&self) -> Plan {
+            self.into()
+        }
+        fn begin(&self) -> Box<dyn Method> {
+            Box::new(Initialisation::new(query(), bank(), self))
+        }
     }
 
     /// Runs in `folder` to the end, interrupted every `stride` steps (0: never). Returns all resulting bytes: the state, the
     /// curve and the digests.
-    fn run(procedure: &dyn Procedure, folder: &Path, stride: u64, kill: bool, every: Duration) -> [Vec<u8>; 3] {
+    fn run(training: &dyn Training, folder: &Path, stride: u64, kill: bool, every: Duration) -> [Vec<u8>; 3] {
         let digests = folder.join("digests.jsonl");
         let place = Place {
             work: folder.into(),
@@ -343,12 +384,12 @@ mod tests {
         };
         for _ in 0..100 {
             let source =
-                Noise { views: procedure.views(), given: Cell::new(0), fails_at: if kill { stride } else { 0 } };
+                Noise { views: training.plan().views, given: Cell::new(0), fails_at: if kill { stride } else { 0 } };
             let mut stopper = Stopper { stops_at: if kill { 0 } else { stride }, calls: Cell::new(0) };
-            match fit(&tiny(), procedure, &source, &place, start, &mut stopper) {
-                Ok(End::Finished { state, curve }) => {
+            match fit(&tiny(), training.plan(), training.begin(), &source, &place, &mut stopper) {
+                Ok(End::Finished { method, curve }) => {
                     let (end, rows) = (folder.join("end.safetensors"), folder.join("end.jsonl"));
-                    checkpoint::save(&end, &tiny(), Position::default(), &state).unwrap();
+                    checkpoint::save(&end, &tiny(), Position::default(), &method.changed()).unwrap();
                     curve.copy(&rows).unwrap();
                     return [end, rows, digests].map(|path| fs::read(path).unwrap());
                 }
@@ -359,21 +400,21 @@ mod tests {
         panic!("it makes no progress");
     }
 
-    fn same_however_interrupted(procedure: &dyn Procedure) {
+    fn same_however_interrupted(training: &dyn Training) {
         let (never, always) = (Duration::MAX, Duration::ZERO);
         let once = tempfile::tempdir().unwrap();
-        let whole = run(procedure, once.path(), 0, false, never);
+        let whole = run(training, once.path(), 0, false, never);
         for stride in [1, 4, 7] {
             let stopped = tempfile::tempdir().unwrap();
-            assert!(run(procedure, stopped.path(), stride, false, never) == whole, "stopped every {stride}");
+            assert!(run(training, stopped.path(), stride, false, never) == whole, "stopped every {stride}");
         }
         for stride in [2, 3, 6] {
             let killed = tempfile::tempdir().unwrap();
-            assert!(run(procedure, killed.path(), stride, true, always) == whole, "killed every {stride}");
+            assert!(run(training, killed.path(), stride, true, always) == whole, "killed every {stride}");
         }
         let late = tempfile::tempdir().unwrap();
         let names = |folder: &Path| fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
-        run(procedure, late.path(), 0, false, always);
+        run(training, late.path(), 0, false, always);
         let kept = names(late.path()).iter().filter(|p| p.to_string_lossy().contains("checkpoint-")).count();
         assert_eq!(kept, 2, "the newest two are kept");
     }
@@ -395,14 +436,14 @@ mod tests {
         let json = serde_json::json!({"index": "", "model": tiny(), "views": Views::SingleCrop { size: 16 }, "batch": 4,
             "bank_size": 18});
         let init: InitBank = serde_json::from_value(json).unwrap();
-        assert_eq!((init.steps(5), init.steps(3)), (5, 3));
+        assert_eq!(init.plan().steps, 5);
         same_however_interrupted(&init);
     }
 
     #[test]
     fn recomputing_activations_changes_no_bit() {
         let whole =
-            |procedure: &dyn Procedure| run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
+            |training: &dyn Training| run(training, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
         let (single, multi) = (Views::SingleCrop { size: 16 }, Views::MultiCrop { size: 16, small: 8, count: 2 });
         for (views, precision, accumulate, shards) in [
             (single.clone(), Precision::F32, 1, 1),
@@ -410,12 +451,12 @@ mod tests {
             (multi.clone(), Precision::F32, 1, 4),
             (multi, Precision::Bf16, 1, 1),
         ] {
-            let mut procedure = pretrain(views, precision, Objective::CaCo);
-            (procedure.accumulate, procedure.shards) = (accumulate, shards);
-            let kept = whole(&procedure);
-            procedure.activations = Activations::Recompute;
-            let case = format!("{precision:?}, {accumulate} parts, {shards} shards, {:?}", procedure.views);
-            assert!(whole(&procedure) == kept, "{case}");
+            let mut training = pretrain(views, precision, Objective::CaCo);
+            (training.accumulate, training.shards) = (accumulate, shards);
+            let kept = whole(&training);
+            training.activations = Activations::Recompute;
+            let case = format!("{precision:?}, {accumulate} parts, {shards} shards, {:?}", training.views);
+            assert!(whole(&training) == kept, "{case}");
         }
         let json = serde_json::json!({"index": "", "model": tiny(), "views": single, "batch": 4, "bank_size": 18});
         let mut init: InitBank = serde_json::from_value(json).unwrap();
@@ -438,15 +479,14 @@ mod tests {
         for (precision, shards) in [(Precision::F32, 1), (Precision::F32, 2), (Precision::Bf16, 1)] {
             let end = |activations| {
                 let query = Shape::from(&model).draw(1, Kind::Float, device);
-                let mut state = State::start(query, Bank::draw(8, 24, 1, Kind::Float, device));
+                let mut state = MomentumContrast::start(query, Bank::draw(8, 24, 1, Kind::Float, device));
+                let constants = bench::constants(precision, activations, shards);
                 for number in 0..2 {
-                    state
-                        .step(&views, &bench::constants(precision, activations, shards), bench::RATES, number)
-                        .unwrap();
+                    caco::step(&mut state, &views, &constants, bench::RATES, number, &mut |_| ()).unwrap();
                 }
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("end.safetensors");
-                checkpoint::save(&path, &model, Position::default(), &state).unwrap();
+                checkpoint::save(&path, &model, Position::default(), &state.changed()).unwrap();
                 fs::read(path).unwrap()
             };
             assert!(end(Activations::Recompute) == end(Activations::Keep), "{precision:?} {shards}");
@@ -456,8 +496,8 @@ mod tests {
     #[test]
     fn a_curve_has_a_row_per_step_and_the_monitors_accuracy() {
         let folder = tempfile::tempdir().unwrap();
-        let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
-        let [_, curve, _] = run(&procedure, folder.path(), 0, false, Duration::MAX);
+        let training = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
+        let [_, curve, _] = run(&training, folder.path(), 0, false, Duration::MAX);
         let rows: Vec<Row> = curve
             .split(|b| *b == b'\n')
             .filter(|l| !l.is_empty())
@@ -466,66 +506,72 @@ mod tests {
         assert_eq!(rows.iter().map(|r| r.step).collect::<Vec<_>>(), (1..=15).collect::<Vec<_>>());
         assert_eq!(rows.iter().map(|r| r.epoch).collect::<Vec<_>>(), [[0; 5], [1; 5], [2; 5]].concat());
         assert_eq!(rows.iter().filter(|r| r.knn.is_some()).map(|r| r.step).collect::<Vec<_>>(), [5, 10, 15]);
-        assert!(rows.iter().all(|r| r.loss > 0.0 && r.positive > 0.0 && r.positive < 1.0 && r.gradient_norm > 0.0));
+        let names = ["loss", "positive", "bank_norm", "gradient_norm", "spread", "rate", "bank_rate", "key_momentum"];
+        for row in rows {
+            assert_eq!(row.values.iter().map(|(name, _)| name.as_ref()).collect::<Vec<_>>(), names);
+            assert!(row.values[..5].iter().all(|(_, value)| *value > 0.0), "{row:?}");
+            assert!(row.get("positive").unwrap() < 1.0, "{row:?}");
+        }
     }
 
-    /// A procedure after one of whose steps something changes the state.
+    /// A training after one of whose steps something changes the state.
     struct Nudged<'a> {
-        inner: &'a dyn Procedure,
+        inner: &'a Pretrain,
         after: u64,
-        nudge: Nudge,
+        tensor: &'a str,
     }
 
-    /// The tensor that is changed.
-    type Nudge = fn(&State) -> Tensor;
+    impl Training for Nudged<'_> {
+        fn plan(&self) -> Plan {
+            self.inner.plan()
+        }
+        fn begin(&self) -> Box<dyn Method> {
+            Box::new(NudgedMethod { inner: self.inner.begin(), after: self.after, tensor: self.tensor.into() })
+        }
+    }
 
-    impl Procedure for Nudged<'_> {
-        fn epochs(&self) -> u64 {
-            self.inner.epochs()
-        }
-        fn steps(&self, batches: u64) -> u64 {
-            self.inner.steps(batches)
-        }
-        fn collapse(&self) -> Collapse {
-            self.inner.collapse()
-        }
-        fn views(&self) -> usize {
-            self.inner.views()
-        }
-        fn rates(&self, epoch: u64) -> Rates {
-            self.inner.rates(epoch)
-        }
-        fn step(&self, state: &mut State, views: &[Tensor], rates: Rates, done: u64) -> Result<StepOutput> {
-            let output = self.inner.step(state, views, rates, done)?;
-            if done + 1 == self.after {
-                let _ = tch::no_grad(|| (self.nudge)(state).g_mul_scalar_(1.0 + 1e-6));
+    struct NudgedMethod {
+        inner: Box<dyn Method>,
+        after: u64,
+        tensor: String,
+    }
+
+    impl Method for NudgedMethod {
+        fn step(&mut self, views: &[Tensor], at: At, lap: Lap) -> Result<StepOutput> {
+            let output = self.inner.step(views, at, lap)?;
+            if at.number + 1 == self.after {
+                let nudged = self.changed().into_iter().find(|changed| changed.name == self.tensor).unwrap();
+                let _ = tch::no_grad(|| { nudged.tensor }.g_mul_scalar_(1.0 + 1e-6));
             }
             Ok(output)
+        }
+        fn changed(&self) -> Vec<Changed> {
+            self.inner.changed()
+        }
+        fn encoder(&self) -> &Network {
+            self.inner.encoder()
         }
     }
 
     #[test]
     fn digests_name_the_first_step_and_tensor_that_differ() {
-        let procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
-        let digests = |procedure: &dyn Procedure| {
-            let [_, _, digests] = run(procedure, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
+        let training = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
+        let digests = |training: &dyn Training| {
+            let [_, _, digests] = run(training, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
             String::from_utf8(digests).unwrap().lines().map(String::from).collect::<Vec<_>>()
         };
-        let whole = digests(&procedure);
+        let whole = digests(&training);
         assert_eq!(whole.len(), 1 + 15);
         let head: serde_json::Value = serde_json::from_str(&whole[0]).unwrap();
         let tensors = head["tensors"].as_array().unwrap();
-        let weights = start().unwrap().query.weights().named().count();
-        let parameters = start().unwrap().query.weights().parameters().count();
-        assert_eq!(tensors.len(), 2 * weights + parameters + 2, "{head}");
+        let weights = query().weights().named().count();
+        let parameters = query().weights().parameters().count();
+        // Two networks, momenta and gradients; bank and velocity; the loss.
+        assert_eq!(tensors.len(), 2 * weights + 2 * parameters + 3, "{head}");
         assert_eq!(tensors.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), tensors.len(), "{head}");
-        let parameter = |state: &State| state.query.weights().parameters().nth(2).unwrap().1.shallow_clone();
-        let named =
-            start().unwrap().query.weights().parameters().nth(2).map(|(name, _)| format!("query.{name}")).unwrap();
-        let cases: [(u64, Nudge, &str); 2] =
-            [(7, |state| state.bank.columns.shallow_clone(), "bank.columns"), (9, parameter, &named)];
-        for (after, nudge, tensor) in cases {
-            let nudged = digests(&Nudged { inner: &procedure, after, nudge });
+        let named = query().weights().parameters().nth(2).map(|(name, _)| format!("query.{name}")).unwrap();
+        for (after, tensor) in [(7, "bank.columns"), (9, named.as_str())] {
+            let nudged = digests(&Nudged { inner: &training, after, tensor });
             assert_eq!(whole.iter().zip(&nudged).position(|(a, b)| a != b), Some(after as usize));
             let [a, b] = [&whole, &nudged].map(|of| {
                 let line: serde_json::Value = serde_json::from_str(&of[after as usize]).unwrap();
@@ -540,8 +586,8 @@ mod tests {
     #[test]
     fn a_nan_names_step_and_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
-        let mut procedure = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
-        procedure.rate = 1e30;
+        let mut training = pretrain(Views::SingleCrop { size: 16 }, Precision::F32, Objective::CaCo);
+        training.rate = Some(1e30);
         let place = Place {
             work: folder.path().into(),
             byproducts: folder.path().into(),
@@ -551,7 +597,7 @@ mod tests {
         };
         let source = Noise { views: 2, given: Cell::new(0), fails_at: 0 };
         let mut stopper = Stopper { stops_at: 0, calls: Cell::new(0) };
-        let error = fit(&tiny(), &procedure, &source, &place, start, &mut stopper).unwrap_err();
+        let error = fit(&tiny(), training.plan(), training.begin(), &source, &place, &mut stopper).err().unwrap();
         let error = format!("{error:#}");
         assert!(error.contains("NaN at step") || error.contains("inf at step"), "{error}");
         assert!(error.contains("last good checkpoint"), "{error}");
@@ -559,23 +605,12 @@ mod tests {
 
     #[test]
     fn a_collapse_stops() {
-        let row = Row {
-            epoch: 2,
-            step: 7,
-            loss: 1.0,
-            positive: 0.5,
-            bank_norm: 1.0,
-            gradient_norm: 1.0,
-            spread: 1e-5,
-            rate: 0.1,
-            bank_rate: 3.0,
-            key_momentum: 0.99,
-            knn: None,
-        };
-        let error = row.check(Collapse::Stop).unwrap_err().to_string();
+        let row = |name: &'static str, value| Row { epoch: 2, step: 7, values: vec![(name.into(), value)], knn: None };
+        let collapsed = row("spread", 1e-5);
+        let error = collapsed.check(Collapse::Stop).unwrap_err().to_string();
         assert!(error.contains("collapsed: at step 7 (epoch 2)"), "{error}");
-        assert!(row.check(Collapse::Continue).is_ok());
-        assert!(Row { loss: f64::NAN, ..row.clone() }.check(Collapse::Continue).is_err());
-        assert!(Row { spread: 0.9, ..row }.check(Collapse::Stop).is_ok());
+        assert!(collapsed.check(Collapse::Continue).is_ok());
+        assert!(row("loss", f64::NAN).check(Collapse::Continue).is_err());
+        assert!(row("spread", 0.9).check(Collapse::Stop).is_ok());
     }
 }

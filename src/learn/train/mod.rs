@@ -1,13 +1,18 @@
-//! Training: the step, its loss, its optimizer, and the loop around it.
+//! Training: the methods, their steps, the optimizer, and the loop around them.
 
 pub mod bench;
-pub mod caco;
 pub mod checkpoint;
+pub mod collective;
+pub mod compute;
 pub mod contrast;
 pub mod curve;
 pub mod digests;
 pub mod fit;
+pub mod method;
+pub mod methods;
+pub mod momentum_contrast;
+pub mod optimizer;
 pub mod pace;
-pub mod procedure;
+pub mod recipe;
 pub mod replay;
 pub mod trial;

@@ -1,8 +1,12 @@
 //! Replays steps recorded in f64 by an independent implementation, and finds the largest difference.
 
 use super::{
-    caco::{Constants, Rates, State, StepOutput},
+    compute::Compute,
     contrast::Contrast,
+    method::{Changed, StepOutput},
+    methods::caco,
+    momentum_contrast::{Constants, MomentumContrast, Rates},
+    optimizer::Rule,
 };
 use crate::{
     bridge::Lars,
@@ -137,7 +141,7 @@ pub fn replay(folder: &Path, device: Device, shards: usize) -> Result<Worst> {
     Ok(worst)
 }
 
-fn tensors_of(step: usize, output: &StepOutput, state: &State) -> Vec<(String, Tensor)> {
+fn tensors_of(step: usize, output: &StepOutput, state: &MomentumContrast) -> Vec<(String, Tensor)> {
     let mut named = vec![
         (format!("step{step}.loss"), output.loss.shallow_clone()),
         (format!("step{step}.W"), state.bank.columns.shallow_clone()),
@@ -150,45 +154,52 @@ fn tensors_of(step: usize, output: &StepOutput, state: &State) -> Vec<(String, T
 }
 
 impl Case {
-    fn start(&self, mut init: Tensors, device: Device) -> Result<State> {
+    fn start(&self, mut init: Tensors, device: Device) -> Result<MomentumContrast> {
         let backbone = Layout { block: self.block, depths: self.layers.clone(), width: self.width, stem: self.stem };
         let shape = Shape { backbone, head: Some(Sizes { hidden: self.hidden, dim: self.dim }) };
         let query = shape.load(init.take("encoder_q."), Kind::Double, device).context("init.safetensors")?;
         let columns = init.tensors.remove("bank.W").context("init.safetensors has no bank.W")?.to_device(device);
-        Ok(State::start(query, Bank::at_rest(columns)))
+        Ok(MomentumContrast::start(query, Bank::at_rest(columns)))
     }
 
-    fn step(&self, state: &mut State, views: &[Tensor], shards: usize, step: usize, filled: i64) -> Result<StepOutput> {
+    fn step(
+        &self,
+        state: &mut MomentumContrast,
+        views: &[Tensor],
+        shards: usize,
+        step: usize,
+        filled: i64,
+    ) -> Result<StepOutput> {
         let contrast = Contrast { objective: self.objective, temperature: self.tau, bank_temperature: self.bank_tau };
         let lars = Lars { momentum: self.momentum, weight_decay: self.weight_decay, trust: self.trust };
         let mut constants = Constants {
             contrast,
             bank_momentum: self.bank_momentum,
-            lars,
-            precision: Precision::F32,
-            activations: Activations::Keep,
-            accumulate: 1,
-            shards,
+            rule: Rule::Lars(lars),
+            compute: Compute { precision: Precision::F32, activations: Activations::Keep, accumulate: 1, shards },
         };
         let rates = Rates { encoder: self.lr, bank: self.bank_lr, key_momentum: self.key_momentum };
         if self.mode == Mode::Warm {
             // The temperature of the initialisation; `tau` in a case is that of the training after it.
             constants.contrast.temperature = 0.2;
-            return state.init_step(views, &constants, rates, filled);
+            return caco::init_step(state, views, &constants, rates, filled, &mut |_| ());
         }
-        state.step(views, &constants, rates, step as u64)
+        caco::step(state, views, &constants, rates, step as u64, &mut |_| ())
     }
 
     /// All final tensors, by their names in `expect.safetensors`.
-    fn end(&self, mut state: State) -> BTreeMap<String, Tensor> {
+    fn end(&self, mut state: MomentumContrast) -> BTreeMap<String, Tensor> {
         if self.mode == Mode::Warm {
-            state.finish_init();
+            caco::finish_init(&mut state);
         }
         let mut end = Tensors::default();
         end.extend("final.encoder_q.", state.query.weights().named());
         end.extend("final.encoder_k.", state.key.weights().named());
-        let names = state.query.weights().parameters().map(|(name, _)| name);
-        end.extend("final.momentum.", names.zip(&state.momentum));
+        for Changed { name, tensor, .. } in
+            state.changed().iter().filter(|changed| changed.name.starts_with("momentum."))
+        {
+            end.insert(format!("final.{name}"), tensor);
+        }
         end.tensors
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     bench::{RATES, constants, synchronise},
-    caco::State,
+    methods::caco,
+    momentum_contrast::MomentumContrast,
 };
 use crate::{
     device,
@@ -79,7 +80,8 @@ fn measure(setup: &Setup) -> Result<Report> {
     let device = device::open(&setup.device, setup.threads, setup.determinism)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
-    let mut state = State::start(query, bank);
+    let mut state = MomentumContrast::start(query, bank);
+    let constants = constants(setup.precision, setup.activations, setup.shards);
     let transform = Transform::Views(setup.views.list());
     let (batch, threads) = (setup.batch, setup.threads);
     let reading = Reading { transform, batch, shuffle: true, drop_last: true, seed: 0, threads };
@@ -95,7 +97,7 @@ fn measure(setup: &Setup) -> Result<Report> {
             let Some(batch) = batches.next().transpose()? else { break };
             waited += waiting.elapsed();
             let views = batch.views.normalised()?;
-            let output = state.step(&views, &constants(setup.precision, setup.activations, setup.shards), RATES, 0)?;
+            let output = caco::step(&mut state, &views, &constants, RATES, 0, &mut |_| ())?;
             let waiting = Instant::now();
             batches.look_ahead();
             waited += waiting.elapsed();

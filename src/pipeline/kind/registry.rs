@@ -118,9 +118,11 @@ impl Registry {
     }
 }
 
-/// The RON options of pipeline files: `Some(…)` may be left out.
+/// The RON options of pipeline files: `Some(…)` may be left out, and the second pair of parentheses of a variant that is a
+/// struct.
 pub fn options() -> ron::Options {
-    ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
+    use ron::extensions::Extensions;
+    ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME | Extensions::UNWRAP_VARIANT_NEWTYPES)
 }
 
 fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {

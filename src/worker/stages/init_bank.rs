@@ -11,9 +11,9 @@ use caco_learn::{
     device,
     model::{Bank, Shape},
     train::{
-        caco::State,
         checkpoint::{self, Position},
         curve,
+        methods::caco::Initialisation,
     },
     transfer,
 };
@@ -33,16 +33,15 @@ pub fn run(task: &Task) -> Result<()> {
     let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?
         .drawing(INIT_VIEW)
         .in_memory(transfer::memory(device));
-    let start = || {
-        let InitBank { ref model, bank_size, seed, .. } = parameters;
-        let query = Shape::from(model).draw(seed, Kind::Float, device);
-        Ok(State::start(query, Bank::draw(model.dim.into(), bank_size.into(), seed, Kind::Float, device)))
-    };
-    let (mut state, curve) = train(task, &parameters.model, &parameters, source, device, start, &mut |_, _| Ok(None))?;
-    state.finish_init();
-    checkpoint::save(&task.output("state.safetensors"), &parameters.model, Position::default(), &state)?;
+    let InitBank { ref model, bank_size, seed, .. } = parameters;
+    let query = Shape::from(model).draw(seed, Kind::Float, device);
+    let bank = Bank::draw(model.dim.into(), bank_size.into(), seed, Kind::Float, device);
+    let method = Box::new(Initialisation::new(query, bank, &parameters));
+    let (method, curve) = train(task, model, (&parameters).into(), method, source, device, &mut |_, _| Ok(None))?;
+    checkpoint::save(&task.output("state.safetensors"), model, Position::default(), &method.changed())?;
     let kept = task.byproducts.join("curve.jsonl");
     curve.copy(&kept)?;
     let last = curve::read(&kept)?.pop().context("the bank initialisation took no step")?;
-    task.metrics(&[Metric::new("loss", "train", last.loss)])
+    let loss = last.get("loss").context("a step has a loss")?;
+    task.metrics(&[Metric::new("loss", "train", loss)])
 }

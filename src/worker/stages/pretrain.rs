@@ -7,22 +7,18 @@ use super::{
 };
 use crate::task::Task;
 use anyhow::{Result, ensure};
-use caco_kinds::Pretrain;
+use caco_kinds::{Model, Pretrain};
 use caco_learn::{
     device,
     model::Encoder,
     tensors::Tensors,
-    train::{
-        caco::State,
-        checkpoint::{self, Checkpoint},
-        curve,
-    },
+    train::{checkpoint::Saved, curve, method::Method, methods},
     transfer,
 };
 use caco_measure::metric::Metric;
 use tch::Device;
 
-/// Writes `encoder.safetensors`, `bank.safetensors` and `curve.jsonl`.
+/// Writes `encoder.safetensors`, `curve.jsonl` and, if the method has a bank, `bank.safetensors`.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
@@ -35,40 +31,46 @@ pub fn run(task: &Task) -> Result<()> {
         Some(monitor) => monitor.look(epoch, encoder, &parameters),
         None => Ok(None),
     };
-    let start = || initialised(task, &parameters, device);
-    let (state, curve) = train(task, &parameters.model, &parameters, source, device, start, look)?;
+    let method = begin(task, &parameters, device)?;
+    let (method, curve) = train(task, &parameters.model, (&parameters).into(), method, source, device, look)?;
     let path = task.output("curve.jsonl");
     curve.copy(&path)?;
-    let mut bank = Tensors::default();
-    bank.insert("columns", &state.bank.columns);
-    bank.write(&task.output("bank.safetensors"))?;
-    let encoder = Encoder { model: parameters.model.clone(), network: state.query };
+    if let Some(bank) = method.bank() {
+        let mut file = Tensors::default();
+        file.insert("columns", &bank.columns);
+        file.write(&task.output("bank.safetensors"))?;
+    }
+    let encoder = Encoder { model: parameters.model.clone(), network: method.encoder().share() };
     encoder.save(&task.output("encoder.safetensors"))?;
     let rows = curve::read(&path)?;
     let last = u64::from(parameters.epochs) - 1;
-    let mean = |of: fn(&curve::Row) -> f64| {
-        let values: Vec<f64> = rows.iter().filter(|row| row.epoch == last).map(of).collect();
-        values.iter().sum::<f64>() / values.len() as f64
+    let mean = |name: &str| {
+        let values: Vec<f64> = rows.iter().filter(|row| row.epoch == last).filter_map(|row| row.get(name)).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
+    let metric = |name| mean(name).map(|value| Metric::new(name, "train", value));
     let knn = rows.last().and_then(|row| row.knn).map(|knn| Metric::new("knn", "val", knn));
-    let mut metrics = vec![
-        Metric::new("loss", "train", mean(|row| row.loss)),
-        Metric::new("positive", "train", mean(|row| row.positive)),
-    ];
-    metrics.extend(knn);
+    let metrics: Vec<Metric> = [metric("loss"), metric("positive"), knn].into_iter().flatten().collect();
     task.metrics(&metrics)
 }
 
+/// The method with its initial state.
+fn begin(task: &Task, parameters: &Pretrain, device: Device) -> Result<Box<dyn Method>> {
+    let init = match parameters.method.parameters().init() {
+        Some(init) => Some(initialised(task, init, &parameters.model)?),
+        None => None,
+    };
+    methods::begin(parameters, init, device)
+}
+
 /// The state written by the bank initialisation.
-fn initialised(task: &Task, parameters: &Pretrain, device: Device) -> Result<State> {
-    let path = task.input("init")?;
-    let Checkpoint { model, state, .. } = checkpoint::load(path, device)?;
+fn initialised(task: &Task, init: &str, model: &Model) -> Result<Saved> {
+    let saved = Saved::read(task.input("init")?)?;
     ensure!(
-        model == parameters.model,
-        "the bank initialisation '{}' is of another model:\n  it has {model:?}\n  this stage has {:?}\n\
+        saved.model == *model,
+        "the bank initialisation '{init}' is of another model:\n  it has {:?}\n  this stage has {model:?}\n\
          give both stages the same `model`",
-        parameters.init,
-        parameters.model
+        saved.model
     );
-    Ok(state)
+    Ok(saved)
 }

@@ -40,7 +40,7 @@ impl Events {
         for row in rows {
             record(&mut records, &event(row.step, &figures(row), now.as_secs_f64()));
         }
-        let rates = [("images per second", Some(speed.images_per_second)), ("loader wait", Some(speed.loader_wait))];
+        let rates = [("images per second", speed.images_per_second), ("loader wait", speed.loader_wait)];
         record(&mut records, &event(speed.step, &rates, now.as_secs_f64()));
         let file = self.file.as_mut().context("opened above")?;
         file.write_all(&records).with_context(|| format!("cannot write events into {}", self.folder.display()))
@@ -56,14 +56,13 @@ fn version(time: f64) -> Vec<u8> {
 }
 
 /// `Event { wall_time = 1: double, step = 2: int64, summary = 5: Summary { value = 1: Value { tag = 1, simple_value = 2 } } }`.
-fn event(step: u64, figures: &[(&str, Option<f64>)], time: f64) -> Vec<u8> {
+fn event(step: u64, figures: &[(&str, f64)], time: f64) -> Vec<u8> {
     let mut summary = Vec::new();
     for (tag, figure) in figures {
-        let Some(figure) = *figure else { continue };
         let mut value = Vec::new();
         bytes(&mut value, 1, tag.as_bytes());
         value.push(2 << 3 | 5);
-        value.extend((figure as f32).to_le_bytes());
+        value.extend((*figure as f32).to_le_bytes());
         bytes(&mut summary, 1, &value);
     }
     let mut message = Vec::new();
@@ -75,18 +74,9 @@ fn event(step: u64, figures: &[(&str, Option<f64>)], time: f64) -> Vec<u8> {
 }
 
 /// The metrics of a step, by tag.
-fn figures(row: &Row) -> [(&'static str, Option<f64>); 9] {
-    [
-        ("loss", Some(row.loss)),
-        ("positive", Some(row.positive)),
-        ("bank norm", Some(row.bank_norm)),
-        ("gradient norm", Some(row.gradient_norm)),
-        ("spread", Some(row.spread)),
-        ("rate/encoder", Some(row.rate)),
-        ("rate/bank", Some(row.bank_rate)),
-        ("rate/key momentum", Some(row.key_momentum)),
-        ("knn", row.knn),
-    ]
+fn figures(row: &Row) -> Vec<(&str, f64)> {
+    let values = row.values.iter().map(|(name, value)| (name.as_ref(), *value));
+    values.chain(row.knn.map(|knn| ("knn", knn))).collect()
 }
 
 fn double(message: &mut Vec<u8>, field: u8, value: f64) {
@@ -150,19 +140,7 @@ mod tests {
     #[test]
     fn records_follow_one_another_in_one_file() {
         let folder = tempfile::tempdir().unwrap();
-        let row = Row {
-            epoch: 0,
-            step: 1,
-            loss: 2.5,
-            positive: 0.5,
-            bank_norm: 1.0,
-            gradient_norm: 1.0,
-            spread: 1.0,
-            rate: 0.1,
-            bank_rate: 3.0,
-            key_momentum: 0.99,
-            knn: Some(0.25),
-        };
+        let row = Row { epoch: 0, step: 1, values: vec![("loss".into(), 2.5)], knn: Some(0.25) };
         let mut events = Events::into_folder(folder.path());
         let speed = Speed { step: 2, images_per_second: 310.0, loader_wait: 0.01 };
         events.write(&[row.clone(), Row { step: 2, knn: None, ..row }], speed).unwrap();

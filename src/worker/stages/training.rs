@@ -8,9 +8,9 @@ use caco_kinds::Model;
 use caco_learn::{
     model::Encoder,
     train::{
-        caco::State,
         curve::{Curve, Row},
-        fit::{self, End, Place, Procedure, Watch},
+        fit::{self, End, Place, Plan, Watch},
+        method::Method,
         pace::Speed,
     },
 };
@@ -29,12 +29,12 @@ const EVERY: &str = "CACO_CHECKPOINT_SECONDS";
 pub fn train(
     task: &Task,
     model: &Model,
-    procedure: &dyn Procedure,
+    plan: Plan,
+    method: Box<dyn Method>,
     source: &dyn Source,
     device: Device,
-    start: impl FnOnce() -> Result<State>,
     look: &mut Look,
-) -> Result<(State, Curve)> {
+) -> Result<(Box<dyn Method>, Curve)> {
     let every = match std::env::var(EVERY) {
         Ok(text) => text.parse().with_context(|| format!("{EVERY} is '{text}'; give seconds"))?,
         Err(_) => 600.0,
@@ -47,8 +47,8 @@ pub fn train(
         digests: task.step_digests.then(|| task.byproducts.join(step_digests::FILE)),
     };
     let mut reporter = Reporter { task, look, events: Events::into_folder(&task.byproducts.join("tensorboard")) };
-    match fit::fit(model, procedure, source, &place, start, &mut reporter)? {
-        End::Finished { state, curve } => Ok((*state, curve)),
+    match fit::fit(model, plan, method, source, &place, &mut reporter)? {
+        End::Finished { method, curve } => Ok((method, curve)),
         End::Stopped => Err(Stopped.into()),
     }
 }
@@ -72,7 +72,8 @@ impl Watch for Reporter<'_, '_> {
     }
 
     fn progress(&mut self, total: u64, rows: &[Row], speed: Speed) -> Result<()> {
-        let note = rows.last().map(|row| format!("loss {:.4}", row.loss)).unwrap_or_default();
+        let note =
+            rows.last().and_then(|row| row.get("loss")).map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
         self.task.report(&Progress { done: speed.step, total, unit: "steps".into(), note });
         self.events.write(rows, speed)
     }

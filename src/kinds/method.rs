@@ -1,0 +1,91 @@
+//! The methods of pre-training: the parameters of each in a file of its own.
+
+mod caco;
+
+pub use caco::{CaCo, Objective};
+
+use super::{Caution, Complaint, Pretrain, Upstream, ensure};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The method of a pre-training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub enum Method {
+    /// Cooperative positives and adversarial negatives (Wang et al., TPAMI 2023, arXiv 2203.14370), and its ablations.
+    CaCo(CaCo),
+}
+
+impl Method {
+    /// Rejects what its parameters reject, naming the field.
+    pub fn check(&self, training: &Pretrain) -> Result<(), Complaint> {
+        let within = |complaint: Complaint| Complaint { field: format!("method.{}", complaint.field), ..complaint };
+        self.parameters().check(training).map_err(within)
+    }
+
+    /// What its parameters say of it.
+    pub fn parameters(&self) -> &dyn Parameters {
+        match self {
+            Method::CaCo(parameters) => parameters,
+        }
+    }
+}
+
+/// What the parameters of a method say of it.
+pub trait Parameters {
+    /// The published optimizer, for what a stage leaves out.
+    fn published(&self) -> Published;
+    /// Rejects values out of range, and trainings that the method has no step for.
+    fn check(&self, training: &Pretrain) -> Result<(), Complaint>;
+    /// The bank initialisation that it starts from, if any.
+    fn init(&self) -> Option<&str> {
+        None
+    }
+    /// Whether it compares queries with a bank, which is an output.
+    fn has_bank(&self) -> bool {
+        false
+    }
+    /// What to warn of, given the stages that the training reads.
+    fn warn(&self, _training: &Pretrain, _upstream: &Upstream) -> Option<Caution> {
+        None
+    }
+}
+
+/// A published optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// Learning rate per 256 images.
+    pub rate: f64,
+    /// The factor by which the rate falls, by a cosine schedule; infinite for a rate that falls to 0.
+    pub falls: f64,
+    /// Epochs of linear warm-up.
+    pub warmup: u32,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+/// The optimizer of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Optimizer {
+    /// Layer-wise adaptive rates (You et al. 2017): a weight moves by `trust` · rate of its norm. Biases and batch norm
+    /// are neither scaled nor decayed.
+    Lars,
+    /// Stochastic gradient descent with momentum. All parameters are decayed.
+    Sgd,
+}
+
+/// Rejects a temperature that is not positive.
+fn check_temperature(field: &str, t: f64) -> Result<(), Complaint> {
+    ensure(t > 0.0 && t.is_finite(), field, format!("is {t}; give a positive number"))
+}
+
+/// Rejects a momentum outside 0 to 1.
+fn check_momentum(field: &str, m: f64) -> Result<(), Complaint> {
+    ensure((0.0..=1.0).contains(&m), field, format!("is {m}; give 0 to 1"))
+}
+
+/// Rejects a negative rate.
+fn check_rate(field: &str, r: f64) -> Result<(), Complaint> {
+    ensure(r >= 0.0 && r.is_finite(), field, format!("is {r}; give 0 or more"))
+}

@@ -1,0 +1,39 @@
+//! How the networks of a step are computed, whatever the method.
+
+use crate::model::Network;
+use caco_kinds::{Activations, InitBank, Precision, Pretrain};
+use tch::Tensor;
+
+/// How a step is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compute {
+    /// Floating-point precision of the encoders.
+    pub precision: Precision,
+    /// Which activations of the trained encoder are kept for the backward pass.
+    pub activations: Activations,
+    /// Number of equal parts in which a batch passes through the encoders, to save memory: gradients, bank and queue
+    /// see the whole batch, but batch norm one part at a time, so its statistics cover fewer images and are updated
+    /// more often.
+    pub accumulate: i64,
+    /// Number of shards into which each of those parts is cut. Batch norm sees all of them; see [`crate::model::Shards`].
+    pub shards: usize,
+}
+
+impl From<&Pretrain> for Compute {
+    fn from(stage: &Pretrain) -> Self {
+        let &Pretrain { precision, activations, accumulate, shards, .. } = stage;
+        Compute { precision, activations, accumulate: accumulate.into(), shards: shards as usize }
+    }
+}
+
+impl From<&InitBank> for Compute {
+    fn from(stage: &InitBank) -> Self {
+        let &InitBank { precision, activations, accumulate, shards, .. } = stage;
+        Compute { precision, activations, accumulate: accumulate.into(), shards: shards as usize }
+    }
+}
+
+/// Handles to a network's parameters.
+pub fn parameters(network: &Network) -> Vec<Tensor> {
+    network.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
+}
