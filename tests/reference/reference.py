@@ -15,9 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
+from derivatives import columns_unit
+from methods.adco import AdCo
+from methods.byol import Byol
 from methods.caco import CaCo
+from methods.moco_v2 import MoCoV2
+from methods.simclr import SimCLR
+from methods.swav import SwAV
 from network import parameter_shapes
 from tensors import read, write
+
+METHODS = {method.__name__: method for method in (MoCoV2, AdCo, SimCLR, Byol, SwAV)}
+
+
+def begin(case, init):
+    """The method at its start. A case of another mode is one of CaCo."""
+    if case["mode"] != "method":
+        return CaCo(case, init)
+    ((name, parameters),) = case["method"].items()
+    return METHODS[name](case, init, **parameters)
 
 
 def views_of(steps, number):
@@ -29,7 +45,7 @@ def views_of(steps, number):
 
 def run(case, init, steps):
     """Everything that is expected of a run."""
-    method, output = CaCo(case, init), {}
+    method, output = begin(case, init), {}
     for number in range(case["steps"]):
         figures = method.step(number, views_of(steps, number))
         if figures is None:
@@ -85,6 +101,49 @@ CASES = {
     "multicrop-eight-shards": dict(mode="multicrop", batch=16, width=8, n_small=2, steps=2),
 }
 
+# Cases of the other methods: the sizes, and what else `method` and `optimizer` say.
+SIZES = ("steps", "batch", "size", "small", "n_small", "block", "layers", "width", "stem", "hidden", "dim")
+BOTTLENECK = dict(block="bottleneck")
+LARS = {"Lars": dict(momentum=0.9, weight_decay=1.5e-6, trust=0.001)}
+FAST_LARS = {"Lars": dict(momentum=0.8, weight_decay=0.05, trust=0.02)}
+SGD = {"Sgd": dict(momentum=0.9, weight_decay=1e-4)}
+FAST_SGD = {"Sgd": dict(momentum=0.8, weight_decay=0.05)}
+
+
+def of_method(method, parameters, optimizer, lr, **own):
+    sizes = {name: COMMON[name] for name in SIZES}
+    return sizes | dict(mode="method", method={method: parameters}, optimizer=optimizer, lr=lr) | own
+
+
+MOCO = dict(temperature=0.2, key_momentum=0.99, symmetric=False)
+BANK = dict(bank_temperature=0.1, bank_rate=3.0, bank_momentum=0.9)
+ADCO = dict(temperature=0.12, **BANK, key_momentum=0.99, symmetric=False)
+WARMER = dict(temperature=0.2, bank_temperature=0.3, bank_rate=1.0, bank_momentum=0.5, key_momentum=0.9)
+SWAV = dict(temperature=0.1, epsilon=0.05, iterations=3)
+METHOD_CASES = {
+    "moco-v2-basic": of_method("MoCoV2", MOCO, SGD, 0.1, bank=14),
+    # In the last step the queue wraps amid a batch of keys.
+    "moco-v2-wraps": of_method(
+        "MoCoV2", MOCO | dict(temperature=0.1, key_momentum=0.9), FAST_SGD, 0.05, bank=14, steps=4, **BOTTLENECK
+    ),
+    "moco-v2-symmetric": of_method("MoCoV2", MOCO | dict(symmetric=True), SGD, 0.1, bank=20, layers=[2, 1]),
+    "adco-basic": of_method("AdCo", ADCO, SGD, 0.1, bank=14, layers=[2, 1]),
+    "adco-bottleneck": of_method("AdCo", ADCO | WARMER, FAST_SGD, 0.05, bank=11, steps=4, **BOTTLENECK),
+    "adco-symmetric": of_method("AdCo", ADCO | dict(symmetric=True), SGD, 0.1, bank=14, batch=8),
+    "simclr-basic": of_method("SimCLR", dict(temperature=0.5), LARS, 0.5, layers=[2, 1]),
+    "simclr-bottleneck": of_method("SimCLR", dict(temperature=0.5), LARS, 1.0, **LARGE_STEM),
+    "simclr-low-temperature": of_method("SimCLR", dict(temperature=0.1), FAST_LARS, 0.2, batch=8),
+    "byol-basic": of_method("Byol", dict(key_momentum=0.99), LARS, 0.5, predictor=8, layers=[2, 1]),
+    "byol-bottleneck": of_method("Byol", dict(key_momentum=0.996), LARS, 0.5, predictor=10, steps=4, **BOTTLENECK),
+    "byol-fast-target": of_method("Byol", dict(key_momentum=0.7), FAST_LARS, 0.2, predictor=12, batch=8),
+    "swav-basic": of_method("SwAV", SWAV, LARS, 0.5, prototypes=9),
+    "swav-small-views": of_method("SwAV", SWAV, LARS, 0.5, prototypes=9, n_small=3, **LARGE_STEM | dict(small=8)),
+    "swav-freeze": of_method(
+        "SwAV", dict(temperature=0.2, epsilon=0.1, iterations=5), FAST_LARS, 0.2, prototypes=5, n_small=1, steps=4,
+        batch=8, freeze=[True, False, True, False],
+    ),
+}
+
 
 def start(shapes, rng):
     """Random tensors to start with."""
@@ -102,8 +161,23 @@ def start(shapes, rng):
     return tensors
 
 
+def draw_init(case, rng):
+    init, dim = {}, case["dim"]
+    if "bank" in case:
+        init["bank.W"] = rng.standard_normal((dim, case["bank"]))
+    if "MoCoV2" in case.get("method", ()):
+        init["bank.W"] = columns_unit(init["bank.W"])
+    shapes = {f"encoder_q.{name}": shape for name, shape in parameter_shapes(case).items()}
+    if hidden := case.get("predictor"):
+        shapes |= {"predictor.0.weight": (hidden, dim), "predictor.3.weight": (dim, hidden)}
+        shapes |= {f"predictor.1.{part}": (hidden,) for part in ("weight", "bias", "running_mean", "running_var")}
+    if prototypes := case.get("prototypes"):
+        shapes["prototypes.weight"] = (prototypes, dim)
+    return init | start(shapes, rng)
+
+
 def draw(folder, names):
-    cases = {name: COMMON | own for name, own in CASES.items()}
+    cases = {name: COMMON | own for name, own in CASES.items()} | METHOD_CASES
     if unknown := set(names) - set(cases):
         sys.exit(f"error: no such case: {', '.join(sorted(unknown))}\nhelp: the cases are {', '.join(cases)}")
     for seed, (name, case) in enumerate(cases.items()):
@@ -111,8 +185,7 @@ def draw(folder, names):
             continue
         case = case | {"seed": seed}
         rng = np.random.default_rng(seed)
-        init = {"bank.W": rng.standard_normal((case["dim"], case["bank"]))}
-        init |= start({f"encoder_q.{name}": shape for name, shape in parameter_shapes(case).items()}, rng)
+        init = draw_init(case, rng)
         sizes = [case["size"]] * 2 + [case["small"]] * case["n_small"]
         view = lambda side: rng.standard_normal((case["batch"], 3, side, side))
         steps = {f"step{t}.view{v}": view(side) for t in range(case["steps"]) for v, side in enumerate(sizes)}
