@@ -1,400 +1,73 @@
-"""The method in float64, written from the paper's formulas with numpy alone: no torch, no code shared with the crate.
+"""The methods in float64, from their papers' formulas with numpy alone: no torch, no code shared with the crate.
 
     pip install numpy
     python tests/reference/reference.py check FOLDER…    # replays recorded cases, fails beyond 1e-9
-    python tests/reference/reference.py draw             # draws the cases under tests/reference/cases afresh
+    python tests/reference/reference.py draw [NAME…]     # draws these cases under tests/reference/cases, or all, afresh
 
-A case is a folder: case.json (mode, objective, sizes, rates), init.safetensors (the encoder and the bank it starts with),
-steps.safetensors (the views of every step), expect.safetensors (what every step and the end must be). See README.md.
+A case is a folder: case.json (method, sizes, rates), init.safetensors (the tensors it starts with), steps.safetensors
+(the views of every step), expect.safetensors (what every step and the end must be). See README.md.
 """
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 
-TYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64}
-
-
-def read(path):
-    data = Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    tensor = lambda t: np.frombuffer(body[slice(*t["data_offsets"])], TYPES[t["dtype"]]).reshape(t["shape"]).copy()
-    return {name: tensor(t) for name, t in header.items() if name != "__metadata__"}
-
-
-def write(path, tensors):
-    header, body = {}, b""
-    for name, tensor in sorted(tensors.items()):
-        tensor = np.ascontiguousarray(tensor)
-        kind = next(k for k, t in TYPES.items() if t == tensor.dtype)
-        data = tensor.tobytes()
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(body), len(body) + len(data)]}
-        body += data
-    header = json.dumps(header).encode()
-    header += b" " * (-len(header) % 8)
-    Path(path).write_bytes(struct.pack("<Q", len(header)) + header + body)
-
-
-# ---- Reverse-mode differentiation, as little as the method needs.
-
-
-class Value:
-    """An array, the values it was made of, and how a gradient of it becomes gradients of those."""
-
-    def __init__(self, array, parents=(), back=None):
-        self.array, self.parents, self.back, self.gradient = array, parents, back, None
-
-    def backward(self):
-        order, seen = [], set()
-
-        def visit(value):
-            if id(value) not in seen:
-                seen.add(id(value))
-                for parent in value.parents:
-                    visit(parent)
-                order.append(value)
-
-        visit(self)
-        self.gradient = np.ones_like(self.array)
-        for value in reversed(order):
-            if value.back is None or value.gradient is None:
-                continue
-            for parent, gradient in zip(value.parents, value.back(value.gradient)):
-                parent.gradient = gradient if parent.gradient is None else parent.gradient + gradient
-
-
-def convolve(x, w, stride, padding):
-    out, _, kh, kw = w.array.shape
-    padded = np.pad(x.array, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), (2, 3))[:, :, ::stride, ::stride]
-    rows, columns = windows.shape[2:4]
-
-    def back(g):
-        dw = np.einsum("nohw,nihwab->oiab", g, windows)
-        dpadded = np.zeros_like(padded)
-        for a in range(kh):
-            for b in range(kw):
-                part = np.einsum("nohw,oi->nihw", g, w.array[:, :, a, b])
-                dpadded[:, :, a : a + stride * rows : stride, b : b + stride * columns : stride] += part
-        end = lambda n: n - padding
-        return dpadded[:, :, padding : end(padded.shape[2]), padding : end(padded.shape[3])], dw
-
-    return Value(np.einsum("nihwab,oiab->nohw", windows, w.array), (x, w), back)
-
-
-def batch_norm(x, weights, name, buffers):
-    axes = (0,) + tuple(range(2, x.array.ndim))
-    shape = (1, -1) + (1,) * (x.array.ndim - 2)
-    count = x.array.size // x.array.shape[1]
-    mean, variance = x.array.mean(axes), x.array.var(axes)
-    buffers[name + ".running_mean"] += 0.1 * (mean - buffers[name + ".running_mean"])
-    buffers[name + ".running_var"] += 0.1 * (variance * count / (count - 1) - buffers[name + ".running_var"])
-    inverse = 1 / np.sqrt(variance + 1e-5)
-    centred = (x.array - mean.reshape(shape)) * inverse.reshape(shape)
-    w, b = weights[name + ".weight"], weights[name + ".bias"]
-
-    def back(g):
-        dw, db = (g * centred).sum(axes), g.sum(axes)
-        inner = g - (db / count).reshape(shape) - centred * (dw / count).reshape(shape)
-        return inner * (w.array * inverse).reshape(shape), dw, db
-
-    return Value(centred * w.array.reshape(shape) + b.array.reshape(shape), (x, w, b), back)
-
-
-def relu(x):
-    return Value(np.maximum(x.array, 0), (x,), lambda g: (g * (x.array > 0),))
-
-
-def add(x, y):
-    return Value(x.array + y.array, (x, y), lambda g: (g, g))
-
-
-def scale(x, by):
-    return Value(x.array * by, (x,), lambda g: (g * by,))
-
-
-def max_pool(x):
-    """3 × 3, stride 2, padding 1; of equal values the first takes the gradient."""
-    padded = np.pad(x.array, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
-    flat = windows.reshape(*windows.shape[:4], 9)
-    best = flat.argmax(-1)
-
-    def back(g):
-        dpadded = np.zeros_like(padded)
-        n, c, h, w = np.indices(best.shape)
-        np.add.at(dpadded, (n, c, 2 * h + best // 3, 2 * w + best % 3), g)
-        return (dpadded[:, :, 1:-1, 1:-1],)
-
-    return Value(np.take_along_axis(flat, best[..., None], -1)[..., 0], (x,), back)
-
-
-def mean_pool(x):
-    area = x.array.shape[2] * x.array.shape[3]
-    spread = lambda g: (np.broadcast_to(g[:, :, None, None] / area, x.array.shape),)
-    return Value(x.array.mean((2, 3)), (x,), spread)
-
-
-def linear(x, w):
-    return Value(x.array @ w.array.T, (x, w), lambda g: (g @ w.array, g.T @ x.array))
-
-
-def unit(x):
-    norm = np.maximum(np.linalg.norm(x.array, axis=1, keepdims=True), 1e-12)
-    y = x.array / norm
-    return Value(y, (x,), lambda g: ((g - y * (g * y).sum(1, keepdims=True)) / norm,))
-
-
-def times(q, matrix):
-    """q · matrix, where the matrix is a constant."""
-    return Value(q.array @ matrix, (q,), lambda g: (g @ matrix.T,))
-
-
-def beside_own(q, k, matrix):
-    """[q · k row by row, q · matrix]: logits with a key as the first column."""
-    own = (q.array * k).sum(1, keepdims=True)
-    return Value(np.hstack([own, q.array @ matrix]), (q,), lambda g: (g[:, :1] * k + g[:, 1:] @ matrix.T,))
-
-
-def softmax(logits):
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def cross_entropy(logits, labels):
-    n = len(labels)
-    shifted = logits.array - logits.array.max(1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-
-    def back(g):
-        d = np.exp(log_p)
-        d[np.arange(n), labels] -= 1
-        return (g * d / n,)
-
-    return Value(-log_p[np.arange(n), labels].mean(), (logits,), back)
-
-
-# ---- The network, with torchvision's names.
-
-
-def parameter_shapes(case):
-    shapes = {}
-
-    def conv_norm(conv, norm, inside, out, kernel):
-        shapes[conv + ".weight"] = (out, inside, kernel, kernel)
-        shapes.update({f"{norm}.{part}": (out,) for part in ("weight", "bias", "running_mean", "running_var")})
-
-    conv_norm("conv1", "bn1", 3, case["width"], 7 if case["stem"] == "imagenet" else 3)
-    for name, path, shortcut, _ in blocks(case):
-        for i, (inside, out, kernel, _) in enumerate(path, 1):
-            conv_norm(f"{name}.conv{i}", f"{name}.bn{i}", inside, out, kernel)
-        if shortcut:
-            conv_norm(f"{name}.downsample.0", f"{name}.downsample.1", *shortcut, 1)
-    features, hidden = path[-1][1], case["hidden"]
-    for place, inside, out in ((0, features, hidden), (3, hidden, hidden), (6, hidden, case["dim"])):
-        shapes[f"fc.{place}.weight"] = (out, inside)
-    for place in (1, 4):
-        shapes.update({f"fc.{place}.{part}": (hidden,) for part in ("weight", "bias", "running_mean", "running_var")})
-    return shapes
-
-
-def blocks(case):
-    """Name, path of (in, out, kernel, stride), shortcut (in, out) or None, stride."""
-    channels = case["width"]
-    for layer, depth in enumerate(case["layers"]):
-        planes = case["width"] << layer
-        for number in range(depth):
-            stride = 2 if layer and not number else 1
-            if case["block"] == "basic":
-                out = planes
-                path = [(channels, planes, 3, stride), (planes, planes, 3, 1)]
-            else:
-                out = 4 * planes
-                path = [(channels, planes, 1, 1), (planes, planes, 3, stride), (planes, out, 1, 1)]
-            shortcut = (channels, out) if stride != 1 or channels != out else None
-            yield f"layer{layer + 1}.{number}", path, shortcut, stride
-            channels = out
-
-
-def forward(case, weights, buffers, images):
-    conv = lambda x, name, kernel, stride: convolve(x, weights[name + ".weight"], stride, kernel // 2)
-    norm = lambda x, name: batch_norm(x, weights, name, buffers)
-    kernel, stride = (7, 2) if case["stem"] == "imagenet" else (3, 1)
-    x = relu(norm(conv(Value(images), "conv1", kernel, stride), "bn1"))
-    if case["stem"] == "imagenet":
-        x = max_pool(x)
-    for name, path, shortcut, stride in blocks(case):
-        around = norm(conv(x, name + ".downsample.0", 1, stride), name + ".downsample.1") if shortcut else x
-        y = x
-        for i, (_, _, kernel, s) in enumerate(path, 1):
-            y = norm(conv(y, f"{name}.conv{i}", kernel, s), f"{name}.bn{i}")
-            if i < len(path):
-                y = relu(y)
-        x = relu(add(y, around))
-    x = mean_pool(x)
-    for place in (0, 3):
-        x = relu(norm(linear(x, weights[f"fc.{place}.weight"]), f"fc.{place + 1}"))
-    return unit(linear(x, weights["fc.6.weight"]))
-
-
-class Encoder:
-    def __init__(self, case, tensors):
-        self.case = case
-        is_buffer = lambda name: "running_" in name
-        self.parameters = {n: t.copy() for n, t in tensors.items() if not is_buffer(n)}
-        self.buffers = {n: t.copy() for n, t in tensors.items() if is_buffer(n)}
-
-    def embed(self, views):
-        """Embeddings of some views, one after the other, and the parameters as differentiable values."""
-        weights = {n: Value(p) for n, p in self.parameters.items()}
-        return [forward(self.case, weights, self.buffers, view) for view in views], weights
-
-    def tensors(self):
-        return {**self.parameters, **self.buffers}
-
-
-# ---- The method.
-
-
-def columns_unit(bank):
-    return bank / np.maximum(np.linalg.norm(bank, axis=0, keepdims=True), 1e-12)
-
-
-class Method:
-    def __init__(self, case, init):
-        self.case = case
-        encoder = {n.removeprefix("encoder_q."): t for n, t in init.items() if n.startswith("encoder_q.")}
-        self.query, self.key = Encoder(case, encoder), Encoder(case, encoder)
-        self.bank, self.velocity = init["bank.W"].copy(), np.zeros_like(init["bank.W"])
-        self.momentum = {n: np.zeros_like(p) for n, p in self.query.parameters.items()}
-        self.enqueued = 0
-
-    def average(self, m):
-        for name, p in self.key.parameters.items():
-            p[...] = m * p + (1 - m) * self.query.parameters[name]
-
-    def lars(self, weights):
-        c = self.case
-        for name, p in self.query.parameters.items():
-            g = weights[name].gradient
-            if p.ndim > 1:
-                g = g + c["weight_decay"] * p
-                norms = np.linalg.norm(p), np.linalg.norm(g)
-                if norms[0] > 0 and norms[1] > 0:
-                    g = g * c.get("trust", 0.001) * norms[0] / norms[1]
-            self.momentum[name] = c["momentum"] * self.momentum[name] + g
-            p -= c["lr"] * self.momentum[name]
-
-    def pairs(self, views):
-        """(query, key, weight) of every pair."""
-        if self.case["mode"] == "sym":
-            return [(0, 1, 1.0), (1, 0, 1.0)]
-        large = [(0, 1), (1, 0)]
-        small = [(i, j) for i in range(2, views) for j in (0, 1)]
-        return [(i, j, 1 / len(large)) for i, j in large] + [(i, j, 1 / len(small)) for i, j in small]
-
-    def step(self, views):
-        c = self.case
-        objective = c.get("objective", "CaCo")
-        queries, weights = self.query.embed(views)
-        self.average(c["key_momentum"])
-        keys = [k.array for k in self.key.embed(views[:2])[0]]
-        d = columns_unit(self.bank)
-        n, output = len(views[0]), {}
-        by_key = objective in ("KeyPositive", "Queue")
-        positives = [(k @ d).argmax(1) for k in keys]
-        if not by_key:
-            output.update({f"positives{v}": j.astype(np.int64) for v, j in enumerate(positives)})
-        loss, gradient = Value(np.float64(0)), np.zeros_like(self.bank)
-        for i, j, weight in self.pairs(len(views)):
-            q = queries[i]
-            if by_key:
-                logits = beside_own(q, keys[j], d)
-                loss = add(loss, scale(cross_entropy(scale(logits, 1 / c["tau"]), np.zeros(n, int)), weight))
-                w = softmax(logits.array / c["bank_tau"])[:, 1:]
-            else:
-                logits, here = times(q, d), (np.arange(n), positives[j])
-                loss = add(loss, scale(cross_entropy(scale(logits, 1 / c["tau"]), positives[j]), weight))
-                w = softmax(logits.array / c["bank_tau"])
-                positive = 1 - w[here]
-                if objective == "AdversarialOnly":
-                    positive = 0
-                if objective == "CooperativeOnly":
-                    w = np.zeros_like(w)
-                w[here] = positive
-            s = q.array @ d
-            g = q.array.T @ w / n - d * (w * s).mean(0)
-            gradient += weight * g / np.linalg.norm(self.bank, axis=0) / c["bank_tau"]
-        loss.backward()
-        self.lars(weights)
-        if objective == "Queue":
-            self.enqueue(np.vstack(keys))
-        elif objective != "FixedBank":
-            self.velocity = c["bank_momentum"] * self.velocity - gradient
-            self.bank = self.bank - c["bank_lr"] * self.velocity
-        return {**output, "loss": loss.array}
-
-    def enqueue(self, keys):
-        for key in keys:
-            self.bank[:, self.enqueued % self.bank.shape[1]] = key
-            self.enqueued += 1
-
-    def warm(self, views):
-        """One step of the bank initialisation."""
-        (q1, _), weights = self.query.embed(views)
-        self.average(self.case["key_momentum"])
-        (_, k2), _ = self.key.embed(views)
-        logits = beside_own(q1, k2.array, columns_unit(self.bank))
-        loss = cross_entropy(scale(logits, 1 / 0.2), np.zeros(len(views[0]), int))
-        loss.backward()
-        self.lars(weights)
-        free = self.bank.shape[1] - self.enqueued
-        self.enqueue(k2.array[:free])
-        return {"loss": loss.array}
-
-    def run(self, steps):
-        """Everything that is expected of a run."""
-        warm, output = self.case["mode"] == "warm", {}
-        for t in range(self.case["steps"]):
-            if warm and self.enqueued >= self.bank.shape[1]:
-                break
-            views = []
-            while f"step{t}.view{len(views)}" in steps:
-                views.append(steps[f"step{t}.view{len(views)}"])
-            figures = self.warm(views) if warm else self.step(views)
-            output.update({f"step{t}.{name}": np.atleast_1d(value) for name, value in figures.items()})
-            output[f"step{t}.W"] = self.bank.copy()
-            if not warm:
-                output[f"step{t}.v"] = self.velocity.copy()
-        if warm:
-            self.key.parameters = {n: p.copy() for n, p in self.query.parameters.items()}
-        for name, tensors in (
-            ("encoder_q", self.query.tensors()),
-            ("encoder_k", self.key.tensors()),
-            ("momentum", self.momentum),
-        ):
-            output.update({f"final.{name}.{n}": t for n, t in tensors.items()})
-        return output
-
-
-# ---- Cases.
+from derivatives import columns_unit
+from methods.adco import AdCo
+from methods.byol import Byol
+from methods.caco import CaCo
+from methods.moco_v2 import MoCoV2
+from methods.simclr import SimCLR
+from methods.swav import SwAV
+from network import parameter_shapes
+from tensors import read, write
+
+METHODS = {method.__name__: method for method in (MoCoV2, AdCo, SimCLR, Byol, SwAV)}
+
+
+def begin(case, init):
+    """The method at its start. A case of another mode is one of CaCo."""
+    if case["mode"] != "method":
+        return CaCo(case, init)
+    ((name, parameters),) = case["method"].items()
+    return METHODS[name](case, init, **parameters)
+
+
+def views_of(steps, number):
+    views = []
+    while f"step{number}.view{len(views)}" in steps:
+        views.append(steps[f"step{number}.view{len(views)}"])
+    return views
+
+
+def run(case, init, steps):
+    """Everything that is expected of a run."""
+    method, output = begin(case, init), {}
+    for number in range(case["steps"]):
+        figures = method.step(number, views_of(steps, number))
+        if figures is None:
+            break
+        output.update({f"step{number}.{name}": np.atleast_1d(value) for name, value in figures.items()})
+    for group, tensors in method.end().items():
+        output.update({f"final.{group}.{name}": tensor for name, tensor in tensors.items()})
+    return output
 
 
 def check(folder):
     folder = Path(folder)
     case = json.loads((folder / "case.json").read_text())
-    ours = Method(case, read(folder / "init.safetensors")).run(read(folder / "steps.safetensors"))
+    ours = run(case, read(folder / "init.safetensors"), read(folder / "steps.safetensors"))
     worst, where = 0.0, ""
     for name, expected in read(folder / "expect.safetensors").items():
         if expected.dtype == np.int64:
             distance = 0.0 if (ours[name] == expected).all() else math.inf
         else:
             distance = np.abs(ours[name].reshape(expected.shape) - expected).max() / max(1, np.abs(expected).max())
+        if math.isnan(distance):
+            distance = math.inf
         if distance >= worst:
             worst, where = float(distance), name
     print(json.dumps({"case": folder.name, "worst": worst, "where": where}))
@@ -428,22 +101,91 @@ CASES = {
     "multicrop-eight-shards": dict(mode="multicrop", batch=16, width=8, n_small=2, steps=2),
 }
 
+# Cases of the other methods: the sizes, and what else `method` and `optimizer` say.
+SIZES = ("steps", "batch", "size", "small", "n_small", "block", "layers", "width", "stem", "hidden", "dim")
+BOTTLENECK = dict(block="bottleneck")
+LARS = {"Lars": dict(momentum=0.9, weight_decay=1.5e-6, trust=0.001)}
+FAST_LARS = {"Lars": dict(momentum=0.8, weight_decay=0.05, trust=0.02)}
+SGD = {"Sgd": dict(momentum=0.9, weight_decay=1e-4)}
+FAST_SGD = {"Sgd": dict(momentum=0.8, weight_decay=0.05)}
 
-def draw(folder):
-    for seed, (name, own) in enumerate(CASES.items()):
-        case = COMMON | own | {"seed": seed}
+
+def of_method(method, parameters, optimizer, lr, **own):
+    sizes = {name: COMMON[name] for name in SIZES}
+    return sizes | dict(mode="method", method={method: parameters}, optimizer=optimizer, lr=lr) | own
+
+
+MOCO = dict(temperature=0.2, key_momentum=0.99, symmetric=False)
+BANK = dict(bank_temperature=0.1, bank_rate=3.0, bank_momentum=0.9)
+ADCO = dict(temperature=0.12, **BANK, key_momentum=0.99, symmetric=False)
+WARMER = dict(temperature=0.2, bank_temperature=0.3, bank_rate=1.0, bank_momentum=0.5, key_momentum=0.9)
+SWAV = dict(temperature=0.1, epsilon=0.05, iterations=3)
+METHOD_CASES = {
+    "moco-v2-basic": of_method("MoCoV2", MOCO, SGD, 0.1, bank=14),
+    # In the last step the queue wraps amid a batch of keys.
+    "moco-v2-wraps": of_method(
+        "MoCoV2", MOCO | dict(temperature=0.1, key_momentum=0.9), FAST_SGD, 0.05, bank=14, steps=4, **BOTTLENECK
+    ),
+    "moco-v2-symmetric": of_method("MoCoV2", MOCO | dict(symmetric=True), SGD, 0.1, bank=20, layers=[2, 1]),
+    "adco-basic": of_method("AdCo", ADCO, SGD, 0.1, bank=14, layers=[2, 1]),
+    "adco-bottleneck": of_method("AdCo", ADCO | WARMER, FAST_SGD, 0.05, bank=11, steps=4, **BOTTLENECK),
+    "adco-symmetric": of_method("AdCo", ADCO | dict(symmetric=True), SGD, 0.1, bank=14, batch=8),
+    "simclr-basic": of_method("SimCLR", dict(temperature=0.5), LARS, 0.5, layers=[2, 1]),
+    "simclr-bottleneck": of_method("SimCLR", dict(temperature=0.5), LARS, 1.0, **LARGE_STEM),
+    "simclr-low-temperature": of_method("SimCLR", dict(temperature=0.1), FAST_LARS, 0.2, batch=8),
+    "byol-basic": of_method("Byol", dict(key_momentum=0.99), LARS, 0.5, predictor=8, layers=[2, 1]),
+    "byol-bottleneck": of_method("Byol", dict(key_momentum=0.996), LARS, 0.5, predictor=10, steps=4, **BOTTLENECK),
+    "byol-fast-target": of_method("Byol", dict(key_momentum=0.7), FAST_LARS, 0.2, predictor=12, batch=8),
+    "swav-basic": of_method("SwAV", SWAV, LARS, 0.5, prototypes=9),
+    "swav-small-views": of_method("SwAV", SWAV, LARS, 0.5, prototypes=9, n_small=3, **LARGE_STEM | dict(small=8)),
+    "swav-freeze": of_method(
+        "SwAV", dict(temperature=0.2, epsilon=0.1, iterations=5), FAST_LARS, 0.2, prototypes=5, n_small=1, steps=4,
+        batch=8, freeze=[True, False, True, False],
+    ),
+}
+
+
+def start(shapes, rng):
+    """Random tensors to start with."""
+    tensors = {}
+    for name, shape in shapes.items():
+        if len(shape) == 4:
+            value = rng.standard_normal(shape) * math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
+        elif len(shape) == 2:
+            value = rng.uniform(-1, 1, shape) / math.sqrt(shape[1])
+        elif name.endswith("bias") or name.endswith("running_mean"):
+            value = 0.1 * rng.standard_normal(shape)
+        else:
+            value = rng.uniform(0.5, 1.5, shape)
+        tensors[name] = value
+    return tensors
+
+
+def draw_init(case, rng):
+    init, dim = {}, case["dim"]
+    if "bank" in case:
+        init["bank.W"] = rng.standard_normal((dim, case["bank"]))
+    if "MoCoV2" in case.get("method", ()):
+        init["bank.W"] = columns_unit(init["bank.W"])
+    shapes = {f"encoder_q.{name}": shape for name, shape in parameter_shapes(case).items()}
+    if hidden := case.get("predictor"):
+        shapes |= {"predictor.0.weight": (hidden, dim), "predictor.3.weight": (dim, hidden)}
+        shapes |= {f"predictor.1.{part}": (hidden,) for part in ("weight", "bias", "running_mean", "running_var")}
+    if prototypes := case.get("prototypes"):
+        shapes["prototypes.weight"] = (prototypes, dim)
+    return init | start(shapes, rng)
+
+
+def draw(folder, names):
+    cases = {name: COMMON | own for name, own in CASES.items()} | METHOD_CASES
+    if unknown := set(names) - set(cases):
+        sys.exit(f"error: no such case: {', '.join(sorted(unknown))}\nhelp: the cases are {', '.join(cases)}")
+    for seed, (name, case) in enumerate(cases.items()):
+        if names and name not in names:
+            continue
+        case = case | {"seed": seed}
         rng = np.random.default_rng(seed)
-        init = {"bank.W": rng.standard_normal((case["dim"], case["bank"]))}
-        for parameter, shape in parameter_shapes(case).items():
-            if len(shape) == 4:
-                value = rng.standard_normal(shape) * math.sqrt(2 / (shape[0] * shape[2] * shape[3]))
-            elif len(shape) == 2:
-                value = rng.uniform(-1, 1, shape) / math.sqrt(shape[1])
-            elif parameter.endswith("bias") or parameter.endswith("running_mean"):
-                value = 0.1 * rng.standard_normal(shape)
-            else:
-                value = rng.uniform(0.5, 1.5, shape)
-            init["encoder_q." + parameter] = value
+        init = draw_init(case, rng)
         sizes = [case["size"]] * 2 + [case["small"]] * case["n_small"]
         view = lambda side: rng.standard_normal((case["batch"], 3, side, side))
         steps = {f"step{t}.view{v}": view(side) for t in range(case["steps"]) for v, side in enumerate(sizes)}
@@ -452,17 +194,18 @@ def draw(folder):
         (to / "case.json").write_text(json.dumps(case, indent=1) + "\n")
         write(to / "init.safetensors", init)
         write(to / "steps.safetensors", steps)
-        write(to / "expect.safetensors", Method(case, init).run(steps))
+        write(to / "expect.safetensors", run(case, init, steps))
         print(f"{name}: {sum(p.stat().st_size for p in to.iterdir()) / 1e3:.0f} kB")
 
 
 def main():
     if sys.argv[1:2] == ["draw"]:
-        draw(Path(__file__).parent / "cases")
+        draw(Path(__file__).parent / "cases", sys.argv[2:])
     elif sys.argv[1:2] == ["check"] and len(sys.argv) > 2:
         sys.exit(not all([check(folder) for folder in sys.argv[2:]]))
     else:
         sys.exit(__doc__)
 
 
-main()
+if __name__ == "__main__":
+    main()
