@@ -1,8 +1,16 @@
 //! The methods of pre-training: the parameters of each in a file of its own.
 
+mod adco;
 mod caco;
+mod moco_v2;
+mod simclr;
+mod swav;
 
+pub use adco::AdCo;
 pub use caco::{CaCo, Objective};
+pub use moco_v2::MoCoV2;
+pub use simclr::SimCLR;
+pub use swav::SwAV;
 
 use super::{Caution, Complaint, Pretrain, Upstream, ensure};
 use schemars::JsonSchema;
@@ -13,19 +21,25 @@ use serde::{Deserialize, Serialize};
 pub enum Method {
     /// Cooperative positives and adversarial negatives (Wang et al., TPAMI 2023, arXiv 2203.14370), and its ablations.
     CaCo(CaCo),
+    /// A queue of keys as negatives (He et al., CVPR 2020; Chen et al. 2020, arXiv 2003.04297).
+    MoCoV2(MoCoV2),
+    /// Adversarial negatives (Hu et al., CVPR 2021, arXiv 2011.08435).
+    AdCo(AdCo),
+    /// The other images of the batch as negatives (Chen et al., ICML 2020, arXiv 2002.05709).
+    SimCLR(SimCLR),
+    /// Prediction of the other view's cluster (Caron et al., NeurIPS 2020, arXiv 2006.09882).
+    SwAV(SwAV),
 }
 
 impl Method {
-    /// Rejects what its parameters reject, naming the field.
-    pub fn check(&self, training: &Pretrain) -> Result<(), Complaint> {
-        let within = |complaint: Complaint| Complaint { field: format!("method.{}", complaint.field), ..complaint };
-        self.parameters().check(training).map_err(within)
-    }
-
     /// What its parameters say of it.
     pub fn parameters(&self) -> &dyn Parameters {
         match self {
             Method::CaCo(parameters) => parameters,
+            Method::MoCoV2(parameters) => parameters,
+            Method::AdCo(parameters) => parameters,
+            Method::SimCLR(parameters) => parameters,
+            Method::SwAV(parameters) => parameters,
         }
     }
 }
@@ -77,15 +91,41 @@ pub enum Optimizer {
 
 /// Rejects a temperature that is not positive.
 fn check_temperature(field: &str, t: f64) -> Result<(), Complaint> {
-    ensure(t > 0.0 && t.is_finite(), field, format!("is {t}; give a positive number"))
+    ensure(t > 0.0 && t.is_finite(), &within(field), format!("is {t}; give a positive number"))
 }
 
 /// Rejects a momentum outside 0 to 1.
 fn check_momentum(field: &str, m: f64) -> Result<(), Complaint> {
-    ensure((0.0..=1.0).contains(&m), field, format!("is {m}; give 0 to 1"))
+    ensure((0.0..=1.0).contains(&m), &within(field), format!("is {m}; give 0 to 1"))
 }
 
 /// Rejects a negative rate.
 fn check_rate(field: &str, r: f64) -> Result<(), Complaint> {
-    ensure(r >= 0.0 && r.is_finite(), field, format!("is {r}; give 0 or more"))
+    ensure(r >= 0.0 && r.is_finite(), &within(field), format!("is {r}; give 0 or more"))
+}
+
+/// Rejects a number of columns or prototypes out of range.
+fn check_size(field: &str, size: u32) -> Result<(), Complaint> {
+    ensure((2..=1 << 24).contains(&size), &within(field), format!("is {size}; give 2 to 2^24"))
+}
+
+/// Rejects more than two views.
+fn check_two_views(training: &Pretrain, method: &str) -> Result<(), Complaint> {
+    let count = training.views.list().len();
+    ensure(count == 2, "views", format!("has {count} views; {method} compares two"))
+}
+
+/// Rejects a batch in parts, for a method whose loss compares the images of a batch with one another.
+fn check_whole_batch(training: &Pretrain, method: &str) -> Result<(), Complaint> {
+    let message = || {
+        format!(
+            "is {}; {method} compares the images of a whole batch: to save memory, give `activations: Recompute`",
+            training.accumulate
+        )
+    };
+    ensure(training.accumulate == 1, "accumulate", message())
+}
+
+fn within(field: &str) -> String {
+    format!("method.{field}")
 }

@@ -115,7 +115,7 @@ impl Kind for Pretrain {
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
-    const SOURCES: &'static [&'static str] = &["index", "method.CaCo.init", "monitor.index"];
+    const SOURCES: &'static [&'static str] = &["index", "method.AdCo.init", "method.CaCo.init", "monitor.index"];
 
     fn inputs(&self) -> Vec<Input> {
         let init = self.method.parameters().init();
@@ -146,7 +146,7 @@ impl Kind for Pretrain {
         for (field, r) in [("rate", recipe.rate), ("weight_decay", recipe.weight_decay), ("trust", self.trust)] {
             ensure(r >= 0.0 && r.is_finite(), field, format!("is {r}; give 0 or more"))?;
         }
-        self.method.check(self)?;
+        self.method.parameters().check(self)?;
         let Some(monitor) = &self.monitor else { return Ok(()) };
         ensure(monitor.every >= 1, "monitor.every", "is 0; give at least 1")?;
         ensure(monitor.k >= 1, "monitor.k", "is 0; give at least 1")?;

@@ -57,7 +57,7 @@ fn loader_threads_change_no_byte_of_a_training() {
         };
         let query = Shape::from(&model).draw(1, tch::Kind::Float, device);
         let state = MomentumContrast::start(query, Bank::draw(8, 32, 1, tch::Kind::Float, device));
-        let Method::CaCo(parameters) = &pretrain.method;
+        let Method::CaCo(parameters) = &pretrain.method else { panic!("the method is CaCo") };
         let method = Box::new(CaCo::new(state, parameters, &pretrain));
         let loader = Loader::new(&set, reading).unwrap();
         let End::Finished { method, .. } =

@@ -150,9 +150,14 @@ impl Pass<'_> {
 
     /// Images [N, 3, H, W] → embeddings [N, C] of unit length (f32 after a pass in bf16). The network must have a head.
     pub fn embed(&self, images: &Shards) -> Shards {
+        self.project(images).map(|raw| unit(raw, 1))
+    }
+
+    /// The same embeddings, not normalised.
+    pub fn project(&self, images: &Shards) -> Shards {
         let head = self.structure.head.as_ref().expect("only networks with a head are trained");
         let raw = head.forward(&self.weights, &self.features(images), self.train);
-        raw.map(|raw| unit(&if self.lowered { raw.to_kind(Kind::Float) } else { raw.shallow_clone() }, 1))
+        raw.map(|raw| if self.lowered { raw.to_kind(Kind::Float) } else { raw.shallow_clone() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the networks of a step are computed, whatever the method.
 
-use crate::model::Network;
+use crate::model::{Network, Shards};
+use anyhow::Result;
 use caco_kinds::{Activations, InitBank, Precision, Pretrain};
 use tch::Tensor;
 
@@ -36,4 +37,22 @@ impl From<&InitBank> for Compute {
 /// Handles to a network's parameters.
 pub fn parameters(network: &Network) -> Vec<Tensor> {
     network.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
+}
+
+/// The gradient of every parameter, given that of every view [N, C] of `outputs`.
+pub fn back_propagate(outputs: &Shards, gradients: &[Tensor], parameters: &[Tensor]) -> Result<Vec<Tensor>> {
+    let gradients = Shards::cut(gradients, outputs.per_view())?;
+    // A scalar whose gradient with respect to every output is the given one.
+    let products =
+        outputs.tensors().iter().zip(gradients.tensors()).map(|(output, gradient)| (output * gradient).sum(None));
+    let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
+    Ok(Tensor::f_run_backward(&[scalar], parameters, false, false)?)
+}
+
+/// A loss as a function of tensors, its value, and its gradient with respect to each of them.
+pub fn differentiate(of: &[Tensor], loss: impl FnOnce(&[Tensor]) -> Tensor) -> (Tensor, Vec<Tensor>) {
+    let of: Vec<Tensor> = of.iter().map(|tensor| tensor.detach().set_requires_grad(true)).collect();
+    let loss = tch::with_grad(|| loss(&of));
+    let gradients = Tensor::run_backward(&[&loss], &of, false, false);
+    (loss.detach(), gradients)
 }

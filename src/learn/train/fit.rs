@@ -260,7 +260,10 @@ mod tests {
         train::{
             bench, checkpoint,
             method::{Changed, Lap},
-            methods::caco::{self, CaCo, Initialisation},
+            methods::{
+                self,
+                caco::{self, CaCo, Initialisation},
+            },
             momentum_contrast::MomentumContrast,
         },
     };
@@ -357,8 +360,12 @@ mod tests {
             self.into()
         }
         fn begin(&self) -> Box<dyn Method> {
-            let Named::CaCo(parameters) = &self.method;
-            Box::new(CaCo::new(MomentumContrast::start(query(), bank()), parameters, self))
+            match &self.method {
+                Named::CaCo(parameters) => {
+                    Box::new(CaCo::new(MomentumContrast::start(query(), bank()), parameters, self))
+                }
+                _ => methods::begin(self, None, here()).unwrap(),
+            }
         }
     }
 
@@ -440,6 +447,51 @@ mod tests {
         same_however_interrupted(&init);
     }
 
+    /// A short training of every method but CaCo.
+    fn others() -> Vec<Pretrain> {
+        let methods = serde_json::json!([
+            {"MoCoV2": {"queue_size": 18}},
+            {"AdCo": {"bank_size": 24, "symmetric": true}},
+            {"SimCLR": {}},
+            {"SwAV": {"prototypes": 6}},
+        ]);
+        let training = |method: &serde_json::Value| {
+            let json = serde_json::json!({"index": "", "method": method, "model": tiny(), "epochs": 3, "batch": 4,
+                "views": Views::SingleCrop { size: 16 }, "warmup": 1, "shards": 2});
+            serde_json::from_value(json).unwrap()
+        };
+        methods.as_array().unwrap().iter().map(training).collect()
+    }
+
+    #[test]
+    fn an_interrupted_training_of_any_method_ends_in_the_same_bytes() {
+        for mut training in others() {
+            same_however_interrupted(&training);
+            if matches!(training.method, Named::AdCo(_) | Named::SwAV(_)) {
+                training.views = Views::MultiCrop { size: 16, small: 8, count: 2 };
+                same_however_interrupted(&training);
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_method_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = others();
+        let saved = folder.path().join("checkpoint-000000000005.safetensors");
+        let position = Position { epoch: 1, step: 0, done: 5, curve: 0 };
+        checkpoint::save(&saved, &tiny(), position, &all[3].begin().changed()).unwrap();
+        let resume = |training: &Pretrain| {
+            let method = training.begin();
+            let before: Vec<Tensor> = method.changed().iter().map(|changed| changed.tensor.copy()).collect();
+            let found = Checkpoints::of(folder.path()).resume(&tiny(), &*method).unwrap();
+            let is_unchanged = method.changed().iter().zip(before).all(|(now, before)| now.tensor == before);
+            (found, is_unchanged)
+        };
+        assert_eq!(resume(&all[0]), (None, true));
+        assert_eq!(resume(&all[3]).0, Some(position));
+    }
+
     #[test]
     fn recomputing_activations_changes_no_bit() {
         let whole =
@@ -457,6 +509,11 @@ mod tests {
             training.activations = Activations::Recompute;
             let case = format!("{precision:?}, {accumulate} parts, {shards} shards, {:?}", training.views);
             assert!(whole(&training) == kept, "{case}");
+        }
+        for mut training in others() {
+            let kept = whole(&training);
+            training.activations = Activations::Recompute;
+            assert!(whole(&training) == kept, "{:?}", training.method);
         }
         let json = serde_json::json!({"index": "", "model": tiny(), "views": single, "batch": 4, "bank_size": 18});
         let mut init: InitBank = serde_json::from_value(json).unwrap();

@@ -15,4 +15,5 @@ pub mod optimizer;
 pub mod pace;
 pub mod recipe;
 pub mod replay;
+pub mod trained;
 pub mod trial;

@@ -2,18 +2,20 @@
 //! 2020). Shared by CaCo, AdCo and MoCo v2, which differ in the pairs, in the positive, and in how the bank changes.
 
 use super::{
+    checkpoint::Saved,
     collective::{Alone, Collective},
     compute::{Compute, parameters},
-    contrast::{Answer, Compared, Contrast, Target, product},
+    contrast::{Answer, Compared, Contrast, Target, product, targets},
     method::{self, Changed, Lap, Part, StepOutput},
     optimizer::{Optimizer, Rule},
 };
 use crate::{
     bridge,
-    model::{Bank, Network, Shards, shards::joined},
+    model::{Bank, Network, Shape, Shards, shards::joined},
 };
 use anyhow::{Context as _, Result, ensure};
-use tch::{Tensor, no_grad};
+use caco_kinds::{Model, Pretrain};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// The state changed by training.
 #[derive(Debug)]
@@ -73,6 +75,19 @@ pub struct Learnt {
     pub keys: Vec<Tensor>,
 }
 
+impl Pairing {
+    /// Queries of the first view with keys of the second.
+    pub fn one_way() -> Self {
+        let targets = vec![Target { query: 0, keys: vec![0], share: 1.0 }];
+        Pairing { queries: vec![0], seen: vec![], keys: vec![1], targets }
+    }
+
+    /// Queries of all views with keys of the other one of the first two, or with both.
+    pub fn all(views: usize) -> Self {
+        Pairing { queries: (0..views).collect(), seen: vec![], keys: vec![0, 1], targets: targets(views) }
+    }
+}
+
 impl MomentumContrast {
     /// The initial state: f_k is a copy of f_q, and momentum is zero.
     pub fn start(query: Network, bank: Bank) -> Self {
@@ -80,6 +95,26 @@ impl MomentumContrast {
         let key = query.duplicate();
         let optimizer = Optimizer::at_rest(&parameters(&query));
         MomentumContrast { query, key, bank, optimizer }
+    }
+
+    /// A drawn encoder with a bank of `size` drawn columns.
+    pub fn draw(stage: &Pretrain, size: u32, device: Device) -> Self {
+        let Pretrain { model, seed, .. } = stage;
+        let query = Shape::from(model).draw(*seed, Kind::Float, device);
+        Self::start(query, Bank::draw(model.dim.into(), size.into(), *seed, Kind::Float, device))
+    }
+
+    /// The state at the end of a bank initialisation.
+    pub fn initialised(model: &Model, init: Saved, device: Device) -> Result<Self> {
+        let tensors = &init.tensors.tensors;
+        let query = tensors
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("query.")?.to_string(), tensor.shallow_clone())));
+        let query = Shape::from(model).load(query.collect(), Kind::Float, device)?;
+        let columns = tensors.get("bank.columns").context("the bank initialisation has no 'bank.columns'")?;
+        let state = Self::start(query, Bank::at_rest(columns.copy().to_device(device)));
+        init.restore(state.changed())?;
+        Ok(state)
     }
 
     /// All tensors that a step changes.

@@ -31,10 +31,10 @@ impl Optimizer {
         Optimizer { momentum: parameters.iter().map(|p| p.detach().zeros_like()).collect() }
     }
 
-    /// Moves `parameters`, those given at the start. Returns the norm of the full gradient. LARS may change `gradients`.
+    /// Moves `parameters`: those given at the start, or the first of them. Returns the norm of the full gradient. LARS may change `gradients`.
     pub fn update(&self, parameters: &[Tensor], gradients: &[Tensor], rate: f64, rule: Rule) -> Result<Tensor> {
         match rule {
-            Rule::Lars(lars) => bridge::lars(parameters, gradients, &self.momentum, rate, lars),
+            Rule::Lars(lars) => bridge::lars(parameters, gradients, &self.momentum[..parameters.len()], rate, lars),
             Rule::Sgd { momentum, weight_decay } => {
                 let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
                 let steps = parameters.iter().zip(gradients).zip(&self.momentum);

@@ -1,10 +1,10 @@
 //! How the encoder of a training moves: the optimizer, and its learning rate over the epochs.
 
-use super::optimizer::Rule;
+use super::{compute::Compute, optimizer::Rule};
 use crate::{bridge::Lars, schedule};
 use caco_kinds::{Optimizer, Pretrain, Published};
 
-/// The optimizer of a training's encoder, and its rates.
+/// The optimizer of a training's encoder, its rates, and how its steps are computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
     /// The optimizer.
@@ -17,20 +17,30 @@ pub struct Recipe {
     pub warmup: u64,
     /// Epochs in all.
     pub epochs: u64,
+    /// How steps are computed.
+    pub compute: Compute,
 }
 
-impl Recipe {
-    /// The recipe of a stage.
-    pub fn of(stage: &Pretrain) -> Self {
+impl From<&Pretrain> for Recipe {
+    fn from(stage: &Pretrain) -> Self {
         let Published { optimizer, rate, falls, warmup, weight_decay } = stage.recipe();
         let &Pretrain { momentum, trust, batch, epochs, .. } = stage;
         let rule = match optimizer {
             Optimizer::Lars => Rule::Lars(Lars { momentum, weight_decay, trust }),
             Optimizer::Sgd => Rule::Sgd { momentum, weight_decay },
         };
-        Recipe { rule, rate: scaled(rate, batch), falls, warmup: warmup.into(), epochs: epochs.into() }
+        Recipe {
+            rule,
+            rate: scaled(rate, batch),
+            falls,
+            warmup: warmup.into(),
+            epochs: epochs.into(),
+            compute: stage.into(),
+        }
     }
+}
 
+impl Recipe {
     /// The learning rate of an epoch.
     pub fn rate(&self, epoch: u64) -> f64 {
         schedule::warm_cosine(self.rate, self.rate / self.falls, self.warmup, self.epochs, epoch)

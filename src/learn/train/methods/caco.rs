@@ -2,20 +2,19 @@
 
 use crate::{
     bridge::Lars,
-    model::{Bank, Network, Shape},
+    model::{Bank, Network},
     schedule,
     train::{
-        checkpoint::Saved,
-        contrast::{Contrast, Target, targets},
+        contrast::{Contrast, Target},
         method::{At, Changed, Lap, Method, StepOutput},
         momentum_contrast::{Constants, MomentumContrast, Pairing, Rates},
         optimizer::Rule,
         recipe::{self, Recipe},
     },
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use caco_kinds::{self as kinds, InitBank, Objective, Pretrain};
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 /// Pre-training from an initialised bank.
 #[derive(Debug)]
@@ -27,25 +26,12 @@ pub struct CaCo {
 }
 
 impl CaCo {
-    /// Starts from a bank initialisation.
-    pub fn begin(parameters: &kinds::CaCo, stage: &Pretrain, init: Saved, device: Device) -> Result<Self> {
-        let tensors = &init.tensors.tensors;
-        let query = tensors
-            .iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix("query.")?.to_string(), tensor.shallow_clone())));
-        let query = Shape::from(&stage.model).load(query.collect(), Kind::Float, device)?;
-        let columns = tensors.get("bank.columns").context("the bank initialisation has no 'bank.columns'")?;
-        let state = MomentumContrast::start(query, Bank::at_rest(columns.copy().to_device(device)));
-        init.restore(state.changed())?;
-        Ok(Self::new(state, parameters, stage))
-    }
-
     /// Starts from the state of a bank initialisation.
     pub fn new(state: MomentumContrast, parameters: &kinds::CaCo, stage: &Pretrain) -> Self {
-        let recipe = Recipe::of(stage);
+        let recipe = Recipe::from(stage);
         let &kinds::CaCo { objective, temperature, bank_temperature, bank_momentum, .. } = parameters;
         let contrast = Contrast { objective, temperature, bank_temperature };
-        let constants = Constants { contrast, bank_momentum, rule: recipe.rule, compute: stage.into() };
+        let constants = Constants { contrast, bank_momentum, rule: recipe.rule, compute: recipe.compute };
         CaCo { state, constants, parameters: parameters.clone(), recipe }
     }
 
@@ -91,9 +77,7 @@ pub fn step(
     lap: Lap,
 ) -> Result<StepOutput> {
     ensure!(views.len() >= 2, "a step needs two views, it got {}", views.len());
-    let queries = (0..views.len()).collect();
-    let pairing = Pairing { queries, seen: vec![], keys: vec![0, 1], targets: targets(views.len()) };
-    let learnt = state.learn(views, pairing, constants, rates, lap)?;
+    let learnt = state.learn(views, Pairing::all(views.len()), constants, rates, lap)?;
     if constants.contrast.objective == Objective::Queue {
         state.bank.enqueue_batch(number, &learnt.keys);
     }

@@ -1,0 +1,100 @@
+//! What methods without keys share: a network that is trained by a loss over the embeddings of a whole batch.
+
+use super::{
+    compute::{Compute, back_propagate, parameters},
+    method::{self, Changed, Lap, Part, StepOutput},
+    optimizer::Optimizer,
+    recipe::Recipe,
+};
+use crate::model::{Network, Shards};
+use anyhow::Result;
+use tch::Tensor;
+
+/// A network that is trained, and more weights with it.
+#[derive(Debug)]
+pub struct Trained {
+    /// The encoder.
+    pub query: Network,
+    /// More trained tensors, by name.
+    pub more: Vec<(String, Tensor)>,
+    /// How it is trained.
+    pub recipe: Recipe,
+    optimizer: Optimizer,
+}
+
+/// A loss over the embeddings of all views, and its gradients.
+pub struct Differentiated {
+    /// The loss.
+    pub loss: Tensor,
+    /// Other metrics.
+    pub metrics: Vec<(&'static str, Tensor)>,
+    /// The gradients with respect to the embeddings [N, C] of every view.
+    pub embeddings: Vec<Tensor>,
+    /// The gradients with respect to the first of the other trained tensors; the rest are not trained in this step.
+    pub more: Vec<Tensor>,
+}
+
+impl Trained {
+    /// A network that has taken no step.
+    pub fn start(query: Network, more: Vec<(String, Tensor)>, recipe: Recipe) -> Self {
+        let query = query.trainable(true);
+        let mut trained = parameters(&query);
+        trained.extend(more.iter().map(|(_, tensor)| tensor.shallow_clone()));
+        let optimizer = Optimizer::at_rest(&trained);
+        Trained { query, more, recipe, optimizer }
+    }
+
+    /// Embeddings of unit length of every view, in shards.
+    pub fn embed(&self, views: &[Tensor]) -> Result<Shards> {
+        let Compute { precision, activations, shards, .. } = self.recipe.compute;
+        Ok(self.query.pass(precision, true).keeping(activations).embed(&Shards::cut(views, shards)?))
+    }
+
+    /// One step: the forward passes, `loss` of the joined embeddings, which do not track gradients, and the update.
+    pub fn step(
+        &mut self,
+        views: &[Tensor],
+        epoch: u64,
+        lap: Lap,
+        loss: impl FnOnce(&[Tensor]) -> Differentiated,
+    ) -> Result<StepOutput> {
+        let shards = self.embed(views)?;
+        lap(Part::Forward);
+        let embeddings: Vec<Tensor> = shards.join().iter().map(Tensor::detach).collect();
+        let Differentiated { loss, metrics, embeddings: gradients, more } = loss(&embeddings);
+        lap(Part::Bank);
+        let mut gradients = back_propagate(&shards, &gradients, &parameters(&self.query))?;
+        lap(Part::Backward);
+        gradients.extend(more);
+        let rate = self.recipe.rate(epoch);
+        let (named, gradient_norm) = self.update(gradients, rate)?;
+        lap(Part::Optimizer);
+        let spread = method::spread(&embeddings[0]);
+        let rates = vec![("rate", rate)];
+        Ok(StepOutput { loss, metrics, gradient_norm, spread, rates, positives: vec![], gradients: named })
+    }
+
+    /// Updates the tensors that have a gradient. Returns the gradients with their names, and the norm of all.
+    fn update(&self, gradients: Vec<Tensor>, rate: f64) -> Result<(Vec<(String, Tensor)>, Tensor)> {
+        let (names, mut tensors): (Vec<String>, Vec<Tensor>) = self.trained().into_iter().unzip();
+        tensors.truncate(gradients.len());
+        let norm = self.optimizer.update(&tensors, &gradients, rate, self.recipe.rule)?;
+        Ok((names.into_iter().zip(gradients).collect(), norm))
+    }
+
+    /// All trained tensors with their names.
+    fn trained(&self) -> Vec<(String, Tensor)> {
+        let query = self.query.weights().parameters();
+        let query = query.map(|(name, tensor)| (format!("query.{name}"), tensor.shallow_clone()));
+        query.chain(self.more.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))).collect()
+    }
+
+    /// All tensors that a step changes.
+    pub fn changed(&self) -> Vec<Changed> {
+        let mut changed = method::network("query", &self.query, true);
+        changed.extend(self.more.iter().map(|(name, tensor)| Changed::updated(name, tensor)));
+        let names = self.query.weights().parameters().map(|(name, _)| name);
+        changed.extend(self.optimizer.changed(names.chain(self.more.iter().map(|(name, _)| name.as_str()))));
+        changed
+    }
+}
