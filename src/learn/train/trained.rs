@@ -30,7 +30,8 @@ pub struct Differentiated {
     pub metrics: Vec<(&'static str, Tensor)>,
     /// The gradients with respect to the embeddings [N, C] of every view.
     pub embeddings: Vec<Tensor>,
-    /// The gradients with respect to the first of the other trained tensors; the rest are not trained in this step.
+    /// The gradients with respect to the other trained tensors that autograd does not track. Those without one are not
+    /// trained in this step.
     pub more: Vec<Tensor>,
 }
 
@@ -61,15 +62,30 @@ impl Trained {
         let shards = self.embed(views)?;
         lap(Part::Forward);
         let embeddings: Vec<Tensor> = shards.join().iter().map(Tensor::detach).collect();
-        let Differentiated { loss, metrics, embeddings: gradients, more } = loss(&embeddings);
+        let differentiated = loss(&embeddings);
         lap(Part::Bank);
-        let mut gradients = back_propagate(&shards, &gradients, &parameters(&self.query))?;
+        self.learn(&shards, differentiated, epoch, lap)
+    }
+
+    /// The rest of a step, whose outputs are `outputs`: back-propagation and the update. Of the other trained tensors,
+    /// those that autograd tracks get their gradient here.
+    pub fn learn(
+        &mut self,
+        outputs: &Shards,
+        differentiated: Differentiated,
+        epoch: u64,
+        lap: Lap,
+    ) -> Result<StepOutput> {
+        let Differentiated { loss, metrics, embeddings, more } = differentiated;
+        let mut tracked = parameters(&self.query);
+        tracked.extend(self.more.iter().map(|(_, tensor)| tensor.shallow_clone()).filter(Tensor::requires_grad));
+        let mut gradients = back_propagate(outputs, &embeddings, &tracked)?;
         lap(Part::Backward);
         gradients.extend(more);
         let rate = self.recipe.rate(epoch);
         let (named, gradient_norm) = self.update(gradients, rate)?;
         lap(Part::Optimizer);
-        let spread = method::spread(&embeddings[0]);
+        let spread = method::spread(&outputs.join()[0]);
         let rates = vec![("rate", rate)];
         Ok(StepOutput { loss, metrics, gradient_norm, spread, rates, positives: vec![], gradients: named })
     }
