@@ -51,7 +51,7 @@ struct ConvNorm {
 
 /// Batch norm over all dimensions except channels, with PyTorch's defaults (momentum 0.1, ε 1e-5).
 #[derive(Debug)]
-pub(super) struct Norm {
+pub struct Norm {
     weight: Slot,
     bias: Slot,
     mean: Slot,
@@ -179,7 +179,7 @@ impl ConvNorm {
 }
 
 impl Norm {
-    pub(super) fn declare(into: &mut Declaration, name: &str, channels: i64) -> Self {
+    pub fn declare(into: &mut Declaration, name: &str, channels: i64) -> Self {
         Norm {
             weight: into.parameter(format!("{name}.weight"), &[channels], Start::One),
             bias: into.parameter(format!("{name}.bias"), &[channels], Start::Zero),
@@ -188,7 +188,7 @@ impl Norm {
         }
     }
 
-    pub(super) fn forward(
+    pub fn forward(
         &self,
         weights: &Weights,
         x: Shards,

@@ -86,7 +86,7 @@ impl Shards {
     }
 
     /// The product with the transpose of `weight` [O, C].
-    pub(super) fn linear(&self, weight: &Tensor) -> Self {
+    pub fn linear(&self, weight: &Tensor) -> Self {
         self.with(bridge::linear(&self.tensors, self.per_view, weight).unwrap_or_else(|error| panic!("{error:#}")))
     }
 

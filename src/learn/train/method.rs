@@ -78,6 +78,11 @@ pub struct Changed {
 }
 
 impl Changed {
+    /// A tensor that the forward passes change.
+    pub fn passed(name: impl Into<String>, tensor: &Tensor) -> Self {
+        Changed { by_update: false, ..Self::updated(name, tensor) }
+    }
+
     /// A tensor that the update changes.
     pub fn updated(name: impl Into<String>, tensor: &Tensor) -> Self {
         Changed { name: name.into(), tensor: tensor.shallow_clone(), by_update: true }
