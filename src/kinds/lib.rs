@@ -40,7 +40,7 @@ pub use init_bank::InitBank;
 pub use init_encoder::InitEncoder;
 pub use knn::Knn;
 pub use linear_eval::LinearEval;
-pub use method::{AdCo, CaCo, Method, MoCoV2, Objective, Optimizer, Parameters, Published, SimCLR, SwAV};
+pub use method::{AdCo, BYOL, CaCo, Method, MoCoV2, Objective, Optimizer, Parameters, Published, SimCLR, SwAV};
 pub use model::{Activations, Arch, Model, Precision, Stem};
 pub use pack::{Encoding, Pack};
 pub use pretrain::{Collapse, Monitor, Pretrain};

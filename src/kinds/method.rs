@@ -1,12 +1,14 @@
 //! The methods of pre-training: the parameters of each in a file of its own.
 
 mod adco;
+mod byol;
 mod caco;
 mod moco_v2;
 mod simclr;
 mod swav;
 
 pub use adco::AdCo;
+pub use byol::BYOL;
 pub use caco::{CaCo, Objective};
 pub use moco_v2::MoCoV2;
 pub use simclr::SimCLR;
@@ -27,6 +29,8 @@ pub enum Method {
     AdCo(AdCo),
     /// The other images of the batch as negatives (Chen et al., ICML 2020, arXiv 2002.05709).
     SimCLR(SimCLR),
+    /// Prediction of a moving average of the encoder, without negatives (Grill et al., NeurIPS 2020, arXiv 2006.07733).
+    BYOL(BYOL),
     /// Prediction of the other view's cluster (Caron et al., NeurIPS 2020, arXiv 2006.09882).
     SwAV(SwAV),
 }
@@ -39,6 +43,7 @@ impl Method {
             Method::MoCoV2(parameters) => parameters,
             Method::AdCo(parameters) => parameters,
             Method::SimCLR(parameters) => parameters,
+            Method::BYOL(parameters) => parameters,
             Method::SwAV(parameters) => parameters,
         }
     }

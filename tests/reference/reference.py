@@ -17,7 +17,7 @@ import numpy as np
 
 from derivatives import columns_unit
 from methods.adco import AdCo
-from methods.byol import Byol
+from methods.byol import BYOL
 from methods.caco import CaCo
 from methods.moco_v2 import MoCoV2
 from methods.simclr import SimCLR
@@ -25,7 +25,7 @@ from methods.swav import SwAV
 from network import parameter_shapes
 from tensors import read, write
 
-METHODS = {method.__name__: method for method in (MoCoV2, AdCo, SimCLR, Byol, SwAV)}
+METHODS = {method.__name__: method for method in (MoCoV2, AdCo, SimCLR, BYOL, SwAV)}
 
 
 def begin(case, init):
@@ -133,9 +133,9 @@ METHOD_CASES = {
     "simclr-basic": of_method("SimCLR", dict(temperature=0.5), LARS, 0.5, layers=[2, 1]),
     "simclr-bottleneck": of_method("SimCLR", dict(temperature=0.5), LARS, 1.0, **LARGE_STEM),
     "simclr-low-temperature": of_method("SimCLR", dict(temperature=0.1), FAST_LARS, 0.2, batch=8),
-    "byol-basic": of_method("Byol", dict(key_momentum=0.99), LARS, 0.5, predictor=8, layers=[2, 1]),
-    "byol-bottleneck": of_method("Byol", dict(key_momentum=0.996), LARS, 0.5, predictor=10, steps=4, **BOTTLENECK),
-    "byol-fast-target": of_method("Byol", dict(key_momentum=0.7), FAST_LARS, 0.2, predictor=12, batch=8),
+    "byol-basic": of_method("BYOL", dict(key_momentum=0.99), LARS, 0.5, predictor=8, layers=[2, 1]),
+    "byol-bottleneck": of_method("BYOL", dict(key_momentum=0.996), LARS, 0.5, predictor=10, steps=4, **BOTTLENECK),
+    "byol-fast-target": of_method("BYOL", dict(key_momentum=0.7), FAST_LARS, 0.2, predictor=12, batch=8),
     "swav-basic": of_method("SwAV", SWAV, LARS, 0.5, prototypes=9),
     "swav-small-views": of_method("SwAV", SWAV, LARS, 0.5, prototypes=9, n_small=3, **LARGE_STEM | dict(small=8)),
     "swav-freeze": of_method(

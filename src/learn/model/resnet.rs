@@ -179,6 +179,7 @@ impl ConvNorm {
 }
 
 impl Norm {
+    /// Declares the norm of so many channels.
     pub fn declare(into: &mut Declaration, name: &str, channels: i64) -> Self {
         Norm {
             weight: into.parameter(format!("{name}.weight"), &[channels], Start::One),
@@ -188,14 +189,8 @@ impl Norm {
         }
     }
 
-    pub fn forward(
-        &self,
-        weights: &Weights,
-        x: Shards,
-        add: Option<&Shards>,
-        relu: bool,
-        train: bool,
-    ) -> Shards {
+    /// Batch norm, then the addition of `add` and a ReLU, or just a ReLU if `relu`.
+    pub fn forward(&self, weights: &Weights, x: Shards, add: Option<&Shards>, relu: bool, train: bool) -> Shards {
         let norm = bridge::Norm {
             weight: weights.get(self.weight),
             bias: weights.get(self.bias),

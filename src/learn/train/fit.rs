@@ -453,6 +453,7 @@ mod tests {
             {"MoCoV2": {"queue_size": 18}},
             {"AdCo": {"bank_size": 24, "symmetric": true}},
             {"SimCLR": {}},
+            {"BYOL": {"predictor": 8}},
             {"SwAV": {"prototypes": 6}},
         ]);
         let training = |method: &serde_json::Value| {
@@ -480,7 +481,7 @@ mod tests {
         let all = others();
         let saved = folder.path().join("checkpoint-000000000005.safetensors");
         let position = Position { epoch: 1, step: 0, done: 5, curve: 0 };
-        checkpoint::save(&saved, &tiny(), position, &all[3].begin().changed()).unwrap();
+        checkpoint::save(&saved, &tiny(), position, &all[4].begin().changed()).unwrap();
         let resume = |training: &Pretrain| {
             let method = training.begin();
             let before: Vec<Tensor> = method.changed().iter().map(|changed| changed.tensor.copy()).collect();
@@ -489,7 +490,7 @@ mod tests {
             (found, is_unchanged)
         };
         assert_eq!(resume(&all[0]), (None, true));
-        assert_eq!(resume(&all[3]).0, Some(position));
+        assert_eq!(resume(&all[4]).0, Some(position));
     }
 
     #[test]

@@ -4,7 +4,14 @@ use super::{
     compute::Compute,
     contrast::Contrast,
     method::{At, Changed, Method},
-    methods::{adco::AdCo, caco, moco_v2::MoCoV2, simclr::SimCLR, swav::SwAV},
+    methods::{
+        adco::AdCo,
+        byol::{BYOL, Predictor},
+        caco,
+        moco_v2::MoCoV2,
+        simclr::SimCLR,
+        swav::SwAV,
+    },
     momentum_contrast::{Constants, MomentumContrast, Rates},
     optimizer::Rule,
     recipe::Recipe,
@@ -266,8 +273,8 @@ impl OtherMethod {
             OptimizerWord::Lars { momentum, weight_decay, trust } => Rule::Lars(Lars { momentum, weight_decay, trust }),
             OptimizerWord::Sgd { momentum, weight_decay } => Rule::Sgd { momentum, weight_decay },
         };
-        // A rate that falls by a factor of 1 is constant.
-        let recipe = Recipe { rule, rate: case.lr, falls: 1.0, warmup: 0, epochs: 2, compute: compute(shards) };
+        // All rates are constant: that of the encoder falls by a factor of 1, a momentum rises over endless epochs.
+        let recipe = Recipe { rule, rate: case.lr, falls: 1.0, warmup: 0, epochs: 1 << 40, compute: compute(shards) };
         let query = case.encoder(&mut init, device)?;
         let bank = |init: &mut Tensors| take(init, "bank.W", device).map(Bank::at_rest);
         let method: Box<dyn Method> = match &of.method {
@@ -281,6 +288,13 @@ impl OtherMethod {
                 Box::new(AdCo::new(state, parameters, recipe))
             }
             Named::SimCLR(parameters) => Box::new(SimCLR::new(query, parameters, recipe)),
+            Named::BYOL(parameters) => {
+                let named = init.take("predictor.");
+                let hidden = named.get("0.weight").context("init.safetensors has no predictor.0.weight")?.size()[0];
+                let named = named.into_iter().map(|(name, tensor)| (format!("predictor.{name}"), tensor)).collect();
+                let predictor = Predictor::load(named, case.dim, hidden, device)?;
+                Box::new(BYOL::new(query, predictor, parameters, recipe))
+            }
             Named::SwAV(parameters) => {
                 let prototypes = take(&mut init, "prototypes.weight", device)?;
                 Box::new(SwAV::new(query, prototypes, parameters, recipe))

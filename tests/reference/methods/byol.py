@@ -19,7 +19,7 @@ def distance(p, z):
     return Value((2 - 2 * (p.array * z).sum(1)).mean(), (p,), lambda g: (g * -2 * z / n,))
 
 
-class Byol:
+class BYOL:
     def __init__(self, case, init, key_momentum):
         self.key_momentum = key_momentum
         self.query, self.key = (Encoder(case, within(init, "encoder_q.")) for _ in range(2))

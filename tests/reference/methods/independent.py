@@ -101,7 +101,7 @@ class Torch:
 
     def step(self, number, views):
         views = [torch.tensor(view, dtype=self.kind) for view in views]
-        losses = {"MoCoV2": self.moco, "AdCo": self.adco, "SimCLR": self.simclr, "Byol": self.byol, "SwAV": self.swav}
+        losses = {"MoCoV2": self.moco, "AdCo": self.adco, "SimCLR": self.simclr, "BYOL": self.byol, "SwAV": self.swav}
         loss = losses[self.name](views)
         loss.sum().backward()
         output = {"loss": loss.detach().reshape(1)}

@@ -1,6 +1,7 @@
 //! The methods of pre-training, one file each, and the table of them.
 
 pub mod adco;
+pub mod byol;
 pub mod caco;
 pub mod moco_v2;
 pub mod simclr;
@@ -29,6 +30,10 @@ pub fn begin(stage: &Pretrain, init: Option<Saved>, device: Device) -> Result<Bo
             Box::new(adco::AdCo::new(state, parameters, stage.into()))
         }
         Named::SimCLR(parameters) => Box::new(simclr::SimCLR::new(draw(stage, device), parameters, stage.into())),
+        Named::BYOL(parameters) => {
+            let predictor = byol::Predictor::draw(stage, parameters.predictor, device);
+            Box::new(byol::BYOL::new(draw(stage, device), predictor, parameters, stage.into()))
+        }
         Named::SwAV(parameters) => {
             let prototypes = swav::draw(stage, parameters.prototypes, device);
             Box::new(swav::SwAV::new(draw(stage, device), prototypes, parameters, stage.into()))
