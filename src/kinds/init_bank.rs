@@ -91,8 +91,6 @@ impl Kind for InitBank {
     const DEVICE: bool = true;
     const TRAINING: bool = true;
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
-        &[("accumulate", "1"), ("decode", r#""Full""#), ("determinism", r#""Fast""#), ("shards", "1")];
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] = &[output("state", "state.safetensors")];
     const SOURCES: &'static [&'static str] = &["index"];

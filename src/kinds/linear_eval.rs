@@ -67,8 +67,6 @@ impl Kind for LinearEval {
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
     const OUTPUTS: &'static [Output] =
         &[output("classifier", "classifier.safetensors"), output("predictions", "predictions.safetensors")];
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
-        &[("decode", r#""Full""#), ("determinism", r#""Fast""#)];
     const SOURCES: &'static [&'static str] = &["encoder", "train", "test"];
 
     fn inputs(&self) -> Vec<Input> {

@@ -105,13 +105,6 @@ impl Kind for Pretrain {
     const TRAINING: bool = true;
     const WARN: Option<Warn<Self>> = Some(Pretrain::warn);
     const TOLERANCE: Tolerance = Tolerance::Metrics(Tolerance::FIGURES);
-    const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[
-        ("accumulate", "1"),
-        ("collapse", r#""Stop""#),
-        ("decode", r#""Full""#),
-        ("determinism", r#""Fast""#),
-        ("shards", "1"),
-    ];
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
