@@ -120,11 +120,11 @@ fn check_two_views(training: &Pretrain, method: &str) -> Result<(), Complaint> {
     ensure(count == 2, "views", format!("has {count} views; {method} compares two"))
 }
 
-/// Rejects a batch in parts, for a method whose loss compares the images of a batch with one another.
+/// Rejects a batch in parts, for a method whose loss is one of the whole batch.
 fn check_whole_batch(training: &Pretrain, method: &str) -> Result<(), Complaint> {
     let message = || {
         format!(
-            "is {}; {method} compares the images of a whole batch: to save memory, give `activations: Recompute`",
+            "is {}; {method} takes a batch as a whole: to save memory, give `activations: Recompute`",
             training.accumulate
         )
     };

@@ -21,6 +21,7 @@ mod isolation;
 mod kernel;
 mod locate;
 mod log;
+mod methods;
 mod metrics;
 mod mistakes;
 mod model;

@@ -110,6 +110,26 @@ fn invalid_files_are_reported_with_their_line() {
             r#"(stages: {}, each_variant: {"a": command(shell: "x", outputs: ["o"])}, variants: {"v": ()}, targets: ["a"])"#,
         ),
         (
+            "more views than a method compares",
+            r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: SimCLR(), model: (arch: ResNet18), views: MultiCrop(size: 32, small: 16), epochs: 1, batch: 8)})"#,
+        ),
+        (
+            "a batch in parts for a method that compares its images",
+            r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: BYOL(), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8, accumulate: 2)})"#,
+        ),
+        (
+            "a value out of a method's range",
+            r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: SwAV(epsilon: 0), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8)})"#,
+        ),
+        (
+            "another method's field",
+            r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: BYOL(temperature: 0.1), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8)})"#,
+        ),
+        (
+            "a bank of a method without one",
+            r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: BYOL(), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8), "x": export_weights(encoder: "p", bank: "p/bank")})"#,
+        ),
+        (
             "a variant that extends nothing",
             r#"(stages: {}, each_variant: {}, variants: {"long": (extends: "shrot"), "short": ()})"#,
         ),

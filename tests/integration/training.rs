@@ -111,7 +111,7 @@ fn every_variant_of_the_method_trains_over_the_same_loop() {
     let project = tiny();
     let mut losses = vec![];
     for objective in ["CaCo", "FixedBank", "AdversarialOnly", "CooperativeOnly", "KeyPositive", "Queue"] {
-        let set = format!("pretrain.objective={objective}");
+        let set = format!("pretrain.method.objective={objective}");
         let outcome = project.json(&[args(&["pretrain/short"], &[&set, "pretrain.epochs=2"]), vec!["--json"]].concat());
         let ran = ran(&outcome);
         assert!(losses.is_empty() || ran == ["pretrain/short"], "they share the bank initialisation: {ran:?}");
