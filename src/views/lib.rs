@@ -2,6 +2,7 @@
 //! operations. [`Drawn`] is what is drawn for one view of one image, and an [`Augmenter`] makes the view. Pixels are
 //! those of Pillow and torchvision.
 
+mod affine;
 mod augmenter;
 mod blur;
 mod canvas;
@@ -9,9 +10,11 @@ mod colour;
 mod drawn;
 mod filter;
 mod former;
+mod levels;
 mod operation;
 mod raster;
 mod resample;
+mod sharpen;
 mod vectorise;
 mod view;
 mod views;
@@ -20,7 +23,7 @@ pub use augmenter::Augmenter;
 pub use canvas::Canvas;
 pub use drawn::{Drawn, VIEW};
 pub use filter::Filter;
-pub use operation::{Blur, Flip, Grey, Jitter, Solarize};
+pub use operation::{Blur, Flip, Grey, Jitter, RandAugment, Solarize};
 pub use operation::{Crop, Cut, Operation, Step};
 pub use raster::Raster;
 pub use resample::{Region, Scratch, resample, short_side};

@@ -92,6 +92,7 @@ operations! {
     blur::Blur,
     solarize::Solarize,
     flip::Flip,
+    rand_augment::RandAugment,
 }
 
 fn probability(p: f64) -> Result<(), Complaint> {
