@@ -58,7 +58,8 @@ fn text(entry: &Entry, schema: &Value) -> String {
     fields(&mut text, &policy);
     text += "\npin: values of the determinism class that join the key, by name\n";
     for (name, definition) in members(schema, "$defs").into_iter().flatten() {
-        let list = if definition["type"] == "array" { format!("{}: ", type_of(definition)) } else { String::new() };
+        let list =
+            if definition.get("prefixItems").is_some() { format!("{}: ", type_of(definition)) } else { String::new() };
         write!(text, "\n{name}: {list}{}\n", description(definition)).expect("a string takes all text");
         fields(&mut text, definition);
         choices(&mut text, schema, definition);
@@ -72,7 +73,7 @@ fn fields(text: &mut String, schema: &Value) {
         let default = match field.get("default") {
             _ if required.contains(&name.as_str()) => String::from("must be given"),
             Some(Value::Null) | None => "may be left out".into(),
-            Some(default) => format!("default {}", ron_like(default)),
+            Some(default) => format!("default {}", default_of(field, default)),
         };
         let line = format!("  {name}: {} ({default})", type_of(field));
         writeln!(text, "{line}\n      {}", description(field)).expect("a string takes all text");
@@ -117,9 +118,12 @@ pub(super) fn type_of(schema: &Value) -> String {
         return types.join(" or ");
     }
     let word = |name: &str| match name {
-        "array" if schema["prefixItems"].is_array() && schema["items"].is_object() => {
-            let first = schema["prefixItems"].as_array().into_iter().flatten().map(type_of).collect::<Vec<_>>();
-            format!("list of {}, then any number of {}", first.join(", "), type_of(&schema["items"]))
+        "array" if schema["prefixItems"].is_array() => {
+            let first: Vec<String> = schema["prefixItems"].as_array().into_iter().flatten().map(type_of).collect();
+            match schema["items"].is_object() {
+                true => format!("list of {}, then any number of {}", first.join(", "), type_of(&schema["items"])),
+                false => format!("({})", first.join(", ")),
+            }
         }
         "array" => format!("list of {}", type_of(&schema["items"])),
         "object" => match schema.get("additionalProperties") {
@@ -136,6 +140,14 @@ pub(super) fn type_of(schema: &Value) -> String {
             names.map(word).collect::<Vec<_>>().join(" or ")
         }
         _ => "value".into(),
+    }
+}
+
+/// The default of a field as a pipeline file would have it: a tuple is not a list.
+fn default_of(field: &Value, default: &Value) -> String {
+    match default.as_array().filter(|_| field["prefixItems"].is_array()) {
+        Some(items) => format!("({})", items.iter().map(ron_like).collect::<Vec<_>>().join(", ")),
+        None => ron_like(default),
     }
 }
 
@@ -187,7 +199,7 @@ pub(super) fn table(schema: &Value) -> String {
 pub(super) fn parameters(schema: &Value) -> String {
     let mut text = String::from("| parameter | default | meaning |\n|---|---|---|\n");
     for (name, field) in members(schema, "properties").into_iter().flatten() {
-        let default = field.get("default").map_or_else(|| "must be given".into(), ron_like);
+        let default = field.get("default").map_or_else(|| "must be given".into(), |default| default_of(field, default));
         writeln!(text, "| `{name}` | {default} | {} |", description(field)).expect("a string takes all text");
     }
     text

@@ -179,7 +179,7 @@ fn every_operation_of_a_view_names_its_source_and_describes_its_parameters() {
     let operations: Vec<&str> = page.split("\n## `").skip(1).collect();
     assert!(operations.len() >= 7, "{page}");
     for operation in operations {
-        assert!(operation.contains("(Krizhevsky et al.") || operation.contains("arXiv "), "no source in\n{operation}");
+        assert!(operation.contains(" From ") && operation.contains(" 20"), "no source in\n{operation}");
         let rows = operation.lines().filter(|line| line.starts_with("| `"));
         rows.for_each(|row| assert!(row.split(" | ").last().unwrap().len() > 10, "{row}"));
     }

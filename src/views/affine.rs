@@ -12,8 +12,8 @@ pub fn translation(right: f64, down: f64) -> Map {
     [1.0, 0.0, -right.trunc(), 0.0, 1.0, -down.trunc()]
 }
 
-/// Moves rows by `along_rows` pixels for each row further down, columns by `along_columns` for each one to the right. One
-/// of them is 0.
+/// Moves every row by `along_rows` pixels to the left for each row above it, every column by `along_columns` pixels up for
+/// each column on its left. One of them is 0.
 pub fn shear(along_rows: f64, along_columns: f64) -> Map {
     // By way of degrees, as torchvision has it.
     let angle = |slope: f64| (libm::atan(slope) * (180.0 / PI)) * (PI / 180.0);
@@ -80,5 +80,7 @@ mod tests {
         assert_eq!(moved(rotation(90.0, (3, 3))), [3, 6, 9, 2, 5, 8, 1, 4, 7]);
         assert_eq!(moved(rotation(0.0, (3, 3))), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(moved(shear(0.0, 0.0)), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(moved(shear(0.9, 0.0)), [1, 2, 3, 5, 6, 0, 9, 0, 0]);
+        assert_eq!(moved(shear(0.0, 0.9)), [1, 5, 9, 4, 8, 0, 7, 0, 0]);
     }
 }

@@ -3,8 +3,8 @@ use crate::blur;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A Gaussian blur: Pillow's `ImageFilter.GaussianBlur` (Chen et al. 2020, "A simple framework for contrastive learning
-/// of visual representations", arXiv 2002.05709; σ as in MoCo v2, arXiv 2003.04297).
+/// A Gaussian blur: Pillow's `ImageFilter.GaussianBlur`. From Chen et al. 2020, "A simple framework for contrastive
+/// learning of visual representations", arXiv 2002.05709.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Blur {

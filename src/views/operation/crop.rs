@@ -9,9 +9,9 @@ const ASPECT: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 /// Attempts to draw a crop that fits, before falling back to the largest central one.
 const TRIES: usize = 10;
 
-/// Cuts out a random part of the image and resizes it, bilinearly, to a square: torchvision's `RandomResizedCrop`
-/// (Szegedy et al. 2015, "Going deeper with convolutions", arXiv 1409.4842). The aspect ratio is log-uniform in 3/4 to
-/// 4/3.
+/// Cuts out a random part of the image and resizes it, bilinearly, to a square: torchvision's `RandomResizedCrop`. The
+/// aspect ratio is log-uniform in 3/4 to 4/3. From Szegedy et al. 2015, "Going deeper with convolutions", arXiv
+/// 1409.4842.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Crop {

@@ -2,8 +2,8 @@ use super::{Canvas, Complaint, Kind, Rng, probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Swaps left and right: torchvision's `RandomHorizontalFlip` (Krizhevsky et al. 2012, "ImageNet classification with
-/// deep convolutional neural networks").
+/// Swaps left and right: torchvision's `RandomHorizontalFlip`. From Krizhevsky et al. 2012, "ImageNet classification
+/// with deep convolutional neural networks", NeurIPS.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Flip {

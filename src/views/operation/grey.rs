@@ -3,8 +3,8 @@ use crate::colour;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Turns the colours to grey: torchvision's `RandomGrayscale`, with the luma of ITU-R BT.601 (Wu et al. 2018,
-/// "Unsupervised feature learning via non-parametric instance discrimination", arXiv 1805.01978).
+/// Turns the colours to grey: torchvision's `RandomGrayscale`, with the luma of ITU-R BT.601. From Wu et al. 2018,
+/// "Unsupervised feature learning via non-parametric instance discrimination", arXiv 1805.01978.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grey {

@@ -3,9 +3,9 @@ use crate::colour;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Changes the colours: torchvision's `ColorJitter` (Howard 2013, "Some improvements on deep convolutional neural
-/// network based image classification", arXiv 1312.5402). Factors are uniform in 1 ± strength (hue: ± strength turns)
-/// and are applied in random order. Without `hue`, for example, hues stay.
+/// Changes the colours: torchvision's `ColorJitter`. Factors are uniform in 1 ± strength (hue: ± strength turns) and are
+/// applied in random order. From Howard 2013, "Some improvements on deep convolutional neural network based image
+/// classification", arXiv 1312.5402.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Jitter {

@@ -3,21 +3,22 @@ use crate::{affine, colour, levels, sharpen::sharpen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Applies some of 14 changes with one common magnitude: torchvision's `RandAugment` with nearest pixels and black where
-/// the image ends (Cubuk et al. 2020, "RandAugment: Practical automated data augmentation with a reduced search space",
-/// arXiv 1909.13719). The changes are Identity, ShearX, ShearY, TranslateX, TranslateY, Rotate, Brightness, Color,
-/// Contrast, Sharpness, Posterize, Solarize, AutoContrast and Equalize.
+/// Applies some of 14 changes with one common magnitude: torchvision's `RandAugment`, with nearest pixels and black where
+/// the image ends. The changes are Identity, ShearX, ShearY, TranslateX, TranslateY, Rotate, Brightness, Color, Contrast,
+/// Sharpness, Posterize, Solarize, AutoContrast and Equalize. From Cubuk et al. 2020, "RandAugment: Practical automated
+/// data augmentation with a reduced search space", arXiv 1909.13719.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RandAugment {
-    /// How many changes are drawn, with replacement; 1 to 16.
+    /// Number of changes, drawn with replacement; 1 to 16.
     #[serde(default = "n")]
     pub n: u32,
-    /// Their strength, from 0 to below `bins`.
+    /// Which magnitude they have: 0 to `bins` − 1.
     #[serde(default = "magnitude")]
     pub magnitude: u32,
-    /// Into how many magnitudes the range of a change is divided: at 0 it does nothing or the least, at `bins` − 1 the
-    /// most (shear 0.3, translation 150/331 of the side, 30 degrees, factors 1 ± 0.9, 4 bits, all values inverted).
+    /// Number of magnitudes into which the range of a change is divided, 2 to 1000. The first is none; the last is a shear
+    /// of 0.3, a translation by 150/331 of the side, a rotation by 30 degrees, a factor of 1 ± 0.9, 4 bits, or all values
+    /// inverted.
     #[serde(default = "bins")]
     pub bins: u32,
 }
@@ -37,9 +38,9 @@ fn bins() -> u32 {
 pub enum Change {
     /// None.
     Identity,
-    /// By how many columns a row moves for each row above it.
+    /// By how many columns a row moves to the left for each row above it.
     ShearX(f64),
-    /// By how many rows a column moves for each column to the left of it.
+    /// By how many rows a column moves up for each column on its left.
     ShearY(f64),
     /// Columns, truncated.
     TranslateX(f64),

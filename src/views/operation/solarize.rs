@@ -3,8 +3,8 @@ use crate::colour;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Inverts the values from a threshold on: torchvision's `RandomSolarize`, Pillow's `ImageOps.solarize` (Grill et al.
-/// 2020, "Bootstrap your own latent", arXiv 2006.07733).
+/// Inverts the values from a threshold on: torchvision's `RandomSolarize`. From Grill et al. 2020, "Bootstrap your own
+/// latent", arXiv 2006.07733.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Solarize {
