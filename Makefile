@@ -28,6 +28,7 @@ prerequisites: ## check for the tools that no package registry provides
 
 check: libtorch ## run the fast checks: formatting, lints, tests without tensors
 	@$(CARGO) fmt --check
+	@rustfmt --check --edition 2024 src/views/operation/*.rs
 	@$(CARGO) clippy --release --workspace --all-targets --quiet -- -D warnings
 	@$(CARGO) test --release --quiet --workspace --lib --bins --exclude caco-learn --exclude caco-worker --exclude caco-numeric
 

@@ -48,6 +48,8 @@ def packed(files):
     return out.getvalue()
 
 
+OPERATIONS = "Jitter(brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 1.0), Grey(p: 0.5), Blur(p: 1.0), Solarize(p: 0.5), RandAugment(n: 9)"
+VIEWS = ["SingleCrop(size: 16)", f"Custom([[Crop(size: 8, scale: (0.4, 1.0)), {OPERATIONS}, Flip(p: 0.5)], [Crop(size: 8, scale: (0.4, 1.0))]])"]
 FILES = [("a/1.txt", b"one" * 99), ("a/b/2.txt", b"two")]
 base = "ILSVRC2012_devkit_t12/data/"
 devkit = gzip.compress(tar([(base + "meta.mat", MATS["meta"]), (base + "ILSVRC2012_validation_ground_truth.txt", b"1\n2\n")]), mtime=0)
@@ -74,6 +76,7 @@ SEEDS = {
     "decode": {"jpeg": JPEG, "png": PNG, "bmp": BMP, "webp": WEBP, "pgm": b"P5 2 1 255 ab", "ppm": b"P3\n1 1\n255\n1 2 3\n"},
     "index": {"a": "\n".join(map(json.dumps, lines)).encode() + b"\n"},
     "unpack": {"tar": b"\0" + tar(FILES), "gz": b"\1" + gzip.compress(tar(FILES)), "zip": b"\2" + packed(FILES)},
+    "views": {str(number): b"\x20\x20\x07" + text.encode() for number, text in enumerate(VIEWS)},
     "pipeline": {path.stem: path.read_bytes() for path in (ROOT.parent / "pipelines").rglob("*.ron")},
 }
 for target, files in SEEDS.items():

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-120}; shift || true
-targets=${*:-mat annotations shards imagenet decode index pipeline unpack}
+targets=${*:-mat annotations shards imagenet decode index pipeline views unpack}
 
 python3 fuzz/seeds.py
 cargo +nightly fuzz --version >/dev/null

@@ -1,7 +1,7 @@
 #![no_main]
 //! Images of every format, decoded in full and at reduced size.
 
-use caco_data::{decode::Decoder, raster::Raster};
+use caco_data::{Raster, decode::Decoder};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (mut decoder, mut raster) = (Decoder::default(), Raster::default());

@@ -1,6 +1,6 @@
 //! Creates a folder of files from the fuzzer's bytes, and checks the invariants of its listing.
 
-use caco_data::{format::{self, Label}, raster::Raster, reader::Reader};
+use caco_data::{Raster, format::{self, Label}, reader::Reader};
 use caco_kinds::Format;
 use std::{fs, path::Path};
 

@@ -39,8 +39,12 @@ pub fn main(args: &ExplainArgs) -> Result<ExitCode> {
 }
 
 fn headline(entry: &Entry) -> String {
-    let schema = (entry.schema)().to_value();
-    let text = description(&schema);
+    headline_of(&(entry.schema)().to_value())
+}
+
+/// The first sentence of a description, or the part of it before a semicolon.
+fn headline_of(schema: &Value) -> String {
+    let text = description(schema);
     let end = [". ", "; "].iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
     text[..end].trim_end_matches('.').to_string()
 }
@@ -54,9 +58,11 @@ fn text(entry: &Entry, schema: &Value) -> String {
     fields(&mut text, &policy);
     text += "\npin: values of the determinism class that join the key, by name\n";
     for (name, definition) in members(schema, "$defs").into_iter().flatten() {
-        write!(text, "\n{name}: {}\n", description(definition)).expect("a string takes all text");
+        let list =
+            if definition.get("prefixItems").is_some() { format!("{}: ", type_of(definition)) } else { String::new() };
+        write!(text, "\n{name}: {list}{}\n", description(definition)).expect("a string takes all text");
         fields(&mut text, definition);
-        choices(&mut text, definition);
+        choices(&mut text, schema, definition);
     }
     text
 }
@@ -67,18 +73,26 @@ fn fields(text: &mut String, schema: &Value) {
         let default = match field.get("default") {
             _ if required.contains(&name.as_str()) => String::from("must be given"),
             Some(Value::Null) | None => "may be left out".into(),
-            Some(default) => format!("default {}", ron_like(default)),
+            Some(default) => format!("default {}", default_of(field, default)),
         };
         let line = format!("  {name}: {} ({default})", type_of(field));
         writeln!(text, "{line}\n      {}", description(field)).expect("a string takes all text");
     }
 }
 
-/// The values of an enum.
-fn choices(text: &mut String, schema: &Value) {
+/// The values of an enum, a definition in the schema `whole`.
+fn choices(text: &mut String, whole: &Value, schema: &Value) {
     for choice in ["oneOf", "enum"].iter().filter_map(|name| schema[*name].as_array()).flatten() {
         let name = match (choice.as_str(), choice.get("const").and_then(Value::as_str), members(choice, "properties")) {
             (Some(name), ..) | (_, Some(name), _) => name.to_string(),
+            // The fields of what has its own name are below.
+            (.., Some(fields)) if fields.iter().all(|(name, of)| type_of(of) == *name) => {
+                for (name, of) in fields {
+                    writeln!(text, "  {name}(…)\n      {}", headline_of(resolve(whole, of)))
+                        .expect("a string takes all text");
+                }
+                continue;
+            }
             (.., Some(fields)) => fields.iter().map(|(name, of)| format!("{name}({})", type_of(of))).collect(),
             _ => continue,
         };
@@ -104,6 +118,13 @@ pub(super) fn type_of(schema: &Value) -> String {
         return types.join(" or ");
     }
     let word = |name: &str| match name {
+        "array" if schema["prefixItems"].is_array() => {
+            let first: Vec<String> = schema["prefixItems"].as_array().into_iter().flatten().map(type_of).collect();
+            match schema["items"].is_object() {
+                true => format!("list of {}, then any number of {}", first.join(", "), type_of(&schema["items"])),
+                false => format!("({})", first.join(", ")),
+            }
+        }
         "array" => format!("list of {}", type_of(&schema["items"])),
         "object" => match schema.get("additionalProperties") {
             Some(values) if values.is_object() => format!("map to {}", type_of(values)),
@@ -122,6 +143,14 @@ pub(super) fn type_of(schema: &Value) -> String {
     }
 }
 
+/// The default of a field as a pipeline file would have it: a tuple is not a list.
+fn default_of(field: &Value, default: &Value) -> String {
+    match default.as_array().filter(|_| field["prefixItems"].is_array()) {
+        Some(items) => format!("({})", items.iter().map(ron_like).collect::<Vec<_>>().join(", ")),
+        None => ron_like(default),
+    }
+}
+
 /// A default as a pipeline file would have it.
 fn ron_like(value: &Value) -> String {
     match value {
@@ -136,7 +165,6 @@ fn ron_like(value: &Value) -> String {
 }
 
 /// The definition that a schema refers to, in the schema that holds it.
-#[cfg(test)]
 pub(super) fn resolve<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
     let name = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/"));
     name.and_then(|name| whole["$defs"].get(name)).unwrap_or(schema)
@@ -164,4 +192,15 @@ pub(super) fn table(schema: &Value) -> String {
         }
     }
     if text.is_empty() { text } else { format!("| field | type | meaning |\n|---|---|---|\n{text}") }
+}
+
+/// The fields of a schema with their defaults, as a table in Markdown.
+#[cfg(test)]
+pub(super) fn parameters(schema: &Value) -> String {
+    let mut text = String::from("| parameter | default | meaning |\n|---|---|---|\n");
+    for (name, field) in members(schema, "properties").into_iter().flatten() {
+        let default = field.get("default").map_or_else(|| "must be given".into(), |default| default_of(field, default));
+        writeln!(text, "| `{name}` | {default} | {} |", description(field)).expect("a string takes all text");
+    }
+    text
 }

@@ -1,5 +1,6 @@
-//! Pages of the documentation that follow from the program: `docs/commands.md`, the help of every command, and
-//! `docs/json.md`, the schema of what each prints with `--json`. Run the tests with `UPDATE_DOCS=1` to write them.
+//! Pages of the documentation that follow from the program: `docs/commands.md`, the help of every command,
+//! `docs/json.md`, the schema of what each prints with `--json`, and `docs/views.md`, the operations of a view. Run the
+//! tests with `UPDATE_DOCS=1` to write them.
 
 use super::{Cli, GROUPS, audit, check, cite, code, command, data, doctor, explain, signer};
 use caco_engine::store;
@@ -113,6 +114,40 @@ fn help_of(command: &mut clap::Command, name: &str) -> String {
     page
 }
 
+const VIEWS: &str = "# Views
+
+A view is a list of operations, in the order of application. The first is a `Crop`, which decides the size of the view.
+
+```ron
+views: Custom([
+    [Crop(size: 224, scale: (0.2, 1.0)), RandAugment(n: 2, magnitude: 9), Flip(p: 0.5)],
+    [Crop(size: 224, scale: (0.2, 1.0)), Jitter(brightness: 0.4, contrast: 0.4, p: 0.8), Grey(p: 0.2), Flip(p: 0.5)],
+]),
+```
+
+The first two views are the large ones, and have the same size. `SingleCrop(size: 224)` and `MultiCrop(size: 224, small: 96)` stand for the
+lists of the paper; a preset and the list that it stands for give the same key. `caco data show DIR --views '…'` draws a contact sheet of
+views.
+
+Each operation draws from a stream of random numbers of its own, named by the seed, the epoch, the image, the view and the operation. So one
+that is added or taken away changes nothing of what the others draw. Pixels are those of torchvision on PIL images
+([exactness](data.md#exactness)).
+";
+
+fn views() -> String {
+    let schema = schema_for!(caco_kinds::View).to_value();
+    let mut page = VIEWS.to_string();
+    for choice in ["First", "Operation"].iter().flat_map(|name| schema["$defs"][*name]["oneOf"].as_array()).flatten() {
+        for (kind, reference) in explain::members(choice, "properties").into_iter().flatten() {
+            let operation = explain::resolve(&schema, reference);
+            let text = explain::description(operation);
+            write!(page, "\n## `{kind}`\n\n{text}\n\n{}", explain::parameters(operation))
+                .expect("a string takes all text");
+        }
+    }
+    page
+}
+
 /// Compares a page with the file that holds it.
 fn hold(file: &str, page: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -131,6 +166,23 @@ fn the_page_on_json_is_what_the_types_say() {
 #[test]
 fn the_page_on_commands_is_what_help_prints() {
     hold("docs/commands.md", &commands());
+}
+
+#[test]
+fn the_page_on_views_is_what_the_types_say() {
+    hold("docs/views.md", &views());
+}
+
+#[test]
+fn every_operation_of_a_view_names_its_source_and_describes_its_parameters() {
+    let page = views();
+    let operations: Vec<&str> = page.split("\n## `").skip(1).collect();
+    assert!(operations.len() >= 7, "{page}");
+    for operation in operations {
+        assert!(operation.contains(" From ") && operation.contains(" 20"), "no source in\n{operation}");
+        let rows = operation.lines().filter(|line| line.starts_with("| `"));
+        rows.for_each(|row| assert!(row.split(" | ").last().unwrap().len() > 10, "{row}"));
+    }
 }
 
 #[test]

@@ -6,11 +6,9 @@ mod png;
 mod pnm;
 mod webp;
 
-use super::{
-    jpeg::{self, PIXELS_MAX},
-    raster::Raster,
-};
+use super::jpeg::{self, PIXELS_MAX};
 use anyhow::{Context as _, Result, bail, ensure};
+use caco_views::Raster;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::{borrow::Cow, io::Cursor};
 

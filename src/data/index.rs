@@ -3,10 +3,10 @@
 use super::{
     dataset::{Dataset, Image, Unreadable},
     format::{Label, Listed, Listing},
-    raster::Raster,
     reader::Reader,
 };
 use anyhow::{Result, bail};
+use caco_views::Raster;
 use rayon::prelude::*;
 use std::{
     path::Path,

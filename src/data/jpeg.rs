@@ -2,8 +2,8 @@
 //! upsampling. The decoder is mozjpeg's, whose decoding half is libjpeg-turbo's; building it from source needs only a C
 //! compiler, and nasm for SIMD. Without nasm, `idct.c` gives damaged blocks the pixels that they have with it.
 
-use super::raster::Raster;
 use anyhow::{Result, ensure};
+use caco_views::Raster;
 use mozjpeg_sys as _; // linked for the C functions that jpeg.c calls
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},

@@ -1,12 +1,9 @@
 //! Images: formats, decoding, augmentation, loading, synthesis. In the order of processing: [`format`] lists the files
 //! of a data set, [`index`] examines them, [`dataset`] reads the index, [`reader`] reads a file, [`decode`] turns it
-//! into a [`raster`], [`augment`] makes views of it, and [`loader`] collects them in batches.
+//! into a `Raster`, an `Augmenter` makes views of it (both are of `caco_views`), and [`loader`] collects them in batches.
 
-pub mod augment;
 pub mod batch;
 pub mod bench;
-mod blur;
-mod colour;
 pub mod dataset;
 pub mod decode;
 pub mod format;
@@ -17,13 +14,11 @@ pub mod mat;
 pub mod memory;
 pub mod pack;
 pub mod pixels;
-pub mod raster;
 pub mod reader;
-pub mod resample;
 pub mod sheet;
 pub mod survey;
 pub mod synth;
-mod vectorise;
 
+pub use caco_views::{Augmenter, Drawn, Raster};
 pub use dataset::Dataset;
 pub use loader::{Loader, Reading, Transform};

@@ -2,12 +2,11 @@
 
 use super::{
     dataset::{Dataset, Image, Within},
-    raster::Raster,
     reader::Reader,
-    resample::{Region, Scratch, resample, short_side},
 };
 use anyhow::{Context, Result, anyhow};
 use caco_kinds::{Encoding, Pack};
+use caco_views::{Raster, Region, Scratch, resample, short_side};
 use jpeg_encoder::{ColorType, Encoder};
 use rayon::prelude::*;
 use std::{

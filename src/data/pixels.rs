@@ -1,7 +1,8 @@
 //! The pixels that a file is decoded to, for comparison with other programs.
 
-use super::{decode::Decoder, raster::Raster};
+use super::decode::Decoder;
 use anyhow::{Context as _, Result};
+use caco_views::Raster;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{fs, path::PathBuf};

@@ -3,9 +3,9 @@
 use super::{
     dataset::{Dataset, Within},
     decode::Decoder,
-    raster::Raster,
 };
 use anyhow::{Context, Result, bail, ensure};
+use caco_views::Raster;
 use std::{
     collections::BTreeMap,
     fs::File,

@@ -1,17 +1,15 @@
 //! A contact sheet: images of a set, each beside the views that training would make of it.
 
 use super::{
-    augment::{Augmenter, Drawn, VIEW},
     dataset::{Dataset, Image},
     format::{self, Label, Listed, Listing},
     index,
-    raster::Raster,
     reader::Reader,
-    resample::{Region, Scratch, resample},
 };
 use anyhow::{Context, Result, ensure};
-use caco_kinds::{Filter, Format, Split, View, Views};
+use caco_kinds::{Format, Split};
 use caco_measure::rng::Rng;
+use caco_views::{Augmenter, Drawn, Filter, Raster, Region, Scratch, VIEW, View, Views, resample};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -118,7 +116,7 @@ fn row(set: &Dataset, image: &Image, sample: u32) -> Row {
 }
 
 fn paint(set: &Dataset, samples: &[u32], views: &[View], setup: &Setup) -> Result<Raster> {
-    let cell = views.iter().map(|view| view.size as usize).max().unwrap_or(64);
+    let cell = views.iter().map(View::size).max().unwrap_or(64);
     let (width, height) = ((views.len() + 1) * (cell + GAP) + GAP, samples.len() * (cell + GAP) + GAP);
     let fits = width.max(height) <= SIDE_MAX;
     ensure!(fits, "the sheet would have {width} x {height} pixels; show fewer images, or smaller views");
@@ -134,9 +132,10 @@ fn paint(set: &Dataset, samples: &[u32], views: &[View], setup: &Setup) -> Resul
         let size = (image.width, image.height);
         let drawn = Drawn::of_sample(views, VIEW, setup.seed, setup.epoch, *sample, size);
         for (number, drawn) in drawn.iter().enumerate() {
-            let mut out = vec![0; drawn.size * drawn.size * 3];
+            let size = drawn.cut.size;
+            let mut out = vec![0; size * size * 3];
             augmenter.apply(drawn, &image, &mut out);
-            let view = Raster::from_rgb(drawn.size, drawn.size, &out);
+            let view = Raster::from_rgb(size, size, &out);
             blit(&mut sheet, &view, GAP + (number + 1) * (cell + GAP), top);
         }
     }

@@ -138,3 +138,27 @@ impl Kind for InitBank {
         value
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caco_pipeline::kind::Entry;
+
+    /// The parameters in the key of a stage with these views.
+    fn key(views: &str) -> Box<str> {
+        let text = format!(r#"(index: "i", model: (arch: ResNet18), views: {views}, batch: 4)"#);
+        (Entry::of::<InitBank>().read)(&text).ok().expect("a valid stage").key_parameters
+    }
+
+    #[test]
+    fn the_key_holds_the_list_of_the_two_large_views() {
+        let jitter = "Jitter(brightness: 0.4, contrast: 0.4, saturation: 0.2, hue: 0.1, p: 0.8)";
+        let crop = "Crop(size: 32, scale: (0.2, 1.0))";
+        let first = format!("[{crop}, {jitter}, Grey(p: 0.2), Blur(p: 1.0), Flip(p: 0.5)]");
+        let second = format!("[{crop}, {jitter}, Grey(p: 0.2), Blur(p: 0.1), Solarize(p: 0.2), Flip(p: 0.5)]");
+        let preset = key("SingleCrop(size: 32)");
+        assert_eq!(preset, key(&format!("Custom([{first}, {second}])")));
+        assert_eq!(preset, key(&format!("Custom([{first}, {second}, [{crop}]])")));
+        assert_ne!(preset, key(&format!("Custom([{first}, {first}])")));
+    }
+}

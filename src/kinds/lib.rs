@@ -3,10 +3,10 @@
 
 mod all;
 mod compare;
+mod decode;
 mod determinism;
 mod export_weights;
 mod features;
-mod filter;
 mod import_weights;
 mod index;
 mod init_bank;
@@ -19,7 +19,6 @@ mod pack;
 mod pretrain;
 mod synthesize;
 mod transfer_eval;
-mod views;
 
 use caco_pipeline::kind::{
     Caution, Complaint, Expected, Input, Kind, Output, Role, Source, Tolerance, Upstream, Warn, ensure, hashed, output,
@@ -29,11 +28,12 @@ use serde::{Deserialize, Serialize};
 
 pub use all::all;
 pub use caco_pipeline::{portable, step_digests};
+pub use caco_views::{Crop, Filter, Flip, Operation, View, Views};
 pub use compare::{Claim, Compare, Row, Standing};
+pub use decode::Decode;
 pub use determinism::Determinism;
 pub use export_weights::ExportWeights;
 pub use features::Features;
-pub use filter::Filter;
 pub use import_weights::ImportWeights;
 pub use index::{Format, Index, Split, Unreadable};
 pub use init_bank::InitBank;
@@ -46,4 +46,3 @@ pub use pack::{Encoding, Pack};
 pub use pretrain::{Collapse, Monitor, Pretrain};
 pub use synthesize::{Domain, Synthesize};
 pub use transfer_eval::{TransferClassifier, TransferEval, TransferMetric};
-pub use views::{Decode, Jitter, View, Views};

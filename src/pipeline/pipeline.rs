@@ -522,6 +522,10 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
             let message = message.strip_suffix('.').unwrap_or(&message).to_string();
             let at = here.unwrap_or(layered.node.at);
             let Some((field, value)) = field_at(&layered.node, at) else { return Diagnostic::new(message).at(at) };
+            // What a type says of its own shape may end with a way out.
+            if let Some((message, help)) = message.split_once("\nhelp: ") {
+                return Diagnostic::new(format!("field '{field}': {message}")).at(at).help(help);
+            }
             let kind = layered.node.name.unwrap_or_default();
             let (message, help) = other_shape(value, &message, &field, kind);
             Diagnostic::new(message).at(at).help(help)

@@ -8,16 +8,17 @@ use std::{
 };
 
 /// The other members that each member may use. ARCHITECTURE.md describes each.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("caco-measure", &[]),
     ("caco-pipeline", &["caco-measure"]),
     ("caco-engine", &["caco-measure", "caco-pipeline"]),
-    ("caco-kinds", &["caco-pipeline"]),
+    ("caco-views", &["caco-measure", "caco-pipeline"]),
+    ("caco-kinds", &["caco-pipeline", "caco-views"]),
     ("caco-report", &["caco-kinds", "caco-measure", "caco-pipeline"]),
     ("caco-provenance", &["caco-engine", "caco-kinds", "caco-measure", "caco-pipeline", "caco-report"]),
     ("caco-inspect", &["caco-engine", "caco-measure", "caco-pipeline", "caco-provenance", "caco-report"]),
     ("caco-data-sets", &["caco-kinds"]),
-    ("caco-data", &["caco-kinds", "caco-measure"]),
+    ("caco-data", &["caco-kinds", "caco-measure", "caco-views"]),
     ("caco-learn", &["caco-data", "caco-kinds", "caco-measure"]),
     ("caco-worker", &["caco-data", "caco-kinds", "caco-learn", "caco-measure", "caco-pipeline", "caco-report"]),
     ("caco-numeric", &[]),

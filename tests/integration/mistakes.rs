@@ -53,6 +53,26 @@ fn invalid_files_are_reported_with_their_line() {
             r#"(stages: {"p": pretrain(index: "i", method: CaCo(init: "b"), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 12, shards: 8)})"#,
         ),
         (
+            "a view as it was written before it was a list",
+            "(stages: {\"p\": init_bank(index: \"i\", model: (arch: ResNet18), batch: 8, views: Custom([\n    (size: 24, scale: (0.4, 1.0), grey_p: 0.2, flip_p: 0.5),\n])),\n})",
+        ),
+        (
+            "a view that does not begin with a crop",
+            r#"(stages: {"p": init_bank(index: "i", model: (arch: ResNet18), batch: 8, views: Custom([[Flip(p: 0.5)]]))})"#,
+        ),
+        (
+            "an unknown operation of a view",
+            r#"(stages: {"p": init_bank(index: "i", model: (arch: ResNet18), batch: 8, views: Custom([[Crop(size: 24, scale: (0.4, 1.0)), Gray(p: 0.5)]]))})"#,
+        ),
+        (
+            "an unknown parameter of an operation",
+            r#"(stages: {"p": init_bank(index: "i", model: (arch: ResNet18), batch: 8, views: Custom([[Crop(size: 24, scale: (0.4, 1.0)), RandAugment(bin: 5)]]))})"#,
+        ),
+        (
+            "a magnitude out of range",
+            r#"(stages: {"p": init_bank(index: "i", model: (arch: ResNet18), batch: 8, views: Custom([[Crop(size: 24, scale: (0.4, 1.0))], [Crop(size: 24, scale: (0.4, 1.0)), RandAugment(magnitude: 31)]]))})"#,
+        ),
+        (
             "a precision without portable kernels",
             r#"(stages: {"f": features(encoder: "e", index: "i", resize: 32, crop: 32, precision: Bf16, determinism: Portable)})"#,
         ),

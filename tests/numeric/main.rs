@@ -5,3 +5,4 @@ mod parity;
 mod pixels;
 mod reference;
 mod training;
+mod views;

@@ -1,11 +1,7 @@
 //! Compares decoding and augmentation with the results of PIL and torchvision for the same files
 //! (tests/reference/golden.py).
 
-use caco_data::{
-    augment::{Augmenter, Drawn},
-    decode::Decoder,
-    raster::Raster,
-};
+use caco_data::{Augmenter, Drawn, Raster, decode::Decoder};
 use serde_json::Value;
 
 fn bytes(hexadecimal: &Value) -> Vec<u8> {
@@ -16,7 +12,7 @@ fn bytes(hexadecimal: &Value) -> Vec<u8> {
 fn ours(order: &Value, raster: &Raster, augmenter: &mut Augmenter) -> Vec<u8> {
     if let Some(view) = order.get("view") {
         let drawn: Drawn = serde_json::from_value(view.clone()).unwrap();
-        let mut out = vec![0; drawn.size * drawn.size * 3];
+        let mut out = vec![0; drawn.cut.size.pow(2) * 3];
         augmenter.apply(&drawn, raster, &mut out);
         return out;
     }

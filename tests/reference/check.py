@@ -17,11 +17,12 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from scipy import stats
 from torchvision import transforms as T
-from torchvision.transforms import InterpolationMode, functional as F
+from torchvision.transforms import InterpolationMode, functional as F, v2
 
-BARS = {"decode": (0, 0), "resize": (1, 0.1), "colour": (1, 1), "blur": (2, 1), "view": (2, 1)}
+BARS = {"decode": (0, 0), "resize": (1, 0.1), "colour": (1, 1), "blur": (2, 1), "view": (2, 1), "RandAugment": (0, 0)}
 JITTER = {"Brightness": (0.6, 1.4), "Contrast": (0.6, 1.4), "Saturation": (0.8, 1.2), "Hue": (-0.1, 0.1)}
 STEPS = {"Brightness": F.adjust_brightness, "Contrast": F.adjust_contrast, "Saturation": F.adjust_saturation, "Hue": F.adjust_hue}
+RAND_AUGMENT = v2.RandAugment()
 FILTERS = {"Bilinear": InterpolationMode.BILINEAR, "Bicubic": InterpolationMode.BICUBIC}
 
 
@@ -45,26 +46,52 @@ class Ours:
         return json.loads(self.process.stdout.readline())
 
 
-def view(image, v):
-    """torchvision's operations on a PIL image, in the order of the transform."""
-    image = F.resized_crop(image, **v["crop"], size=[v["size"]] * 2, interpolation=InterpolationMode.BILINEAR)
-    for step in v["jitter"]:
-        for name, factor in step.items():
+def jitter(image, changes):
+    for change in changes:
+        for name, factor in change.items():
             image = STEPS[name](image, factor)
-    if v["grey"]:
-        image = F.rgb_to_grayscale(image, num_output_channels=3)
-    if v["sigma"] is not None:
-        image = image.filter(ImageFilter.GaussianBlur(radius=v["sigma"]))
-    if v["solarize"]:
-        image = ImageOps.solarize(image, 128)
-    if v["flip"]:
-        image = F.hflip(image)
     return image
 
 
-def plain(size, crop, **changes):
-    crop = dict(zip(("left", "top", "width", "height"), crop))
-    return {"size": size, "crop": crop, "jitter": [], "grey": False, "sigma": None, "solarize": False, "flip": False, **changes}
+def rand_augment(image, changes):
+    for change in changes:
+        name, magnitude = (change, 0.0) if isinstance(change, str) else next(iter(change.items()))
+        image = RAND_AUGMENT._apply_image_or_video_transform(image, name, magnitude, InterpolationMode.NEAREST, RAND_AUGMENT._fill)
+    return image
+
+
+OPERATIONS = {
+    "Jitter": jitter,
+    "Grey": lambda image, _: F.rgb_to_grayscale(image, num_output_channels=3),
+    "Blur": lambda image, sigma: image.filter(ImageFilter.GaussianBlur(radius=sigma)),
+    "Solarize": ImageOps.solarize,
+    "Flip": lambda image, _: F.hflip(image),
+    "RandAugment": rand_augment,
+}
+
+
+def view(image, v):
+    """torchvision's operations on a PIL image, in the order of the view."""
+    cut = v["cut"]
+    image = F.resized_crop(image, **cut["region"], size=[cut["size"]] * 2, interpolation=InterpolationMode.BILINEAR)
+    for step in v["steps"]:
+        for name, drawn in step.items():
+            image = OPERATIONS[name](image, drawn)
+    return image
+
+
+def plain(size, crop, *steps):
+    region = dict(zip(("left", "top", "width", "height"), crop))
+    return {"cut": {"size": size, "region": region}, "steps": list(steps)}
+
+
+def changes(rng, side):
+    """A change of RandAugment of every kind, with a magnitude that it may have."""
+    signed = lambda end: rng.choice((-1, 1)) * float(np.float32(end * rng.randint(0, 30) / 30))
+    ends = {"ShearX": 0.3, "ShearY": 0.3, "TranslateX": 150 / 331 * side, "TranslateY": 150 / 331 * side, "Rotate": 30}
+    ends |= dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), 0.9)
+    drawn = [{name: signed(end)} for name, end in ends.items()]
+    return drawn + [{"Posterize": rng.randint(4, 8)}, {"Solarize": abs(signed(1))}, "Identity", "AutoContrast", "Equalize"]
 
 
 def operations(image, rng, sizes=(32, 96, 224)):
@@ -79,21 +106,29 @@ def operations(image, rng, sizes=(32, 96, 224)):
             yield "resize", f"centre {name}", {"centre": {"resize": resize, "crop": crop, "filter": name}}, centre
     for size in sizes:
         w, h = rng.randint(1, width), rng.randint(1, height)
-        v = plain(size, [rng.randint(0, width - w), rng.randint(0, height - h), w, h], flip=rng.random() < 0.5)
+        v = plain(size, [rng.randint(0, width - w), rng.randint(0, height - h), w, h], *[{"Flip": None}] * (rng.random() < 0.5))
         yield "resize", f"crop {size}", {"view": v}, view(image, v)
     for name, low, high in [("Brightness", 0, 2), ("Contrast", 0, 2), ("Saturation", 0, 2), ("Hue", -0.5, 0.5)]:
-        v = plain(side, square, jitter=[{name: rng.uniform(low, high)}])
+        v = plain(side, square, {"Jitter": [{name: rng.uniform(low, high)}]})
         yield "colour", name.lower(), {"view": v}, view(image, v)
     steps = [{name: rng.uniform(low, high)} for name, (low, high) in JITTER.items()]
     rng.shuffle(steps)
-    for name, change in [("jitter", {"jitter": steps}), ("grey", {"grey": True}), ("solarize", {"solarize": True})]:
-        v = plain(side, square, **change)
+    for name, step in [("jitter", {"Jitter": steps}), ("grey", {"Grey": None}), ("solarize", {"Solarize": 128})]:
+        v = plain(side, square, step)
         yield "colour", name, {"view": v}, view(image, v)
     for name, sigma in [("blur 0.1-2", rng.uniform(0.1, 2.0)), ("blur 2-9", rng.uniform(2, 9))]:
-        v = plain(side, square, sigma=sigma)
+        v = plain(side, square, {"Blur": sigma})
         yield "blur", name, {"view": v}, view(image, v)
-    v = plain(sizes[1], square, jitter=steps, grey=rng.random() < 0.2, sigma=rng.uniform(0.1, 2), solarize=rng.random() < 0.2, flip=True)
+    sometimes = lambda step: [step] * (rng.random() < 0.2)
+    several = [*sometimes({"Grey": None}), {"Blur": rng.uniform(0.1, 2)}, *sometimes({"Solarize": 128}), {"Flip": None}]
+    v = plain(sizes[1], square, {"Jitter": steps}, *several)
     yield "view", "whole view", {"view": v}, view(image, v)
+    for change in changes(rng, side):
+        v = plain(side, square, {"RandAugment": [change]})
+        yield "RandAugment", change if isinstance(change, str) else next(iter(change)), {"view": v}, view(image, v)
+    # Colours and a flip wait for one another; what moves pixels does not.
+    v = plain(sizes[1], square, {"Flip": None}, {"Grey": None}, {"RandAugment": rng.sample(changes(rng, sizes[1]), 4)}, {"Flip": None})
+    yield "RandAugment", "several", {"view": v}, view(image, v)
 
 
 def compare(ours, files, rng):
@@ -204,20 +239,20 @@ def distributions(ours, count=20000):
         print(f"{name:<34}{p:>8.4f}{'' if p > 1e-4 else '  DIFFERS'}")
 
     for width, height, scale in [(500, 375, (0.2, 1.0)), (32, 32, (0.2, 1.0)), (300, 40, (0.08, 1.0))]:
-        base = {"size": 32, "scale": scale, "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}}
-        order = {**base, "jitter_p": 0.8, "grey_p": 0.2, "blur_p": 0.1, "solarize_p": 0.2, "flip_p": 0.5}
+        strengths = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
+        order = [{"Crop": {"size": 32, "scale": scale}}, {"Jitter": {**strengths, "p": 0.8}}, {"Grey": {"p": 0.2}},
+                 {"Blur": {"p": 0.1}}, {"Solarize": {"p": 0.2}}, {"Flip": {"p": 0.5}}, {"RandAugment": {}}]
         drawn = ours.draw(draw=order, width=width, height=height, count=count)
         blank = torch.empty(3, height, width)
         theirs = [T.RandomResizedCrop.get_params(blank, scale, (3 / 4, 4 / 3)) for _ in range(count)]
-        crops = np.array([[d["crop"][name] for name in ("top", "left", "height", "width")] for d in drawn])
+        crops = np.array([[d["cut"]["region"][name] for name in ("top", "left", "height", "width")] for d in drawn])
         for i, name in enumerate(("top", "left", "height", "width")):
             test(f"crop {name}, {width}x{height}", stats.ks_2samp(crops[:, i], np.array(theirs)[:, i]).pvalue)
-    for name, p in [("grey", 0.2), ("solarize", 0.2), ("flip", 0.5)]:
-        test(f"{name} p {p}", stats.binomtest(sum(d[name] for d in drawn), count, p).pvalue)
-    test("blur p 0.1", stats.binomtest(sum(d["sigma"] is not None for d in drawn), count, 0.1).pvalue)
-    test("sigma", stats.kstest([d["sigma"] for d in drawn if d["sigma"] is not None], stats.uniform(0.1, 1.9).cdf).pvalue)
-    jittered = [d["jitter"] for d in drawn if d["jitter"]]
-    test("jitter p 0.8", stats.binomtest(len(jittered), count, 0.8).pvalue)
+    of = lambda name: [step[name] for d in drawn for step in d["steps"] if name in step]
+    for name, p in [("Jitter", 0.8), ("Grey", 0.2), ("Blur", 0.1), ("Solarize", 0.2), ("Flip", 0.5)]:
+        test(f"{name} p {p}", stats.binomtest(len(of(name)), count, p).pvalue)
+    test("sigma", stats.kstest(of("Blur"), stats.uniform(0.1, 1.9).cdf).pvalue)
+    jittered = of("Jitter")
     for name, (low, high) in JITTER.items():
         factors = [step[name] for steps in jittered for step in steps if name in step]
         test(name, stats.kstest(factors, stats.uniform(low, high - low).cdf).pvalue)
@@ -226,6 +261,35 @@ def distributions(ours, count=20000):
         key = tuple(name for step in steps for name in step)
         orders[key] = orders.get(key, 0) + 1
     test(f"order of the jitter ({len(orders)} of 24)", stats.chisquare(list(orders.values())).pvalue if len(orders) == 24 else 0)
+    ok &= rand_augment_draws(ours, of("RandAugment"), test)
+    return ok
+
+
+def rand_augment_draws(ours, drawn, test):
+    """The kinds of changes and their signs are drawn as torchvision draws them; magnitudes are its own."""
+    kinds = list(RAND_AUGMENT._AUGMENTATION_SPACE)
+    name_of = lambda change: change if isinstance(change, str) else next(iter(change))
+    for place in range(2):
+        counts = [sum(name_of(changes[place]) == kind for changes in drawn) for kind in kinds]
+        test(f"change {place + 1} of RandAugment", stats.chisquare(counts).pvalue)
+    pairs = [kinds.index(name_of(first)) * 14 + kinds.index(name_of(second)) for first, second in drawn]
+    test("pairs of changes", stats.chisquare(np.bincount(pairs, minlength=196)).pvalue)
+    for kind, (magnitudes, signed) in RAND_AUGMENT._AUGMENTATION_SPACE.items():
+        if signed:
+            values = [change[kind] for changes in drawn for change in changes if name_of(change) == kind]
+            test(f"sign of {kind}", stats.binomtest(sum(value > 0 for value in values), len(values), 0.5).pvalue)
+    ok, worst = True, 0.0
+    for magnitude, bins, side in [(m, bins, side) for bins, side in [(31, 32), (11, 224)] for m in range(bins)]:
+        order = [{"Crop": {"size": side, "scale": (0.2, 1)}}, {"RandAugment": {"n": 16, "magnitude": magnitude, "bins": bins}}]
+        for view in ours.draw(draw=order, width=64, height=64, count=8):
+            for change in view["steps"][0]["RandAugment"]:
+                if not isinstance(change, str):
+                    (kind, value), = change.items()
+                    expected = float(RAND_AUGMENT._AUGMENTATION_SPACE[kind][0](bins, side, side)[magnitude])
+                    difference = abs(abs(value) - expected) / max(1.0, expected)
+                    # The last bit of torch.linspace depends on the processor's vectors.
+                    worst, ok = max(worst, difference), ok and difference < 1e-6
+    print(f"magnitudes of RandAugment differ by at most {worst:.1e}{'' if ok else '  DIFFERS'}")
     return ok
 
 

@@ -1,8 +1,8 @@
 //! BMP: variants that the `image` crate does not read, or not as Pillow does, in a form in which it does.
 
 use super::PIXELS_MAX;
-use crate::raster::Raster;
 use anyhow::{Result, ensure};
+use caco_views::Raster;
 use std::borrow::Cow;
 
 /// Length of the header of the file; the header of the image follows.

@@ -1,7 +1,7 @@
 //! GIF: the canvas around a first frame that does not fill it. The `image` crate leaves it black and cuts off what is
 //! beyond; Pillow fills it with a colour of the palette and enlarges it. A file without a palette is grey to Pillow.
 
-use crate::raster::Raster;
+use caco_views::Raster;
 use std::{borrow::Cow, iter};
 
 /// The place of the flags that describe the shared colour table, and of the table.

@@ -2,8 +2,8 @@
 //! samples by other rules than Pillow, and reads no comments between them.
 
 use super::PIXELS_MAX;
-use crate::raster::Raster;
 use anyhow::{Context, Result, ensure};
+use caco_views::Raster;
 
 /// What a file says of its image.
 struct Header {

@@ -173,7 +173,7 @@ fn digest(state: &MomentumContrast, losses: &[Tensor]) -> Result<String> {
 fn noise(setup: &Setup) -> Vec<Pixels> {
     let view = |(number, view): (u64, View)| {
         let mut rng = Rng::new(0, "bench", 0, number);
-        let size = view.size as usize;
+        let size = view.size();
         let data: Vec<u8> = (0..setup.batch * size * size * 3).map(|_| rng.next_u64() as u8).collect();
         Pixels { count: setup.batch, size: (size, size), data: data.into() }
     };
@@ -219,7 +219,7 @@ fn load(setup: &Setup) -> Result<f64> {
     let folder = std::env::temp_dir().join(format!("caco-bench-{}", std::process::id()));
     let measure = || -> Result<f64> {
         let drawn = serde_json::json!({"domain": "Shapes", "classes": 2, "train": setup.batch.next_multiple_of(2), "test": 2,
-            "size": setup.views.list()[0].size});
+            "size": setup.views.list()[0].size()});
         synth::draw(&serde_json::from_value(drawn)?, &folder, |_, _| ())?;
         let train = folder.join("train");
         let (set, _) = index::build(&train, format::list(Format::ImageFolder, None, &train)?, |_, _| ());

@@ -4,7 +4,7 @@ use super::reading::{dataset, images_digest};
 use crate::task::{Stopped, Task};
 use anyhow::{Result, ensure};
 use caco_data::{Loader, Reading, Transform};
-use caco_kinds::{Filter, Jitter, LinearEval, View};
+use caco_kinds::{Crop, Filter, Flip, LinearEval, Operation, View};
 use caco_learn::{
     device,
     eval::{
@@ -94,16 +94,8 @@ pub fn run(task: &Task) -> Result<()> {
 
 /// The training crop: random area and position, and a flip.
 fn crop(parameters: &LinearEval) -> View {
-    View {
-        size: parameters.size,
-        scale: parameters.scale,
-        jitter: Jitter::default(),
-        jitter_p: 0.0,
-        grey_p: 0.0,
-        blur_p: 0.0,
-        solarize_p: 0.0,
-        flip_p: 0.5,
-    }
+    let crop = Crop { size: parameters.size, scale: parameters.scale };
+    View { crop, operations: vec![Operation::Flip(Flip { p: 0.5 })] }
 }
 
 struct Reporter<'t> {

@@ -83,7 +83,7 @@ impl Monitor {
 /// The centre of the image at the size of the large views: 7/8 of the short side as on ImageNet (224 of 256), or all of
 /// it for the small images of the Cifar stem.
 fn centre(parameters: &Pretrain) -> Transform {
-    let crop = parameters.views.list()[0].size as usize;
+    let crop = parameters.views.list()[0].size();
     let resize = if parameters.model.stem == Stem::Cifar { crop } else { crop * 8 / 7 };
     Transform::Centre { resize, crop, filter: Filter::Bilinear }
 }

@@ -6,11 +6,7 @@
 //! size are written as one line of JSON.
 
 use anyhow::{Context as _, Result};
-use caco_data::{
-    augment::{Augmenter, Drawn},
-    decode::Decoder,
-    raster::Raster,
-};
+use caco_data::{Augmenter, Drawn, Raster, decode::Decoder};
 use caco_kinds::{Filter, View};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, Write as _};
@@ -50,9 +46,10 @@ fn picture(order: &Value, raster: &Raster, augmenter: &mut Augmenter) -> Result<
     }
     if let Some(view) = order.get("view") {
         let drawn: Drawn = serde_json::from_value(view.clone())?;
-        let mut out = vec![0; drawn.size * drawn.size * 3];
+        let size = drawn.cut.size;
+        let mut out = vec![0; size * size * 3];
         augmenter.apply(&drawn, raster, &mut out);
-        return Ok((drawn.size, drawn.size, out));
+        return Ok((size, size, out));
     }
     Ok((raster.width, raster.height, raster.to_rgb()))
 }

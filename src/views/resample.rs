@@ -2,8 +2,7 @@
 //! when shrinking, one pass along the rows and one along the columns, each rounded to eight bits, with fixed-point
 //! weights.
 
-use super::{raster::Raster, vectorise::vectorised};
-use caco_kinds::Filter;
+use super::{filter::Filter, raster::Raster, vectorise::vectorised};
 use serde::{Deserialize, Serialize};
 
 /// Fractional bits of a weight.

@@ -1,4 +1,5 @@
-use super::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The resampling filter of a resize, as in PIL (support grows when shrinking).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,45 +3,24 @@
 
 use super::vectorise::vectorised;
 
-/// An operation on each pixel independently.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pointwise {
-    /// Scales towards (below 1) or away from black: `ImageEnhance.Brightness`.
-    Brightness(f32),
-    /// Scales towards or away from the grey of this value: `ImageEnhance.Contrast` once the mean is known.
-    Contrast(f32, u8),
-    /// Scales towards or away from the pixel's own grey: `ImageEnhance.Color`.
-    Saturation(f32),
-    /// Shifts the hue by this many 255ths, wrapping at 256 as `adjust_hue` does.
-    Hue(u8),
-    /// `convert("L").convert("RGB")`.
-    Grey,
-    /// Inverts values of at least this: `ImageOps.solarize`.
-    Solarize(u8),
+/// `ImageEnhance.Brightness`: scales towards (below 1) or away from black.
+pub fn brightness(pixels: &mut [[u8; 4]], factor: f64) {
+    blend_grey(pixels, 0, factor as f32);
 }
 
-/// The step of eight-bit hue for a factor of −0.5 to 0.5 turns: truncated, then taken modulo 256.
-pub fn hue_step(factor: f64) -> u8 {
-    (factor * 255.0) as i32 as u8
+/// `ImageEnhance.Contrast`: scales towards or away from the grey `mean` of the whole image, [`mean_grey`].
+pub fn contrast(pixels: &mut [[u8; 4]], mean: u8, factor: f64) {
+    blend_grey(pixels, mean, factor as f32);
 }
 
-/// Applies the operations in turn, block by block so that the pixels stay in the cache.
-pub fn apply(operations: &[Pointwise], pixels: &mut [[u8; 4]]) {
-    if operations.is_empty() {
-        return;
-    }
-    for block in pixels.chunks_mut(1024) {
-        for &operation in operations {
-            match operation {
-                Pointwise::Brightness(factor) => blend_grey(block, 0, factor),
-                Pointwise::Contrast(factor, mean) => blend_grey(block, mean, factor),
-                Pointwise::Saturation(factor) => saturate(block, factor),
-                Pointwise::Hue(step) => hue(block, step),
-                Pointwise::Grey => grey(block),
-                Pointwise::Solarize(threshold) => solarize(block, threshold),
-            }
-        }
-    }
+/// `ImageEnhance.Color`: scales towards or away from the pixel's own grey.
+pub fn saturation(pixels: &mut [[u8; 4]], factor: f64) {
+    saturate(pixels, factor as f32);
+}
+
+/// `adjust_hue` by −0.5 to 0.5 turns, which are truncated to 255ths and then taken modulo 256.
+pub fn hue(pixels: &mut [[u8; 4]], turns: f64) {
+    shift_hue(pixels, (turns * 255.0) as i32 as u8);
 }
 
 /// The rounded mean of the image's grey values, as `ImageEnhance.Contrast` computes it.
@@ -69,7 +48,7 @@ fn luma([r, g, b]: [i32; 3]) -> i32 {
 
 /// Pillow's `Image.blend`: in single precision, truncated rather than rounded.
 #[inline(always)]
-fn blend(from: i32, to: i32, factor: f32) -> i32 {
+pub fn blend(from: i32, to: i32, factor: f32) -> i32 {
     whole(from as f32 + factor * (to - from) as f32)
 }
 
@@ -109,7 +88,8 @@ fn saturate(pixels: &mut [[u8; 4]], factor: f32) {
 }
 
 vectorised! {
-fn grey(pixels: &mut [[u8; 4]]) {
+/// `convert("L").convert("RGB")`.
+pub fn grey(pixels: &mut [[u8; 4]]) {
     for p in pixels {
         *p = join([luma(split(*p)); 3]);
     }
@@ -117,7 +97,8 @@ fn grey(pixels: &mut [[u8; 4]]) {
 }
 
 vectorised! {
-fn solarize(pixels: &mut [[u8; 4]], threshold: u8) {
+/// `ImageOps.solarize`: inverts values of at least `threshold`.
+pub fn solarize(pixels: &mut [[u8; 4]], threshold: u8) {
     for p in pixels {
         *p = join(split(*p).map(|v| if v >= i32::from(threshold) { 255 - v } else { v }));
     }
@@ -125,7 +106,7 @@ fn solarize(pixels: &mut [[u8; 4]], threshold: u8) {
 }
 
 vectorised! {
-fn hue(pixels: &mut [[u8; 4]], step: u8) {
+fn shift_hue(pixels: &mut [[u8; 4]], step: u8) {
     for p in pixels {
         let [h, s, v] = hsv(split(*p));
         *p = join(rgb([(h + i32::from(step)) & 255, s, v]));
