@@ -6,7 +6,7 @@ use super::{
     layers::{File, Layered, Override},
     policy::{self, Policy},
     sweep::{self, Sweep},
-    tree::{self, Body, Node, Rendered, Span},
+    tree::{self, Body, Iteration, Node, Rendered, Span, Texts, Tree},
 };
 use rayon::prelude::*;
 use ron::error::SpannedError;
@@ -43,6 +43,8 @@ pub struct Pipeline {
     pub sweeps: Vec<Sweep>,
     /// The texts it was read from, for messages.
     pub sources: Vec<tree::Source>,
+    /// The iterations of its loops, for messages.
+    pub iterations: Vec<Iteration>,
     /// The caller's changes to it.
     pub overlay: Overlay,
     /// The known stage kinds.
@@ -119,12 +121,7 @@ impl std::error::Error for Invalid {}
 impl Pipeline {
     /// Reads a pipeline file. Its project is the current folder: see [`Pipeline::in_project`].
     pub fn load(path: &Path, overlay: &Overlay, registry: &'static Registry) -> Result<Pipeline, Invalid> {
-        let text = std::fs::read(path).map_err(|e| Invalid::plain(format!("cannot read {}: {e}", path.display())))?;
-        let text = String::from_utf8(text).map_err(|e| {
-            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            Invalid::plain(format!("{}: line {line} is not UTF-8", path.display()))
-        })?;
-        Self::parse(path, text, overlay, registry)
+        Self::parse(path, read(path)?, overlay, registry)
     }
 
     /// Reads the text of a pipeline file.
@@ -149,7 +146,7 @@ impl Pipeline {
         match resolve(&sources, path, overlay, registry) {
             Ok(pipeline) => Ok(Pipeline { sources, overlay: overlay.clone(), ..pipeline }),
             Err(mut errors) => {
-                errors.sort_by_key(|e| e.span.map(|s| (s.source, s.start)));
+                errors.sort_by_key(|e| e.span.map(|s| (s.source, s.start, s.iteration)));
                 Err(Invalid { errors, sources })
             }
         }
@@ -201,7 +198,8 @@ impl Pipeline {
 
     /// The location of the value of a stage's field. `None` if it is a default.
     pub fn field_at(&self, stage: &Stage, field: &str) -> Option<Span> {
-        let root = Node::parse(0, &self.sources[0].text).ok()?;
+        let texts = Texts::default();
+        let root = Tree::read(0, &self.sources[0].text, &texts).ok()?.root;
         let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
         let profile = self.overlay.profile.as_deref();
         let (layered, _) = File::read(root).ok()?.layer(profile, &overrides, &numbers, self.registry).ok()?;
@@ -228,14 +226,37 @@ impl Pipeline {
 
     /// The error, located at `reference` inside a stage.
     pub fn at_reference(&self, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {
-        let text = &self.sources[0].text;
+        let texts = Texts::default();
         let quoted = format!("\"{reference}\"");
-        let within = Node::parse(0, text).ok().and_then(|root| {
+        let within = Tree::read(0, &self.sources[0].text, &texts).ok().and_then(|Tree { root, .. }| {
             let inside = |span: &Span| span.start >= stage.at.start && span.end <= stage.at.end;
             let in_stage = find_in(&root, stage.at).and_then(|node| node.find_scalar(&|t| t == quoted)).filter(inside);
             in_stage.or_else(|| root.find_scalar(&|t| t == quoted))
         });
-        Invalid { errors: vec![error.at(within.unwrap_or(stage.at))], sources: self.sources.clone() }
+        self.invalid(error.at(within.unwrap_or(stage.at)))
+    }
+
+    /// An error in this pipeline's file.
+    pub fn invalid(&self, error: Diagnostic) -> Invalid {
+        Invalid { errors: vec![error.in_iterations(&self.iterations)], sources: self.sources.clone() }
+    }
+
+    /// Whether the file has this string.
+    pub fn has_string(&self, text: &str) -> bool {
+        let texts = Texts::default();
+        let quoted = format!("\"{text}\"");
+        let tree = Tree::read(0, &self.sources[0].text, &texts);
+        tree.is_ok_and(|tree| tree.root.find_scalar(&|scalar| scalar == quoted).is_some())
+    }
+
+    /// The text of a pipeline file with its loops expanded and without comments.
+    pub fn expand(path: &Path) -> Result<String, Invalid> {
+        let sources = vec![tree::Source { name: path.display().to_string(), text: one_line_break(read(path)?) }];
+        let texts = Texts::default();
+        match Tree::read(0, &sources[0].text, &texts) {
+            Ok(tree) => Ok(tree.root.laid_out()),
+            Err(error) => Err(Invalid { errors: vec![error], sources: sources.clone() }),
+        }
     }
 }
 
@@ -247,6 +268,14 @@ pub fn absolute(path: &Path) -> PathBuf {
         (Some(above), Some(name)) => above.join(name),
         _ => absolute,
     }
+}
+
+fn read(path: &Path) -> Result<String, Invalid> {
+    let text = std::fs::read(path).map_err(|e| Invalid::plain(format!("cannot read {}: {e}", path.display())))?;
+    String::from_utf8(text).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        Invalid::plain(format!("{}: line {line} is not UTF-8", path.display()))
+    })
 }
 
 /// A text whose lines end with a line feed only. What an editor or git ends lines with is not part of a string that goes
@@ -262,7 +291,7 @@ fn find_in<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<&'n Node<'a>> {
         return Some(node);
     }
     match &node.body {
-        Scalar(_) => None,
+        Scalar(_) | For(_) => None,
         Struct(fields) => fields.iter().find_map(|f| find_in(&f.value, at)),
         Tuple(items) | List(items) => items.iter().find_map(|n| find_in(n, at)),
         Map(entries) => entries.iter().find_map(|(_, v)| find_in(v, at)),
@@ -275,8 +304,23 @@ fn resolve(
     overlay: &Overlay,
     registry: &'static Registry,
 ) -> Result<Pipeline, Vec<Diagnostic>> {
+    let texts = Texts::default();
+    let Tree { root, iterations } = Tree::read(0, &sources[0].text, &texts).map_err(|error| vec![error])?;
+    let resolved = resolve_tree(root, sources, path, overlay, registry);
+    match resolved {
+        Ok(pipeline) => Ok(Pipeline { iterations, ..pipeline }),
+        Err(errors) => Err(errors.into_iter().map(|error| error.in_iterations(&iterations)).collect()),
+    }
+}
+
+fn resolve_tree<'a>(
+    root: Node<'a>,
+    sources: &'a [tree::Source],
+    path: &Path,
+    overlay: &Overlay,
+    registry: &'static Registry,
+) -> Result<Pipeline, Vec<Diagnostic>> {
     let one = |e: Diagnostic| vec![e];
-    let root = Node::parse(0, &sources[0].text).map_err(one)?;
     let mut file = File::read(root).map_err(one)?;
     let overrides = overrides(sources).map_err(one)?;
     let numbers = numbers_of(sources).map_err(one)?;
@@ -310,6 +354,7 @@ fn resolve(
         profiles,
         sweeps,
         sources: vec![],
+        iterations: vec![],
         overlay: Overlay::default(),
         registry,
     })
@@ -320,8 +365,11 @@ fn sweep_numbers(sources: &[tree::Source], overlay: &Overlay) -> Result<Vec<tree
     if !sources[0].text.contains("sweeps") {
         return Ok(vec![]);
     }
-    let Ok(file) = Node::parse(0, &sources[0].text).and_then(File::read) else { return Ok(vec![]) };
-    sweep::numbers(&file.sweeps_under(overlay.profile.as_deref())?, sources)
+    let texts = Texts::default();
+    let Ok(Tree { root, iterations }) = Tree::read(0, &sources[0].text, &texts) else { return Ok(vec![]) };
+    let Ok(file) = File::read(root) else { return Ok(vec![]) };
+    let sweeps = file.sweeps_under(overlay.profile.as_deref());
+    sweeps.and_then(|sweeps| sweep::numbers(&sweeps, sources)).map_err(|error| error.in_iterations(&iterations))
 }
 
 /// The generated numbers as lists, by the name of their source.
@@ -422,7 +470,7 @@ fn plain_values(node: &Node) -> Result<(), Diagnostic> {
         Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(|number: f64| !number.is_finite()) => {
             wrong(format!("{text} is not a finite number"))
         }
-        Body::Scalar(_) => Ok(()),
+        Body::Scalar(_) | Body::For(_) => Ok(()),
         Body::Struct(fields) => fields.iter().try_for_each(|field| plain_values(&field.value)),
         Body::Tuple(items) | Body::List(items) => items.iter().try_for_each(plain_values),
         Body::Map(entries) => entries.iter().try_for_each(|(_, value)| plain_values(value)),
@@ -484,7 +532,7 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
     let named = |name: &str| {
         // ron points past the unknown name.
         let before = rendered.text[..end.min(rendered.text.len())].rfind(name);
-        before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.start + name.len() as u32, ..s })
+        before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.end.min(s.start + name.len() as u32), ..s })
     };
     let here = rendered
         .origin(start)
@@ -542,7 +590,7 @@ fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a
             entries.iter().find_map(|(key, value)| inside(&key.string().unwrap_or_else(|| "…".into()), value))
         }
         Body::Tuple(items) | Body::List(items) => items.iter().find_map(|item| field_at(item, at)),
-        Body::Scalar(_) => None,
+        Body::Scalar(_) | Body::For(_) => None,
     }
 }
 
@@ -556,6 +604,14 @@ fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String,
             let word = text.chars().all(char::is_alphanumeric).then(|| format!("write {text} without quotes; "));
             let word = word.unwrap_or_default();
             (said, format!("{word}a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
+        }
+        // A path of `--set` or of a sweep, and no layer below says which variant it is.
+        (message, None, Body::Struct(fields)) if message.starts_with("Expected identifier") && value.name.is_none() => {
+            let first = fields.first().map_or("field", |field| field.key);
+            (
+                format!("field '{field}' has no variant here whose '{first}' could be set"),
+                format!("name the variant: VARIANT({first}: …); {explained}"),
+            )
         }
         ("Expected opening `[`", Some(text), _) => (said, format!("a list has brackets: [{text:?}]; {explained}")),
         ("Expected comma", _, Body::Scalar(text)) if fraction(text) => {

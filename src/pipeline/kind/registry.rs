@@ -1,6 +1,9 @@
 //! The table of stage kinds.
 
-use super::{Caution, Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, Upstream, ensure};
+use super::{
+    Caution, Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, Upstream, ensure,
+    left_out::leave_out,
+};
 use crate::code::Codebase;
 use schemars::schema_for;
 use std::sync::{LazyLock, OnceLock};
@@ -153,12 +156,9 @@ fn whole_folders<K: Kind>(kind: &K) -> Result<(), Complaint> {
 }
 
 fn without_defaults<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
-    let Some(fields) = value.as_object_mut() else { return value };
-    for (name, default) in K::DEFAULT_NOT_HASHED {
+    for (path, default) in K::DEFAULT_NOT_HASHED {
         let default: serde_json::Value = serde_json::from_str(default).expect("default values are JSON");
-        if fields.get(*name) == Some(&default) {
-            fields.remove(*name);
-        }
+        leave_out(&mut value, path, &|value| *value == default);
     }
     value
 }
@@ -172,6 +172,64 @@ fn canonical(value: &serde_json::Value) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    struct Sample {
+        views: Views,
+        #[serde(default)]
+        rows: Vec<Row>,
+        #[serde(default)]
+        folder: String,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    enum Views {
+        Single { size: u32 },
+        Multi { size: u32, count: u32 },
+    }
+
+    #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+    struct Row {
+        name: String,
+        #[serde(default)]
+        note: Option<String>,
+        #[serde(default)]
+        source: String,
+    }
+
+    impl Kind for Sample {
+        const NAME: &'static str = "sample";
+        const VERSION: u32 = 1;
+        const OUTPUTS: &'static [Output] = &[];
+        const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] =
+            &[("views.Multi.count", "6"), ("rows.note", "null"), ("rows", "[]")];
+        const SOURCES: &'static [&'static str] = &["rows.source"];
+        const NOT_HASHED: &'static [&'static str] = &["folder", "views.*.size"];
+        const TOLERANCE: Tolerance = Tolerance::Exact;
+        fn inputs(&self) -> Vec<Input> {
+            vec![]
+        }
+        fn check(&self) -> Result<(), Complaint> {
+            Ok(())
+        }
+    }
+
+    fn preimage(text: &str) -> Box<str> {
+        read::<Sample>(text).ok().expect("the text fits").key_parameters
+    }
+
+    #[test]
+    fn what_is_not_hashed_can_be_at_any_depth() {
+        assert_eq!(&*preimage("(views: Single(size: 3))"), r#"{"views":{"Single":{}}}"#);
+        assert_eq!(&*preimage("(views: Multi(size: 3, count: 6))"), r#"{"views":{"Multi":{}}}"#);
+        assert_eq!(&*preimage("(views: Multi(size: 3, count: 5))"), r#"{"views":{"Multi":{"count":5}}}"#);
+        assert_eq!(
+            &*preimage(r#"(views: Single(size: 3), rows: [(name: "a", source: "s"), (name: "b", note: "n")])"#),
+            r#"{"rows":[{"name":"a"},{"name":"b","note":"n"}],"views":{"Single":{}}}"#
+        );
+    }
 
     #[test]
     fn json_is_canonical() {
