@@ -55,10 +55,10 @@ impl Diagnostic {
     pub fn in_iterations(mut self, iterations: &[Iteration]) -> Self {
         let places: Vec<Span> = self.span.into_iter().chain(self.notes.iter().map(|(at, _)| *at)).collect();
         for (place, which) in places.into_iter().zip(["this", "the first"]) {
-            let mut number = place.iteration;
+            let mut number = place.iteration();
             while let Some(Iteration { at, value }) = (number as usize).checked_sub(1).and_then(|i| iterations.get(i)) {
                 self.notes.push((*at, format!("in {which} iteration: {value}")));
-                number = at.iteration;
+                number = at.iteration();
             }
         }
         self
@@ -91,13 +91,13 @@ impl Diagnostic {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let level = if self.is_warning { Level::WARNING } else { Level::ERROR };
         let mut group = level.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
-        if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source as usize)?))) {
+        if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source())?))) {
             let marked = |kind: AnnotationKind, at: Span, label| {
                 let end = (at.end as usize).min(source.text.len());
                 let start = (at.start as usize).min(end);
                 kind.span(start..first_line(&source.text, start, end)).label(label)
             };
-            let notes = self.notes.iter().filter(|(at, _)| at.source == span.source);
+            let notes = self.notes.iter().filter(|(at, _)| at.source() == span.source());
             let notes = notes.map(|(at, what)| marked(AnnotationKind::Context, *at, what.as_str()));
             let place = marked(AnnotationKind::Primary, span, self.label.as_str());
             let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str());
@@ -147,9 +147,8 @@ mod tests {
     fn a_place_is_shown_with_its_line() {
         let text = "(\n    epoch: 3,\n)";
         let sources = [Source { name: "p.ron".into(), text: text.into() }];
-        let error = Diagnostic::new("unknown field 'epoch'")
-            .at(Span { start: 6, end: 11, ..Span::default() })
-            .nearest("epoch", ["epochs"].into_iter());
+        let error =
+            Diagnostic::new("unknown field 'epoch'").at(Span::new(0, 6, 11)).nearest("epoch", ["epochs"].into_iter());
         insta::assert_snapshot!(error.render(&sources, false));
     }
 }

@@ -417,7 +417,7 @@ fn unknown_kind(node: &Node, registry: &Registry) -> Diagnostic {
     let kinds = registry.kinds().iter().map(|k| k.name);
     match node.name {
         Some(name) => {
-            let at = Span { end: node.at.start + name.len() as u32, ..node.at };
+            let at = node.at.until(node.at.start + name.len() as u32);
             Diagnostic::new(format!("no stage kind is called '{name}'")).at(at).nearest(name, kinds)
         }
         None => Diagnostic::new("a stage names its kind: kind(field: value, …)").at(node.at).nearest("", kinds),

@@ -146,7 +146,7 @@ impl Pipeline {
         match resolve(&sources, path, overlay, registry) {
             Ok(pipeline) => Ok(Pipeline { sources, overlay: overlay.clone(), ..pipeline }),
             Err(mut errors) => {
-                errors.sort_by_key(|e| e.span.map(|s| (s.source, s.start, s.iteration)));
+                errors.sort_by_key(|e| e.span.map(|s| (s.source(), s.start, s.iteration())));
                 Err(Invalid { errors, sources })
             }
         }
@@ -175,13 +175,13 @@ impl Pipeline {
 
     /// The line number of a location, counted from 1.
     pub fn line(&self, span: Span) -> usize {
-        let text = self.sources.get(span.source as usize).map_or("", |s| s.text.as_str());
+        let text = self.sources.get(span.source()).map_or("", |s| s.text.as_str());
         text.as_bytes()[..(span.start as usize).min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
     }
 
     /// The location of a stage, as `file:line`.
     pub fn place(&self, stage: &Stage) -> String {
-        let name = self.sources.get(stage.at.source as usize).map_or("", |s| s.name.as_str());
+        let name = self.sources.get(stage.at.source()).map_or("", |s| s.name.as_str());
         format!("{name}:{}", self.line(stage.at))
     }
 
@@ -192,8 +192,8 @@ impl Pipeline {
 
     /// A location as `file:line`; of a value that was given with `--set`, as `--set PATH`.
     pub fn place_of(&self, at: Span) -> String {
-        let source = &self.sources[at.source as usize];
-        if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() }
+        let source = &self.sources[at.source()];
+        if at.source() == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() }
     }
 
     /// The location of the value of a stage's field. `None` if it is a default.
@@ -532,11 +532,11 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
     let named = |name: &str| {
         // ron points past the unknown name.
         let before = rendered.text[..end.min(rendered.text.len())].rfind(name);
-        before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.end.min(s.start + name.len() as u32), ..s })
+        before.and_then(|at| rendered.origin(at)).map(|s| s.until(s.end.min(s.start + name.len() as u32)))
     };
     let here = rendered
         .origin(start)
-        .map(|s| Span { end: (s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1)), ..s });
+        .map(|s| s.until((s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1))));
     match &error.code {
         E::NoSuchStructField { expected, found, outer } => {
             let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
@@ -569,17 +569,34 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
             let message = other.to_string();
             let message = message.strip_suffix('.').unwrap_or(&message).to_string();
             let at = here.unwrap_or(layered.node.at);
-            let Some((field, value)) = field_at(&layered.node, at) else { return Diagnostic::new(message).at(at) };
             let kind = layered.node.name.unwrap_or_default();
+            if let (E::ExpectedIdentifier, Some((field, first))) = (other, without_variant(&rendered.text, start)) {
+                let message = format!("field '{field}' has no variant here whose '{first}' could be set");
+                let help =
+                    format!("name the variant: VARIANT({first}: …); `caco explain {kind}` shows those of '{field}'");
+                return Diagnostic::new(message).at(at).help(help);
+            }
+            let Some((field, value)) = field_at(&layered.node, at) else { return Diagnostic::new(message).at(at) };
             let (message, help) = other_shape(value, &message, &field, kind);
             Diagnostic::new(message).at(at).help(help)
         }
     }
 }
 
+/// Where a struct without a name takes the place of a variant, the name of its field and that of the first field in it.
+/// A path of `--set` or of a sweep leaves one if no layer below says which variant it is.
+fn without_variant(text: &str, at: usize) -> Option<(&str, &str)> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let before = text.get(..at)?.trim_end().strip_suffix(':')?.trim_end();
+    let inside = text.get(at..)?.trim_start().strip_prefix('(')?.trim_start();
+    let first = &inside[..inside.find(|c| !is_word(c))?];
+    let field = &before[before.rfind(|c| !is_word(c)).map_or(0, |i| i + 1)..];
+    (!first.is_empty() && inside[first.len()..].trim_start().starts_with(':')).then_some((field, first))
+}
+
 /// The innermost field at a location, with its dotted path.
 fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a>)> {
-    let holds = |of: Span| of.source == at.source && of.start <= at.start && at.start < of.end.max(of.start + 1);
+    let holds = |of: Span| of.source() == at.source() && of.start <= at.start && at.start < of.end.max(of.start + 1);
     let inside = |name: &str, value: &'n Node<'a>| match field_at(value, at) {
         Some((path, value)) => Some((format!("{name}.{path}"), value)),
         None => holds(value.at).then(|| (name.to_string(), value)),
@@ -604,14 +621,6 @@ fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String,
             let word = text.chars().all(char::is_alphanumeric).then(|| format!("write {text} without quotes; "));
             let word = word.unwrap_or_default();
             (said, format!("{word}a file or folder is Path({text:?}), another stage Stage({text:?}); {explained}"))
-        }
-        // A path of `--set` or of a sweep, and no layer below says which variant it is.
-        (message, None, Body::Struct(fields)) if message.starts_with("Expected identifier") && value.name.is_none() => {
-            let first = fields.first().map_or("field", |field| field.key);
-            (
-                format!("field '{field}' has no variant here whose '{first}' could be set"),
-                format!("name the variant: VARIANT({first}: …); {explained}"),
-            )
         }
         ("Expected opening `[`", Some(text), _) => (said, format!("a list has brackets: [{text:?}]; {explained}")),
         ("Expected comma", _, Body::Scalar(text)) if fraction(text) => {

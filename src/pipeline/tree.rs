@@ -19,14 +19,45 @@ use parse::Parser;
 /// A range of bytes in one of the [`Sources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// Which source; 0 is the pipeline file.
-    pub source: u32,
+    origin: Origin,
     /// First byte.
     pub start: u32,
     /// One past the last byte.
     pub end: u32,
+}
+
+/// The number of a source; or, with its highest bit set, that of an iteration, for only the pipeline file has loops. A
+/// file of a hundred thousand stages has millions of nodes, each with a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Origin(u32);
+
+const IN_ITERATION: u32 = 1 << 31;
+
+impl Span {
+    /// A range of bytes outside loops.
+    pub fn new(source: u32, start: u32, end: u32) -> Self {
+        Span { origin: Origin(source), start, end }
+    }
+
+    /// Which source it is in; 0 is the pipeline file.
+    pub fn source(self) -> usize {
+        if self.origin.0 & IN_ITERATION == 0 { self.origin.0 as usize } else { 0 }
+    }
+
     /// Which iteration of a loop made it, counted from 1 in [`Tree::iterations`]; 0 outside loops.
-    pub iteration: u32,
+    pub fn iteration(self) -> u32 {
+        if self.origin.0 & IN_ITERATION == 0 { 0 } else { self.origin.0 & !IN_ITERATION }
+    }
+
+    /// The same range with another end.
+    pub fn until(self, end: u32) -> Self {
+        Span { end, ..self }
+    }
+
+    /// The same range, made by an iteration.
+    fn in_iteration(self, iteration: u32) -> Self {
+        Span { origin: Origin(iteration | IN_ITERATION), ..self }
+    }
 }
 
 /// A source text: the pipeline file, or the value of a `--set`.
@@ -351,9 +382,9 @@ mod tests {
         let node = Node::parse(0, below).unwrap().overlay(&Node::parse(1, above).unwrap());
         let rendered = node.render(&sources);
         let origin = rendered.origin(rendered.text.find("77").unwrap()).unwrap();
-        assert_eq!((origin.source, origin.start), (1, 6));
+        assert_eq!((origin.source(), origin.start), (1, 6));
         let origin = rendered.origin(rendered.text.find('1').unwrap()).unwrap();
-        assert_eq!((origin.source, origin.start), (0, 4));
+        assert_eq!((origin.source(), origin.start), (0, 4));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const FILE: &str = r#"(
     },
     profiles: {"small": (common: (views: SingleCrop(size: 28)), set: {"bank": (views: (size: 30)), "train": (monitor: (every: 3))})},
     sweeps: {"s": (extends: "several", stages: ["bank", "train"], axes: {
-        "small": (set: ["bank.views.small", "train.views.small"], values: [6, 7]),
+        "small": (set: ["bank.views.small", "train.views.small"], values: [10, 11]),
     })},
 )"#;
 
@@ -68,8 +68,8 @@ fn a_path_sets_a_field_of_the_variant_that_is_there() {
     assert_eq!(field(&set, "train/one", "views"), json!({"SingleCrop": {"size": 48}}), "the variant of `common`");
     assert_eq!(field(&set, "train/several", "views"), several(48, 8, 6));
     assert_eq!(field(&set, "train/one", "monitor")["every"], 5);
-    assert_eq!(field(&set, "bank/s/small=6", "views"), several(32, 6, 4), "an axis of a sweep");
-    assert_eq!(field(&set, "train/s/small=7", "views"), several(48, 7, 6));
+    assert_eq!(field(&set, "bank/s/small=10", "views"), several(32, 10, 4), "an axis of a sweep");
+    assert_eq!(field(&set, "train/s/small=11", "views"), several(48, 11, 6));
     let whole = load(None, &["bank.views=MultiCrop(small: 9)"]);
     assert_eq!(field(&whole, "bank/one", "views"), several(32, 9, 4));
 }

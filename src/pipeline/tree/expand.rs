@@ -259,7 +259,7 @@ impl<'a> Expansion<'a> {
             return Ok(as_it_is);
         }
         if is_path(text) {
-            let value = self.value(text, at)?;
+            let value = self.value(text, at, &format!("a string needs quotes: \"{text}\""))?;
             let copy = self.copy(&value, depth)?;
             return Ok(Node { at, verbatim: false, ..copy });
         }
@@ -302,7 +302,7 @@ impl<'a> Expansion<'a> {
         if !is_path(path) {
             return Err(Diagnostic::new(format!("'{{{path}}}' names no variable")).at(at).help(BRACES));
         }
-        let value = self.value(path, at)?;
+        let value = self.value(path, at, BRACES)?;
         if let (Some(text), None) = (value.string(), value.name) {
             return Ok(text);
         }
@@ -319,14 +319,14 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// The value of a variable, or of a field of it.
-    fn value(&self, path: &str, at: Span) -> Result<Rc<Node<'a>>, Diagnostic> {
+    /// The value of a variable, or of a field of it. `help` is what else could be meant than a variable.
+    fn value(&self, path: &str, at: Span, help: &str) -> Result<Rc<Node<'a>>, Diagnostic> {
         let mut parts = path.split('.');
         let name = parts.next().unwrap_or_default();
         let Some(known) = self.variables.get(name) else {
             let error = Diagnostic::new(format!("no variable is called '{name}'")).at(at);
             let error = error.nearest(name, self.variables.keys().copied());
-            return Err(error.help(format!("text is in quotes, \"{path}\", and a brace in it is {{{{ or }}}}")));
+            return Err(error.help(help));
         };
         let mut value = known.value.clone();
         let mut path = name.to_string();
@@ -373,7 +373,7 @@ impl<'a> Expansion<'a> {
 
     /// The same place, in the current iteration.
     fn here(&self, at: Span) -> Span {
-        if self.current == 0 { at } else { Span { iteration: self.current, ..at } }
+        if self.current == 0 { at } else { at.in_iteration(self.current) }
     }
 
     /// Counts a node, so that a file of a few lines does not fill the memory.
@@ -540,7 +540,7 @@ mod tests {
             ("[for (k, v) in {\"a\": 1} { v }]", "k, v", "the loop does not use 'k'"),
             ("[for (_, _) in {\"a\": 1} { 1 }]", "for", "repeats the same"),
             ("[for x in {\"a\": 1} { x }]", "x in", "the loop names one variable"),
-            ("[for (k, v) in [1] { k, v }]", "k, v", "a list has no keys"),
+            ("[for (k, v) in [1] { k, v }]", "k, v) in", "a list has no keys"),
             ("[for x in 3 { x }]", "3 {", "a loop goes over a list or a map, not over 3"),
             ("[for x in Some([1]) { x }]", "Some", "not over Some([1])"),
             ("[for Big in [1] { Big }]", "Big in", "'Big' cannot be the name of a variable"),
@@ -583,7 +583,7 @@ mod tests {
         assert_eq!(rendered.text, "{\"a\":k(f:\"a\",g:7,),}");
         for (part, written) in [("\"a\":", "\"{x}\""), ("\"a\",", "x, g"), ("7", "7")] {
             let at = rendered.origin(rendered.text.find(part).unwrap()).unwrap();
-            assert_eq!((at.start as usize, at.iteration), (text.find(written).unwrap(), 1), "{part}");
+            assert_eq!((at.start as usize, at.iteration()), (text.find(written).unwrap(), 1), "{part}");
         }
         assert_eq!(tree.iterations[0].value, "x = \"a\"");
     }

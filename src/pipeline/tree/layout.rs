@@ -63,9 +63,9 @@ fn flat(node: &Node, out: &mut String) {
 fn lay_out(node: &Node, indent: usize, column: usize, out: &mut String) {
     let line = node.flat();
     let fits = column + line.chars().count() < WIDTH && !line.contains('\n');
-    // The file itself is never on one line.
-    let Some((open, close, parts)) = parts(node).filter(|(_, _, parts)| !parts.is_empty() && (!fits || column == 0))
-    else {
+    // The file itself is never on one line, and neither are its maps, such as `stages`.
+    let is_part = indent == 0 || (indent == INDENT && matches!(node.body, Body::Map(_)));
+    let Some((open, close, parts)) = parts(node).filter(|(_, _, parts)| !parts.is_empty() && (!fits || is_part)) else {
         return out.push_str(&line);
     };
     out.push_str(node.name.unwrap_or_default());
@@ -91,11 +91,11 @@ mod tests {
     fn long_values_are_broken_and_printing_again_changes_nothing() {
         let long = "x".repeat(70);
         let text = format!(
-            "(a:1,/* gone */ b: {{\"k\": k(x: [1,2,],), \"l\": [\"{long}\",\"{long}\"]}}, c: (), d: Some(3), e: r#\"1\n2\"#)"
+            "(a:1,/* gone */ b: {{\"k\": k(x: [1,2,],), \"l\": [\"{long}\",\"{long}\"]}}, c: (), d: Some(3), f: {{1: [{{}}, {{2: 3}}]}}, e: r#\"1\n2\"#)"
         );
         let printed = Node::parse(0, &text).unwrap().laid_out();
         let expected = format!(
-            "(\n    a: 1,\n    b: {{\n        \"k\": k(x: [1, 2]),\n        \"l\": [\n            \"{long}\",\n            \"{long}\",\n        ],\n    }},\n    c: (),\n    d: Some(3),\n    e: r#\"1\n2\"#,\n)\n"
+            "(\n    a: 1,\n    b: {{\n        \"k\": k(x: [1, 2]),\n        \"l\": [\n            \"{long}\",\n            \"{long}\",\n        ],\n    }},\n    c: (),\n    d: Some(3),\n    f: {{\n        1: [{{}}, {{2: 3}}],\n    }},\n    e: r#\"1\n2\"#,\n)\n"
         );
         assert_eq!(printed, expected);
         assert_eq!(Node::parse(0, &printed).unwrap().laid_out(), printed);

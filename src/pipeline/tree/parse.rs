@@ -42,11 +42,11 @@ impl<'a> Parser<'a> {
 
     fn error(&self, message: impl Into<String>) -> Diagnostic {
         let start = self.at.min(self.text.len()) as u32;
-        Diagnostic::new(message).at(Span { source: self.source, start, end: start + 1, iteration: 0 })
+        Diagnostic::new(message).at(Span::new(self.source, start, start + 1))
     }
 
     fn span(&self, start: usize) -> Span {
-        Span { source: self.source, start: start as u32, end: self.at as u32, iteration: 0 }
+        Span::new(self.source, start as u32, self.at as u32)
     }
 
     fn peek(&self) -> Option<u8> {

@@ -43,7 +43,7 @@ impl Rendered {
 
     fn verbatim(&mut self, at: Span, sources: &[Source]) {
         self.pieces.push((self.text.len() as u32, at));
-        self.text.push_str(&sources[at.source as usize].text[at.start as usize..at.end as usize]);
+        self.text.push_str(&sources[at.source()].text[at.start as usize..at.end as usize]);
     }
 
     fn node(&mut self, node: &Node, sources: &[Source]) {
