@@ -70,7 +70,7 @@ fn a_path_sets_a_field_of_the_variant_that_is_there() {
     assert_eq!(field(&set, "train/one", "monitor")["every"], 5);
     assert_eq!(field(&set, "bank/s/small=10", "views"), several(32, 10, 4), "an axis of a sweep");
     assert_eq!(field(&set, "train/s/small=11", "views"), several(48, 11, 6));
-    let whole = load(None, &["bank.views=MultiCrop(small: 9)"]);
+    let whole = load(None, &["bank/one.views=MultiCrop(small: 9)"]);
     assert_eq!(field(&whole, "bank/one", "views"), several(32, 9, 4));
 }
 
