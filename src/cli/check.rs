@@ -88,7 +88,7 @@ fn print_expanded(args: &PipelineArgs, project: &Project) -> Result<()> {
     if args.overlay.profile.is_some() || !args.overlay.set.is_empty() {
         bail!(
             "--expand prints the file, over which --profile and --set are laid afterwards\n\
-             help: leave them out; they work with the printed file as with this one"
+             help: leave them out, and lay them over the printed file, where they do the same"
         );
     }
     print(&open::expanded(args, project)?)
