@@ -1,7 +1,7 @@
 //! `caco check`
 
 use super::{PipelineArgs, Project, open, print, print_json};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use caco_engine::{
     graph::Graph,
     warning::{self, Warning as Found},
@@ -13,13 +13,18 @@ use serde::Serialize;
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  caco check pipelines/tiny.ron")]
+#[command(after_help = "Examples:
+  caco check pipelines/tiny.ron
+  caco check imagenet --expand > imagenet-by-hand.ron")]
 pub struct CheckArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+    /// Print the file with its loops written out, without `let` and comments, before it is checked
+    #[arg(long, conflicts_with = "json")]
+    expand: bool,
 }
 
 /// A pipeline file without errors.
@@ -51,6 +56,9 @@ pub struct Warning {
 }
 
 pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
+    if args.expand {
+        print_expanded(&args.pipeline, project)?;
+    }
     let graph = open::graph(&args.pipeline, project)?;
     expectation::check(&graph)?;
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
@@ -68,16 +76,28 @@ pub fn main(args: &CheckArgs, project: &Project) -> Result<ExitCode> {
     print_warnings(&graph, &found);
     if args.json {
         print_json(&checked)?;
-    } else {
+    } else if !args.expand {
         let kinds: Vec<String> = checked.kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         print(&format!("{}: {} stages are right ({})\n", checked.pipeline, checked.stages, kinds.join(", ")))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Profiles and `--set` are laid over what is printed here, and are still in it or on the command line.
+fn print_expanded(args: &PipelineArgs, project: &Project) -> Result<()> {
+    if args.overlay.profile.is_some() || !args.overlay.set.is_empty() {
+        bail!(
+            "--expand prints the file, over which --profile and --set are laid afterwards\n\
+             help: leave them out, and lay them over the printed file, where they do the same"
+        );
+    }
+    print(&open::expanded(args, project)?)
+}
+
 /// Prints warnings with their lines.
 pub fn print_warnings(graph: &Graph, warnings: &[Found]) {
     for warning in warnings {
-        say!("{}", warning.diagnostic().render(&graph.pipeline.sources, super::colour()));
+        let warning = warning.diagnostic().in_iterations(&graph.pipeline.iterations);
+        say!("{}", warning.render(&graph.pipeline.sources, super::colour()));
     }
 }

@@ -13,6 +13,11 @@ pub fn graph(args: &PipelineArgs, project: &Project) -> Result<Graph> {
     load(&locate(&args.pipeline, project)?, project.root(), &args.overlay)
 }
 
+/// The text of a pipeline file with its loops written out.
+pub fn expanded(args: &PipelineArgs, project: &Project) -> Result<String> {
+    Ok(Pipeline::expand(&locate(&args.pipeline, project)?)?)
+}
+
 /// The graph of the pipeline that an option names, or of the one that was run last in this store.
 pub fn graph_of(args: &OfPipelineArgs, project: &Project, store: &Store) -> Result<Graph> {
     let Some(pipeline) = &args.pipeline else { return last(args, project, store) };

@@ -198,8 +198,7 @@ impl Graph {
 
     fn check_targets(&self) -> Result<(), Invalid> {
         let Some(targets) = &self.pipeline.targets else { return Ok(()) };
-        let invalid = |error| Invalid { errors: vec![error], sources: self.pipeline.sources.clone() };
-        self.select(targets).map(drop).map_err(invalid)
+        self.select(targets).map(drop).map_err(|error| self.pipeline.invalid(error))
     }
 }
 
@@ -238,7 +237,7 @@ fn unambiguous(pipeline: &Pipeline, by_name: &HashMap<String, Id>) -> Result<(),
                     stage.name
                 );
                 let error = Diagnostic::new(message).at(stage.at).help("rename one of them");
-                return Err(Invalid { errors: vec![error], sources: pipeline.sources.clone() });
+                return Err(pipeline.invalid(error));
             }
         }
     }
@@ -294,8 +293,7 @@ fn at_reference(pipeline: &Pipeline, stage: &Stage, reference: &str, error: Diag
     let message = format!("stage '{}': {}", stage.name, error.message);
     // Inside a variant the variant's name was appended to the reference; the file has it without.
     let written = reference.rsplit_once('/').map_or(reference, |(head, _)| head);
-    let known = |text: &str| pipeline.sources[0].text.contains(&format!("\"{text}\""));
-    let written = if known(reference) { reference } else { written };
+    let written = if pipeline.has_string(reference) { reference } else { written };
     pipeline.at_reference(stage, written, Diagnostic { message, ..error })
 }
 
@@ -397,5 +395,5 @@ fn cycle(pipeline: &Pipeline, graph: &DiGraph<(), ()>) -> Invalid {
     let at = pipeline.stages[path[back].index()].at;
     let message = format!("the stages form a cycle: {}", names.join(" -> "));
     let error = Diagnostic::new(message).at(at).help("remove one of these inputs");
-    Invalid { errors: vec![error], sources: pipeline.sources.clone() }
+    pipeline.invalid(error)
 }

@@ -167,7 +167,7 @@ impl Homes<'_> {
     fn another(&mut self, id: Id, expected: &Expected, key: Key) -> Result<Option<String>> {
         let (graph, store) = (self.graph, self.store);
         let (stage, own) = (graph.stage(id), &graph.pipeline.overlay);
-        if graph.pipeline.field_at(stage, "expect").is_some_and(|at| at.source != 0) {
+        if graph.pipeline.field_at(stage, "expect").is_some_and(|at| at.source() != 0) {
             // The caller gave it with --set, for exactly this experiment.
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! An error or a warning in a pipeline file, with its location and help.
 
-use super::tree::{Source, Span};
+use super::tree::{Iteration, Source, Span};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use std::fmt;
 
@@ -15,6 +15,8 @@ pub struct Diagnostic {
     pub span: Option<Span>,
     /// The label beside the caret.
     pub label: String,
+    /// Other locations, and what is there.
+    pub notes: Vec<(Span, String)>,
     /// Help, one line each.
     pub help: Vec<String>,
 }
@@ -22,7 +24,8 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error without a location.
     pub fn new(message: impl Into<String>) -> Self {
-        Diagnostic { is_warning: false, message: message.into(), span: None, label: String::new(), help: vec![] }
+        let message = message.into();
+        Diagnostic { is_warning: false, message, span: None, label: String::new(), notes: vec![], help: vec![] }
     }
 
     /// A warning without a location.
@@ -39,6 +42,25 @@ impl Diagnostic {
     /// The same error with a label beside the caret.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
+        self
+    }
+
+    /// The same error with another location.
+    pub fn note(mut self, at: Span, what: impl Into<String>) -> Self {
+        self.notes.push((at, what.into()));
+        self
+    }
+
+    /// The same error with the loops around each of its locations, from the innermost outwards, and their values there.
+    pub fn in_iterations(mut self, iterations: &[Iteration]) -> Self {
+        let places: Vec<Span> = self.span.into_iter().chain(self.notes.iter().map(|(at, _)| *at)).collect();
+        for (place, which) in places.into_iter().zip(["this", "the first"]) {
+            let mut number = place.iteration();
+            while let Some(Iteration { at, value }) = (number as usize).checked_sub(1).and_then(|i| iterations.get(i)) {
+                self.notes.push((*at, format!("in {which} iteration: {value}")));
+                number = at.iteration();
+            }
+        }
         self
     }
 
@@ -69,13 +91,17 @@ impl Diagnostic {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let level = if self.is_warning { Level::WARNING } else { Level::ERROR };
         let mut group = level.primary_title(self.message.as_str()).elements(Vec::<annotate_snippets::Element>::new());
-        if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source as usize)?))) {
-            let end = (span.end as usize).min(source.text.len());
-            let start = (span.start as usize).min(end);
-            let annotation =
-                AnnotationKind::Primary.span(start..first_line(&source.text, start, end)).label(self.label.as_str());
-            group =
-                group.element(Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(annotation));
+        if let Some((span, source)) = self.span.and_then(|s| Some((s, sources.get(s.source())?))) {
+            let marked = |kind: AnnotationKind, at: Span, label| {
+                let end = (at.end as usize).min(source.text.len());
+                let start = (at.start as usize).min(end);
+                kind.span(start..first_line(&source.text, start, end)).label(label)
+            };
+            let notes = self.notes.iter().filter(|(at, _)| at.source() == span.source());
+            let notes = notes.map(|(at, what)| marked(AnnotationKind::Context, *at, what.as_str()));
+            let place = marked(AnnotationKind::Primary, span, self.label.as_str());
+            let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str());
+            group = group.element(snippet.annotation(place).annotations(notes));
         }
         let group = self.help.iter().fold(group, |group, help| group.element(Level::HELP.message(help.as_str())));
         renderer.render(&[group])
@@ -90,6 +116,7 @@ fn first_line(text: &str, start: usize, end: usize) -> usize {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.message)?;
+        self.notes.iter().try_for_each(|(_, what)| write!(f, "; {what}"))?;
         self.help.iter().try_for_each(|help| write!(f, "; {help}"))
     }
 }
@@ -120,9 +147,8 @@ mod tests {
     fn a_place_is_shown_with_its_line() {
         let text = "(\n    epoch: 3,\n)";
         let sources = [Source { name: "p.ron".into(), text: text.into() }];
-        let error = Diagnostic::new("unknown field 'epoch'")
-            .at(Span { source: 0, start: 6, end: 11 })
-            .nearest("epoch", ["epochs"].into_iter());
+        let error =
+            Diagnostic::new("unknown field 'epoch'").at(Span::new(0, 6, 11)).nearest("epoch", ["epochs"].into_iter());
         insta::assert_snapshot!(error.render(&sources, false));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     kind::Registry,
     shape::{fields, into_fields, known_fields, named_entries, names},
     sweep::{Layers, Sweep, Written},
-    tree::{Field, Node, Span},
+    tree::{Field, Lack, Node, Span},
 };
 use std::collections::HashMap;
 
@@ -379,11 +379,20 @@ impl<'a> Variant<'a> {
     }
 }
 
-/// An error if a path leads to an entry that a map does not have yet.
+/// An error if a path leads to an entry that a map does not have yet, or into a value without fields.
 fn lacking(node: &Node, stage: &str, path: &[&str]) -> Result<(), Diagnostic> {
-    let Some(key) = node.lacks(path) else { return Ok(()) };
-    let message = format!("stage '{stage}' has no '{}': its map has no entry '{key}'", path.join("."));
-    Err(Diagnostic::new(message).help(format!("give it one in the file first, with its usual value: \"{key}\": …")))
+    let has_no = format!("stage '{stage}' has no '{}'", path.join("."));
+    match node.lacks(path) {
+        None => Ok(()),
+        Some(Lack::Entry(key)) => Err(Diagnostic::new(format!("{has_no}: its map has no entry '{key}'"))
+            .help(format!("give it one in the file first, with its usual value: \"{key}\": …"))),
+        Some(Lack::Fields(key, value)) => {
+            let end = path.iter().rposition(|part| *part == key).unwrap_or_default();
+            let whole = [&[stage], &path[..end]].concat().join(".");
+            Err(Diagnostic::new(format!("{has_no}: {value} has no fields"))
+                .help(format!("replace it: {whole}=VALUE, such as a variant with fields: VARIANT({key}: …)")))
+        }
+    }
 }
 
 /// Merges `over` into the stage of that name, or into all its variants.
@@ -408,7 +417,7 @@ fn unknown_kind(node: &Node, registry: &Registry) -> Diagnostic {
     let kinds = registry.kinds().iter().map(|k| k.name);
     match node.name {
         Some(name) => {
-            let at = Span { end: node.at.start + name.len() as u32, ..node.at };
+            let at = node.at.until(node.at.start + name.len() as u32);
             Diagnostic::new(format!("no stage kind is called '{name}'")).at(at).nearest(name, kinds)
         }
         None => Diagnostic::new("a stage names its kind: kind(field: value, …)").at(node.at).nearest("", kinds),

@@ -6,7 +6,7 @@ use super::{
     layers::{File, Layered, Override},
     policy::{self, Policy},
     sweep::{self, Sweep},
-    tree::{self, Body, Node, Rendered, Span},
+    tree::{self, Body, Iteration, Node, Rendered, Span, Texts, Tree},
 };
 use rayon::prelude::*;
 use ron::error::SpannedError;
@@ -43,6 +43,8 @@ pub struct Pipeline {
     pub sweeps: Vec<Sweep>,
     /// The texts it was read from, for messages.
     pub sources: Vec<tree::Source>,
+    /// The iterations of its loops, for messages.
+    pub iterations: Vec<Iteration>,
     /// The caller's changes to it.
     pub overlay: Overlay,
     /// The known stage kinds.
@@ -119,12 +121,7 @@ impl std::error::Error for Invalid {}
 impl Pipeline {
     /// Reads a pipeline file. Its project is the current folder: see [`Pipeline::in_project`].
     pub fn load(path: &Path, overlay: &Overlay, registry: &'static Registry) -> Result<Pipeline, Invalid> {
-        let text = std::fs::read(path).map_err(|e| Invalid::plain(format!("cannot read {}: {e}", path.display())))?;
-        let text = String::from_utf8(text).map_err(|e| {
-            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            Invalid::plain(format!("{}: line {line} is not UTF-8", path.display()))
-        })?;
-        Self::parse(path, text, overlay, registry)
+        Self::parse(path, read(path)?, overlay, registry)
     }
 
     /// Reads the text of a pipeline file.
@@ -149,7 +146,7 @@ impl Pipeline {
         match resolve(&sources, path, overlay, registry) {
             Ok(pipeline) => Ok(Pipeline { sources, overlay: overlay.clone(), ..pipeline }),
             Err(mut errors) => {
-                errors.sort_by_key(|e| e.span.map(|s| (s.source, s.start)));
+                errors.sort_by_key(|e| e.span.map(|s| (s.source(), s.start, s.iteration())));
                 Err(Invalid { errors, sources })
             }
         }
@@ -178,13 +175,13 @@ impl Pipeline {
 
     /// The line number of a location, counted from 1.
     pub fn line(&self, span: Span) -> usize {
-        let text = self.sources.get(span.source as usize).map_or("", |s| s.text.as_str());
+        let text = self.sources.get(span.source()).map_or("", |s| s.text.as_str());
         text.as_bytes()[..(span.start as usize).min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
     }
 
     /// The location of a stage, as `file:line`.
     pub fn place(&self, stage: &Stage) -> String {
-        let name = self.sources.get(stage.at.source as usize).map_or("", |s| s.name.as_str());
+        let name = self.sources.get(stage.at.source()).map_or("", |s| s.name.as_str());
         format!("{name}:{}", self.line(stage.at))
     }
 
@@ -195,13 +192,14 @@ impl Pipeline {
 
     /// A location as `file:line`; of a value that was given with `--set`, as `--set PATH`.
     pub fn place_of(&self, at: Span) -> String {
-        let source = &self.sources[at.source as usize];
-        if at.source == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() }
+        let source = &self.sources[at.source()];
+        if at.source() == 0 { format!("{}:{}", source.name, self.line(at)) } else { source.name.clone() }
     }
 
     /// The location of the value of a stage's field. `None` if it is a default.
     pub fn field_at(&self, stage: &Stage, field: &str) -> Option<Span> {
-        let root = Node::parse(0, &self.sources[0].text).ok()?;
+        let texts = Texts::default();
+        let root = Tree::read(0, &self.sources[0].text, &texts).ok()?.root;
         let (overrides, numbers) = (overrides(&self.sources).ok()?, numbers_of(&self.sources).ok()?);
         let profile = self.overlay.profile.as_deref();
         let (layered, _) = File::read(root).ok()?.layer(profile, &overrides, &numbers, self.registry).ok()?;
@@ -228,14 +226,37 @@ impl Pipeline {
 
     /// The error, located at `reference` inside a stage.
     pub fn at_reference(&self, stage: &Stage, reference: &str, error: Diagnostic) -> Invalid {
-        let text = &self.sources[0].text;
+        let texts = Texts::default();
         let quoted = format!("\"{reference}\"");
-        let within = Node::parse(0, text).ok().and_then(|root| {
+        let within = Tree::read(0, &self.sources[0].text, &texts).ok().and_then(|Tree { root, .. }| {
             let inside = |span: &Span| span.start >= stage.at.start && span.end <= stage.at.end;
             let in_stage = find_in(&root, stage.at).and_then(|node| node.find_scalar(&|t| t == quoted)).filter(inside);
             in_stage.or_else(|| root.find_scalar(&|t| t == quoted))
         });
-        Invalid { errors: vec![error.at(within.unwrap_or(stage.at))], sources: self.sources.clone() }
+        self.invalid(error.at(within.unwrap_or(stage.at)))
+    }
+
+    /// An error in this pipeline's file.
+    pub fn invalid(&self, error: Diagnostic) -> Invalid {
+        Invalid { errors: vec![error.in_iterations(&self.iterations)], sources: self.sources.clone() }
+    }
+
+    /// Whether the file has this string.
+    pub fn has_string(&self, text: &str) -> bool {
+        let texts = Texts::default();
+        let quoted = format!("\"{text}\"");
+        let tree = Tree::read(0, &self.sources[0].text, &texts);
+        tree.is_ok_and(|tree| tree.root.find_scalar(&|scalar| scalar == quoted).is_some())
+    }
+
+    /// The text of a pipeline file with its loops expanded and without comments.
+    pub fn expand(path: &Path) -> Result<String, Invalid> {
+        let sources = vec![tree::Source { name: path.display().to_string(), text: one_line_break(read(path)?) }];
+        let texts = Texts::default();
+        match Tree::read(0, &sources[0].text, &texts) {
+            Ok(tree) => Ok(tree.root.laid_out()),
+            Err(error) => Err(Invalid { errors: vec![error], sources: sources.clone() }),
+        }
     }
 }
 
@@ -247,6 +268,14 @@ pub fn absolute(path: &Path) -> PathBuf {
         (Some(above), Some(name)) => above.join(name),
         _ => absolute,
     }
+}
+
+fn read(path: &Path) -> Result<String, Invalid> {
+    let text = std::fs::read(path).map_err(|e| Invalid::plain(format!("cannot read {}: {e}", path.display())))?;
+    String::from_utf8(text).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        Invalid::plain(format!("{}: line {line} is not UTF-8", path.display()))
+    })
 }
 
 /// A text whose lines end with a line feed only. What an editor or git ends lines with is not part of a string that goes
@@ -262,7 +291,7 @@ fn find_in<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<&'n Node<'a>> {
         return Some(node);
     }
     match &node.body {
-        Scalar(_) => None,
+        Scalar(_) | For(_) => None,
         Struct(fields) => fields.iter().find_map(|f| find_in(&f.value, at)),
         Tuple(items) | List(items) => items.iter().find_map(|n| find_in(n, at)),
         Map(entries) => entries.iter().find_map(|(_, v)| find_in(v, at)),
@@ -275,8 +304,23 @@ fn resolve(
     overlay: &Overlay,
     registry: &'static Registry,
 ) -> Result<Pipeline, Vec<Diagnostic>> {
+    let texts = Texts::default();
+    let Tree { root, iterations } = Tree::read(0, &sources[0].text, &texts).map_err(|error| vec![error])?;
+    let resolved = resolve_tree(root, sources, path, overlay, registry);
+    match resolved {
+        Ok(pipeline) => Ok(Pipeline { iterations, ..pipeline }),
+        Err(errors) => Err(errors.into_iter().map(|error| error.in_iterations(&iterations)).collect()),
+    }
+}
+
+fn resolve_tree<'a>(
+    root: Node<'a>,
+    sources: &'a [tree::Source],
+    path: &Path,
+    overlay: &Overlay,
+    registry: &'static Registry,
+) -> Result<Pipeline, Vec<Diagnostic>> {
     let one = |e: Diagnostic| vec![e];
-    let root = Node::parse(0, &sources[0].text).map_err(one)?;
     let mut file = File::read(root).map_err(one)?;
     let overrides = overrides(sources).map_err(one)?;
     let numbers = numbers_of(sources).map_err(one)?;
@@ -310,6 +354,7 @@ fn resolve(
         profiles,
         sweeps,
         sources: vec![],
+        iterations: vec![],
         overlay: Overlay::default(),
         registry,
     })
@@ -320,8 +365,11 @@ fn sweep_numbers(sources: &[tree::Source], overlay: &Overlay) -> Result<Vec<tree
     if !sources[0].text.contains("sweeps") {
         return Ok(vec![]);
     }
-    let Ok(file) = Node::parse(0, &sources[0].text).and_then(File::read) else { return Ok(vec![]) };
-    sweep::numbers(&file.sweeps_under(overlay.profile.as_deref())?, sources)
+    let texts = Texts::default();
+    let Ok(Tree { root, iterations }) = Tree::read(0, &sources[0].text, &texts) else { return Ok(vec![]) };
+    let Ok(file) = File::read(root) else { return Ok(vec![]) };
+    let sweeps = file.sweeps_under(overlay.profile.as_deref());
+    sweeps.and_then(|sweeps| sweep::numbers(&sweeps, sources)).map_err(|error| error.in_iterations(&iterations))
 }
 
 /// The generated numbers as lists, by the name of their source.
@@ -422,7 +470,7 @@ fn plain_values(node: &Node) -> Result<(), Diagnostic> {
         Body::Scalar(text) if text.replace('_', "").parse().is_ok_and(|number: f64| !number.is_finite()) => {
             wrong(format!("{text} is not a finite number"))
         }
-        Body::Scalar(_) => Ok(()),
+        Body::Scalar(_) | Body::For(_) => Ok(()),
         Body::Struct(fields) => fields.iter().try_for_each(|field| plain_values(&field.value)),
         Body::Tuple(items) | Body::List(items) => items.iter().try_for_each(plain_values),
         Body::Map(entries) => entries.iter().try_for_each(|(_, value)| plain_values(value)),
@@ -484,14 +532,14 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
     let named = |name: &str| {
         // ron points past the unknown name.
         let before = rendered.text[..end.min(rendered.text.len())].rfind(name);
-        before.and_then(|at| rendered.origin(at)).map(|s| Span { end: s.start + name.len() as u32, ..s })
+        before.and_then(|at| rendered.origin(at)).map(|s| s.until(s.end.min(s.start + name.len() as u32)))
     };
     let here = rendered
         .origin(start)
-        .map(|s| Span { end: (s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1)), ..s });
+        .map(|s| s.until((s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1))));
     match &error.code {
         E::NoSuchStructField { expected, found, outer } => {
-            let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
+            let of = outer.as_deref().map_or(String::new(), |outer| format!(" of {}", written(outer, layered)));
             let extra = if of.is_empty() || layered.node.field(found).is_some() { &["run", "pin"][..] } else { &[] };
             let error = Diagnostic::new(format!("unknown field '{found}'{of}"))
                 .at(named(found).or(here).unwrap_or(layered.node.at));
@@ -504,7 +552,7 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
             error.nearest(found, expected.iter().copied())
         }
         E::MissingStructField { field, outer } => {
-            let of = outer.as_deref().map_or(String::new(), |o| format!(" of {}", lower(o)));
+            let of = outer.as_deref().map_or(String::new(), |outer| format!(" of {}", written(outer, layered)));
             let kind = layered.node.name.unwrap_or_default();
             let part = outer.as_deref().filter(|outer| lower(outer) != kind).and(here);
             match part.and_then(|at| Some((at, field_at(&layered.node, at)?.0))) {
@@ -521,21 +569,38 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
             let message = other.to_string();
             let message = message.strip_suffix('.').unwrap_or(&message).to_string();
             let at = here.unwrap_or(layered.node.at);
+            let kind = layered.node.name.unwrap_or_default();
+            if let (E::ExpectedIdentifier, Some((field, first))) = (other, without_variant(&rendered.text, start)) {
+                let message = format!("field '{field}' has no variant here whose '{first}' could be set");
+                let help =
+                    format!("name the variant: VARIANT({first}: …); `caco explain {kind}` shows those of '{field}'");
+                return Diagnostic::new(message).at(at).help(help);
+            }
             let Some((field, value)) = field_at(&layered.node, at) else { return Diagnostic::new(message).at(at) };
             // What a type says of its own shape may end with a way out.
             if let Some((message, help)) = message.split_once("\nhelp: ") {
                 return Diagnostic::new(format!("field '{field}': {message}")).at(at).help(help);
             }
-            let kind = layered.node.name.unwrap_or_default();
             let (message, help) = other_shape(value, &message, &field, kind);
             Diagnostic::new(message).at(at).help(help)
         }
     }
 }
 
+/// Where a struct without a name takes the place of a variant, the name of its field and that of the first field in it.
+/// A path of `--set` or of a sweep leaves one if no layer below says which variant it is.
+fn without_variant(text: &str, at: usize) -> Option<(&str, &str)> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let before = text.get(..at)?.trim_end().strip_suffix(':')?.trim_end();
+    let inside = text.get(at..)?.trim_start().strip_prefix('(')?.trim_start();
+    let first = &inside[..inside.find(|c| !is_word(c))?];
+    let field = &before[before.rfind(|c| !is_word(c)).map_or(0, |i| i + 1)..];
+    (!first.is_empty() && inside[first.len()..].trim_start().starts_with(':')).then_some((field, first))
+}
+
 /// The innermost field at a location, with its dotted path.
 fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a>)> {
-    let holds = |of: Span| of.source == at.source && of.start <= at.start && at.start < of.end.max(of.start + 1);
+    let holds = |of: Span| of.source() == at.source() && of.start <= at.start && at.start < of.end.max(of.start + 1);
     let inside = |name: &str, value: &'n Node<'a>| match field_at(value, at) {
         Some((path, value)) => Some((format!("{name}.{path}"), value)),
         None => holds(value.at).then(|| (name.to_string(), value)),
@@ -546,7 +611,7 @@ fn field_at<'n, 'a>(node: &'n Node<'a>, at: Span) -> Option<(String, &'n Node<'a
             entries.iter().find_map(|(key, value)| inside(&key.string().unwrap_or_else(|| "…".into()), value))
         }
         Body::Tuple(items) | Body::List(items) => items.iter().find_map(|item| field_at(item, at)),
-        Body::Scalar(_) => None,
+        Body::Scalar(_) | Body::For(_) => None,
     }
 }
 
@@ -566,6 +631,15 @@ fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String,
             (format!("field '{field}' is {text}, but must be a whole number"), explained)
         }
         _ => (said, explained),
+    }
+}
+
+/// The name of a struct in pipeline files: that of the stage's kind, of a variant that is written out, or of a part.
+fn written(name: &str, layered: &Layered) -> String {
+    let is_variant = |node: &Node| node.name == Some(name);
+    match layered.node.fields().is_some_and(|fields| fields.iter().any(|field| is_variant(&field.value))) {
+        true => name.into(),
+        false => lower(name),
     }
 }
 

@@ -2,10 +2,16 @@
 //! can be merged and every later error can still point at its line. Values are not interpreted here: `ron` parses them
 //! from the text that [`Node::render`] assembles.
 
+mod expand;
+mod layout;
 mod parse;
 mod render;
+mod template;
+mod texts;
 
+pub use expand::{Iteration, Tree};
 pub use render::Rendered;
+pub use texts::Texts;
 
 use super::diagnostic::Diagnostic;
 use parse::Parser;
@@ -13,12 +19,45 @@ use parse::Parser;
 /// A range of bytes in one of the [`Sources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// Which source; 0 is the pipeline file.
-    pub source: u32,
+    origin: Origin,
     /// First byte.
     pub start: u32,
     /// One past the last byte.
     pub end: u32,
+}
+
+/// The number of a source; or, with its highest bit set, that of an iteration, for only the pipeline file has loops. A
+/// file of a hundred thousand stages has millions of nodes, each with a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Origin(u32);
+
+const IN_ITERATION: u32 = 1 << 31;
+
+impl Span {
+    /// A range of bytes outside loops.
+    pub fn new(source: u32, start: u32, end: u32) -> Self {
+        Span { origin: Origin(source), start, end }
+    }
+
+    /// Which source it is in; 0 is the pipeline file.
+    pub fn source(self) -> usize {
+        if self.origin.0 & IN_ITERATION == 0 { self.origin.0 as usize } else { 0 }
+    }
+
+    /// Which iteration of a loop made it, counted from 1 in [`Tree::iterations`]; 0 outside loops.
+    pub fn iteration(self) -> u32 {
+        if self.origin.0 & IN_ITERATION == 0 { 0 } else { self.origin.0 & !IN_ITERATION }
+    }
+
+    /// The same range with another end.
+    pub fn until(self, end: u32) -> Self {
+        Span { end, ..self }
+    }
+
+    /// The same range, made by an iteration.
+    fn in_iteration(self, iteration: u32) -> Self {
+        Span { origin: Origin(iteration | IN_ITERATION), ..self }
+    }
 }
 
 /// A source text: the pipeline file, or the value of a `--set`.
@@ -56,7 +95,34 @@ pub enum Body<'a> {
     List(Vec<Node<'a>>),
     /// `{key: value, …}`
     Map(Vec<(Node<'a>, Node<'a>)>),
+    /// A loop, as an element of a list or as the key of an entry, whose value is then `()`. A [`Tree`] has none left.
+    For(Box<Loop<'a>>),
 }
+
+/// `for NAME in LIST {element, …}`, `for (KEY, VALUE) in MAP {key: value, …}`.
+#[derive(Clone, Debug)]
+pub struct Loop<'a> {
+    /// The location of all before the body.
+    at: Span,
+    /// The variable for an entry's key. `None` if the loop goes over a list.
+    key: Option<Variable<'a>>,
+    /// The variable for an element, or for an entry's value.
+    value: Variable<'a>,
+    /// What it goes over.
+    over: Node<'a>,
+    /// A list or a map, like the one the loop is in.
+    body: Node<'a>,
+}
+
+/// A variable where it gets its name.
+#[derive(Clone, Copy, Debug)]
+struct Variable<'a> {
+    name: &'a str,
+    at: Span,
+}
+
+/// The name of a variable that is not needed.
+const NO_NAME: &str = "_";
 
 /// A field of a struct.
 #[derive(Clone, Debug)]
@@ -69,10 +135,22 @@ pub struct Field<'a> {
     pub value: Node<'a>,
 }
 
+/// Why a dotted path leads nowhere.
+#[derive(Debug, PartialEq)]
+pub enum Lack<'k> {
+    /// A map has no entry of this name.
+    Entry(&'k str),
+    /// This field is asked of a value that has none, such as a number or a variant without fields.
+    Fields(&'k str, String),
+}
+
 impl<'a> Node<'a> {
-    /// Parses a whole text.
+    /// Parses a whole text, which has no loops.
     pub fn parse(source: u32, text: &'a str) -> Result<Self, Diagnostic> {
-        Parser::whole(source, text)
+        match Parser::whole(source, text)? {
+            (node, None) => Ok(node),
+            (_, Some(at)) => Err(Diagnostic::new("a loop can only be in a pipeline file").at(at)),
+        }
     }
 
     /// The value of a struct's field.
@@ -130,6 +208,15 @@ impl<'a> Node<'a> {
             (Body::Struct(_), Body::Tuple(items)) if items.is_empty() => self.body.clone(),
             (Body::Struct(below), Body::Struct(above)) => Body::Struct(overlay_fields(below, above)),
             (Body::Map(below), Body::Map(above)) => Body::Map(overlay_entries(below, above)),
+            // `Some(…)` and a variant around one struct are no level of their own: a path goes through them.
+            (Body::Tuple(below), above) if self.name.is_some() && below.len() == 1 && below[0].has_fields() => {
+                let above = match above {
+                    Body::Tuple(above) if above.len() == 1 && over.name.is_some() => &above[0],
+                    Body::Struct(_) | Body::Map(_) if over.name.is_none() => over,
+                    _ => return over.clone(),
+                };
+                Body::Tuple(vec![below[0].overlay(above)])
+            }
             // A dotted path addresses fields and keys alike.
             (Body::Map(below), Body::Struct(above)) if above.iter().all(|f| entry(below, f.key).is_some()) => {
                 let mut merged = below.clone();
@@ -152,15 +239,26 @@ impl<'a> Node<'a> {
         below.overlay(&own)
     }
 
-    /// Returns the first part of a dotted path that is missing from a map: only structs can get new names.
-    pub fn lacks<'k>(&self, path: &[&'k str]) -> Option<&'k str> {
+    fn has_fields(&self) -> bool {
+        matches!(self.body, Body::Struct(_) | Body::Map(_))
+    }
+
+    /// Why a dotted path leads nowhere, if it does not: only structs can get new names.
+    pub fn lacks<'k>(&self, path: &[&'k str]) -> Option<Lack<'k>> {
         let (key, rest) = path.split_first()?;
         match &self.body {
             Body::Map(entries) => match entry(entries, key) {
                 Some(at) => entries[at].1.lacks(rest),
-                None => Some(key),
+                None => Some(Lack::Entry(key)),
             },
-            _ => self.field(key)?.lacks(rest),
+            Body::Struct(_) => self.field(key)?.lacks(rest),
+            Body::Tuple(items) => match (self.name, items.as_slice()) {
+                (Some(_), [inner]) if inner.has_fields() => inner.lacks(path),
+                (_, []) => None,
+                _ => Some(Lack::Fields(key, self.flat())),
+            },
+            Body::Scalar("None") => None,
+            Body::Scalar(_) | Body::List(_) | Body::For(_) => Some(Lack::Fields(key, self.flat())),
         }
     }
 
@@ -192,6 +290,7 @@ impl<'a> Node<'a> {
             Body::Map(entries) => {
                 entries.iter().find_map(|(k, v)| k.find_scalar(wanted).or_else(|| v.find_scalar(wanted)))
             }
+            Body::For(_) => None,
         }
     }
 }
@@ -251,7 +350,29 @@ mod tests {
         assert_eq!(merged(r#"{"x": 1}"#, r#"{"x": 2, "y": 3}"#), r#"{"x":2,"y":3,}"#);
         assert_eq!(merged("(v: Single(size: 2))", "(v: Multi(small: 3))"), "(v:Multi(small: 3),)");
         assert_eq!(merged("(v: Single(size: 2))", "(v: (size: 3))"), "(v:Single(size:3,),)");
+        assert_eq!(merged("(v: Multi(size: 2, small: 1))", "(v: Multi(small: 3))"), "(v:Multi(size:2,small:3,),)");
+        assert_eq!(merged("(v: Multi(size: 2))", "(v: Multi)"), "(v:Multi,)");
+        assert_eq!(merged("(v: Some((a: 1, b: 2)))", "(v: (b: 3))"), "(v:Some((a:1,b:3,),),)");
+        assert_eq!(merged("(v: Some((a: 1, b: 2)))", "(v: Some((b: 3)))"), "(v:Some((a:1,b:3,),),)");
+        assert_eq!(merged("(v: Some((a: 1)))", "(v: None)"), "(v:None,)");
+        assert_eq!(merged("(v: Path(\"x\"))", "(v: Path(\"y\"))"), "(v:Path(\"y\"),)");
         assert_eq!(merged("(a: 1)", "()"), "(a:1,)");
+    }
+
+    #[test]
+    fn a_path_leads_into_structs_maps_and_variants_with_fields() {
+        let text =
+            "(n: 1, v: Multi(size: 2), u: Unit, o: Some((a: 1)), p: Path(\"x\"), m: {\"k\": 1}, none: None, e: ())";
+        let node = Node::parse(0, text).unwrap();
+        let lacks = |path: &'static str| node.lacks(&path.split('.').collect::<Vec<_>>());
+        for path in ["n", "v.size", "v.new", "o.a", "o.new", "m.k", "none.a", "e.a", "new.a.b"] {
+            assert_eq!(lacks(path), None, "{path}");
+        }
+        assert_eq!(lacks("m.x"), Some(Lack::Entry("x")));
+        for (path, value) in [("n.x", "1"), ("v.size.x", "2"), ("u.x", "Unit"), ("p.x", "Path(\"x\")"), ("m.k.x", "1")]
+        {
+            assert_eq!(lacks(path), Some(Lack::Fields("x", value.into())), "{path}");
+        }
     }
 
     #[test]
@@ -261,9 +382,9 @@ mod tests {
         let node = Node::parse(0, below).unwrap().overlay(&Node::parse(1, above).unwrap());
         let rendered = node.render(&sources);
         let origin = rendered.origin(rendered.text.find("77").unwrap()).unwrap();
-        assert_eq!((origin.source, origin.start), (1, 6));
+        assert_eq!((origin.source(), origin.start), (1, 6));
         let origin = rendered.origin(rendered.text.find('1').unwrap()).unwrap();
-        assert_eq!((origin.source, origin.start), (0, 4));
+        assert_eq!((origin.source(), origin.start), (0, 4));
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::{
     process::Command,
 };
 
-fn folder() -> PathBuf {
+/// The folder of the pipelines in the repository.
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// The pipeline files below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> =
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();

@@ -3,6 +3,7 @@
 
 mod command;
 mod except;
+mod left_out;
 mod path;
 mod registry;
 mod tolerance;
@@ -149,11 +150,12 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     /// The stage's outputs besides its metrics. A reference without an output means the first.
     const OUTPUTS: &'static [Output];
     /// Parameters added since `VERSION` was last raised, each with the JSON of its default, which is today's behaviour.
-    /// With that value a parameter is left out of the preimage, so that adding it changed no key.
+    /// With that value a parameter is left out of the preimage, so that adding it changed no key. A dotted path names it,
+    /// through lists and variants too: `views.MultiCrop.count`, `rows.note`. They are left out in this order.
     const DEFAULT_NOT_HASHED: &'static [(&'static str, &'static str)] = &[];
     /// The fields (dotted paths) that name sources: the content that is read is part of the key, the name is not.
     const SOURCES: &'static [&'static str] = &[];
-    /// The fields that affect how a result is computed but none of its bits. They are not part of the key, and a
+    /// The fields (dotted paths) that affect how a result is computed but none of its bits. They are not part of the key, and a
     /// stopped stage can resume with another value.
     const NOT_HASHED: &'static [&'static str] = &[];
     /// How much results of different determinism classes may differ.
@@ -194,15 +196,7 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
 pub fn hashed<K: Kind>(kind: &K) -> serde_json::Value {
     let mut value = serde_json::to_value(kind).expect("parameters are plain data");
     for path in K::SOURCES.iter().chain(K::NOT_HASHED) {
-        remove(&mut value, path);
+        left_out::leave_out(&mut value, path, &|_| true);
     }
     value
-}
-
-fn remove(value: &mut serde_json::Value, path: &str) {
-    let Some(fields) = value.as_object_mut() else { return };
-    match path.split_once('.') {
-        Some((first, rest)) => fields.get_mut(first).into_iter().for_each(|inner| remove(inner, rest)),
-        None => drop(fields.remove(path)),
-    }
 }

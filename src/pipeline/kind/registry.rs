@@ -1,6 +1,9 @@
 //! The table of stage kinds.
 
-use super::{Caution, Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, Upstream, ensure};
+use super::{
+    Caution, Command, Complaint, Expected, Input, Kind, Output, Source, Tolerance, Upstream, ensure,
+    left_out::leave_out,
+};
 use crate::code::Codebase;
 use schemars::schema_for;
 use std::sync::{LazyLock, OnceLock};
@@ -155,12 +158,9 @@ fn whole_folders<K: Kind>(kind: &K) -> Result<(), Complaint> {
 }
 
 fn without_defaults<K: Kind>(mut value: serde_json::Value) -> serde_json::Value {
-    let Some(fields) = value.as_object_mut() else { return value };
-    for (name, default) in K::DEFAULT_NOT_HASHED {
+    for (path, default) in K::DEFAULT_NOT_HASHED {
         let default: serde_json::Value = serde_json::from_str(default).expect("default values are JSON");
-        if fields.get(*name) == Some(&default) {
-            fields.remove(*name);
-        }
+        leave_out(&mut value, path, &|value| *value == default);
     }
     value
 }
@@ -172,12 +172,4 @@ fn canonical(value: &serde_json::Value) -> Box<str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_canonical() {
-        let value: serde_json::Value = serde_json::from_str(r#"{"b": 0.08, "a": [1, 1e-6]}"#).unwrap();
-        assert_eq!(&*canonical(&value), r#"{"a":[1,1e-6],"b":0.08}"#);
-    }
-}
+mod tests;

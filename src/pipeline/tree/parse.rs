@@ -1,10 +1,15 @@
 //! Parses text into a tree. The grammar is RON's; values are skipped, not interpreted.
 
-use super::{super::diagnostic::Diagnostic, Body, Field, Node, Span};
+use super::{super::diagnostic::Diagnostic, Body, Field, Loop, Node, Span, Variable};
 use std::collections::HashSet;
 
 /// The maximum nesting depth, which prevents a stack overflow.
-const MAX_DEPTH: u32 = 100;
+pub(super) const MAX_DEPTH: u32 = 100;
+
+const FOR: &str = "for";
+
+/// The two forms of loops.
+pub(super) const LOOPS: &str = "write `for VALUE in LIST { … }`, or `for (KEY, VALUE) in MAP { … }`";
 
 /// A text, and the current position.
 pub(super) struct Parser<'a> {
@@ -13,31 +18,35 @@ pub(super) struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: u32,
+    first_loop: Option<Span>,
+    /// Whether the last item is a loop, after whose brace the comma may be left out.
+    after_loop: bool,
 }
 
 impl<'a> Parser<'a> {
-    /// Parses the whole text as one node.
-    pub(super) fn whole(source: u32, text: &'a str) -> Result<Node<'a>, Diagnostic> {
+    /// Parses the whole text as one node. Returns the location of its first loop too.
+    pub(super) fn whole(source: u32, text: &'a str) -> Result<(Node<'a>, Option<Span>), Diagnostic> {
         if u32::try_from(text.len()).is_err() {
             return Err(Diagnostic::new("the file is larger than 4 GiB"));
         }
-        let mut parser = Parser { source, text, bytes: text.as_bytes(), at: 0, depth: 0 };
+        let bytes = text.as_bytes();
+        let mut parser = Parser { source, text, bytes, at: 0, depth: 0, first_loop: None, after_loop: false };
         parser.extensions()?;
         let node = parser.value()?;
         parser.space()?;
         if parser.at < parser.bytes.len() {
             return Err(parser.error("text after the end of the value"));
         }
-        Ok(node)
+        Ok((node, parser.first_loop))
     }
 
     fn error(&self, message: impl Into<String>) -> Diagnostic {
         let start = self.at.min(self.text.len()) as u32;
-        Diagnostic::new(message).at(Span { source: self.source, start, end: start + 1 })
+        Diagnostic::new(message).at(Span::new(self.source, start, start + 1))
     }
 
     fn span(&self, start: usize) -> Span {
-        Span { source: self.source, start: start as u32, end: self.at as u32 }
+        Span::new(self.source, start as u32, self.at as u32)
     }
 
     fn peek(&self) -> Option<u8> {
@@ -108,14 +117,13 @@ impl<'a> Parser<'a> {
         match self.peek() {
             None => Err(self.error("the text ends, but a value was expected")),
             Some(b'(') => self.parenthesis().map(|body| node(self, None, body)),
-            Some(b'[') => self.items(b']', Self::value).map(|items| node(self, None, Body::List(items))),
-            Some(b'{') => {
-                let entries = self.items(b'}', Self::entry)?;
-                no_key_twice(&entries)?;
-                Ok(node(self, None, Body::Map(entries)))
-            }
+            Some(b'[') => self.items(b']', Self::element).map(|items| node(self, None, Body::List(items))),
+            Some(b'{') => self.map().map(|map| node(self, None, map)),
             Some(_) => {
                 let scalar = self.scalar()?;
+                if scalar == FOR {
+                    return Err(self.misplaced(start));
+                }
                 let after_scalar = self.at;
                 self.space()?;
                 let is_name = scalar.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -154,13 +162,33 @@ impl<'a> Parser<'a> {
         let at = self.span(start);
         self.space()?;
         if self.peek() != Some(b':') {
-            return Err(self.error(format!("':' is missing after '{key}'")));
+            let missing = self.error(format!("':' is missing after '{key}'"));
+            return Err(if key == FOR { self.misplaced(start) } else { missing });
         }
         self.at += 1;
         Ok(Field { key, at, value: self.value()? })
     }
 
+    fn map(&mut self) -> Result<Body<'a>, Diagnostic> {
+        let entries = self.items(b'}', Self::entry)?;
+        no_key_twice(&entries)?;
+        Ok(Body::Map(entries))
+    }
+
+    fn element(&mut self) -> Result<Node<'a>, Diagnostic> {
+        if self.at_loop() {
+            self.a_loop(|parser| parser.items(b'}', Self::element).map(Body::List))
+        } else {
+            self.value()
+        }
+    }
+
     fn entry(&mut self) -> Result<(Node<'a>, Node<'a>), Diagnostic> {
+        if self.at_loop() {
+            let repeated = self.a_loop(Self::map)?;
+            let nothing = Node { at: repeated.at, name: None, body: Body::Tuple(vec![]), verbatim: false };
+            return Ok((repeated, nothing));
+        }
         let key = self.value()?;
         self.space()?;
         if self.peek() != Some(b':') {
@@ -168,6 +196,68 @@ impl<'a> Parser<'a> {
         }
         self.at += 1;
         Ok((key, self.value()?))
+    }
+
+    /// Whether the word `for` follows.
+    fn at_loop(&self) -> bool {
+        let after = || self.bytes.get(self.at + FOR.len());
+        self.starts_with(FOR) && after().is_some_and(|b| b.is_ascii_whitespace() || *b == b'(')
+    }
+
+    /// Parses a loop. Its body is in braces, and holds what the collection holds that the loop is in.
+    fn a_loop(&mut self, body: impl FnOnce(&mut Self) -> Result<Body<'a>, Diagnostic>) -> Result<Node<'a>, Diagnostic> {
+        let start = self.at;
+        self.at += FOR.len();
+        let (key, value) = self.pattern()?;
+        self.space()?;
+        if self.identifier() != Some("in") {
+            return Err(self.error(format!("'in' is missing after '{}'", value.name)).help(LOOPS));
+        }
+        let over = self.value()?;
+        let at = self.span(start);
+        self.space()?;
+        if self.peek() != Some(b'{') {
+            return Err(self.error("the body of a loop is in braces").help(LOOPS));
+        }
+        let opening = self.at;
+        let body = body(self)?;
+        let body = Node { at: self.span(opening), name: None, body, verbatim: true };
+        self.first_loop.get_or_insert(at);
+        self.after_loop = true;
+        let body = Body::For(Box::new(Loop { at, key, value, over, body }));
+        Ok(Node { at: self.span(start), name: None, body, verbatim: false })
+    }
+
+    /// Parses the variables of a loop: `value`, or `(key, value)`.
+    fn pattern(&mut self) -> Result<(Option<Variable<'a>>, Variable<'a>), Diagnostic> {
+        self.space()?;
+        if self.peek() != Some(b'(') {
+            return Ok((None, self.variable()?));
+        }
+        let start = self.at;
+        let variables = self.items(b')', Self::variable)?;
+        match variables[..] {
+            [key, value] => Ok((Some(key), value)),
+            _ => {
+                Err(Diagnostic::new("a loop has one variable, or two in parentheses").at(self.span(start)).help(LOOPS))
+            }
+        }
+    }
+
+    fn variable(&mut self) -> Result<Variable<'a>, Diagnostic> {
+        self.space()?;
+        let start = self.at;
+        match self.identifier() {
+            Some(name) => Ok(Variable { name, at: self.span(start) }),
+            None => Err(self.error("the name of a variable is missing").help(LOOPS)),
+        }
+    }
+
+    /// A loop, where only one value can be.
+    fn misplaced(&self, start: usize) -> Diagnostic {
+        let at = Span { end: (start + FOR.len()) as u32, ..self.span(start) };
+        let message = "a loop is an element of a list or an entry of a map; here is one value";
+        Diagnostic::new(message).at(at).help("put it in brackets for a list, in braces for a map: [for x in xs { … }]")
     }
 
     /// Parses the parts between a bracket and its closing bracket, separated by commas.
@@ -190,11 +280,13 @@ impl<'a> Parser<'a> {
                 Some(byte) if byte == close => break,
                 Some(_) => items.push(item(self)?),
             }
+            let after_loop = std::mem::take(&mut self.after_loop);
             self.space()?;
             match self.peek() {
                 Some(b',') => self.at += 1,
                 Some(byte) if byte == close => break,
                 None => return Err(opening),
+                Some(_) if after_loop => {}
                 Some(_) => return Err(self.error(format!("expected ',' or '{}'", close as char))),
             }
         }

@@ -38,12 +38,12 @@ impl Rendered {
         let length = span.end - span.start;
         // Past the piece: a bracket or comma that was added. Its left neighbour is the best location.
         let at = span.start + within.min(length.saturating_sub(1));
-        Some(Span { source: span.source, start: at, end: span.end.max(at + 1) })
+        Some(Span { start: at, end: span.end.max(at + 1), ..span })
     }
 
     fn verbatim(&mut self, at: Span, sources: &[Source]) {
         self.pieces.push((self.text.len() as u32, at));
-        self.text.push_str(&sources[at.source as usize].text[at.start as usize..at.end as usize]);
+        self.text.push_str(&sources[at.source()].text[at.start as usize..at.end as usize]);
     }
 
     fn node(&mut self, node: &Node, sources: &[Source]) {
@@ -76,6 +76,7 @@ impl Rendered {
                 out.text.push(':');
                 out.node(value, sources);
             }),
+            Body::For(_) => {}
         }
     }
 
