@@ -17,6 +17,7 @@ pub struct Canvas {
     view: Raster,
     spare: Raster,
     scratch: Scratch,
+    #[expect(clippy::type_complexity, reason = "it is written once")]
     waiting: Vec<Box<dyn Fn(&mut Block) + Send>>,
     is_flipped: bool,
 }
