@@ -5,10 +5,12 @@ use std::cell::{Cell, OnceCell};
 /// The number of texts in the first block; each further block has twice as many.
 const FIRST: usize = 64;
 
+type Block = Box<[OnceCell<Box<str>>]>;
+
 /// Texts that stay where they are while more are added.
 #[derive(Debug, Default)]
 pub struct Texts {
-    blocks: [OnceCell<Box<[OnceCell<Box<str>>]>>; 32],
+    blocks: [OnceCell<Block>; 32],
     count: Cell<usize>,
 }
 
