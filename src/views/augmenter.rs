@@ -22,8 +22,8 @@ impl Augmenter {
         self.canvas.finish(out);
     }
 
-    /// The same, one operation after the other, none of which shares a pass over memory with another. `done` is told the
-    /// name of each.
+    /// The same, one operation after the other, none of which shares a pass over memory with another. `done` is called
+    /// with the name of each.
     pub fn apply_apart(&mut self, drawn: &Drawn, image: &Raster, out: &mut [u8], mut done: impl FnMut(&'static str)) {
         self.canvas.begin(drawn.cut, image);
         done("crop");

@@ -16,7 +16,7 @@ const FILE: &str = r#"(
     stages: {"i": index(root: Path("x"))},
     each_variant: {
         "bank": init_bank(index: "i", views: MultiCrop(size: 32, small: 16, count: 4)),
-        "train": pretrain(index: "i", init: "bank", epochs: 1, monitor: Some((index: "i", every: 2))),
+        "train": pretrain(index: "i", method: CaCo(init: "bank"), epochs: 1, monitor: Some((index: "i", every: 2))),
     },
     variants: {
         "one": (),
@@ -80,7 +80,7 @@ fn a_path_into_what_has_no_fields_is_an_error_with_a_way_out() {
     let cases = [
         ("train.epochs.x=1", ["has no 'epochs.x': 1 has no fields", "replace it: train.epochs=VALUE"]),
         ("i.root.path=1", ["has no 'root.path': Path(\"x\") has no fields", "replace it: i.root=VALUE"]),
-        ("train.objective.rate=1", ["has no variant here whose 'rate' could be set", "VARIANT(rate: …)"]),
+        ("train.collapse.rate=1", ["has no variant here whose 'rate' could be set", "VARIANT(rate: …)"]),
         ("bank/other.views.small=1", ["unknown field 'small'", "size"]),
     ];
     for (set, says) in cases {
