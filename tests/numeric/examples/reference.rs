@@ -59,6 +59,6 @@ fn draw(order: &Value) -> Result<Value> {
     let size = |name: &str| order[name].as_u64().context("a size is an integer").map(|side| side as usize);
     let (width, height, count) = (size("width")?, size("height")?, size("count")?);
     let views = (0..count as u32)
-        .map(|sample| json!(Drawn::of_sample(&[view.clone()], "view", 0, 0, sample, (width, height))[0]));
+        .map(|sample| json!(Drawn::of_sample(std::slice::from_ref(&view), "view", 0, 0, sample, (width, height))[0]));
     Ok(Value::Array(views.collect()))
 }

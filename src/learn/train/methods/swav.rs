@@ -71,8 +71,8 @@ fn swapped_prediction(of: &[Tensor], parameters: &kinds::SwAV) -> Tensor {
     let log_p = |view: usize| (&scores[view] / parameters.temperature).log_softmax(1, None::<Kind>);
     let log_p: Vec<Tensor> = (0..views.len()).map(log_p).collect();
     let mut terms = Vec::new();
-    for divided in 0..2 {
-        let codes = no_grad(|| codes(&scores[divided], parameters.epsilon, parameters.iterations));
+    for (divided, scores) in scores.iter().enumerate().take(2) {
+        let codes = no_grad(|| codes(scores, parameters.epsilon, parameters.iterations));
         let others = (0..views.len()).filter(|view| *view != divided);
         terms.extend(
             others.map(|view| -(&codes * &log_p[view]).sum_dim_intlist([1i64].as_slice(), false, None).mean(None)),
