@@ -15,37 +15,57 @@ pub use simclr::SimCLR;
 pub use swav::SwAV;
 
 use super::{Caution, Complaint, Pretrain, Upstream, ensure};
+use caco_pipeline::kind::tagged::{self, Tagged};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// The method of a pre-training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub enum Method {
-    /// Cooperative positives and adversarial negatives (Wang et al., TPAMI 2023, arXiv 2203.14370), and its ablations.
-    CaCo(CaCo),
-    /// A queue of keys as negatives (He et al., CVPR 2020; Chen et al. 2020, arXiv 2003.04297).
-    MoCoV2(MoCoV2),
-    /// Adversarial negatives (Hu et al., CVPR 2021, arXiv 2011.08435).
-    AdCo(AdCo),
-    /// The other images of the batch as negatives (Chen et al., ICML 2020, arXiv 2002.05709).
-    SimCLR(SimCLR),
-    /// Prediction of a moving average of the encoder, without negatives (Grill et al., NeurIPS 2020, arXiv 2006.07733).
-    BYOL(BYOL),
-    /// Prediction of the other view's cluster (Caron et al., NeurIPS 2020, arXiv 2006.09882).
-    SwAV(SwAV),
+/// Declares the methods, each with the type of its parameters.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $method:ident,)*) => {
+        /// The method of a pre-training.
+        #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+        pub enum Method {
+            $($(#[$doc])* $method($method),)*
+        }
+
+        const NAMES: &[&str] = &[$(stringify!($method)),*];
+
+        impl Method {
+            /// What its parameters say of it.
+            pub fn parameters(&self) -> &dyn Parameters {
+                match self { $(Method::$method(parameters) => parameters,)* }
+            }
+        }
+
+        impl<'de> Tagged<'de> for Method {
+            const EXPECTED: &'static str = "a method, such as CaCo(init: \"bank\") or BYOL()";
+
+            fn read<A: de::VariantAccess<'de>>(name: &str, body: A) -> Result<Self, A::Error> {
+                $(if name == stringify!($method) { return tagged::parameters(body).map(Method::$method); })*
+                Err(de::Error::unknown_variant(name, NAMES))
+            }
+        }
+    };
 }
 
-impl Method {
-    /// What its parameters say of it.
-    pub fn parameters(&self) -> &dyn Parameters {
-        match self {
-            Method::CaCo(parameters) => parameters,
-            Method::MoCoV2(parameters) => parameters,
-            Method::AdCo(parameters) => parameters,
-            Method::SimCLR(parameters) => parameters,
-            Method::BYOL(parameters) => parameters,
-            Method::SwAV(parameters) => parameters,
-        }
+methods! {
+    /// Cooperative positives and adversarial negatives (Wang et al., TPAMI 2023, arXiv 2203.14370), and its ablations.
+    CaCo,
+    /// A queue of keys as negatives (He et al., CVPR 2020; Chen et al. 2020, arXiv 2003.04297).
+    MoCoV2,
+    /// Adversarial negatives (Hu et al., CVPR 2021, arXiv 2011.08435).
+    AdCo,
+    /// The other images of the batch as negatives (Chen et al., ICML 2020, arXiv 2002.05709).
+    SimCLR,
+    /// Prediction of a moving average of the encoder, without negatives (Grill et al., NeurIPS 2020, arXiv 2006.07733).
+    BYOL,
+    /// Prediction of the other view's cluster (Caron et al., NeurIPS 2020, arXiv 2006.09882).
+    SwAV,
+}
+
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        tagged::deserialize(deserializer, "Method", NAMES)
     }
 }
 

@@ -539,10 +539,11 @@ fn ron_error(error: &SpannedError, rendered: &Rendered, layered: &Layered) -> Di
         .map(|s| s.until((s.start + (end.saturating_sub(start)).max(1) as u32).min(s.end.max(s.start + 1))));
     match &error.code {
         E::NoSuchStructField { expected, found, outer } => {
-            let of = outer.as_deref().map_or(String::new(), |outer| format!(" of {}", written(outer, layered)));
+            let at = named(found).or(here).unwrap_or(layered.node.at);
+            let of = outer.as_deref().map(|outer| written(outer, layered)).or_else(|| variant_at(&layered.node, at));
+            let of = of.map_or(String::new(), |of| format!(" of {of}"));
             let extra = if of.is_empty() || layered.node.field(found).is_some() { &["run", "pin"][..] } else { &[] };
-            let error = Diagnostic::new(format!("unknown field '{found}'{of}"))
-                .at(named(found).or(here).unwrap_or(layered.node.at));
+            let error = Diagnostic::new(format!("unknown field '{found}'{of}")).at(at);
             error.nearest(found, expected.iter().chain(extra).copied())
         }
         E::NoSuchEnumVariant { expected, found, outer } => {
@@ -634,12 +635,23 @@ fn other_shape(value: &Node, message: &str, field: &str, kind: &str) -> (String,
     }
 }
 
-/// The name of a struct in pipeline files: that of the stage's kind, of a variant that is written out, or of a part.
+/// The name of a struct in pipeline files: that of a variant that is written out, of the stage's kind, or of a part.
 fn written(name: &str, layered: &Layered) -> String {
-    let is_variant = |node: &Node| node.name == Some(name);
-    match layered.node.fields().is_some_and(|fields| fields.iter().any(|field| is_variant(&field.value))) {
-        true => name.into(),
-        false => lower(name),
+    let is_variant = |field: &tree::Field| field.value.name == Some(name);
+    let is_written = layered.node.fields().is_some_and(|fields| fields.iter().any(is_variant));
+    if is_written { name.into() } else { lower(name) }
+}
+
+/// The innermost variant with fields at a location, within a stage.
+fn variant_at(stage: &Node, at: Span) -> Option<String> {
+    let holds = |node: &Node| node.at.source() == at.source() && node.at.start <= at.start && at.start < node.at.end;
+    let inside =
+        |node: &Node| holds(node).then(|| variant_at(node, at).or_else(|| node.name.map(String::from))).flatten();
+    match &stage.body {
+        Body::Struct(fields) => fields.iter().find_map(|field| inside(&field.value)),
+        Body::Map(entries) => entries.iter().find_map(|(_, value)| inside(value)),
+        Body::Tuple(items) | Body::List(items) => items.iter().find_map(inside),
+        _ => None,
     }
 }
 

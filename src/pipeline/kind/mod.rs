@@ -6,6 +6,7 @@ mod except;
 mod left_out;
 mod path;
 mod registry;
+pub mod tagged;
 mod tolerance;
 
 pub use command::{Command, Delivery, Isolation};

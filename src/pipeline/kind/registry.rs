@@ -121,11 +121,9 @@ impl Registry {
     }
 }
 
-/// The RON options of pipeline files: `Some(…)` may be left out, and the second pair of parentheses of a variant that is a
-/// struct.
+/// The RON options of pipeline files: `Some(…)` may be left out.
 pub fn options() -> ron::Options {
-    use ron::extensions::Extensions;
-    ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME | Extensions::UNWRAP_VARIANT_NEWTYPES)
+    ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
 }
 
 fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {

@@ -4,10 +4,12 @@ mod crop;
 
 use super::canvas::Canvas;
 use caco_measure::rng::Rng;
-use caco_pipeline::kind::{Complaint, ensure};
+use caco_pipeline::kind::{
+    Complaint, ensure,
+    tagged::{self, Tagged, parameters},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
-use std::{fmt, marker::PhantomData};
 
 pub use crop::{Crop, Cut};
 
@@ -99,18 +101,17 @@ fn probability(p: f64) -> Result<(), Complaint> {
     ensure((0.0..=1.0).contains(&p), "p", format!("is {p}; a probability is 0 to 1"))
 }
 
+const EXPECTED: &str = "an operation, such as Crop(…) or Flip(…)";
+
 /// The first operation of a view, which decides its size.
 #[derive(Serialize, JsonSchema)]
 pub(super) enum First {
     Crop(Crop),
 }
 
-/// What is written as `Kind(field: value, …)`.
-trait Tagged<'de>: Sized {
-    fn read<A: de::VariantAccess<'de>>(kind: &str, body: A) -> Result<Self, A::Error>;
-}
-
 impl<'de> Tagged<'de> for First {
+    const EXPECTED: &'static str = EXPECTED;
+
     fn read<A: de::VariantAccess<'de>>(kind: &str, body: A) -> Result<First, A::Error> {
         match kind {
             "Crop" => Ok(First::Crop(parameters(body)?)),
@@ -123,6 +124,8 @@ impl<'de> Tagged<'de> for First {
 }
 
 impl<'de> Tagged<'de> for Operation {
+    const EXPECTED: &'static str = EXPECTED;
+
     fn read<A: de::VariantAccess<'de>>(kind: &str, body: A) -> Result<Operation, A::Error> {
         match kind {
             "Crop" => {
@@ -135,62 +138,12 @@ impl<'de> Tagged<'de> for Operation {
 
 impl<'de> Deserialize<'de> for First {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<First, D::Error> {
-        deserializer.deserialize_enum("First", &["Crop"], TaggedVisitor(PhantomData))
+        tagged::deserialize(deserializer, "First", &["Crop"])
     }
 }
 
 impl<'de> Deserialize<'de> for Operation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Operation, D::Error> {
-        deserializer.deserialize_enum("Operation", KINDS, TaggedVisitor(PhantomData))
+        tagged::deserialize(deserializer, "Operation", KINDS)
     }
-}
-
-/// Reads an enum whose variants hold a struct each. With what serde derives, RON would have parentheses twice:
-/// `Crop((size: 24))`.
-struct TaggedVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Tagged<'de>> de::Visitor<'de> for TaggedVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an operation, such as Crop(…) or Flip(…)")
-    }
-
-    fn visit_enum<A: de::EnumAccess<'de>>(self, access: A) -> Result<T, A::Error> {
-        let (Identifier(kind), body) = access.variant()?;
-        T::read(&kind, body)
-    }
-}
-
-struct Identifier(String);
-
-impl<'de> Deserialize<'de> for Identifier {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Identifier, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Identifier;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("the name of an operation")
-            }
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Identifier, E> {
-                Ok(Identifier(name.into()))
-            }
-        }
-        deserializer.deserialize_identifier(Visitor)
-    }
-}
-
-/// Reads the fields of a variant.
-fn parameters<'de, T: Deserialize<'de>, A: de::VariantAccess<'de>>(body: A) -> Result<T, A::Error> {
-    struct Fields<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Fields<T> {
-        type Value = T;
-        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-            f.write_str("the parameters of an operation")
-        }
-        fn visit_map<A: de::MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
-            T::deserialize(de::value::MapAccessDeserializer::new(fields))
-        }
-    }
-    body.struct_variant(&[], Fields(PhantomData))
 }
