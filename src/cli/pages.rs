@@ -130,7 +130,7 @@ lists of the paper; a preset and the list that it stands for give the same key. 
 views.
 
 Each operation draws from a stream of random numbers of its own, named by the seed, the epoch, the image, the view and the operation. So one
-that is added or taken away changes nothing of what the others draw. Pixels are those of torchvision on PIL images
+that is added or taken away does not change what those of other kinds draw. Pixels are those of torchvision on PIL images
 ([exactness](data.md#exactness)).
 ";
 

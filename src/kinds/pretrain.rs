@@ -19,19 +19,19 @@ pub struct Pretrain {
     pub epochs: u32,
     /// Images per step.
     pub batch: u32,
-    /// The optimizer of the encoder.
+    /// The optimizer of the encoder; by default the one that the method published.
     #[serde(default)]
     pub optimizer: Option<Optimizer>,
-    /// Learning rate of the encoder per 256 images.
+    /// Learning rate of the encoder per 256 images; by default as published.
     #[serde(default)]
     pub rate: Option<f64>,
-    /// Epochs of linear warm-up.
+    /// Epochs of linear warm-up; by default as published.
     #[serde(default)]
     pub warmup: Option<u32>,
     /// Momentum of the optimizer.
     #[serde(default = "super::init_bank::momentum")]
     pub momentum: f64,
-    /// Weight decay.
+    /// Weight decay; by default as published.
     #[serde(default)]
     pub weight_decay: Option<f64>,
     /// LARS trust coefficient.
@@ -61,7 +61,7 @@ pub struct Pretrain {
     /// kNN accuracy during training, for monitoring only.
     #[serde(default)]
     pub monitor: Option<Monitor>,
-    /// Seed of the order and the views.
+    /// Seed of the order, the views, and what the method draws.
     #[serde(default)]
     pub seed: u64,
 }
@@ -190,7 +190,14 @@ impl Pretrain {
     /// The same with the recipe written out: it must not matter for the key whether it is.
     fn explicit(&self) -> Self {
         let Published { optimizer, rate, warmup, weight_decay, .. } = self.recipe();
+        let mut method = self.method.clone();
+        if let Method::AdCo(parameters) = &mut method {
+            parameters.bank_size = parameters.columns();
+        }
         Pretrain {
+            method,
+            // Only LARS reads it.
+            trust: if optimizer == Optimizer::Lars { self.trust } else { 0.0 },
             optimizer: Some(optimizer),
             rate: Some(rate),
             warmup: Some(warmup),

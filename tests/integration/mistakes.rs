@@ -142,6 +142,10 @@ fn invalid_files_are_reported_with_their_line() {
             r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: SwAV(epsilon: 0), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8)})"#,
         ),
         (
+            "a size of a bank that has one",
+            r#"(stages: {"i": index(root: Path("x")), "b": init_bank(index: "i", model: (arch: ResNet18), views: SingleCrop(size: 32), batch: 8), "p": pretrain(index: "i", method: AdCo(init: "b", bank_size: 64), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8)})"#,
+        ),
+        (
             "another method's field",
             r#"(stages: {"i": index(root: Path("x")), "p": pretrain(index: "i", method: BYOL(temperature: 0.1), model: (arch: ResNet18), views: SingleCrop(size: 32), epochs: 1, batch: 8)})"#,
         ),

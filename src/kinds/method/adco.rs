@@ -1,7 +1,8 @@
 use super::{
     Optimizer, Parameters, Published, check_momentum, check_rate, check_size, check_temperature, check_two_views,
+    within,
 };
-use crate::{Complaint, Pretrain};
+use crate::{Complaint, Pretrain, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,9 +14,9 @@ pub struct AdCo {
     /// The bank initialisation to start from, as in the paper. Without one, encoder and bank are drawn.
     #[serde(default)]
     pub init: Option<String>,
-    /// Columns K of the bank, if it is drawn.
-    #[serde(default = "crate::init_bank::bank_size")]
-    pub bank_size: u32,
+    /// Columns K of the bank, if it is drawn; by default 65,536.
+    #[serde(default)]
+    pub bank_size: Option<u32>,
     /// Temperature τ of the loss.
     #[serde(default = "temperature")]
     pub temperature: f64,
@@ -52,13 +53,22 @@ fn key_momentum() -> f64 {
     0.999
 }
 
+impl AdCo {
+    /// Columns of the bank if it is drawn.
+    pub fn columns(&self) -> Option<u32> {
+        self.init.is_none().then(|| self.bank_size.unwrap_or_else(crate::init_bank::bank_size))
+    }
+}
+
 impl Parameters for AdCo {
     fn published(&self) -> Published {
         Published { optimizer: Optimizer::Sgd, rate: 0.03, falls: f64::INFINITY, warmup: 0, weight_decay: 1e-4 }
     }
 
     fn check(&self, training: &Pretrain) -> Result<(), Complaint> {
-        check_size("bank_size", self.bank_size)?;
+        let message = "is given beside `init`, whose bank has a size of its own; leave one of them out";
+        ensure(self.init.is_none() || self.bank_size.is_none(), &within("bank_size"), message)?;
+        self.columns().map_or(Ok(()), |size| check_size("bank_size", size))?;
         check_temperature("temperature", self.temperature)?;
         check_temperature("bank_temperature", self.bank_temperature)?;
         check_momentum("bank_momentum", self.bank_momentum)?;

@@ -66,7 +66,12 @@ impl Declaration {
     /// The declared tensors with their initial values. Each is drawn from `seed` and its own number, on the CPU, so
     /// that device and order do not matter. Four-dimensional tensors are channels-last.
     pub fn draw(&self, seed: u64, kind: Kind, device: Device) -> Weights {
-        self.build(kind, device, |i, entry| entry.draw(&mut Rng::new(seed, "weights", 0, i as u64)))
+        self.draw_for("weights", seed, kind, device)
+    }
+
+    /// The same, drawn for another purpose: two networks of one training must not share draws.
+    pub fn draw_for(&self, purpose: &str, seed: u64, kind: Kind, device: Device) -> Weights {
+        self.build(kind, device, |i, entry| entry.draw(&mut Rng::new(seed, purpose, 0, i as u64)))
     }
 
     /// Loads the declared tensors from `named`. Missing, unexpected and misshaped ones are an error that names them

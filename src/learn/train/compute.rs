@@ -1,6 +1,9 @@
 //! How the networks of a step are computed, whatever the method.
 
-use crate::model::{Network, Shards};
+use crate::{
+    bridge,
+    model::{Network, Shards},
+};
 use anyhow::Result;
 use caco_kinds::{Activations, InitBank, Precision, Pretrain};
 use tch::Tensor;
@@ -55,4 +58,10 @@ pub fn differentiate(of: &[Tensor], loss: impl FnOnce(&[Tensor]) -> Tensor) -> (
     let loss = tch::with_grad(|| loss(&of));
     let gradients = Tensor::run_backward(&[&loss], &of, false, false);
     (loss.detach(), gradients)
+}
+
+/// The product of `a` [N, C] and the transpose of `b` [M, C], tracked by autograd. Portable where results are.
+pub fn product_with_transpose(a: &Tensor, b: &Tensor) -> Tensor {
+    // Shapes fit, so what fails is memory: a panic, as in tch's operations.
+    bridge::linear(&[a.shallow_clone()], 1, b).unwrap_or_else(|error| panic!("{error:#}")).remove(0)
 }

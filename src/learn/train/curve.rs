@@ -145,7 +145,7 @@ impl Row {
         if collapse == Collapse::Stop {
             bail!(
                 "the encoder has collapsed: at step {step} (epoch {epoch}) all queries point in the same direction \
-                 (standard deviation × √C = {spread:.1e}); a lower `rate` or another `temperature` may help, \
+                 (standard deviation × √C = {spread:.1e}); a lower `rate` or another temperature may help, \
                  or set `collapse: Continue` if the collapse is a finding"
             );
         }

@@ -3,7 +3,7 @@
 
 use super::method::{Changed, StepOutput};
 use crate::tensors;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use caco_kinds::step_digests::{DIGITS, Head, Line};
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,6 +16,8 @@ use tch::Tensor;
 pub struct Digests {
     file: File,
     is_empty: bool,
+    /// The number of tensors of a step, once one was taken.
+    count: Option<usize>,
 }
 
 impl Digests {
@@ -31,7 +33,7 @@ impl Digests {
             for line in [head].iter().chain(&kept).filter(|_| !kept.is_empty()) {
                 writeln!(file, "{line}")?;
             }
-            Ok(Digests { file, is_empty: kept.is_empty() })
+            Ok(Digests { file, is_empty: kept.is_empty(), count: None })
         };
         open().with_context(|| format!("cannot open {}", path.display()))
     }
@@ -39,6 +41,8 @@ impl Digests {
     /// Adds a step, numbered from 1.
     pub fn write(&mut self, step: u64, output: &StepOutput, changed: &[Changed]) -> Result<()> {
         let tensors = in_order(output, changed);
+        let count = *self.count.get_or_insert(tensors.len());
+        ensure!(tensors.len() == count, "step {step} has {} tensors, those before it {count}", tensors.len());
         let mut lines = vec![];
         if std::mem::take(&mut self.is_empty) {
             lines.push(serde_json::to_string(&Head {

@@ -476,6 +476,20 @@ mod tests {
     }
 
     #[test]
+    fn every_step_of_any_method_has_the_digests_that_the_head_names() {
+        for training in others() {
+            let [_, _, digests] = run(&training, tempfile::tempdir().unwrap().path(), 0, false, Duration::MAX);
+            let lines: Vec<serde_json::Value> =
+                String::from_utf8(digests).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let tensors = lines[0]["tensors"].as_array().unwrap();
+            assert_eq!(lines.len(), 1 + 15);
+            for line in &lines[1..] {
+                assert_eq!(line["digests"].as_str().unwrap().len(), 8 * tensors.len(), "{:?}", training.method);
+            }
+        }
+    }
+
+    #[test]
     fn a_checkpoint_of_another_method_is_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let all = others();

@@ -30,9 +30,10 @@ pub struct Differentiated {
     pub metrics: Vec<(&'static str, Tensor)>,
     /// The gradients with respect to the embeddings [N, C] of every view.
     pub embeddings: Vec<Tensor>,
-    /// The gradients with respect to the other trained tensors that autograd does not track. Those without one are not
-    /// trained in this step.
+    /// The gradients with respect to the other trained tensors that autograd does not track.
     pub more: Vec<Tensor>,
+    /// Whether those tensors stay as they are in this step.
+    pub is_frozen: bool,
 }
 
 impl Trained {
@@ -76,26 +77,23 @@ impl Trained {
         epoch: u64,
         lap: Lap,
     ) -> Result<StepOutput> {
-        let Differentiated { loss, metrics, embeddings, more } = differentiated;
+        let Differentiated { loss, metrics, embeddings, more, is_frozen } = differentiated;
         let mut tracked = parameters(&self.query);
         tracked.extend(self.more.iter().map(|(_, tensor)| tensor.shallow_clone()).filter(Tensor::requires_grad));
         let mut gradients = back_propagate(outputs, &embeddings, &tracked)?;
         lap(Part::Backward);
+        let tracked = gradients.len();
         gradients.extend(more);
+        let updated = if is_frozen { tracked } else { gradients.len() };
         let rate = self.recipe.rate(epoch);
-        let (named, gradient_norm) = self.update(gradients, rate)?;
+        let (names, tensors): (Vec<String>, Vec<Tensor>) = self.trained().into_iter().unzip();
+        let rule = self.recipe.rule;
+        let gradient_norm = self.optimizer.update(&tensors[..updated], &gradients[..updated], rate, rule)?;
         lap(Part::Optimizer);
         let spread = method::spread(&outputs.join()[0]);
         let rates = vec![("rate", rate)];
-        Ok(StepOutput { loss, metrics, gradient_norm, spread, rates, positives: vec![], gradients: named })
-    }
-
-    /// Updates the tensors that have a gradient. Returns the gradients with their names, and the norm of all.
-    fn update(&self, gradients: Vec<Tensor>, rate: f64) -> Result<(Vec<(String, Tensor)>, Tensor)> {
-        let (names, mut tensors): (Vec<String>, Vec<Tensor>) = self.trained().into_iter().unzip();
-        tensors.truncate(gradients.len());
-        let norm = self.optimizer.update(&tensors, &gradients, rate, self.recipe.rule)?;
-        Ok((names.into_iter().zip(gradients).collect(), norm))
+        let gradients = names.into_iter().zip(gradients).collect();
+        Ok(StepOutput { loss, metrics, gradient_norm, spread, rates, positives: vec![], gradients })
     }
 
     /// All trained tensors with their names.

@@ -96,7 +96,7 @@ mod tests {
     use super::{Piece::*, *};
 
     #[test]
-    fn placeholders_braces_and_the_environment_are_told_apart() {
+    fn placeholders_braces_and_the_environment_are_distinguished() {
         let cases: [(&str, &[Piece]); 6] = [
             (r#""a{x}b""#, &[Text("\"a"), Placeholder(3, "x"), Text("b\"")]),
             (r#""{x.y}""#, &[Text("\""), Placeholder(2, "x.y"), Text("\"")]),

@@ -60,7 +60,7 @@ impl Predictor {
     /// A drawn predictor.
     pub fn draw(stage: &Pretrain, hidden: u32, device: Device) -> Self {
         let (layers, declaration) = Layers::declare(stage.model.dim.into(), hidden.into());
-        Self::of(layers, declaration.draw(stage.seed, Kind::Float, device))
+        Self::of(layers, declaration.draw_for("predictor", stage.seed, Kind::Float, device))
     }
 
     /// A predictor of these tensors.
@@ -131,5 +131,6 @@ fn distance(predicted: &[Tensor], targets: &[Tensor]) -> Differentiated {
     let images = targets[0].size()[0] as f64;
     let similar = pairs.map(|(p, z)| (p.detach() * z).sum(None) / images);
     let loss = Tensor::stack(&similar, 0).sum(None) * -2.0 + 4.0;
-    Differentiated { loss, metrics: vec![], embeddings: pairs.map(|(_, z)| z * (-2.0 / images)).into(), more: vec![] }
+    let embeddings = pairs.map(|(_, z)| z * (-2.0 / images)).into();
+    Differentiated { loss, metrics: vec![], embeddings, more: vec![], is_frozen: false }
 }

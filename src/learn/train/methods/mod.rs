@@ -9,7 +9,7 @@ pub mod swav;
 
 use super::{checkpoint::Saved, method::Method, momentum_contrast::MomentumContrast};
 use crate::model::{Network, Shape};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use caco_kinds::{Method as Named, Pretrain};
 use tch::{Device, Kind};
 
@@ -26,7 +26,11 @@ pub fn begin(stage: &Pretrain, init: Option<Saved>, device: Device) -> Result<Bo
             Box::new(moco_v2::MoCoV2::new(state, parameters, stage.into()))
         }
         Named::AdCo(parameters) => {
-            let state = initialised.unwrap_or_else(|| MomentumContrast::draw(stage, parameters.bank_size, device));
+            let state = match (initialised, parameters.columns()) {
+                (Some(state), _) => state,
+                (None, Some(columns)) => MomentumContrast::draw(stage, columns, device),
+                (None, None) => bail!("AdCo starts from the bank initialisation that it names"),
+            };
             Box::new(adco::AdCo::new(state, parameters, stage.into()))
         }
         Named::SimCLR(parameters) => Box::new(simclr::SimCLR::new(draw(stage, device), parameters, stage.into())),

@@ -4,7 +4,7 @@
 use crate::{
     model::Network,
     train::{
-        compute::differentiate,
+        compute::{differentiate, product_with_transpose},
         method::{At, Changed, Lap, Method, StepOutput},
         recipe::Recipe,
         trained::{Differentiated, Trained},
@@ -33,7 +33,7 @@ impl Method for SimCLR {
         let temperature = self.temperature;
         self.state.step(views, at.epoch, lap, |embeddings| {
             let (loss, embeddings) = differentiate(embeddings, |z| cross_entropy(z, temperature));
-            Differentiated { loss, metrics: vec![], embeddings, more: vec![] }
+            Differentiated { loss, metrics: vec![], embeddings, more: vec![], is_frozen: false }
         })
     }
 
@@ -51,7 +51,7 @@ fn cross_entropy(views: &[Tensor], temperature: f64) -> Tensor {
     let z = Tensor::cat(views, 0);
     let (all, batch) = (z.size()[0], views[0].size()[0]);
     let own = Tensor::eye(all, (Kind::Bool, z.device()));
-    let logits = (z.matmul(&z.tr()) / temperature).masked_fill(&own, f64::NEG_INFINITY);
+    let logits = (product_with_transpose(&z, &z) / temperature).masked_fill(&own, f64::NEG_INFINITY);
     let positive = Tensor::arange(all, (Kind::Int64, z.device())).roll([batch], [0]);
     logits.log_softmax(1, None::<Kind>).nll_loss(&positive)
 }

@@ -4,7 +4,7 @@
 use crate::{
     model::{Network, unit},
     train::{
-        compute::differentiate,
+        compute::{differentiate, product_with_transpose},
         method::{At, Changed, Lap, Method, StepOutput},
         recipe::Recipe,
         trained::{Differentiated, Trained},
@@ -49,8 +49,8 @@ impl Method for SwAV {
             let mut of: Vec<Tensor> = embeddings.iter().map(Tensor::shallow_clone).collect();
             of.push(prototypes);
             let (loss, mut embeddings) = differentiate(&of, |of| swapped_prediction(of, parameters));
-            let more = embeddings.pop().into_iter().filter(|_| !is_frozen).collect();
-            Differentiated { loss, metrics: vec![], embeddings, more }
+            let more = embeddings.pop().into_iter().collect();
+            Differentiated { loss, metrics: vec![], embeddings, more, is_frozen }
         })
     }
 
@@ -67,7 +67,7 @@ impl Method for SwAV {
 /// these pairs. `of` holds the embeddings [N, C] of all views, then the prototypes [P, C].
 fn swapped_prediction(of: &[Tensor], parameters: &kinds::SwAV) -> Tensor {
     let (prototypes, views) = of.split_last().expect("the prototypes");
-    let scores: Vec<Tensor> = views.iter().map(|z| z.matmul(&prototypes.tr())).collect();
+    let scores: Vec<Tensor> = views.iter().map(|z| product_with_transpose(z, prototypes)).collect();
     let log_p = |view: usize| (&scores[view] / parameters.temperature).log_softmax(1, None::<Kind>);
     let log_p: Vec<Tensor> = (0..views.len()).map(log_p).collect();
     let mut terms = Vec::new();
@@ -89,9 +89,12 @@ fn codes(scores: &Tensor, epsilon: f64, iterations: u32) -> Tensor {
     let mut q = ((scores - scores.max()) / epsilon).exp().tr();
     q /= q.sum(None);
     let (prototypes, images) = (q.size()[0] as f64, q.size()[1] as f64);
+    // With a small ε, all of a prototype's entries can be too small to be more than zero.
+    let sum =
+        |q: &Tensor, dim: i64| q.sum_dim_intlist([dim].as_slice(), true, None).clamp_min(f64::from(f32::MIN_POSITIVE));
     for _ in 0..iterations {
-        q = &q / q.sum_dim_intlist([1i64].as_slice(), true, None) / prototypes;
-        q = &q / q.sum_dim_intlist([0i64].as_slice(), true, None) / images;
+        q = &q / sum(&q, 1) / prototypes;
+        q = &q / sum(&q, 0) / images;
     }
     (q * images).tr()
 }
