@@ -1,11 +1,19 @@
 //! The pipeline files in the repository.
 
 use crate::project::{Project, printed};
+use caco_pipeline::{
+    code::Codebase,
+    kind::Registry,
+    pipeline::{Overlay, Pipeline, Stage},
+};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::LazyLock,
 };
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new(caco_kinds::all(), Codebase::default()));
 
 /// The folder of the pipelines in the repository.
 pub fn folder() -> PathBuf {
@@ -81,4 +89,25 @@ fn gpus_are_allocated_by_number_and_to_one_run_at_a_time() {
     let second = run("three", "0").output().unwrap();
     assert!(first.wait().unwrap().success() && second.status.success());
     assert_eq!(given("three", "b"), "0");
+}
+
+#[test]
+fn what_the_keys_of_the_experiment_hold_is_frozen() {
+    // Results in users' stores are found by these parameters. A change here is a line in the changelog.
+    let mut shown = vec![];
+    for name in ["tiny.ron", "baselines.ron", "imagenet.ron"] {
+        let path = folder().join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let pipeline = Pipeline::parse(&path, text, &Overlay::default(), &REGISTRY).unwrap_or_else(|e| panic!("{e}"));
+        let line = |stage: &Stage| format!("{} {} {}\n", stage.name, stage.kind, stage.key_parameters);
+        let mut lines: Vec<String> = pipeline.stages.iter().map(line).collect();
+        lines.sort();
+        shown.push(format!("{name}: {} stages, {}", lines.len(), blake3::hash(lines.concat().as_bytes()).to_hex()));
+        shown.extend(
+            lines
+                .into_iter()
+                .filter(|line| line.starts_with("pretrain/") && !line.contains("-1 ") && !line.contains("-2 ")),
+        );
+    }
+    insta::assert_snapshot!(shown.join("\n"));
 }
