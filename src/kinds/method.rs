@@ -63,6 +63,16 @@ methods! {
     SwAV,
 }
 
+impl Method {
+    /// The same with defaults written out that its parameters leave open.
+    pub fn explicit(&self) -> Self {
+        match self {
+            Method::AdCo(parameters) => Method::AdCo(AdCo { bank_size: parameters.columns(), ..parameters.clone() }),
+            other => other.clone(),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Method {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         tagged::deserialize(deserializer, "Method", NAMES)

@@ -108,7 +108,7 @@ impl Kind for Pretrain {
     const NOT_HASHED: &'static [&'static str] = &["activations"];
     const OUTPUTS: &'static [Output] =
         &[output("encoder", "encoder.safetensors"), output("bank", "bank.safetensors"), output("curve", "curve.jsonl")];
-    const SOURCES: &'static [&'static str] = &["index", "method.AdCo.init", "method.CaCo.init", "monitor.index"];
+    const SOURCES: &'static [&'static str] = &["index", "method.*.init", "monitor.index"];
 
     fn inputs(&self) -> Vec<Input> {
         let init = self.method.parameters().init();
@@ -190,12 +190,8 @@ impl Pretrain {
     /// The same with the recipe written out: it must not matter for the key whether it is.
     fn explicit(&self) -> Self {
         let Published { optimizer, rate, warmup, weight_decay, .. } = self.recipe();
-        let mut method = self.method.clone();
-        if let Method::AdCo(parameters) = &mut method {
-            parameters.bank_size = parameters.columns();
-        }
         Pretrain {
-            method,
+            method: self.method.explicit(),
             // Only LARS reads it.
             trust: if optimizer == Optimizer::Lars { self.trust } else { 0.0 },
             optimizer: Some(optimizer),

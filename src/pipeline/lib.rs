@@ -5,6 +5,7 @@ pub mod diagnostic;
 pub mod job;
 pub mod kind;
 pub mod layers;
+mod mismatch;
 pub mod pipeline;
 pub mod policy;
 pub mod portable;

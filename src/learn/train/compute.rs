@@ -42,12 +42,10 @@ pub fn parameters(network: &Network) -> Vec<Tensor> {
     network.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
 }
 
-/// The gradient of every parameter, given that of every view [N, C] of `outputs`.
+/// The gradient of every parameter, given that of every tensor of `outputs`.
 pub fn back_propagate(outputs: &Shards, gradients: &[Tensor], parameters: &[Tensor]) -> Result<Vec<Tensor>> {
-    let gradients = Shards::cut(gradients, outputs.per_view())?;
     // A scalar whose gradient with respect to every output is the given one.
-    let products =
-        outputs.tensors().iter().zip(gradients.tensors()).map(|(output, gradient)| (output * gradient).sum(None));
+    let products = outputs.tensors().iter().zip(gradients).map(|(output, gradient)| (output * gradient).sum(None));
     let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
     Ok(Tensor::f_run_backward(&[scalar], parameters, false, false)?)
 }

@@ -4,7 +4,7 @@
 use super::{
     checkpoint::Saved,
     collective::{Alone, Collective},
-    compute::{Compute, parameters},
+    compute::{Compute, back_propagate, parameters},
     contrast::{Answer, Compared, Contrast, Target, product, targets},
     method::{self, Changed, Lap, Part, StepOutput},
     optimizer::{Optimizer, Rule},
@@ -197,22 +197,12 @@ impl MomentumContrast {
         lap(Part::Keys);
         let answers = compare(&pairing.targets, &queries, &keys, directions, &constants.contrast);
         lap(Part::Bank);
-        let gradients = self.back_propagate(&queries, &answers)?;
+        let of_query = |number: usize| answers[number % shards].0.query_gradients[number / shards].shallow_clone();
+        let of_queries: Vec<Tensor> = (0..queries.tensors().len()).map(of_query).collect();
+        let gradients = back_propagate(&queries, &of_queries, &parameters(&self.query))?;
         lap(Part::Backward);
         let spread = method::spread(&queries.join().remove(0));
         Ok(Gradients::of(answers, keys.join(), spread, gradients))
-    }
-
-    /// The gradient of every parameter, given those of all queries.
-    fn back_propagate(&self, queries: &Shards, answers: &[(Answer, Vec<Tensor>)]) -> Result<Vec<Tensor>> {
-        // A scalar whose gradient with respect to every query is the given one.
-        let shards = answers.len();
-        let products = queries.tensors().iter().enumerate().map(|(number, query)| {
-            let (answer, _) = &answers[number % shards];
-            (query * &answer.query_gradients[number / shards]).sum(None)
-        });
-        let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
-        Ok(Tensor::f_run_backward(&[scalar], &parameters(&self.query), false, false)?)
     }
 }
 

@@ -80,7 +80,8 @@ impl Trained {
         let Differentiated { loss, metrics, embeddings, more, is_frozen } = differentiated;
         let mut tracked = parameters(&self.query);
         tracked.extend(self.more.iter().map(|(_, tensor)| tensor.shallow_clone()).filter(Tensor::requires_grad));
-        let mut gradients = back_propagate(outputs, &embeddings, &tracked)?;
+        let embeddings = Shards::cut(&embeddings, outputs.per_view())?;
+        let mut gradients = back_propagate(outputs, embeddings.tensors(), &tracked)?;
         lap(Part::Backward);
         let tracked = gradients.len();
         gradients.extend(more);
