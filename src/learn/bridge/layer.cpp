@@ -1,7 +1,7 @@
 // Convolutions, products with a matrix and max-pools of all views of a batch, each in shards.
 //
-// A weight's gradient is summed here, over the views of each shard and then over shards in a fixed tree. Autograd would
-// add up those of one view after the other, which joins shards before views.
+// A weight's gradient is summed here, over the views of each shard and then over shards in a fixed tree, whose upper levels
+// are between processes. Autograd would add up those of one view after the other, which joins shards before views.
 
 #include "bridge.h"
 
@@ -95,6 +95,7 @@ variable_list backward(const variable_list &dys, at::TensorList xs, const Tensor
   in_a_tree(shards, [&](int64_t a, int64_t b) {
     if (sums[b].defined()) sums[a] = sums[a].defined() ? sums[a].add_(sums[b]) : sums[b];
   });
+  if (sums[0].defined()) sum_in_team({sums[0]});
   result.back() = sums[0];
   return result;
 }

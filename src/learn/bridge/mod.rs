@@ -4,6 +4,7 @@ mod crew;
 mod gpu;
 mod layer;
 mod recompute;
+pub mod team;
 
 pub use crew::{each, start as start_crew};
 pub use gpu::{Sent, Versions, gpu_memory, gpu_versions, pinned, send, upload};
