@@ -26,4 +26,4 @@ pub mod synth;
 mod vectorise;
 
 pub use dataset::Dataset;
-pub use loader::{Loader, Reading, Transform};
+pub use loader::{Loader, Part, Reading, Transform};
