@@ -1,5 +1,6 @@
 //! How the networks of a step are computed, whatever the method.
 
+use super::collective;
 use crate::model::{Network, Shards};
 use anyhow::Result;
 use caco_kinds::{Activations, InitBank, Precision, Pretrain};
@@ -16,8 +17,16 @@ pub struct Compute {
     /// see the whole batch, but batch norm one part at a time, so its statistics cover fewer images and are updated
     /// more often.
     pub accumulate: i64,
-    /// Number of shards into which each of those parts is cut. Batch norm sees all of them; see [`crate::model::Shards`].
+    /// Number of shards into which each of those parts is cut, over all processes. Batch norm sees all of them; see
+    /// [`crate::model::Shards`].
     pub shards: usize,
+}
+
+impl Compute {
+    /// Cuts views of the images that this process has into its shards.
+    pub fn cut(&self, views: &[Tensor]) -> Result<Shards> {
+        Shards::cut(views, self.shards / collective::here().size())
+    }
 }
 
 impl From<&Pretrain> for Compute {
@@ -39,9 +48,10 @@ pub fn parameters(network: &Network) -> Vec<Tensor> {
     network.weights().parameters().map(|(_, p)| p.shallow_clone()).collect()
 }
 
-/// The gradient of every parameter, given that of every view [N, C] of `outputs`.
+/// The gradient of every parameter, given that of every view [N, C] of the whole batch, of which this process has `outputs`.
 pub fn back_propagate(outputs: &Shards, gradients: &[Tensor], parameters: &[Tensor]) -> Result<Vec<Tensor>> {
-    let gradients = Shards::cut(gradients, outputs.per_view())?;
+    let own: Vec<Tensor> = gradients.iter().map(|gradient| collective::here().own(gradient)).collect();
+    let gradients = Shards::cut(&own, outputs.per_view())?;
     // A scalar whose gradient with respect to every output is the given one.
     let products =
         outputs.tensors().iter().zip(gradients.tensors()).map(|(output, gradient)| (output * gradient).sum(None));
