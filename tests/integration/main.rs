@@ -31,6 +31,7 @@ mod pipelines;
 mod placed;
 mod portable;
 mod process;
+mod processes;
 mod project;
 mod provenance;
 mod readme;
