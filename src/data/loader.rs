@@ -443,7 +443,8 @@ pub(crate) mod tests {
                 for (part, whole) in part.iter().zip(&whole) {
                     assert_eq!(part.samples, places.map(|place| whole.samples[place]));
                     let image = |batch: &Batch, place: usize| {
-                        batch.views[1].data.chunks(16 * 16 * 3).nth(place).unwrap().to_vec()
+                        let view = &batch.views[1];
+                        view.data.chunks(view.data.len() / view.count).nth(place).unwrap().to_vec()
                     };
                     assert!((0..4).all(|own| image(part, own) == image(whole, places[own])), "{pieces} {number}");
                 }
