@@ -111,6 +111,7 @@ fn execute(args: &EmbedArgs, encoder: &Path, work: &Path) -> Result<ExitCode> {
         threads,
         device: args.device.to_string(),
         step_digests: false,
+        processes: 1,
     };
     let file = work.join("job.json");
     fs::write(&file, serde_json::to_vec_pretty(&job)?).with_context(|| format!("cannot write {}", file.display()))?;

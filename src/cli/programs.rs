@@ -82,6 +82,7 @@ impl Here {
             threads: prepared.cpus as usize,
             device: self.device.of_stage(&prepared.gpus, prepared.stage.policy.gpus),
             step_digests: prepared.stage.policy.step_digests,
+            processes: prepared.stage.policy.processes(),
         };
         fs::create_dir_all(&job.byproducts).with_context(|| format!("cannot create {}", job.byproducts.display()))?;
         let file = prepared.work.join("job.json");

@@ -64,12 +64,41 @@ pub struct Reading {
     pub threads: usize,
 }
 
+/// The part of every batch that one of several processes reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Number of the process, from 0.
+    pub number: usize,
+    /// Number of processes.
+    pub of: usize,
+    /// Equal pieces of a batch that are used one after the other; the process has a part of each.
+    pub pieces: usize,
+}
+
+impl Part {
+    const WHOLE: Part = Part { number: 0, of: 1, pieces: 1 };
+
+    /// The samples of this part.
+    fn of(self, batch: &[u32]) -> Vec<u32> {
+        if self.of == 1 {
+            return batch.to_vec();
+        }
+        let pieces = batch.chunks(batch.len() / self.pieces);
+        let own = |piece: &[u32]| {
+            let length = piece.len() / self.of;
+            piece[self.number * length..][..length].to_vec()
+        };
+        pieces.flat_map(own).collect()
+    }
+}
+
 /// Reads a data set in batches.
 pub struct Loader {
     set: Arc<Dataset>,
     reading: Reading,
     decode: Decode,
     purpose: &'static str,
+    part: Part,
     memory: fn(usize) -> Bytes,
 }
 
@@ -77,9 +106,10 @@ impl Loader {
     /// Creates a loader; fails if an epoch would have no batches.
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
-        let loader =
-            Loader { set: Arc::new(set.clone()), reading, decode: Decode::Full, purpose: VIEW, memory: Bytes::zeros };
-        let (images, batch) = (set.images.len(), loader.reading.batch);
+        let set = Arc::new(set.clone());
+        let (decode, part) = (Decode::Full, Part::WHOLE);
+        let loader = Loader { set, reading, decode, purpose: VIEW, part, memory: Bytes::zeros };
+        let (images, batch) = (loader.set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
             "{images} images do not fill one batch of {batch}; lower `batch` or use more images"
@@ -95,6 +125,11 @@ impl Loader {
     /// Sets the purpose for which random views are drawn. For two purposes the same seed draws different views.
     pub fn drawing(self, purpose: &'static str) -> Loader {
         Loader { purpose, ..self }
+    }
+
+    /// Reads only this part of every batch. Batches must be complete, and be divided by it without a rest.
+    pub fn of_part(self, part: Part) -> Loader {
+        Loader { part, ..self }
     }
 
     /// Sets where views are written: `memory` returns so many bytes, whose content does not matter.
@@ -125,7 +160,7 @@ impl Source for Loader {
             .chunks(self.reading.batch)
             .take(self.batches() as usize)
             .skip(first as usize)
-            .map(<[u32]>::to_vec)
+            .map(|batch| self.part.of(batch))
             .collect();
         Ok(Box::new(Epoch::start(self, epoch, chunks)))
     }
@@ -388,6 +423,32 @@ pub(crate) mod tests {
         assert_eq!(resumed[0].samples, one[3].samples);
         assert_eq!(resumed[0].views, one[3].views);
         assert_ne!(epoch(&set, reading(1), 6, 0)[0].samples, one[0].samples);
+    }
+
+    #[test]
+    fn processes_read_neighbouring_images_of_every_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = set(folder.path(), 24);
+        let reading = Reading { batch: 8, ..reading(2) };
+        let read = |part| -> Vec<Batch> {
+            let loader = Loader::new(&set, reading.clone()).unwrap().of_part(part);
+            loader.epoch(1, 1).unwrap().map(Result::unwrap).collect()
+        };
+        let whole = read(Part::WHOLE);
+        for (pieces, places) in [(1, [[0, 1, 2, 3], [4, 5, 6, 7]]), (2, [[0, 1, 4, 5], [2, 3, 6, 7]])] {
+            for (number, places) in places.iter().enumerate() {
+                let part = read(Part { number, of: 2, pieces });
+                assert_eq!(part.len(), whole.len());
+                for (part, whole) in part.iter().zip(&whole) {
+                    assert_eq!(part.samples, places.map(|place| whole.samples[place]));
+                    let image = |batch: &Batch, place: usize| {
+                        let view = &batch.views[1];
+                        view.data.chunks(view.data.len() / view.count).nth(place).unwrap().to_vec()
+                    };
+                    assert!((0..4).all(|own| image(part, own) == image(whole, places[own])), "{pieces} {number}");
+                }
+            }
+        }
     }
 
     #[test]

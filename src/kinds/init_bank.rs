@@ -49,7 +49,7 @@ pub struct InitBank {
     #[serde(default)]
     pub precision: Precision,
     /// Number of shards into which a batch is cut: a power of two. Sums over shards are taken in a fixed order, so that
-    /// no bit depends on the threads that compute them.
+    /// no bit depends on the threads and processes that compute them.
     #[serde(default = "one")]
     pub shards: u32,
     /// On which machines the result has the same bytes.
@@ -125,6 +125,10 @@ impl Kind for InitBank {
 
     fn is_portable(&self) -> bool {
         self.determinism == Determinism::Portable
+    }
+
+    fn shards(&self) -> u32 {
+        self.shards
     }
 
     fn parameters(&self) -> serde_json::Value {

@@ -49,7 +49,7 @@ pub struct Pretrain {
     #[serde(default)]
     pub precision: Precision,
     /// Number of shards into which a batch is cut: a power of two. Sums over shards are taken in a fixed order, so that
-    /// no bit depends on the threads that compute them.
+    /// no bit depends on the threads and processes that compute them.
     #[serde(default = "one")]
     pub shards: u32,
     /// On which machines the result has the same bytes.
@@ -154,6 +154,10 @@ impl Kind for Pretrain {
 
     fn is_portable(&self) -> bool {
         self.determinism == Determinism::Portable
+    }
+
+    fn shards(&self) -> u32 {
+        self.shards
     }
 
     /// The bank is one only of methods that have a bank.

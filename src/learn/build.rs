@@ -15,6 +15,9 @@ const BRIDGE: [&str; 7] = [
 /// Compiled twice: with multiplications and additions fused where the machine can, and with each rounded.
 const KERNELS: &str = "bridge/norm_kernels.cpp";
 
+/// Compiled by itself: it alone sees the stand-ins for gloo's headers.
+const TEAM: &str = "bridge/team.cpp";
+
 fn main() {
     let lib = PathBuf::from(env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys sets the folder of libtorch"));
     // The rpath that torch-sys sets applies only to its own targets.
@@ -42,6 +45,7 @@ fn main() {
     };
     // Links go from the callers to the called.
     build().files(BRIDGE).flag("-ffp-contract=off").compile("caco_bridge");
+    build().file(TEAM).include("bridge/gloo").define("USE_C10D_GLOO", None).compile("caco_team");
     kernels("fast", "-ffp-contract=fast");
     kernels("exact", "-ffp-contract=off");
     println!("cargo:rustc-link-lib=dylib=stdc++");

@@ -22,6 +22,32 @@ pub struct Policy {
     /// Keep digests of every step of a training: `caco audit --rerun --locate` then names the first step and tensor in which
     /// a rerun differs. Every step copies all tensors from the device.
     pub step_digests: bool,
+    /// Processes that train together, each with its part of the shards of a batch and of the cores: a power of two that divides
+    /// `shards`. They compute on the CPU. The default is one.
+    pub processes: Option<u32>,
+}
+
+impl Policy {
+    /// The number of processes.
+    pub fn processes(&self) -> u32 {
+        self.processes.unwrap_or(1)
+    }
+}
+
+/// An error if a stage's work, cut into so many shards, cannot be divided among the processes that it is to have.
+pub(crate) fn check_processes(policy: &Policy, layered: &Layered, shards: u32) -> Result<(), Diagnostic> {
+    let processes = policy.processes();
+    if processes.is_power_of_two() && shards.is_multiple_of(processes) {
+        return Ok(());
+    }
+    let at = layered.node.field("run").map_or(layered.node.at, |run| run.field("processes").unwrap_or(run).at);
+    let help = match shards {
+        1 => "leave it out, or give a training `shards`: a power of two that divides its batch".into(),
+        _ => format!("give a power of two, of at most {shards}"),
+    };
+    let message =
+        format!("run.processes is {processes}, and the stage's work cannot be divided so: it has shards: {shards}");
+    Err(Diagnostic::new(message).at(at).help(help))
 }
 
 /// The error of a stage that is to keep digests of steps and takes none.

@@ -4,4 +4,5 @@ pub mod pulse;
 pub mod stacks;
 pub mod stages;
 pub mod task;
+pub mod team;
 pub mod watchdog;

@@ -1,15 +1,16 @@
-//! Executes one stage: `caco-worker JOB.json`, started by the runner. Instead, `--bench-step` measures a training step,
+//! Executes one stage: `caco-worker JOB.json`, started by the runner, with `--process N` one of several processes. Instead, `--bench-step` measures a training step,
 //! `--bench-loader` the loader, `--bench-train` both together; `--data-survey` surveys a data set, `--data-sheet` draws
 //! a contact sheet, `--data-pixels` decodes an image, `--doctor`,
 //! `--self-test` and `--gpus` answer `caco doctor`.
 
+use anyhow::Context as _;
 use caco_data::{
     bench as loader, pixels, sheet,
     survey::{self, Report, Setup},
 };
 use caco_kinds::Determinism;
 use caco_learn::{
-    device, gpus,
+    bridge, device, gpus,
     model::convolution,
     out_of_memory,
     train::{bench, trial},
@@ -22,12 +23,13 @@ use caco_worker::{
     pulse::Pulse,
     stages,
     task::{Stopped, Task},
-    watchdog,
+    team, watchdog,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::File,
     io,
+    panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -56,9 +58,10 @@ fn main() -> ExitCode {
         "--data-survey" => answer(look),
         "--data-sheet" => answer(sheet::draw),
         "--data-pixels" => answer(pixels::describe),
-        _ => execute(&argument),
+        _ => execute(&argument, process()?),
     };
     out_of_memory::silence_panics();
+    team::silence_panics();
     match out_of_memory::caught("give a smaller `batch`, or compute on another device", act) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::from(STOPPED as u8),
@@ -90,7 +93,7 @@ fn examine_gpus() -> anyhow::Result<()> {
 
 /// Reads a setup from stdin, runs `act` and prints its report.
 fn answer<Setup: DeserializeOwned, Report: Serialize>(act: fn(&Setup) -> anyhow::Result<Report>) -> anyhow::Result<()> {
-    trace(None);
+    trace(LevelFilter::INFO, None);
     let setup = serde_json::from_reader(std::io::stdin())?;
     println!("{}", serde_json::to_string(&act(&setup)?)?);
     Ok(())
@@ -111,27 +114,55 @@ fn look(setup: &Setup) -> anyhow::Result<Report> {
     survey::survey(setup, progress)
 }
 
-/// Logs text to stderr, which is the stage's log, and spans to `spans`: one line of JSON with the duration per closed
-/// span.
-fn trace(spans: Option<File>) {
+/// Logs text of at least this level to stderr, which is the stage's log, and spans to `spans`: one line of JSON with the
+/// duration per closed span.
+fn trace(level: LevelFilter, spans: Option<File>) {
     let text = fmt::layer().with_writer(io::stderr).with_ansi(false).without_time();
     let spans = spans.map(|file| {
         let layer = fmt::layer().json().with_span_events(FmtSpan::CLOSE);
         layer.with_writer(Mutex::new(file))
     });
-    tracing_subscriber::registry().with(LevelFilter::INFO).with(text).with(spans).init();
+    tracing_subscriber::registry().with(level).with(text).with(spans).init();
 }
 
-fn execute(path: &str) -> anyhow::Result<()> {
+/// The number of this process, given where several compute a stage.
+fn process() -> anyhow::Result<usize> {
+    let mut rest = std::env::args().skip(2);
+    match rest.next() {
+        None => Ok(0),
+        Some(option) => {
+            let number = rest.next().filter(|_| option == team::NUMBER).and_then(|number| number.parse().ok());
+            number.with_context(|| format!("'{option}' is not {} with a number", team::NUMBER))
+        }
+    }
+}
+
+fn execute(path: &str, process: usize) -> anyhow::Result<()> {
     let job: Job = serde_json::from_slice(&std::fs::read(path)?)?;
+    let (processes, work) = (job.processes as usize, job.work.clone());
+    let result = panic::catch_unwind(AssertUnwindSafe(|| run(job, process)));
+    // The panic of an exchange that failed is no more than its error.
+    let result = match result {
+        Err(panic) if !bridge::team::is_lost() => panic::resume_unwind(panic),
+        result => result.unwrap_or_else(|_| Err(anyhow::anyhow!("an exchange failed"))),
+    };
+    team::concluded(processes, process, &work, result)
+}
+
+fn run(job: Job, process: usize) -> anyhow::Result<()> {
+    let is_first = process == 0;
     // Spans are optional: a stage computes the same without them.
-    trace(File::create(job.byproducts.join("trace.jsonl")).ok());
-    let stop = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
+    let spans = is_first.then(|| File::create(job.byproducts.join("trace.jsonl")).ok()).flatten();
+    trace(if is_first { LevelFilter::INFO } else { LevelFilter::WARN }, spans);
     let least = job::least_stall()?;
-    let pulse = Arc::new(Pulse::new(least));
-    watchdog::start(pulse.clone(), job.work.join(job::ALIVE), least)?;
-    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device, step_digests } = job;
+    let (stop, pulse) = (Arc::new(AtomicBool::new(false)), Arc::new(Pulse::new(least)));
+    // The others follow the first: a step that hangs in one of them hangs in all.
+    if is_first {
+        signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
+        watchdog::start(pulse.clone(), job.work.join(job::ALIVE), least)?;
+    }
+    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device, step_digests, processes } = job;
+    let processes = processes as usize;
     let progress = work.join(PROGRESS);
     stages::execute(&Task {
         stage,
@@ -141,9 +172,11 @@ fn execute(path: &str) -> anyhow::Result<()> {
         out,
         work,
         byproducts,
-        threads,
+        threads: (threads / processes).max(1),
         device,
         step_digests,
+        processes,
+        process,
         progress,
         stop,
         pulse,

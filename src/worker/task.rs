@@ -40,6 +40,10 @@ pub struct Task {
     pub device: String,
     /// Whether a training keeps digests of its steps.
     pub step_digests: bool,
+    /// Number of processes that compute it together.
+    pub processes: usize,
+    /// Number of this process, from 0. The first writes all files.
+    pub process: usize,
     /// The file to which it reports progress.
     pub progress: PathBuf,
     /// Set to request that it writes a checkpoint and returns [`Stopped`].

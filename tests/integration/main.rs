@@ -33,6 +33,7 @@ mod pipelines;
 mod placed;
 mod portable;
 mod process;
+mod processes;
 mod project;
 mod provenance;
 mod readme;

@@ -50,6 +50,8 @@ fn task(folder: &Path, kind: &str, parameters: Value, inputs: &[(&str, PathBuf)]
         threads: 2,
         device: "cpu".into(),
         step_digests: false,
+        processes: 1,
+        process: 0,
         stop: Arc::default(),
         pulse: Arc::default(),
     }

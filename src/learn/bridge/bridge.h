@@ -46,6 +46,29 @@ void in_a_tree(int64_t count, const F &join) {
     for (int64_t i = 0; i + step < count; i += 2 * step) join(i, i + step);
 }
 
+// ---- The team (team.cpp): processes that train together, each with neighbouring shards of every batch. Without one, a
+// process is a team of itself. All of them must call these functions in the same order.
+
+// The number of processes, and that of this one, from 0.
+int64_t team_size();
+int64_t team_rank();
+
+// Joins the values of all processes pairwise, nearest neighbours first, so that every process has what is joined:
+// `join(a, b)` takes b, which belongs to the shards that follow, into a.
+using Join = std::function<void(std::vector<double> &a, const std::vector<double> &b)>;
+void join_in_team(std::vector<double> &values, const Join &join);
+
+// Adds up the tensors of all processes in the same order: each becomes the sum.
+void sum_in_team(const std::vector<at::Tensor> &tensors);
+
+// The tensors of all processes, which have the same shapes and layouts: those of the first, then those of the next.
+std::vector<at::Tensor> gather_in_team(at::TensorList own);
+
+// ---- Recomputed parts (recompute.cpp).
+
+// What `compute` gives. When a part of a network is recomputed, it is what it gave in the first pass.
+std::vector<double> once_in_a_part(const std::function<std::vector<double>()> &compute);
+
 // The sum of tensors from the last to the first, as autograd adds up the gradients of a weight used several times.
 inline at::Tensor last_to_first(const std::vector<at::Tensor> &terms) {
   at::Tensor sum = terms.back();

@@ -1,7 +1,7 @@
 // Convolutions, products with a matrix and max-pools of all views of a batch, each in shards.
 //
-// A weight's gradient is summed here, over the views of each shard and then over shards in a fixed tree. Autograd would
-// add up those of one view after the other, which joins shards before views.
+// A weight's gradient is summed here, over the views of each shard and then over shards in a fixed tree, whose upper levels
+// are between processes. Autograd would add up those of one view after the other, which joins shards before views.
 
 #include "bridge.h"
 
@@ -79,9 +79,9 @@ std::vector<Tensor> forward(at::TensorList xs, const Tensor &weight, const Layer
   return ys;
 }
 
-// Gradients of every x, then of the weight.
+// Gradients of every x, then of the weight. Where `whole`, each process has the xs of all processes.
 variable_list backward(const variable_list &dys, at::TensorList xs, const Tensor &weight, const Layer &layer,
-                       int64_t shards) {
+                       int64_t shards, bool whole) {
   variable_list result(xs.size() + 1);
   std::vector<Tensor> sums(shards);
   each(shards, [&](int64_t shard) {
@@ -95,17 +95,19 @@ variable_list backward(const variable_list &dys, at::TensorList xs, const Tensor
   in_a_tree(shards, [&](int64_t a, int64_t b) {
     if (sums[b].defined()) sums[a] = sums[a].defined() ? sums[a].add_(sums[b]) : sums[b];
   });
+  if (sums[0].defined() && !whole) sum_in_team({sums[0]});
   result.back() = sums[0];
   return result;
 }
 
 struct LayerFunction : torch::autograd::Function<LayerFunction> {
   static variable_list forward(AutogradContext *context, at::TensorList xs, const Tensor &weight,
-                               const std::shared_ptr<const Layer> &layer, int64_t shards) {
+                               const std::shared_ptr<const Layer> &layer, int64_t shards, bool whole) {
     variable_list saved{weight};
     saved.insert(saved.end(), xs.begin(), xs.end());
     context->save_for_backward(saved);
     context->saved_data["shards"] = shards;
+    context->saved_data["whole"] = whole;
     context->saved_data["layer"] = c10::IValue::make_capsule(c10::make_intrusive<Held>(layer));
     return ::forward(xs, weight, *layer);
   }
@@ -114,9 +116,10 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
     const variable_list saved = context->get_saved_variables();
     const auto held = c10::static_intrusive_pointer_cast<Held>(context->saved_data["layer"].toCapsule());
     const at::TensorList all = saved;
-    variable_list result =
-        ::backward(grads, all.slice(1), saved[0], *held->layer, context->saved_data["shards"].toInt());
-    result.resize(result.size() + 2);  // layer and shards have none
+    const int64_t shards = context->saved_data["shards"].toInt();
+    const bool whole = context->saved_data["whole"].toBool();
+    variable_list result = ::backward(grads, all.slice(1), saved[0], *held->layer, shards, whole);
+    result.resize(result.size() + 3);  // layer, shards and whole have none
     return result;
   }
 
@@ -128,10 +131,10 @@ struct LayerFunction : torch::autograd::Function<LayerFunction> {
 };
 
 std::vector<Tensor> apply(const std::vector<Tensor> &xs, const Tensor &weight, std::shared_ptr<const Layer> layer,
-                          size_t shards) {
+                          size_t shards, bool whole = false) {
   TORCH_CHECK(!xs.empty() && xs.size() % shards == 0, xs.size(), " tensors in ", shards, " shards");
   if (!at::GradMode::is_enabled()) return forward(xs, weight, *layer);
-  return LayerFunction::apply(at::TensorList(xs), weight, layer, static_cast<int64_t>(shards));
+  return LayerFunction::apply(at::TensorList(xs), weight, layer, static_cast<int64_t>(shards), whole);
 }
 
 // A max-pool of windows of 3 × 3 at stride 2, padded by 1.
@@ -171,6 +174,10 @@ extern "C" char *caco_convolve(Tensor *const *xs, size_t count, size_t shards, c
 
 extern "C" char *caco_linear(Tensor *const *xs, size_t count, size_t shards, const Tensor *weight, Tensor **results) {
   return guarded([&] { give(apply(list(xs, count), *weight, std::make_shared<Linear>(), shards), results); });
+}
+
+extern "C" char *caco_whole_linear(const Tensor *x, const Tensor *weight, Tensor **result) {
+  return guarded([&] { give(apply({*x}, *weight, std::make_shared<Linear>(), 1, true), result); });
 }
 
 extern "C" char *caco_pool(Tensor *const *xs, size_t count, Tensor **results) {

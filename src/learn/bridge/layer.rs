@@ -23,6 +23,7 @@ unsafe extern "C" {
         weight: *const C_tensor,
         results: *mut *mut C_tensor,
     ) -> *mut c_char;
+    fn caco_whole_linear(x: *const C_tensor, weight: *const C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
     fn caco_pool(xs: *const *const C_tensor, count: usize, results: *mut *mut C_tensor) -> *mut c_char;
     fn caco_product(a: *const C_tensor, b: *const C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
 }
@@ -42,6 +43,13 @@ pub fn linear(xs: &[Tensor], shards: usize, weight: &Tensor) -> Result<Vec<Tenso
     receive(xs.len(), "linear layer", |results| unsafe {
         caco_linear(pointers(xs).as_ptr(), xs.len(), shards, weight.as_ptr(), results)
     })
+}
+
+/// [`linear`] of one x that every process has whole.
+pub fn whole_linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    // SAFETY: both live through the call.
+    let result = receive(1, "linear layer", |result| unsafe { caco_whole_linear(x.as_ptr(), weight.as_ptr(), result) });
+    Ok(result?.remove(0))
 }
 
 /// The maximum of every window of 3 × 3 of every x [N, C, H, W], at stride 2, padded by 1.

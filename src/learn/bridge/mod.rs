@@ -4,10 +4,11 @@ mod crew;
 mod gpu;
 mod layer;
 mod recompute;
+pub mod team;
 
 pub use crew::{each, start as start_crew};
 pub use gpu::{Sent, Versions, gpu_memory, gpu_versions, pinned, send, upload};
-pub use layer::{convolve, linear, pool, product};
+pub use layer::{convolve, linear, pool, product, whole_linear};
 pub use recompute::recompute;
 
 use anyhow::{Result, bail};

@@ -6,7 +6,7 @@
 // up in order, so they do not depend on the number of threads.
 //
 // A norm sees all views of a batch, each in shards. Every view has statistics of its own, over all its shards: those
-// of the shards are joined in a fixed tree.
+// of the shards are joined in a fixed tree, whose upper levels are between processes.
 
 #include <ATen/Parallel.h>
 
@@ -76,6 +76,18 @@ struct Moments {
       squares[c] += next.squares[c] + apart * apart * count * share;
     }
     count += next.count;
+  }
+
+  // As consecutive numbers, which processes exchange.
+  void write(std::vector<double> &to) const {
+    to.push_back(count);
+    to.insert(to.end(), mean.begin(), mean.end());
+    to.insert(to.end(), squares.begin(), squares.end());
+  }
+  static size_t length(size_t channels) { return 1 + 2 * channels; }
+  static Moments read(const double *from, size_t channels) {
+    const double *mean = from + 1, *squares = mean + channels, *end = squares + channels;
+    return {*from, {mean, squares}, {squares, end}};
   }
 };
 
@@ -160,15 +172,43 @@ void with_type(const Tensor &x, const F &body) {
   }
 }
 
-// The statistics of one view, whose shards start at number `first`.
+// The moments of every view, over the shards of all processes; written one after the other.
 template <typename T>
-Statistics statistics(std::vector<Moments> &all, size_t first, Norm &norm) {
-  if (!norm.train) return running<Acc<T>>(norm.mean, norm.variance);
-  in_a_tree(norm.shards, [&](int64_t a, int64_t b) { all[first + a].join(all[first + b]); });
-  const double rows = all[first].count;
-  Statistics s(std::move(all[first]));
-  move_running<Acc<T>>(s, rows, norm.mean, norm.variance);
-  return s;
+std::vector<double> joined_moments(at::TensorList xs, int64_t shards) {
+  const size_t channels = xs[0].size(1), length = Moments::length(channels);
+  std::vector<Moments> all(xs.size());
+  each(xs.size(), [&](int64_t i) { all[i] = moments_of(xs[i].const_data_ptr<T>(), rows_of(xs[i])); });
+  std::vector<double> joined;
+  for (size_t first = 0; first < all.size(); first += shards) {
+    in_a_tree(shards, [&](int64_t a, int64_t b) { all[first + a].join(all[first + b]); });
+    all[first].write(joined);
+  }
+  join_in_team(joined, [&](std::vector<double> &a, const std::vector<double> &b) {
+    std::vector<double> both;
+    for (size_t at = 0; at < a.size(); at += length) {
+      Moments moments = Moments::read(&a[at], channels);
+      moments.join(Moments::read(&b[at], channels));
+      moments.write(both);
+    }
+    a = both;
+  });
+  return joined;
+}
+
+// The statistics of every view. In training they move the running ones.
+template <typename T>
+std::vector<Statistics> statistics(at::TensorList xs, Norm &norm) {
+  const size_t views = xs.size() / norm.shards, channels = xs[0].size(1);
+  if (!norm.train) return std::vector<Statistics>(views, running<Acc<T>>(norm.mean, norm.variance));
+  const std::vector<double> joined = once_in_a_part([&] { return joined_moments<T>(xs, norm.shards); });
+  std::vector<Statistics> result;
+  for (size_t view = 0; view < views; ++view) {
+    Moments moments = Moments::read(&joined[view * Moments::length(channels)], channels);
+    const double rows = moments.count;
+    result.emplace_back(std::move(moments));
+    move_running<Acc<T>>(result.back(), rows, norm.mean, norm.variance);
+  }
+  return result;
 }
 
 // Normalises every x into its y, which may be x. Returns mean, scale and shift per view and channel, [views, 3, C].
@@ -177,10 +217,9 @@ Tensor run(at::TensorList xs, at::TensorList adds, std::vector<Tensor> &ys, Norm
   Tensor saved = at::empty({views, 3, n}, norm.weight.options().requires_grad(false));
   with_type(xs[0], [&](auto type) {
     using T = decltype(type);
-    std::vector<Moments> all(xs.size());
-    if (norm.train) each(xs.size(), [&](int64_t i) { all[i] = moments_of(xs[i].const_data_ptr<T>(), rows_of(xs[i])); });
+    const std::vector<Statistics> all = statistics<T>(xs, norm);
     for (int64_t view = 0; view < views; ++view) {
-      const Statistics s = statistics<T>(all, view * norm.shards, norm);
+      const Statistics &s = all[view];
       Acc<T> *mean = saved[view].mutable_data_ptr<Acc<T>>();
       std::copy(s.mean.begin(), s.mean.end(), mean);
       affine(s, norm.weight, norm.bias, mean + n, mean + 2 * n);
@@ -216,6 +255,24 @@ struct Sums {
     }
   }
 };
+
+// Adds up the sums of all processes. `stride` of them belong to a view, and its first ones are over all its shards.
+void join_sums(std::vector<Sums> &all, int64_t stride) {
+  if (team_size() == 1) return;
+  std::vector<double> numbers;
+  for (size_t i = 0; i < all.size(); i += stride)
+    for (const auto *some : {&all[i].gradient, &all[i].product}) numbers.insert(numbers.end(), some->begin(), some->end());
+  join_in_team(numbers, [](std::vector<double> &a, const std::vector<double> &b) {
+    for (size_t i = 0; i < a.size(); ++i) a[i] += b[i];
+  });
+  auto next = numbers.begin();
+  for (size_t i = 0; i < all.size(); i += stride) {
+    for (auto *some : {&all[i].gradient, &all[i].product}) {
+      std::copy(next, next + some->size(), some->begin());
+      next += some->size();
+    }
+  }
+}
 
 // One x of a backward pass, with the gradient of its y. `kept` receives the masked gradient if there is an addition.
 template <typename T>
@@ -292,14 +349,15 @@ Gradients run_back(at::TensorList xs, const std::vector<Tensor> &dys, at::Tensor
     }
     std::vector<Sums> sums(parts.size());
     each(parts.size(), [&](int64_t i) { sums[i] = parts[i].sums(then); });
+    for (int64_t first = 0; first < static_cast<int64_t>(sums.size()); first += shards)
+      in_a_tree(shards, [&](int64_t a, int64_t b) { sums[first + a].join(sums[first + b]); });
+    join_sums(sums, shards);
     std::vector<Solution<A>> solutions;
     for (int64_t view = 0; view < views; ++view) {
-      Sums *first = &sums[view * shards];
       double rows = 0;
       for (int64_t s = 0; s < shards; ++s) rows += parts[view * shards + s].rows.count;
-      in_a_tree(shards, [&](int64_t a, int64_t b) { first[a].join(first[b]); });
       const Saved<T> of = parts[view * shards].saved;
-      solutions.emplace_back(*first, rows, weight.const_data_ptr<A>(), of.mean, of.scale,
+      solutions.emplace_back(sums[view * shards], rows * team_size(), weight.const_data_ptr<A>(), of.mean, of.scale,
                              dw[view].mutable_data_ptr<A>(), db[view].mutable_data_ptr<A>());
     }
     each(parts.size(), [&](int64_t i) {
@@ -369,6 +427,69 @@ std::vector<Tensor> composed(at::TensorList xs, at::TensorList adds, const Norm 
   return result;
 }
 
+// Puts the tensors of all processes in order, view by view.
+std::vector<Tensor> by_view(const std::vector<Tensor> &gathered, int64_t shards) {
+  const int64_t size = team_size(), own = gathered.size() / size;
+  std::vector<Tensor> ordered;
+  for (int64_t first = 0; first < own; first += shards)
+    for (int64_t process = 0; process < size; ++process)
+      for (int64_t shard = 0; shard < shards; ++shard) ordered.push_back(gathered[process * own + first + shard]);
+  return ordered;
+}
+
+// Of the shards of all processes, those of this one.
+variable_list own_of(const variable_list &all, int64_t shards) {
+  variable_list own;
+  for (size_t first = team_rank() * shards; first < all.size(); first += team_size() * shards)
+    own.insert(own.end(), all.begin() + first, all.begin() + first + shards);
+  return own;
+}
+
+variable_list gathered(const variable_list &own, int64_t shards) { return by_view(gather_in_team(own), shards); }
+
+// The shards of all processes. The gradients of its own come back to each.
+struct GatherFunction : torch::autograd::Function<GatherFunction> {
+  static variable_list forward(AutogradContext *context, at::TensorList own, int64_t shards) {
+    context->saved_data["shards"] = shards;
+    return gathered(own.vec(), shards);
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list grads) {
+    variable_list result = own_of(grads, context->saved_data["shards"].toInt());
+    result.emplace_back();  // their number has none
+    return result;
+  }
+};
+
+// The shards of this process. The gradients of all processes go back.
+struct OwnFunction : torch::autograd::Function<OwnFunction> {
+  static variable_list forward(AutogradContext *context, at::TensorList all, int64_t shards) {
+    context->saved_data["shards"] = shards;
+    const variable_list own = own_of(all.vec(), shards);
+    context->save_for_backward(own);
+    return own;
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list grads) {
+    const variable_list own = context->get_saved_variables();
+    for (size_t i = 0; i < grads.size(); ++i)
+      if (!grads[i].defined()) grads[i] = at::zeros_like(own[i]);
+    variable_list result = gathered(grads, context->saved_data["shards"].toInt());
+    result.emplace_back();
+    return result;
+  }
+};
+
+// As [`composed`], for a batch that several processes hold: each computes the whole norm, so that libtorch's operations
+// need not be taken apart. What they exchange is as much as all activations, and twice that if they are recomputed.
+std::vector<Tensor> composed_in_team(at::TensorList xs, at::TensorList adds, Norm norm) {
+  const int64_t shards = norm.shards;
+  const variable_list all = GatherFunction::apply(xs, shards);
+  const variable_list plus = adds.empty() ? variable_list() : GatherFunction::apply(adds, shards);
+  norm.shards *= team_size();
+  return OwnFunction::apply(at::TensorList(composed(all, plus, norm)), shards);
+}
+
 // Calls the kernels, in memory of the layout that they want.
 std::vector<Tensor> fused(at::TensorList xs, at::TensorList adds, Norm &norm, bool learning) {
   std::vector<Tensor> dense, plus;
@@ -383,7 +504,7 @@ std::vector<Tensor> fused(at::TensorList xs, at::TensorList adds, Norm &norm, bo
 
 void check(at::TensorList xs, at::TensorList adds, const Norm &norm) {
   const Tensor &x = xs[0];
-  TORCH_CHECK(!norm.train || rows_of(x).count * norm.shards > 1,
+  TORCH_CHECK(!norm.train || rows_of(x).count * norm.shards * team_size() > 1,
               "batch norm in training needs more than one value per channel");
   for (const Tensor *t : {&norm.weight, &norm.bias, &norm.mean, &norm.variance})
     TORCH_CHECK(t->numel() == x.size(1) && t->is_contiguous() && t->scalar_type() == norm.weight.scalar_type(),
@@ -404,6 +525,8 @@ extern "C" char *caco_norm(Tensor *const *xs_, size_t count, size_t shards, cons
     const bool learning = at::GradMode::is_enabled() && (xs[0].requires_grad() || weight->requires_grad());
     const bool kernels = taken(xs[0], *weight) && (train || !learning);
     if (kernels) check(xs, adds, norm);
-    give(kernels ? fused(xs, adds, norm, learning) : composed(xs, adds, norm), results);
+    if (kernels) return give(fused(xs, adds, norm, learning), results);
+    const bool is_joint = train && team_size() > 1;
+    give(is_joint ? composed_in_team(xs, adds, norm) : composed(xs, adds, norm), results);
   });
 }

@@ -1,5 +1,6 @@
 //! How the networks of a step are computed, whatever the method.
 
+use super::collective;
 use crate::{
     bridge,
     model::{Network, Shards},
@@ -19,8 +20,16 @@ pub struct Compute {
     /// see the whole batch, but batch norm one part at a time, so its statistics cover fewer images and are updated
     /// more often.
     pub accumulate: i64,
-    /// Number of shards into which each of those parts is cut. Batch norm sees all of them; see [`crate::model::Shards`].
+    /// Number of shards into which each of those parts is cut, over all processes. Batch norm sees all of them; see
+    /// [`crate::model::Shards`].
     pub shards: usize,
+}
+
+impl Compute {
+    /// Cuts views of the images that this process has into its shards.
+    pub fn cut(&self, views: &[Tensor]) -> Result<Shards> {
+        Shards::cut(views, self.shards / collective::here().size())
+    }
 }
 
 impl From<&Pretrain> for Compute {
@@ -58,8 +67,9 @@ pub fn differentiate(of: &[Tensor], loss: impl FnOnce(&[Tensor]) -> Tensor) -> (
     (loss.detach(), gradients)
 }
 
-/// The product of `a` [N, C] and the transpose of `b` [M, C], tracked by autograd. Portable where results are.
+/// The product of `a` [N, C] and the transpose of `b` [M, C], which every process has whole, tracked by autograd. Portable
+/// where results are.
 pub fn product_with_transpose(a: &Tensor, b: &Tensor) -> Tensor {
     // Shapes fit, so what fails is memory: a panic, as in tch's operations.
-    bridge::linear(&[a.shallow_clone()], 1, b).unwrap_or_else(|error| panic!("{error:#}")).remove(0)
+    bridge::whole_linear(a, b).unwrap_or_else(|error| panic!("{error:#}"))
 }

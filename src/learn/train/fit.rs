@@ -3,6 +3,7 @@
 
 use super::{
     checkpoint::{Checkpoints, Position},
+    collective,
     curve::{Curve, Pending, Row},
     digests::Digests,
     method::{At, Method, StepOutput},
@@ -20,7 +21,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// How long a training is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,9 +51,9 @@ impl From<&InitBank> for Plan {
     }
 }
 
-/// Observes the loop and may stop it.
+/// Observes the loop and may stop it. Of several processes, the first tells all but `stopping` and `working`.
 pub trait Watch {
-    /// Whether to write a checkpoint and stop.
+    /// Whether to write a checkpoint and stop. Several processes stop together, if any of them is to.
     fn stopping(&self) -> bool;
     /// Called when a step (numbered from 1 over all epochs) begins, or with `None` when other work follows.
     fn working(&self, step: Option<u64>);
@@ -84,8 +85,8 @@ pub enum End {
     Finished {
         /// The method, with its final state.
         method: Box<dyn Method>,
-        /// The whole curve.
-        curve: Curve,
+        /// The whole curve. `None` in all processes but the first.
+        curve: Option<Curve>,
     },
     /// Stopped on request, after writing a checkpoint.
     Stopped,
@@ -96,6 +97,9 @@ const READ_EVERY: usize = 16;
 
 /// Takes the steps of `method` over `source`, from the newest checkpoint in `place.work` if there is one, else from its
 /// initial state. The result has the same bytes however often it is stopped or killed and resumed.
+///
+/// Several processes that train together all call this, with the same arguments but for the images of `source`. The first of
+/// them writes all files.
 ///
 /// Returns an error if a metric is not finite or the encoder has collapsed where that is not allowed (the error names
 /// the step and the last good checkpoint), or if source, checkpoint and method do not match.
@@ -112,26 +116,19 @@ pub fn fit(
     if position != Position::default() {
         tracing::info!("resuming at epoch {}, step {}", position.epoch, position.done);
     }
+    ensure_together(position)?;
     let steps = source.batches().min(plan.steps);
     ensure!(steps > 0, "there are fewer images than one batch needs; give a smaller `batch`");
-    let curve = Curve::open(&place.work.join("curve.jsonl"), position.curve)?;
-    let pace = Pace::open(&place.byproducts.join("pace.jsonl"))?;
-    let digests = place.digests.as_deref().map(|path| Digests::open(path, position.done)).transpose()?;
-    let run = Run {
-        model,
-        plan,
-        method,
-        source,
-        place,
-        checkpoints,
-        steps,
-        position,
-        curve,
-        pace,
-        digests,
-        saved: Instant::now(),
-    };
-    run.all(watch)
+    let records = (collective::here().rank() == 0).then(|| Records::open(place, position)).transpose()?;
+    Run { model, plan, method, source, place, checkpoints, steps, position, records }.all(watch)
+}
+
+/// An error if other processes start from another step, because they could not read the checkpoint that this one read.
+fn ensure_together(position: Position) -> Result<()> {
+    let own = Tensor::from_slice(&[position.done as i64]);
+    let all: Vec<i64> = Vec::try_from(&collective::here().gather(vec![own])?[0])?;
+    ensure!(all.iter().all(|done| *done == all[0]), "the processes start after different steps: {all:?}");
+    Ok(())
 }
 
 struct Run<'a> {
@@ -144,10 +141,26 @@ struct Run<'a> {
     /// Steps per epoch.
     steps: u64,
     position: Position,
+    /// Of several processes, the first has them.
+    records: Option<Records>,
+}
+
+/// What is written during a training, besides checkpoints.
+struct Records {
     curve: Curve,
     pace: Pace,
     digests: Option<Digests>,
+    /// When the last checkpoint was written.
     saved: Instant,
+}
+
+impl Records {
+    fn open(place: &Place, position: Position) -> Result<Self> {
+        let curve = Curve::open(&place.work.join("curve.jsonl"), position.curve)?;
+        let pace = Pace::open(&place.byproducts.join("pace.jsonl"))?;
+        let digests = place.digests.as_deref().map(|path| Digests::open(path, position.done)).transpose()?;
+        Ok(Records { curve, pace, digests, saved: Instant::now() })
+    }
 }
 
 impl Run<'_> {
@@ -158,7 +171,7 @@ impl Run<'_> {
             }
         }
         self.method.finish();
-        Ok(End::Finished { method: self.method, curve: self.curve })
+        Ok(End::Finished { method: self.method, curve: self.records.map(|records| records.curve) })
     }
 
     /// Runs the rest of the epoch; returns false if stopped.
@@ -174,20 +187,19 @@ impl Run<'_> {
             let waiting = Instant::now();
             let next = || batches.next().with_context(|| format!("epoch {epoch} ends before batch {step}"))?;
             let Arriving { labels, views } = out_of_memory::caught(out_of_memory::TRAINING, next)?;
-            self.pace.waited(waiting.elapsed());
+            self.waited(waiting.elapsed());
             let output = self.step(views)?;
-            self.keep(output, &mut pending)?;
-            self.pace.trained(labels.len());
+            self.keep(output, labels.len(), &mut pending)?;
             self.position.step += 1;
             self.position.done += 1;
             let last = step + 1 == self.steps;
-            let halt = watch.stopping();
+            let halt = collective::here().any(watch.stopping())?;
             if !halt {
                 let waiting = Instant::now();
                 batches.look_ahead();
-                self.pace.waited(waiting.elapsed());
+                self.waited(waiting.elapsed());
             }
-            let due = halt || self.saved.elapsed() >= self.place.every;
+            let due = halt || self.is_due();
             if last || due || pending.len() >= READ_EVERY {
                 self.read(&mut pending, last, watch)?;
             }
@@ -212,11 +224,25 @@ impl Run<'_> {
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
     }
 
-    /// Keeps the metrics and digests of a step, and drops the rest of its output.
-    fn keep(&mut self, output: StepOutput, pending: &mut Pending) -> Result<()> {
-        if let Some(digests) = &mut self.digests {
+    /// Adds time spent waiting for the loader.
+    fn waited(&mut self, time: Duration) {
+        if let Some(records) = &mut self.records {
+            records.pace.waited(time);
+        }
+    }
+
+    /// Whether it is time for a checkpoint.
+    fn is_due(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.saved.elapsed() >= self.place.every)
+    }
+
+    /// Keeps the metrics and digests of a step on so many images of this process, and drops the rest of its output.
+    fn keep(&mut self, output: StepOutput, images: usize, pending: &mut Pending) -> Result<()> {
+        let Some(records) = &mut self.records else { return Ok(()) };
+        if let Some(digests) = &mut records.digests {
             digests.write(self.position.done + 1, &output, &self.method.changed())?;
         }
+        records.pace.trained(images * collective::here().size());
         pending.push(&output, self.position);
         Ok(())
     }
@@ -224,6 +250,16 @@ impl Run<'_> {
     /// Waits for the device and reports the metrics. After the last step of an epoch, the position moves to the next
     /// epoch.
     fn read(&mut self, pending: &mut Pending, last: bool, watch: &mut dyn Watch) -> Result<()> {
+        self.record(pending, last, watch)?;
+        if last {
+            self.position.epoch += 1;
+            self.position.step = 0;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, pending: &mut Pending, last: bool, watch: &mut dyn Watch) -> Result<()> {
+        let Some(records) = &mut self.records else { return Ok(()) };
         let mut rows = pending.read()?;
         for row in &rows {
             row.check(self.plan.collapse)
@@ -234,19 +270,18 @@ impl Run<'_> {
             let encoder = Encoder { model: self.model.clone(), network: self.method.encoder().share() };
             watch.working(None);
             newest.knn = watch.epoch(self.position.epoch, &encoder)?;
-            self.position.epoch += 1;
-            self.position.step = 0;
         }
-        self.curve.append(&rows)?;
-        let speed = self.pace.write(self.position.done)?;
+        records.curve.append(&rows)?;
+        let speed = records.pace.write(self.position.done)?;
         watch.progress(self.steps * self.plan.epochs, &rows, speed)
     }
 
     #[tracing::instrument(name = "checkpoint", skip_all, fields(step = self.position.done))]
     fn save(&mut self) -> Result<()> {
-        self.position.curve = self.curve.sync()?;
+        let Some(records) = &mut self.records else { return Ok(()) };
+        self.position.curve = records.curve.sync()?;
         self.checkpoints.save(self.model, self.position, &self.method.changed())?;
-        self.saved = Instant::now();
+        records.saved = Instant::now();
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     checkpoint::Saved,
-    collective::{Alone, Collective},
+    collective,
     compute::{Compute, back_propagate, parameters},
     contrast::{Answer, Compared, Contrast, Target, product, targets},
     method::{self, Changed, Lap, Part, StepOutput},
@@ -182,10 +182,10 @@ impl MomentumContrast {
         constants: &Constants,
         lap: Lap,
     ) -> Result<Gradients> {
-        let Compute { precision, activations, shards, .. } = constants.compute;
+        let Compute { precision, activations, .. } = constants.compute;
         let cut = |numbers: &[usize]| {
             let of = |number: &usize| views[*number].shallow_clone();
-            Shards::cut(&numbers.iter().map(of).collect::<Vec<_>>(), shards)
+            constants.compute.cut(&numbers.iter().map(of).collect::<Vec<_>>())
         };
         let pass = self.query.pass(precision, true).keeping(activations);
         let queries = pass.embed(&cut(&pairing.queries)?);
@@ -197,12 +197,12 @@ impl MomentumContrast {
         lap(Part::Keys);
         let answers = compare(&pairing.targets, &queries, &keys, directions, &constants.contrast);
         lap(Part::Bank);
+        let shards = queries.per_view();
         let of_query = |number: usize| answers[number % shards].0.query_gradients[number / shards].shallow_clone();
         let of_queries: Vec<Tensor> = (0..queries.tensors().len()).map(of_query).collect();
         let gradients = back_propagate(&queries, &of_queries, &parameters(&self.query))?;
         lap(Part::Backward);
-        let spread = method::spread(&queries.join().remove(0));
-        Ok(Gradients::of(answers, keys.join(), spread, gradients))
+        Gradients::of(answers, &queries, &keys, gradients)
     }
 }
 
@@ -243,27 +243,33 @@ struct Gradients {
 
 impl Gradients {
     /// Puts together what all shards of a part have.
-    fn of(answers: Vec<(Answer, Vec<Tensor>)>, keys: Vec<Tensor>, spread: Tensor, gradients: Vec<Tensor>) -> Self {
+    fn of(
+        answers: Vec<(Answer, Vec<Tensor>)>,
+        queries: &Shards,
+        keys: &Shards,
+        gradients: Vec<Tensor>,
+    ) -> Result<Self> {
         let (answers, positives): (Vec<Answer>, Vec<Vec<Tensor>>) = answers.into_iter().unzip();
         let views = positives.first().map_or(0, Vec::len);
         let positives = (0..views)
-            .map(|view| joined(&positives.iter().map(|shard| shard[view].shallow_clone()).collect::<Vec<_>>()))
-            .collect();
+            .map(|view| joined(&positives.iter().map(|shard| shard[view].shallow_clone()).collect::<Vec<_>>()));
+        let own = [queries.join().remove(0).detach()].into_iter().chain(keys.join()).chain(positives).collect();
+        let mut whole = collective::here().gather(own)?;
+        let positives = whole.split_off(whole.len() - views);
+        let keys = whole.split_off(1);
+        let spread = method::spread(&whole[0]);
         let (mut loss, mut positive, mut push) = (Vec::new(), Vec::new(), Vec::new());
         for answer in answers {
             loss.push(answer.loss);
             positive.push(answer.positive);
             push.extend(answer.push);
         }
-        Gradients {
-            loss: Alone.sum(loss).expect("a batch has a shard"),
-            positive: Alone.sum(positive).expect("a batch has a shard"),
-            spread,
-            positives,
-            keys,
-            gradients,
-            push: Alone.sum(push),
-        }
+        let mut quantities = vec![loss, positive];
+        quantities.extend((!push.is_empty()).then_some(push));
+        let mut sums = collective::here().sum(quantities)?.into_iter();
+        let mut next = || sums.next().expect("a sum for each");
+        let (loss, positive) = (next(), next());
+        Ok(Gradients { loss, positive, spread, positives, keys, gradients, push: sums.next() })
     }
 
     /// Combines this part and the next.

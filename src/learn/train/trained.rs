@@ -1,6 +1,7 @@
 //! What methods without keys share: a network that is trained by a loss over the embeddings of a whole batch.
 
 use super::{
+    collective,
     compute::{Compute, back_propagate, parameters},
     method::{self, Changed, Lap, Part, StepOutput},
     optimizer::Optimizer,
@@ -36,6 +37,11 @@ pub struct Differentiated {
     pub is_frozen: bool,
 }
 
+/// The outputs of every view for the whole batch, of which this process has `outputs`, without autograd.
+pub fn whole(outputs: &Shards) -> Result<Vec<Tensor>> {
+    collective::here().gather(outputs.join().iter().map(Tensor::detach).collect())
+}
+
 impl Trained {
     /// A network that has taken no step.
     pub fn start(query: Network, more: Vec<(String, Tensor)>, recipe: Recipe) -> Self {
@@ -48,8 +54,8 @@ impl Trained {
 
     /// Embeddings of unit length of every view, in shards.
     pub fn embed(&self, views: &[Tensor]) -> Result<Shards> {
-        let Compute { precision, activations, shards, .. } = self.recipe.compute;
-        Ok(self.query.pass(precision, true).keeping(activations).embed(&Shards::cut(views, shards)?))
+        let Compute { precision, activations, .. } = self.recipe.compute;
+        Ok(self.query.pass(precision, true).keeping(activations).embed(&self.recipe.compute.cut(views)?))
     }
 
     /// One step: the forward passes, `loss` of the joined embeddings, which do not track gradients, and the update.
@@ -62,17 +68,18 @@ impl Trained {
     ) -> Result<StepOutput> {
         let shards = self.embed(views)?;
         lap(Part::Forward);
-        let embeddings: Vec<Tensor> = shards.join().iter().map(Tensor::detach).collect();
+        let embeddings = whole(&shards)?;
         let differentiated = loss(&embeddings);
         lap(Part::Bank);
-        self.learn(&shards, differentiated, epoch, lap)
+        self.learn(&shards, &embeddings[0], differentiated, epoch, lap)
     }
 
     /// The rest of a step, whose outputs are `outputs`: back-propagation and the update. Of the other trained tensors,
-    /// those that autograd tracks get their gradient here.
+    /// those that autograd tracks get their gradient here. `first` is the first view of the whole batch.
     pub fn learn(
         &mut self,
         outputs: &Shards,
+        first: &Tensor,
         differentiated: Differentiated,
         epoch: u64,
         lap: Lap,
@@ -80,8 +87,9 @@ impl Trained {
         let Differentiated { loss, metrics, embeddings, more, is_frozen } = differentiated;
         let mut tracked = parameters(&self.query);
         tracked.extend(self.more.iter().map(|(_, tensor)| tensor.shallow_clone()).filter(Tensor::requires_grad));
-        let embeddings = Shards::cut(&embeddings, outputs.per_view())?;
-        let mut gradients = back_propagate(outputs, embeddings.tensors(), &tracked)?;
+        let own: Vec<Tensor> = embeddings.iter().map(|gradient| collective::here().own(gradient)).collect();
+        let own = Shards::cut(&own, outputs.per_view())?;
+        let mut gradients = back_propagate(outputs, own.tensors(), &tracked)?;
         lap(Part::Backward);
         let tracked = gradients.len();
         gradients.extend(more);
@@ -91,7 +99,7 @@ impl Trained {
         let rule = self.recipe.rule;
         let gradient_norm = self.optimizer.update(&tensors[..updated], &gradients[..updated], rate, rule)?;
         lap(Part::Optimizer);
-        let spread = method::spread(&outputs.join()[0]);
+        let spread = method::spread(first);
         let rates = vec![("rate", rate)];
         let gradients = names.into_iter().zip(gradients).collect();
         Ok(StepOutput { loss, metrics, gradient_norm, spread, rates, positives: vec![], gradients })

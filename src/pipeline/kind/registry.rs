@@ -48,6 +48,8 @@ pub struct Read {
     pub outputs: Vec<Output>,
     /// Whether its result has the same bytes on every machine.
     pub is_portable: bool,
+    /// Number of equal parts into which it cuts its work.
+    pub shards: u32,
     /// The output that was published.
     pub expected: Option<Expected>,
 }
@@ -139,6 +141,7 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
         inputs,
         outputs,
         is_portable: kind.is_portable(),
+        shards: kind.shards(),
         expected: kind.expected(),
     })
 }

@@ -4,7 +4,7 @@ use super::{
     reading::{dataset, training_views},
     training::train,
 };
-use crate::task::Task;
+use crate::{task::Task, team};
 use anyhow::{Context as _, Result};
 use caco_kinds::InitBank;
 use caco_learn::{
@@ -27,17 +27,20 @@ const INIT_VIEW: &str = "init view";
 pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
+    team::assemble(task, device)?;
     let set = dataset(task, "index")?;
     let mut views = parameters.views.list();
     views.truncate(2);
-    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?
+    let InitBank { decode, batch, accumulate, seed, .. } = parameters;
+    let source = &training_views(task, &set, views, decode, batch, accumulate, seed)?
         .drawing(INIT_VIEW)
         .in_memory(transfer::memory(device));
-    let InitBank { ref model, bank_size, seed, .. } = parameters;
+    let InitBank { ref model, bank_size, .. } = parameters;
     let query = Shape::from(model).draw(seed, Kind::Float, device);
     let bank = Bank::draw(model.dim.into(), bank_size.into(), seed, Kind::Float, device);
     let method = Box::new(Initialisation::new(query, bank, &parameters));
     let (method, curve) = train(task, model, (&parameters).into(), method, source, device, &mut |_, _| Ok(None))?;
+    let Some(curve) = curve else { return Ok(()) };
     checkpoint::save(&task.output("state.safetensors"), model, Position::default(), &method.changed())?;
     let kept = task.byproducts.join("curve.jsonl");
     curve.copy(&kept)?;

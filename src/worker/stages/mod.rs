@@ -41,6 +41,9 @@ use serde::Serialize;
 #[tracing::instrument(name = "stage", skip_all, fields(stage = task.stage, kind = task.kind))]
 pub fn execute(task: &Task) -> Result<()> {
     dispatch(task)?;
+    if task.process > 0 {
+        return Ok(());
+    }
     note(task, "class.json", &device::class())?;
     device::choice().map_or(Ok(()), |choice| note(task, "device.json", &choice))
 }

@@ -5,7 +5,7 @@ use super::{
     reading::{dataset, training_views},
     training::train,
 };
-use crate::task::Task;
+use crate::{task::Task, team};
 use anyhow::{Result, ensure};
 use caco_kinds::{Model, Pretrain};
 use caco_learn::{
@@ -22,17 +22,23 @@ use tch::Device;
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
+    team::assemble(task, device)?;
     let set = dataset(task, "index")?;
     let views = parameters.views.list();
-    let source = &training_views(task, &set, views, parameters.decode, parameters.batch, parameters.seed)?
-        .in_memory(transfer::memory(device));
-    let monitor = Monitor::open(task, &parameters, &set, device)?;
+    let Pretrain { decode, batch, accumulate, seed, .. } = parameters;
+    let source =
+        &training_views(task, &set, views, decode, batch, accumulate, seed)?.in_memory(transfer::memory(device));
+    let monitor = match task.process {
+        0 => Monitor::open(task, &parameters, &set, device)?,
+        _ => None,
+    };
     let look = &mut |epoch, encoder: &Encoder| match &monitor {
         Some(monitor) => monitor.look(epoch, encoder, &parameters),
         None => Ok(None),
     };
     let method = begin(task, &parameters, device)?;
     let (method, curve) = train(task, &parameters.model, (&parameters).into(), method, source, device, look)?;
+    let Some(curve) = curve else { return Ok(()) };
     let path = task.output("curve.jsonl");
     curve.copy(&path)?;
     if let Some(bank) = method.bank() {

@@ -2,7 +2,7 @@
 
 use crate::task::Task;
 use anyhow::{Context as _, Result};
-use caco_data::{Dataset, Loader, Reading, Transform};
+use caco_data::{Dataset, Loader, Part, Reading, Transform};
 use caco_kinds::{Decode, View};
 
 /// The data set of an index slot: `slot` is the index, `slot.images` the folder that it lists.
@@ -18,17 +18,20 @@ pub fn images_digest(task: &Task, slot: &str) -> Result<String> {
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
-/// Shuffled batches of random views for training; the last incomplete batch is dropped.
+/// Shuffled batches of random views for training; the last incomplete batch is dropped. Of several processes each reads its
+/// part, of every one of the `accumulate` pieces of a batch.
 pub fn training_views(
     task: &Task,
     set: &Dataset,
     views: Vec<View>,
     decode: Decode,
     batch: u32,
+    accumulate: u32,
     seed: u64,
 ) -> Result<Loader> {
     let transform = Transform::Views(views);
     let reading =
         Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.threads };
-    Ok(Loader::new(set, reading)?.decoding(decode))
+    let part = Part { number: task.process, of: task.processes, pieces: accumulate as usize };
+    Ok(Loader::new(set, reading)?.decoding(decode).of_part(part))
 }

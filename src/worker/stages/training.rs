@@ -24,7 +24,7 @@ pub type Look<'a> = dyn FnMut(u64, &Encoder) -> Result<Option<f64>> + 'a;
 /// Environment variable for the seconds between checkpoints; the default is ten minutes.
 const EVERY: &str = "CACO_CHECKPOINT_SECONDS";
 
-/// Trains to the end, or to a checkpoint and [`Stopped`].
+/// Trains to the end, or to a checkpoint and [`Stopped`]. Of several processes, the first has the curve, and writes the results.
 #[tracing::instrument(skip_all)]
 pub fn train(
     task: &Task,
@@ -34,7 +34,7 @@ pub fn train(
     source: &dyn Source,
     device: Device,
     look: &mut Look,
-) -> Result<(Box<dyn Method>, Curve)> {
+) -> Result<(Box<dyn Method>, Option<Curve>)> {
     let every = match std::env::var(EVERY) {
         Ok(text) => text.parse().with_context(|| format!("{EVERY} is '{text}'; give seconds"))?,
         Err(_) => 600.0,

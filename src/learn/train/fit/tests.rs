@@ -17,7 +17,7 @@ use caco_data::batch::{Batch, Batches, Pixels};
 use caco_kinds::{Activations, Arch, InitBank, Method as Named, Objective, Precision, Pretrain, Stem, Views};
 use caco_measure::rng::Rng;
 use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
-use tch::{Kind, Tensor};
+use tch::Kind;
 
 /// Noise, drawn by epoch and sample. Fails at batch number `fails_at`, counted over all epochs.
 struct Noise {
@@ -140,7 +140,7 @@ fn run(training: &dyn Training, folder: &Path, stride: u64, kill: bool, every: D
             Ok(End::Finished { method, curve }) => {
                 let (end, rows) = (folder.join("end.safetensors"), folder.join("end.jsonl"));
                 checkpoint::save(&end, &tiny(), Position::default(), &method.changed()).unwrap();
-                curve.copy(&rows).unwrap();
+                curve.unwrap().copy(&rows).unwrap();
                 return [end, rows, digests].map(|path| fs::read(path).unwrap());
             }
             Ok(End::Stopped) => assert!(!kill),

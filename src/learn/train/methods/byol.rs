@@ -14,7 +14,7 @@ use crate::{
         compute::{Compute, parameters},
         method::{self, At, Changed, Lap, Method, Part, StepOutput},
         recipe::Recipe,
-        trained::{Differentiated, Trained},
+        trained::{Differentiated, Trained, whole},
     },
 };
 use anyhow::Result;
@@ -93,16 +93,17 @@ impl BYOL {
 impl Method for BYOL {
     fn step(&mut self, views: &[Tensor], at: At, lap: Lap) -> Result<StepOutput> {
         let Recipe { compute, epochs, .. } = self.state.recipe;
-        let Compute { precision, activations, shards, .. } = compute;
-        let views = Shards::cut(views, shards)?;
+        let Compute { precision, activations, .. } = compute;
+        let views = compute.cut(views)?;
         let projected = self.state.query.pass(precision, true).keeping(activations).project(&views);
         let predicted = self.predictor.forward(&projected).map(|raw| unit(raw, 1));
         lap(Part::Forward);
-        let targets = no_grad(|| self.key.pass(precision, true).embed(&views)).join();
+        let targets = whole(&no_grad(|| self.key.pass(precision, true).embed(&views)))?;
         lap(Part::Keys);
-        let differentiated = distance(&predicted.join(), &targets);
+        let predictions = whole(&predicted)?;
+        let differentiated = distance(&predictions, &targets);
         lap(Part::Bank);
-        let mut output = self.state.learn(&predicted, differentiated, at.epoch, lap)?;
+        let mut output = self.state.learn(&predicted, &predictions[0], differentiated, at.epoch, lap)?;
         // The moving average sees the new weights.
         let key_momentum = schedule::key_momentum(self.key_momentum, epochs, at.epoch);
         bridge::average(&parameters(&self.key), &parameters(&self.state.query), 1.0 - key_momentum)?;

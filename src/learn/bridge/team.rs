@@ -1,0 +1,73 @@
+//! Processes that train together: the Rust part of team.cpp. Each holds neighbouring shards of every batch.
+
+use super::{check, pointers, receive};
+use anyhow::{Context as _, Result};
+use std::ffi::{CString, c_char};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn caco_team_open(size: usize, port: *mut u16) -> *mut c_char;
+    fn caco_team_join(port: u16, nonce: *const c_char, rank: usize, size: usize) -> *mut c_char;
+    fn caco_team_size() -> usize;
+    fn caco_team_rank() -> usize;
+    fn caco_team_lost() -> bool;
+    fn caco_team_sum(tensors: *const *const C_tensor, count: usize) -> *mut c_char;
+    fn caco_team_gather(tensors: *const *const C_tensor, count: usize, results: *mut *mut C_tensor) -> *mut c_char;
+    fn caco_team_most(value: *mut f64) -> *mut c_char;
+}
+
+/// Opens the place where `size` processes of this machine meet. Returns its port. Only the first process may call it.
+pub fn open(size: usize) -> Result<u16> {
+    let mut port = 0;
+    // SAFETY: the port is valid for the length of the call.
+    check(unsafe { caco_team_open(size, &raw mut port) }, "cannot open a port for the other processes")?;
+    Ok(port)
+}
+
+/// Waits until all processes that were given this port and nonce are there; from then on they are a team.
+pub fn join(port: u16, nonce: &str, rank: usize, size: usize) -> Result<()> {
+    let nonce = CString::new(nonce).context("a nonce is text")?;
+    // SAFETY: the nonce lives through the call.
+    check(unsafe { caco_team_join(port, nonce.as_ptr(), rank, size) }, "the processes cannot connect")
+}
+
+/// Number of processes; 1 without a team.
+pub fn size() -> usize {
+    // SAFETY: no pointers.
+    unsafe { caco_team_size() }
+}
+
+/// Number of this process, from 0.
+pub fn rank() -> usize {
+    // SAFETY: no pointers.
+    unsafe { caco_team_rank() }
+}
+
+/// Whether an exchange has failed because another process ended. The error that came of it says only that.
+pub fn is_lost() -> bool {
+    // SAFETY: no pointers.
+    unsafe { caco_team_lost() }
+}
+
+/// Adds up the tensors of all processes, nearest neighbours first: each becomes the sum.
+pub fn sum(tensors: &[Tensor]) -> Result<()> {
+    // SAFETY: all tensors live through the call.
+    check(unsafe { caco_team_sum(pointers(tensors).as_ptr(), tensors.len()) }, "sum over processes")
+}
+
+/// Every tensor with those of the other processes, along the first dimension, in the order of the processes.
+pub fn gather(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+    // SAFETY: all tensors live through the call.
+    receive(tensors.len(), "tensors of all processes", |results| unsafe {
+        caco_team_gather(pointers(tensors).as_ptr(), tensors.len(), results)
+    })
+}
+
+/// Whether `flag` is set in any of the processes.
+pub fn any(flag: bool) -> Result<bool> {
+    let mut value = f64::from(u8::from(flag));
+    // SAFETY: the value is valid for the length of the call.
+    check(unsafe { caco_team_most(&raw mut value) }, "a flag of all processes")?;
+    Ok(value > 0.0)
+}

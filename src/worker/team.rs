@@ -1,0 +1,212 @@
+//! The processes that compute one stage together: the worker that the runner started, which is number 0, and copies of it
+//! that it starts. They end with it, and if one of them fails, so does the stage, with the words of that one.
+
+use crate::task::{Stopped, Task};
+use anyhow::{Context as _, Result, bail, ensure};
+use caco_learn::{bridge::team, device};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    panic,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver},
+    },
+    time::Duration,
+};
+use tch::Device;
+
+/// The argument before the number of a process.
+pub const NUMBER: &str = "--process";
+
+/// Exit code of a process that ended because another one did.
+pub const LOST: u8 = 76;
+
+/// What the ends of the other processes are sent to, one message each.
+static ENDS: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+
+/// Makes the stage's processes a team, and starts them if this is the first. Must be called by the main thread, when the device
+/// is open: whoever starts a process must live as long as that.
+pub fn assemble(task: &Task, device: Device) -> Result<()> {
+    if task.processes == 1 {
+        return Ok(());
+    }
+    ensure!(
+        device == Device::Cpu,
+        "several processes compute on the CPU, and this stage on {}; give run: (gpus: 0), or leave `processes` out",
+        device::name(device)
+    );
+    let place = task.work.join("rendezvous");
+    let (port, nonce) = match task.process {
+        0 => {
+            let (port, nonce) = (team::open(task.processes)?, nonce()?);
+            write_aside(&place, &format!("127.0.0.1:{port} {nonce}"))?;
+            start(task)?;
+            (port, nonce)
+        }
+        _ => read(&place)?,
+    };
+    team::join(port, &nonce, task.process, task.processes)
+}
+
+/// Where the processes meet, and the word by which they know one another.
+fn read(place: &Path) -> Result<(u16, String)> {
+    let text = fs::read_to_string(place).with_context(|| format!("cannot read {}", place.display()))?;
+    let parse = || {
+        let (address, nonce) = text.split_once(' ')?;
+        let (_, port) = address.rsplit_once(':')?;
+        Some((port.parse().ok()?, nonce.to_string()))
+    };
+    parse().with_context(|| format!("{} does not say where the processes meet", place.display()))
+}
+
+/// A word that no other team has: something else on this machine may have taken the port.
+fn nonce() -> Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn write_aside(path: &Path, text: &str) -> Result<()> {
+    let aside = path.with_extension("partial");
+    let write = || fs::write(&aside, text).and_then(|()| fs::rename(&aside, path));
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The file in which a process leaves why it failed.
+fn words(work: &Path, number: usize) -> PathBuf {
+    work.join(format!("process-{number}.error"))
+}
+
+/// Starts the other processes.
+fn start(task: &Task) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    for number in 1..task.processes {
+        let words = words(&task.work, number);
+        let _ = fs::remove_file(&words);
+        let child = copy(task, number).with_context(|| format!("cannot start process {number}"))?;
+        let (sender, name) = (sender.clone(), format!("process {number} of {}", task.processes));
+        let watch = move || {
+            watch(child, &name, &words);
+            let _ = sender.send(());
+        };
+        std::thread::Builder::new().name(format!("process-{number}")).spawn(watch)?;
+    }
+    *ENDS.lock().unwrap_or_else(|e| e.into_inner()) = Some(receiver);
+    Ok(())
+}
+
+/// A copy of this program, which ends with it.
+fn copy(task: &Task, number: usize) -> io::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(task.work.join("job.json")).arg(NUMBER).arg(number.to_string());
+    let parent = std::process::id() as libc::pid_t;
+    let prepare = move || {
+        // SAFETY: these calls take numbers and allocate nothing. Between fork and exec, nothing else may be called.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // It may have ended before.
+            if libc::getppid() != parent {
+                libc::_exit(i32::from(LOST));
+            }
+            // A stop is asked of the whole process group. The first process notes it, and tells the others after a step.
+            libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        }
+        Ok(())
+    };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(prepare) };
+    command.spawn()
+}
+
+/// Waits for the end of a process. If it failed by itself, so does this one.
+fn watch(mut child: Child, name: &str, words: &Path) {
+    let why = match child.wait() {
+        Ok(status) if is_fine(status) => return,
+        Ok(status) => fs::read_to_string(words).unwrap_or_else(|_| describe(status)),
+        Err(error) => format!("cannot be waited for: {error}"),
+    };
+    let _ = writeln!(io::stderr().lock(), "error: {name}: {}", why.trim_end());
+    // SAFETY: ends the process at once; the main thread may wait for the one that failed.
+    unsafe { libc::_exit(1) };
+}
+
+/// Whether a process ended for no reason of its own.
+fn is_fine(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(code) if code == 0 || code == i32::from(LOST))
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}; its last words are in the log"),
+        (None, Some(libc::SIGKILL)) => "killed (signal 9); if nobody did, the system may have run out of memory".into(),
+        (None, signal) => format!("ended by signal {}", signal.unwrap_or_default()),
+    }
+}
+
+/// From now on, panics of an exchange that failed are not printed: [`concluded`] says why it did.
+pub fn silence_panics() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !team::is_lost() {
+            usual(panic);
+        }
+    }));
+}
+
+/// How long the first process waits for the end of another one, once it cannot be reached.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The end of a stage in this process. An error that came of the end of another process is replaced by the words of that one;
+/// in processes but the first, an error is left for the first one.
+pub fn concluded(processes: usize, process: usize, work: &Path, result: Result<()>) -> Result<()> {
+    let is_lost = team::is_lost();
+    match (process, result) {
+        (_, Ok(())) => Ok(()),
+        (0, Err(_)) if is_lost => {
+            let ends = ENDS.lock().unwrap_or_else(|e| e.into_inner()).take();
+            // The one that failed ends this process, from its thread.
+            let _ = ends.map(|ends| (1..processes).try_for_each(|_| ends.recv_timeout(GRACE)));
+            bail!("the connection between the processes of this stage broke");
+        }
+        (0, error) => error,
+        (_, Err(_)) if is_lost => std::process::exit(LOST.into()),
+        // The first one says so.
+        (_, Err(error)) if error.is::<Stopped>() => Ok(()),
+        (_, Err(error)) => {
+            let _ = fs::write(words(work, process), format!("{error:#}"));
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_meeting_place_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("rendezvous");
+        let word = nonce().unwrap();
+        write_aside(&place, &format!("127.0.0.1:4711 {word}")).unwrap();
+        assert_eq!(read(&place).unwrap(), (4711, word.clone()));
+        assert!(word.len() == 32 && word != nonce().unwrap());
+        for damaged in ["", "127.0.0.1:4711", "127.0.0.1:70000 word", "4711 word"] {
+            fs::write(&place, damaged).unwrap();
+            assert!(read(&place).unwrap_err().to_string().contains("does not say where"), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn only_ends_of_their_own_are_failures() {
+        let ended = |status: i32| is_fine(ExitStatus::from_raw(status));
+        assert!(ended(0) && ended(i32::from(LOST) << 8));
+        assert!(!ended(1 << 8) && !ended(libc::SIGKILL) && !ended(libc::SIGTERM));
+        assert!(describe(ExitStatus::from_raw(libc::SIGKILL)).starts_with("killed (signal 9)"));
+        assert_eq!(describe(ExitStatus::from_raw(libc::SIGABRT)), "ended by signal 6");
+    }
+}
