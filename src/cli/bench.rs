@@ -72,6 +72,9 @@ struct StepArgs {
     /// Steps to measure
     #[arg(long, default_value_t = 5, value_name = "N")]
     steps: u32,
+    /// Processes that take them together: a power of two that divides the shards
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    processes: u32,
     /// Print it as JSON
     #[arg(long)]
     json: bool,
@@ -134,7 +137,7 @@ struct NetworkArgs {
     /// What to keep of a forward pass: everything, or what passes between blocks
     #[arg(long, ignore_case = true, default_value = "keep")]
     activations: ActivationsArg,
-    /// Threads [default: one per core]
+    /// Threads of a process [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// The device for tensors: auto, cpu, cuda, cuda:N
@@ -178,6 +181,7 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode> {
         What::Step(step) => {
             let mut setup = network(&step.network)?;
             setup["steps"] = at_least("steps", step.steps, 1)?.into();
+            join(&mut setup, step)?;
             let report = programs::ask("--bench-step", &setup)?;
             (report.clone(), step_text(&report), step.json)
         }
@@ -198,6 +202,19 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode> {
         false => print(&text)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Divides steps among processes: the cores too, unless the threads of each are given.
+fn join(setup: &mut Value, step: &StepArgs) -> Result<()> {
+    let (processes, shards) = (step.processes, step.network.shards);
+    if !processes.is_power_of_two() || processes > shards {
+        bail!("--processes is {processes}; give a power of two, of at most the {shards} of --shards");
+    }
+    setup["processes"] = processes.into();
+    if step.network.threads.is_none() {
+        setup["threads"] = (cores() / processes as usize).max(1).into();
+    }
+    Ok(())
 }
 
 /// As [`setup`], of the loader.

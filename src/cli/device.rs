@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use caco_engine::gpu::{self, Gpu};
+use caco_pipeline::policy::Policy;
 use std::{fmt, str::FromStr};
 
 /// A device.
@@ -57,13 +58,17 @@ impl Device {
         }
     }
 
-    /// The name by which a stage opens it that was given `gpus`, and whose file asks for `wanted` of them.
-    pub fn of_stage(self, gpus: &[Gpu], wanted: Option<u32>) -> String {
+    /// The name by which a stage with this policy opens it that was given `gpus`.
+    /// Several processes each need to know what the others compute on.
+    pub fn of_stage(self, gpus: &[Gpu], policy: &Policy) -> String {
+        let is_joint = policy.processes() > 1;
         match self {
+            Device::Auto if is_joint && !gpus.is_empty() => Device::Cuda(0).to_string(),
+            Device::Auto if is_joint => Device::Cpu.to_string(),
             // The stage sees only its own GPUs, numbered from 0.
             Device::Cuda(_) if !gpus.is_empty() => Device::Cuda(0).to_string(),
             // All others belong to other stages.
-            _ if gpus.is_empty() && wanted == Some(0) => Device::Cpu.to_string(),
+            _ if gpus.is_empty() && policy.gpus == Some(0) => Device::Cpu.to_string(),
             _ => self.to_string(),
         }
     }
@@ -99,10 +104,14 @@ mod tests {
     #[test]
     fn within_a_claim_the_device_is_the_first() {
         let claimed = [Gpu::Number(5)];
-        assert_eq!(device("cuda:1").of_stage(&claimed, None), "cuda:0");
-        assert_eq!(device("auto").of_stage(&claimed, None), "auto");
-        assert_eq!(device("cpu").of_stage(&claimed, Some(1)), "cpu");
-        assert_eq!(device("cuda:1").of_stage(&[], None), "cuda:1");
-        assert_eq!(device("auto").of_stage(&[], Some(0)), "cpu");
+        let wanting = |gpus| Policy { gpus, ..Policy::default() };
+        assert_eq!(device("cuda:1").of_stage(&claimed, &wanting(None)), "cuda:0");
+        assert_eq!(device("auto").of_stage(&claimed, &wanting(None)), "auto");
+        assert_eq!(device("cpu").of_stage(&claimed, &wanting(Some(1))), "cpu");
+        assert_eq!(device("cuda:1").of_stage(&[], &wanting(None)), "cuda:1");
+        assert_eq!(device("auto").of_stage(&[], &wanting(Some(0))), "cpu");
+        let two = Policy { processes: Some(2), ..Policy::default() };
+        assert_eq!(device("auto").of_stage(&claimed, &two), "cuda:0");
+        assert_eq!(device("auto").of_stage(&[], &two), "cpu");
     }
 }

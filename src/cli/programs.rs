@@ -46,15 +46,15 @@ impl Programs for Here {
         command::launch(&command, &Place { inputs, work, cpus: *cpus, gpus, allow: &allow, machine: &self.machine })
     }
 
-    /// A command takes one core, and the GPUs that its file says. A stage that computes on a GPU takes one, or as many as its
-    /// file says, and its part of the cores; others take all cores and no GPU.
+    /// A command takes one core, and the GPUs that its file says. A stage that computes on a GPU takes one for each of its
+    /// processes, or as many as its file says, and its part of the cores; others take all cores and no GPU.
     fn resources(&self, stage: &Stage, pool: &Pool) -> pool::Usual {
         let wanted = stage.policy.gpus;
         if stage.is_command {
             return pool::Usual { cpus: 1, gpus: wanted.unwrap_or(0) };
         }
         let gpus = if self.device == Device::Cpu || !stage.uses_device { 0 } else { pool.gpus.len() as u32 };
-        match wanted.unwrap_or(1).min(gpus) {
+        match wanted.unwrap_or_else(|| stage.policy.processes()).min(gpus) {
             0 => pool::Usual { cpus: pool.cpus, gpus: 0 },
             taken => pool::Usual { cpus: (pool.cpus * taken / gpus).max(1), gpus: taken },
         }
@@ -69,6 +69,23 @@ impl Here {
         Here { device, root: root.into(), machine: Confinement::of_machine(&path, &project) }
     }
 
+    /// An error if a stage is to have more processes than there are GPUs for them. Without any it computes on the CPU.
+    pub fn ensure_gpus(&self, stage: &Stage, pool: &Pool) -> Result<()> {
+        let (processes, gpus) = (stage.policy.processes() as usize, pool.gpus.len());
+        let on_cpu = self.device == Device::Cpu || !stage.uses_device || stage.policy.gpus == Some(0) || gpus == 0;
+        if on_cpu || processes == 1 || processes <= gpus {
+            return Ok(());
+        }
+        bail!(
+            "stage '{}': run.processes is {processes}, and this run may use {gpus} GPU{}\n\
+             help: give --set {}.run.processes={}, which changes no byte, or --device cpu",
+            stage.name,
+            if gpus == 1 { "" } else { "s" },
+            stage.name,
+            1 << gpus.ilog2()
+        )
+    }
+
     fn worker(&self, prepared: &Prepared) -> Result<Launch> {
         let worker = worker().with_context(|| format!("cannot execute a stage of kind '{}'", prepared.stage.kind))?;
         let job = Job {
@@ -80,7 +97,7 @@ impl Here {
             work: prepared.work.into(),
             byproducts: prepared.work.join("byproducts"),
             threads: prepared.cpus as usize,
-            device: self.device.of_stage(&prepared.gpus, prepared.stage.policy.gpus),
+            device: self.device.of_stage(&prepared.gpus, &prepared.stage.policy),
             step_digests: prepared.stage.policy.step_digests,
             processes: prepared.stage.policy.processes(),
         };

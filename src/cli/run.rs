@@ -131,6 +131,7 @@ pub fn main(args: &RunArgs, project: &Project) -> Result<ExitCode> {
         let attester = attester(&graph)?;
         let programs = Here::new(args.device, &graph.pipeline.root, folders(&graph, &store));
         let executor = Local::new(pool(args)?);
+        to_run(&plan).iter().try_for_each(|id| programs.ensure_gpus(graph.stage(*id), executor.pool()))?;
         let done = Costs::of(&graph, &store, &names, &plan).and_then(|costs| {
             print_estimate(&store, &costs.estimate(&graph), args.quiet);
             let share = |id| executor.pool().share(request_of(graph.stage(id), &programs, &executor));

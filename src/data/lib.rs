@@ -21,4 +21,4 @@ pub mod synth;
 
 pub use caco_views::{Augmenter, Drawn, Raster};
 pub use dataset::Dataset;
-pub use loader::{Loader, Part, Reading, Transform};
+pub use loader::{Loader, Part, Reading, Transform, Turn};

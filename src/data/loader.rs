@@ -92,6 +92,15 @@ impl Part {
     }
 }
 
+/// The batches that one of several processes reads: they take turns, from the batch with which an epoch begins or resumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Number of the process, from 0.
+    pub number: usize,
+    /// Number of processes.
+    pub of: usize,
+}
+
 /// Reads a data set in batches.
 pub struct Loader {
     set: Arc<Dataset>,
@@ -99,6 +108,7 @@ pub struct Loader {
     decode: Decode,
     purpose: &'static str,
     part: Part,
+    turn: Turn,
     memory: fn(usize) -> Bytes,
 }
 
@@ -107,8 +117,8 @@ impl Loader {
     pub fn new(set: &Dataset, reading: Reading) -> Result<Loader> {
         ensure!(reading.batch > 0 && reading.threads > 0, "a loader needs a batch and threads of at least 1");
         let set = Arc::new(set.clone());
-        let (decode, part) = (Decode::Full, Part::WHOLE);
-        let loader = Loader { set, reading, decode, purpose: VIEW, part, memory: Bytes::zeros };
+        let (decode, part, turn) = (Decode::Full, Part::WHOLE, Turn { number: 0, of: 1 });
+        let loader = Loader { set, reading, decode, purpose: VIEW, part, turn, memory: Bytes::zeros };
         let (images, batch) = (loader.set.images.len(), loader.reading.batch);
         ensure!(
             loader.batches() > 0,
@@ -130,6 +140,11 @@ impl Loader {
     /// Reads only this part of every batch. Batches must be complete, and be divided by it without a rest.
     pub fn of_part(self, part: Part) -> Loader {
         Loader { part, ..self }
+    }
+
+    /// Reads only the batches of one of several processes.
+    pub fn in_turn(self, turn: Turn) -> Loader {
+        Loader { turn, ..self }
     }
 
     /// Sets where views are written: `memory` returns so many bytes, whose content does not matter.
@@ -159,7 +174,8 @@ impl Source for Loader {
         let chunks: Vec<Vec<u32>> = order
             .chunks(self.reading.batch)
             .take(self.batches() as usize)
-            .skip(first as usize)
+            .skip(first as usize + self.turn.number)
+            .step_by(self.turn.of)
             .map(|batch| self.part.of(batch))
             .collect();
         Ok(Box::new(Epoch::start(self, epoch, chunks)))

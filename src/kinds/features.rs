@@ -57,4 +57,9 @@ impl Kind for Features {
     fn is_portable(&self) -> bool {
         self.determinism == Determinism::Portable
     }
+
+    /// Every process computes the features of whole batches.
+    fn most_processes(&self) -> u32 {
+        MOST_PROCESSES
+    }
 }

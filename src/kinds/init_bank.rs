@@ -127,7 +127,7 @@ impl Kind for InitBank {
         self.determinism == Determinism::Portable
     }
 
-    fn shards(&self) -> u32 {
+    fn most_processes(&self) -> u32 {
         self.shards
     }
 

@@ -26,6 +26,9 @@ use caco_pipeline::kind::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The most processes that can compute a stage together whose work is divided by batches.
+const MOST_PROCESSES: u32 = 1024;
+
 pub use all::all;
 pub use caco_pipeline::{portable, step_digests};
 pub use caco_views::{Crop, Filter, Flip, Operation, View, Views};

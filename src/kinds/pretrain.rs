@@ -156,7 +156,7 @@ impl Kind for Pretrain {
         self.determinism == Determinism::Portable
     }
 
-    fn shards(&self) -> u32 {
+    fn most_processes(&self) -> u32 {
         self.shards
     }
 

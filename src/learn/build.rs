@@ -2,13 +2,15 @@
 
 use std::{env, path::PathBuf};
 
-const BRIDGE: [&str; 7] = [
+const BRIDGE: [&str; 9] = [
     "bridge/bridge.cpp",
     "bridge/crew.cpp",
     "bridge/gpu.cpp",
     "bridge/layer.cpp",
     "bridge/memory.cpp",
+    "bridge/nccl.cpp",
     "bridge/norm.cpp",
+    "bridge/norm_shards.cpp",
     "bridge/recompute.cpp",
 ];
 

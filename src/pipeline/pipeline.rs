@@ -421,7 +421,7 @@ fn stage(
         };
         in_stage(layered, error)
     })?;
-    policy::check_processes(&policy, layered, read.shards).map_err(|error| in_stage(layered, error))?;
+    policy::check_processes(&policy, layered, read.most_processes).map_err(|error| in_stage(layered, error))?;
     let inputs =
         read.inputs.into_iter().map(|input| scoped(input, layered.variant.as_deref(), templates, names)).collect();
     Ok(Stage {

@@ -22,8 +22,8 @@ pub struct Policy {
     /// Keep digests of every step of a training: `caco audit --rerun --locate` then names the first step and tensor in which
     /// a rerun differs. Every step copies all tensors from the device.
     pub step_digests: bool,
-    /// Processes that train together, each with its part of the shards of a batch and of the cores: a power of two that divides
-    /// `shards`. They compute on the CPU. The default is one.
+    /// Processes that compute the stage together, each with its part of the cores, or a GPU: a power of two. Those of a training
+    /// divide its `shards`. The default is one.
     pub processes: Option<u32>,
 }
 
@@ -34,20 +34,28 @@ impl Policy {
     }
 }
 
-/// An error if a stage's work, cut into so many shards, cannot be divided among the processes that it is to have.
-pub(crate) fn check_processes(policy: &Policy, layered: &Layered, shards: u32) -> Result<(), Diagnostic> {
+/// An error if a stage's work, of which `most` processes can have a part, cannot be divided among the processes that it is to
+/// have, or if these are to share GPUs.
+pub(crate) fn check_processes(policy: &Policy, layered: &Layered, most: u32) -> Result<(), Diagnostic> {
     let processes = policy.processes();
-    if processes.is_power_of_two() && shards.is_multiple_of(processes) {
-        return Ok(());
-    }
-    let at = layered.node.field("run").map_or(layered.node.at, |run| run.field("processes").unwrap_or(run).at);
-    let help = match shards {
-        1 => "leave it out, or give a training `shards`: a power of two that divides its batch".into(),
-        _ => format!("give a power of two, of at most {shards}"),
+    let error = |field, message, help: String| {
+        let at = layered.node.field("run").map_or(layered.node.at, |run| run.field(field).unwrap_or(run).at);
+        Err(Diagnostic::new(message).at(at).help(help))
     };
-    let message =
-        format!("run.processes is {processes}, and the stage's work cannot be divided so: it has shards: {shards}");
-    Err(Diagnostic::new(message).at(at).help(help))
+    if !processes.is_power_of_two() || processes > most {
+        let help = match most {
+            1 => "leave it out, or give a training `shards`: a power of two that divides its batch".into(),
+            _ => format!("give a power of two, of at most {most}"),
+        };
+        return error("processes", format!("run.processes is {processes}, and the stage can have {most}"), help);
+    }
+    match policy.gpus {
+        Some(gpus) if processes > 1 && gpus > 0 && gpus != processes => {
+            let help = "give as many GPUs as processes, or gpus: 0 to compute on the CPU".into();
+            error("gpus", format!("run.gpus is {gpus}, for {processes} processes"), help)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The error of a stage that is to keep digests of steps and takes none.

@@ -1,4 +1,5 @@
-//! Executes one stage: `caco-worker JOB.json`, started by the runner, with `--process N` one of several processes. Instead, `--bench-step` measures a training step,
+//! Executes one stage: `caco-worker JOB.json`, started by the runner. With `--process N` it is one of several processes that do
+//! so, and that another one starts. Instead, `--bench-step` measures a training step,
 //! `--bench-loader` the loader, `--bench-train` both together; `--data-survey` surveys a data set, `--data-sheet` draws
 //! a contact sheet, `--data-pixels` decodes an image, `--doctor`,
 //! `--self-test` and `--gpus` answer `caco doctor`.
@@ -10,7 +11,7 @@ use caco_data::{
 };
 use caco_kinds::Determinism;
 use caco_learn::{
-    bridge, device, gpus,
+    device, gpus,
     model::convolution,
     out_of_memory,
     train::{bench, trial},
@@ -23,13 +24,14 @@ use caco_worker::{
     pulse::Pulse,
     stages,
     task::{Stopped, Task},
-    team, watchdog,
+    team::{self, Member},
+    watchdog,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
-    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -52,13 +54,13 @@ fn main() -> ExitCode {
     let act = || match argument.as_str() {
         "--self-test" => self_test(),
         "--gpus" => examine_gpus(),
-        "--bench-step" => answer(bench::step),
+        "--bench-step" => bench_step(),
         "--bench-loader" => answer(loader::measure),
         "--bench-train" => answer(trial::train),
         "--data-survey" => answer(look),
         "--data-sheet" => answer(sheet::draw),
         "--data-pixels" => answer(pixels::describe),
-        _ => execute(&argument, process()?),
+        _ => execute(&argument),
     };
     out_of_memory::silence_panics();
     team::silence_panics();
@@ -125,44 +127,67 @@ fn trace(level: LevelFilter, spans: Option<File>) {
     tracing_subscriber::registry().with(level).with(text).with(spans).init();
 }
 
-/// The number of this process, given where several compute a stage.
-fn process() -> anyhow::Result<usize> {
-    let mut rest = std::env::args().skip(2);
-    match rest.next() {
-        None => Ok(0),
-        Some(option) => {
-            let number = rest.next().filter(|_| option == team::NUMBER).and_then(|number| number.parse().ok());
-            number.with_context(|| format!("'{option}' is not {} with a number", team::NUMBER))
-        }
-    }
-}
-
-fn execute(path: &str, process: usize) -> anyhow::Result<()> {
-    let job: Job = serde_json::from_slice(&std::fs::read(path)?)?;
-    let (processes, work) = (job.processes as usize, job.work.clone());
-    let result = panic::catch_unwind(AssertUnwindSafe(|| run(job, process)));
-    // The panic of an exchange that failed is no more than its error.
-    let result = match result {
-        Err(panic) if !bridge::team::is_lost() => panic::resume_unwind(panic),
-        result => result.unwrap_or_else(|_| Err(anyhow::anyhow!("an exchange failed"))),
+/// As [`answer`], of a training step, by one process or several. The setup of the others is in a file.
+fn bench_step() -> anyhow::Result<()> {
+    let number = team::number()?;
+    let folder = match number {
+        0 => std::env::temp_dir().join(format!("caco-bench-{}", std::process::id())),
+        _ => PathBuf::from(std::env::args_os().nth(2).context("the folder of the setup is missing")?),
     };
-    team::concluded(processes, process, &work, result)
+    let file = folder.join("setup.json");
+    let measure = || {
+        let setup: bench::Setup = match number {
+            0 => serde_json::from_reader(io::stdin())?,
+            _ => serde_json::from_slice(&fs::read(&file)?)?,
+        };
+        trace(if number == 0 { LevelFilter::INFO } else { LevelFilter::WARN }, None);
+        if number == 0 && setup.processes > 1 {
+            fs::create_dir_all(&folder)?;
+            fs::write(&file, serde_json::to_vec(&setup)?)?;
+        }
+        let arguments = vec!["--bench-step".into(), folder.clone().into()];
+        let member = Member { number, of: setup.processes, folder: folder.clone(), arguments };
+        team::together(&member, || {
+            let setup = bench::Setup { device: member.device(&setup.device), ..setup };
+            let report = bench::step(&setup, &|device| member.join(device))?;
+            if number == 0 {
+                println!("{}", serde_json::to_string(&report)?);
+            }
+            Ok(())
+        })
+    };
+    let measured = measure();
+    if number == 0 {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    measured
 }
 
-fn run(job: Job, process: usize) -> anyhow::Result<()> {
-    let is_first = process == 0;
+fn execute(path: &str) -> anyhow::Result<()> {
+    let job: Job = serde_json::from_slice(&fs::read(path)?)?;
+    let member = Member {
+        number: team::number()?,
+        of: job.processes as usize,
+        folder: job.work.clone(),
+        arguments: vec![path.into()],
+    };
+    team::together(&member, || run(job, &member))
+}
+
+fn run(job: Job, member: &Member) -> anyhow::Result<()> {
+    let is_first = member.number == 0;
     // Spans are optional: a stage computes the same without them.
     let spans = is_first.then(|| File::create(job.byproducts.join("trace.jsonl")).ok()).flatten();
     trace(if is_first { LevelFilter::INFO } else { LevelFilter::WARN }, spans);
     let least = job::least_stall()?;
     let (stop, pulse) = (Arc::new(AtomicBool::new(false)), Arc::new(Pulse::new(least)));
-    // The others follow the first: a step that hangs in one of them hangs in all.
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
+    team::accept_stops();
+    // A step that hangs in one process hangs in the first, whose watchdog ends all of them.
     if is_first {
-        signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
         watchdog::start(pulse.clone(), job.work.join(job::ALIVE), least)?;
     }
-    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device, step_digests, processes } = job;
-    let processes = processes as usize;
+    let Job { stage, kind, parameters, inputs, out, work, byproducts, threads, device, step_digests, .. } = job;
     let progress = work.join(PROGRESS);
     stages::execute(&Task {
         stage,
@@ -172,11 +197,10 @@ fn run(job: Job, process: usize) -> anyhow::Result<()> {
         out,
         work,
         byproducts,
-        threads: (threads / processes).max(1),
-        device,
+        threads: (threads / member.of).max(1),
+        device: member.device(&device),
         step_digests,
-        processes,
-        process,
+        member: member.clone(),
         progress,
         stop,
         pulse,

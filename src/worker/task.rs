@@ -1,7 +1,7 @@
 //! The task that a stage receives. Independent of the wire format, so that a field added to the runner's job affects no
 //! stage.
 
-use crate::pulse::Pulse;
+use crate::{pulse::Pulse, team::Member};
 use anyhow::{Context as _, Result, bail};
 use caco_measure::metric::{self, Metric};
 use caco_pipeline::progress::Progress;
@@ -40,10 +40,8 @@ pub struct Task {
     pub device: String,
     /// Whether a training keeps digests of its steps.
     pub step_digests: bool,
-    /// Number of processes that compute it together.
-    pub processes: usize,
-    /// Number of this process, from 0. The first writes all files.
-    pub process: usize,
+    /// This process, of those that compute it together.
+    pub member: Member,
     /// The file to which it reports progress.
     pub progress: PathBuf,
     /// Set to request that it writes a checkpoint and returns [`Stopped`].

@@ -1,16 +1,17 @@
 //! The processes that compute one stage together: the worker that the runner started, which is number 0, and copies of it
 //! that it starts. They end with it, and if one of them fails, so does the stage, with the words of that one.
 
-use crate::task::{Stopped, Task};
-use anyhow::{Context as _, Result, bail, ensure};
-use caco_learn::{bridge::team, device};
+use crate::task::Stopped;
+use anyhow::{Context as _, Result, anyhow, bail};
+use caco_learn::bridge::team;
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
-    panic,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Mutex,
         mpsc::{self, Receiver},
@@ -28,28 +29,120 @@ pub const LOST: u8 = 76;
 /// What the ends of the other processes are sent to, one message each.
 static ENDS: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 
-/// Makes the stage's processes a team, and starts them if this is the first. Must be called by the main thread, when the device
-/// is open: whoever starts a process must live as long as that.
-pub fn assemble(task: &Task, device: Device) -> Result<()> {
-    if task.processes == 1 {
-        return Ok(());
-    }
-    ensure!(
-        device == Device::Cpu,
-        "several processes compute on the CPU, and this stage on {}; give run: (gpus: 0), or leave `processes` out",
-        device::name(device)
-    );
-    let place = task.work.join("rendezvous");
-    let (port, nonce) = match task.process {
-        0 => {
-            let (port, nonce) = (team::open(task.processes)?, nonce()?);
-            write_aside(&place, &format!("127.0.0.1:{port} {nonce}"))?;
-            start(task)?;
-            (port, nonce)
+/// One of the processes that compute something together.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number, from 0. The first starts the others, and writes all files.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// A folder that all of them see, where they find one another.
+    pub folder: PathBuf,
+    /// The arguments that start the others, before [`NUMBER`] and the number.
+    pub arguments: Vec<OsString>,
+}
+
+impl Member {
+    /// Makes the processes a team that computes on this device, and starts the others if this is the first. Must be called by
+    /// the main thread, when the device is open: the other processes end with the thread that started them.
+    pub fn join(&self, device: Device) -> Result<()> {
+        if self.of == 1 {
+            return Ok(());
         }
-        _ => read(&place)?,
-    };
-    team::join(port, &nonce, task.process, task.processes)
+        let place = self.folder.join("rendezvous");
+        let (port, nonce) = match self.number {
+            0 => {
+                let (port, nonce) = (team::open(self.of)?, nonce()?);
+                write_aside(&place, &format!("127.0.0.1:{port} {nonce}"))?;
+                self.start_others()?;
+                (port, nonce)
+            }
+            _ => read(&place)?,
+        };
+        team::join(&team::Place { port, nonce: &nonce, rank: self.number, size: self.of, build: &build()? }, device)
+    }
+
+    /// The device of this process, given that of the first: they take one GPU after the other.
+    pub fn device(&self, first: &str) -> String {
+        match first.strip_prefix("cuda:").and_then(|number| number.parse::<usize>().ok()) {
+            Some(number) => format!("cuda:{}", number + self.number),
+            None => first.into(),
+        }
+    }
+
+    fn start_others(&self) -> Result<()> {
+        let (sender, receiver) = mpsc::channel();
+        for number in 1..self.of {
+            let words = words(&self.folder, number);
+            let _ = fs::remove_file(&words);
+            let child = self.copy(number).with_context(|| format!("cannot start process {number}"))?;
+            let (sender, name) = (sender.clone(), format!("process {number} of {}", self.of));
+            let watch = move || {
+                watch(child, &name, &words);
+                let _ = sender.send(());
+            };
+            std::thread::Builder::new().name(format!("process-{number}")).spawn(watch)?;
+        }
+        *ENDS.lock().unwrap_or_else(|e| e.into_inner()) = Some(receiver);
+        Ok(())
+    }
+
+    /// A copy of this program, which ends with it.
+    fn copy(&self, number: usize) -> io::Result<Child> {
+        // The very file that this process runs, even if another build has replaced it meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(std::env::current_exe()?).args(&self.arguments).arg(NUMBER).arg(number.to_string());
+        let parent = std::process::id() as libc::pid_t;
+        let prepare = move || {
+            // SAFETY: these calls take numbers and allocate nothing. Between fork and exec, nothing else may be called.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // It may have ended before.
+                if libc::getppid() != parent {
+                    libc::_exit(i32::from(LOST));
+                }
+                set_mask(libc::SIG_BLOCK);
+            }
+            Ok(())
+        };
+        // SAFETY: as above.
+        unsafe { command.pre_exec(prepare) };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
+    }
+}
+
+/// Makes a request to stop wait, or no longer. It is sent to the whole process group, and a process that starts is not ready
+/// for it yet.
+fn set_mask(how: libc::c_int) {
+    // SAFETY: the set is initialised by the first call; these calls allocate nothing.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigprocmask(how, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// From now on, requests to stop arrive. To be called when they are handled.
+pub fn accept_stops() {
+    set_mask(libc::SIG_UNBLOCK);
+}
+
+/// What identifies the build of this program.
+fn build() -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    File::open("/proc/self/exe")
+        .and_then(|file| hasher.update_reader(file).map(drop))
+        .context("cannot read the program of this process")?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The number of this process, given where another one started it.
+pub fn number() -> Result<usize> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let Some(at) = arguments.iter().position(|argument| argument == NUMBER) else { return Ok(0) };
+    let number = arguments.get(at + 1).and_then(|number| number.parse().ok());
+    number.with_context(|| format!("{NUMBER} is not followed by a number"))
 }
 
 /// Where the processes meet, and the word by which they know one another.
@@ -81,47 +174,6 @@ fn words(work: &Path, number: usize) -> PathBuf {
     work.join(format!("process-{number}.error"))
 }
 
-/// Starts the other processes.
-fn start(task: &Task) -> Result<()> {
-    let (sender, receiver) = mpsc::channel();
-    for number in 1..task.processes {
-        let words = words(&task.work, number);
-        let _ = fs::remove_file(&words);
-        let child = copy(task, number).with_context(|| format!("cannot start process {number}"))?;
-        let (sender, name) = (sender.clone(), format!("process {number} of {}", task.processes));
-        let watch = move || {
-            watch(child, &name, &words);
-            let _ = sender.send(());
-        };
-        std::thread::Builder::new().name(format!("process-{number}")).spawn(watch)?;
-    }
-    *ENDS.lock().unwrap_or_else(|e| e.into_inner()) = Some(receiver);
-    Ok(())
-}
-
-/// A copy of this program, which ends with it.
-fn copy(task: &Task, number: usize) -> io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(task.work.join("job.json")).arg(NUMBER).arg(number.to_string());
-    let parent = std::process::id() as libc::pid_t;
-    let prepare = move || {
-        // SAFETY: these calls take numbers and allocate nothing. Between fork and exec, nothing else may be called.
-        unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // It may have ended before.
-            if libc::getppid() != parent {
-                libc::_exit(i32::from(LOST));
-            }
-            // A stop is asked of the whole process group. The first process notes it, and tells the others after a step.
-            libc::signal(libc::SIGTERM, libc::SIG_IGN);
-        }
-        Ok(())
-    };
-    // SAFETY: as above.
-    unsafe { command.pre_exec(prepare) };
-    command.spawn()
-}
-
 /// Waits for the end of a process. If it failed by itself, so does this one.
 fn watch(mut child: Child, name: &str, words: &Path) {
     let why = match child.wait() {
@@ -147,7 +199,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// From now on, panics of an exchange that failed are not printed: [`concluded`] says why it did.
+/// From now on, panics of an exchange that failed are not printed: [`together`] says why it did.
 pub fn silence_panics() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -160,16 +212,22 @@ pub fn silence_panics() {
 /// How long the first process waits for the end of another one, once it cannot be reached.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The end of a stage in this process. An error that came of the end of another process is replaced by the words of that one;
+/// Does what a member does, and ends it. An error that came of the end of another process is replaced by the words of that one;
 /// in processes but the first, an error is left for the first one.
-pub fn concluded(processes: usize, process: usize, work: &Path, result: Result<()>) -> Result<()> {
+pub fn together(member: &Member, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let result = panic::catch_unwind(AssertUnwindSafe(act));
     let is_lost = team::is_lost();
-    match (process, result) {
+    let result = match result {
+        Err(panic) if !is_lost => panic::resume_unwind(panic),
+        // The panic of an exchange that failed is no more than its error.
+        result => result.unwrap_or_else(|_| Err(anyhow!("an exchange failed"))),
+    };
+    match (member.number, result) {
         (_, Ok(())) => Ok(()),
         (0, Err(_)) if is_lost => {
             let ends = ENDS.lock().unwrap_or_else(|e| e.into_inner()).take();
             // The one that failed ends this process, from its thread.
-            let _ = ends.map(|ends| (1..processes).try_for_each(|_| ends.recv_timeout(GRACE)));
+            let _ = ends.map(|ends| (1..member.of).try_for_each(|_| ends.recv_timeout(GRACE)));
             bail!("the connection between the processes of this stage broke");
         }
         (0, error) => error,
@@ -177,7 +235,7 @@ pub fn concluded(processes: usize, process: usize, work: &Path, result: Result<(
         // The first one says so.
         (_, Err(error)) if error.is::<Stopped>() => Ok(()),
         (_, Err(error)) => {
-            let _ = fs::write(words(work, process), format!("{error:#}"));
+            let _ = fs::write(words(&member.folder, member.number), format!("{error:#}"));
             Err(error)
         }
     }

@@ -5,7 +5,10 @@ use caco_measure::{
     predictions::Predictions,
 };
 use caco_report::{comparison::Comparison, verdict::Verdict};
-use caco_worker::task::{Stopped, Task};
+use caco_worker::{
+    task::{Stopped, Task},
+    team::Member,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -50,8 +53,7 @@ fn task(folder: &Path, kind: &str, parameters: Value, inputs: &[(&str, PathBuf)]
         threads: 2,
         device: "cpu".into(),
         step_digests: false,
-        processes: 1,
-        process: 0,
+        member: Member { number: 0, of: 1, folder: folder.into(), arguments: vec![] },
         stop: Arc::default(),
         pulse: Arc::default(),
     }

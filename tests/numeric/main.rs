@@ -4,5 +4,6 @@ mod evaluation;
 mod parity;
 mod pixels;
 mod reference;
+mod team;
 mod training;
 mod views;

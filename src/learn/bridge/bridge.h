@@ -64,6 +64,14 @@ void sum_in_team(const std::vector<at::Tensor> &tensors);
 // The tensors of all processes, which have the same shapes and layouts: those of the first, then those of the next.
 std::vector<at::Tensor> gather_in_team(at::TensorList own);
 
+// ---- Batch norm (norm.cpp, norm_shards.cpp).
+
+constexpr double EPSILON = 1e-5, MOMENTUM = 0.1;  // PyTorch's defaults
+
+// Batch norm in training on a GPU, of views in as many shards in this process, over those of all processes.
+std::vector<at::Tensor> norm_of_shards(at::TensorList xs, const at::Tensor &weight, const at::Tensor &bias,
+                                       const at::Tensor &running_mean, const at::Tensor &running_variance, int64_t shards);
+
 // ---- Recomputed parts (recompute.cpp).
 
 // What `compute` gives. When a part of a network is recomputed, it is what it gave in the first pass.

@@ -125,7 +125,6 @@ Moments moments_of(const T *x, Rows rows) {
   return total;
 }
 
-constexpr double EPSILON = 1e-5, MOMENTUM = 0.1;  // PyTorch's defaults
 
 // The scale and shift that normalise with these statistics.
 template <typename A>
@@ -407,6 +406,16 @@ bool taken(const Tensor &x, const Tensor &weight) {
   return x.is_cpu() && known && weight.scalar_type() == wanted && x.size(1) % (type == at::kDouble ? 8 : 16) == 0;
 }
 
+// The same in training on a GPU, for a batch in shards.
+std::vector<Tensor> composed_of_shards(at::TensorList xs, at::TensorList adds, const Norm &norm) {
+  std::vector<Tensor> ys = norm_of_shards(xs, norm.weight, norm.bias, norm.mean, norm.variance, norm.shards);
+  for (size_t i = 0; i < ys.size(); ++i) {
+    if (!adds.empty()) ys[i] = ys[i] + adds[i];
+    if (norm.then != Then::Nothing) ys[i] = ys[i].relu();
+  }
+  return ys;
+}
+
 // The same by libtorch's operations. A view of several shards is put together first.
 std::vector<Tensor> composed(at::TensorList xs, at::TensorList adds, const Norm &norm) {
   std::vector<Tensor> result;
@@ -527,6 +536,7 @@ extern "C" char *caco_norm(Tensor *const *xs_, size_t count, size_t shards, cons
     if (kernels) check(xs, adds, norm);
     if (kernels) return give(fused(xs, adds, norm, learning), results);
     const bool is_joint = train && team_size() > 1;
+    if (xs[0].is_cuda() && train && (shards > 1 || is_joint)) return give(composed_of_shards(xs, adds, norm), results);
     give(is_joint ? composed_in_team(xs, adds, norm) : composed(xs, adds, norm), results);
   });
 }

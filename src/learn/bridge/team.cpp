@@ -1,10 +1,11 @@
-// Processes that train together, by c10d's Gloo. Its headers need those of gloo, see gloo/.
+// Processes that compute together: by c10d's Gloo on the CPU, whose headers need those of gloo, see gloo/; by NCCL on GPUs.
 //
 // Sums are not taken by its all-reduce, whose order depends on the number of processes, but by messages between two
 // processes at a time: in round k, process p exchanges with p XOR 2ᵏ. With powers of two these are the upper levels of
 // the tree over all shards, nearest neighbours first, whatever the number of processes.
 
 #include "bridge.h"
+#include "transport.h"
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -29,41 +30,26 @@ constexpr const char *HOST = "127.0.0.1";
 // evaluation for as long as that takes; its own watchdog ends a step that hangs.
 constexpr std::chrono::milliseconds START = std::chrono::minutes(5), LATER = std::chrono::hours(24 * 7);
 
-// One end of an exchange: as many bytes in either direction.
-struct Exchange {
-  void *mine, *theirs;
-  int64_t bytes;
-};
-
-class Team {
+class Gloo final : public Transport {
  public:
-  Team(c10::intrusive_ptr<c10d::Store> store, int rank, int size) : store(std::move(store)), rank(rank), size(size) {
+  Gloo(c10::intrusive_ptr<c10d::Store> store, int rank, int size) : store(std::move(store)) {
     const auto options = c10d::ProcessGroupGloo::Options::create(START);
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(HOST));
     group = c10::make_intrusive<c10d::ProcessGroupGloo>(this->store, rank, size, options);
     group->setTimeout(LATER);
   }
 
-  // Exchanges with process `other`.
-  void exchange(const std::vector<Exchange> &all, int other) {
-    try {
-      std::vector<c10::intrusive_ptr<c10d::Work>> works;
-      for (const Exchange &one : all) {
-        if (one.bytes == 0) continue;
-        const int tag = next++ & 0x3fffffff;
-        std::vector<Tensor> mine{bytes(one.mine, one.bytes)}, theirs{bytes(one.theirs, one.bytes)};
-        works.push_back(group->send(mine, other, tag));
-        works.push_back(group->recv(theirs, other, tag));
-      }
-      for (const auto &work : works) work->wait(LATER);
-    } catch (const std::exception &) {
-      lost = true;
-      throw;
+  void exchange(const std::vector<Exchange> &all, int other) override {
+    std::vector<c10::intrusive_ptr<c10d::Work>> works;
+    for (const Exchange &one : all) {
+      if (one.bytes == 0) continue;
+      const int tag = next++ & 0x3fffffff;
+      std::vector<Tensor> mine{bytes(one.mine, one.bytes)}, theirs{bytes(one.theirs, one.bytes)};
+      works.push_back(group->send(mine, other, tag));
+      works.push_back(group->recv(theirs, other, tag));
     }
+    for (const auto &work : works) work->wait(LATER);
   }
-
-  // Whether an exchange has failed, because another process ended.
-  std::atomic<bool> lost{false};
 
  private:
   static Tensor bytes(void *start, int64_t count) { return at::from_blob(start, {count}, at::kByte); }
@@ -71,9 +57,23 @@ class Team {
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::Backend> group;
   uint32_t next = 0;
+};
 
- public:
+struct Team {
   const int rank, size;
+  const std::unique_ptr<Transport> host, gpu;
+  // Whether an exchange has failed, because another process ended.
+  std::atomic<bool> lost{false};
+
+  void exchange(bool on_host, const std::vector<Exchange> &all, int other) {
+    try {
+      TORCH_CHECK(on_host || gpu, "these processes compute on the CPU");
+      (on_host ? host : gpu)->exchange(all, other);
+    } catch (const std::exception &) {
+      lost = true;
+      throw;
+    }
+  }
 };
 
 // Never destroyed: at the end of a process, others may still be connected.
@@ -89,6 +89,13 @@ void in_rounds(const F &body) {
 // The tensor in memory that has no gaps.
 Tensor dense(const Tensor &tensor) {
   return tensor.is_non_overlapping_and_dense() ? tensor : tensor.clone(at::MemoryFormat::Preserve);
+}
+
+// Whether tensors are in the memory of the host, as all of them must be if one is.
+bool on_host(at::TensorList tensors) {
+  const bool first = tensors.empty() || tensors[0].is_cpu();
+  for (const Tensor &tensor : tensors) TORCH_CHECK(tensor.is_cpu() == first, "tensors on the host and on a GPU");
+  return first;
 }
 
 Exchange between(const Tensor &mine, const Tensor &theirs) {
@@ -132,7 +139,7 @@ void join_in_team(std::vector<double> &values, const Join &join) {
   if (team_size() == 1) return;
   std::vector<double> theirs(values.size());
   in_rounds([&](int other, int) {
-    team->exchange({{values.data(), theirs.data(), static_cast<int64_t>(values.size() * sizeof(double))}}, other);
+    team->exchange(true, {{values.data(), theirs.data(), static_cast<int64_t>(values.size() * sizeof(double))}}, other);
     if (other > team->rank) return join(values, theirs);
     join(theirs, values);
     values = theirs;
@@ -144,14 +151,13 @@ void sum_in_team(const std::vector<Tensor> &tensors) {
   at::NoGradGuard guard;
   std::vector<Tensor> sums, theirs;
   for (const Tensor &tensor : tensors) {
-    TORCH_CHECK(tensor.is_cpu(), "several processes compute on the CPU");
     sums.push_back(dense(tensor));
     theirs.push_back(at::empty_like(sums.back()));
   }
   in_rounds([&](int other, int) {
     std::vector<Exchange> exchanges;
     for (size_t i = 0; i < sums.size(); ++i) exchanges.push_back(between(sums[i], theirs[i]));
-    team->exchange(exchanges, other);
+    team->exchange(on_host(tensors), exchanges, other);
     // a + b and b + a have the same bits.
     for (size_t i = 0; i < sums.size(); ++i) sums[i].add_(theirs[i]);
   });
@@ -165,7 +171,6 @@ std::vector<Tensor> gather_in_team(at::TensorList own) {
   const size_t count = own.size();
   std::vector<Tensor> all(count * team->size);
   for (size_t i = 0; i < count; ++i) {
-    TORCH_CHECK(own[i].is_cpu(), "several processes compute on the CPU");
     const Tensor mine = dense(own[i]);
     for (int process = 0; process < team->size; ++process)
       all[process * count + i] = process == team->rank ? mine : at::empty_like(mine);
@@ -175,7 +180,7 @@ std::vector<Tensor> gather_in_team(at::TensorList own) {
     const size_t mine = (team->rank & ~(step - 1)) * count, theirs = (other & ~(step - 1)) * count;
     std::vector<Exchange> exchanges;
     for (size_t i = 0; i < step * count; ++i) exchanges.push_back(between(all[mine + i], all[theirs + i]));
-    team->exchange(exchanges, other);
+    team->exchange(on_host(own), exchanges, other);
   });
   return all;
 }
@@ -192,11 +197,23 @@ extern "C" char *caco_team_open(size_t size, uint16_t *port) {
   });
 }
 
-// Waits for all processes that know `nonce`, and makes them a team.
-extern "C" char *caco_team_join(uint16_t port, const char *nonce, size_t rank, size_t size) {
+// Waits for all processes that know `nonce`, and makes them a team, if all are of the same build. `gpu` is the number of this
+// one's, -1 on the CPU.
+extern "C" char *caco_team_join(uint16_t port, const char *nonce, const char *build, size_t rank, size_t size, int gpu) {
   return guarded([&] {
-    const auto store = rank == 0 ? *server : c10::make_intrusive<c10d::TCPStore>(HOST, options_of(port, size));
-    team = new Team(c10::make_intrusive<c10d::PrefixStore>(nonce, store), rank, size);
+    const auto all = rank == 0 ? *server : c10::make_intrusive<c10d::TCPStore>(HOST, options_of(port, size));
+    const auto store = c10::make_intrusive<c10d::PrefixStore>(nonce, all);
+    store->set("build/" + std::to_string(rank), std::string(build));
+    for (size_t other = 0; other < size; ++other)
+      TORCH_CHECK(store->get_to_str("build/" + std::to_string(other)) == build, "process ", other,
+                  " is another build of this program than process ", rank);
+    auto host = std::make_unique<Gloo>(store, rank, size);
+    std::unique_ptr<Transport> device;
+    if (gpu >= 0) {
+      if (rank == 0) store->set("nccl", nccl_id());
+      device = over_nccl(store->get_to_str("nccl"), rank, size, gpu);
+    }
+    team = new Team{static_cast<int>(rank), static_cast<int>(size), std::move(host), std::move(device)};
   });
 }
 

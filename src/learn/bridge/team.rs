@@ -3,12 +3,19 @@
 use super::{check, pointers, receive};
 use anyhow::{Context as _, Result};
 use std::ffi::{CString, c_char};
-use tch::Tensor;
+use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
     fn caco_team_open(size: usize, port: *mut u16) -> *mut c_char;
-    fn caco_team_join(port: u16, nonce: *const c_char, rank: usize, size: usize) -> *mut c_char;
+    fn caco_team_join(
+        port: u16,
+        nonce: *const c_char,
+        build: *const c_char,
+        rank: usize,
+        size: usize,
+        gpu: i32,
+    ) -> *mut c_char;
     fn caco_team_size() -> usize;
     fn caco_team_rank() -> usize;
     fn caco_team_lost() -> bool;
@@ -25,11 +32,34 @@ pub fn open(size: usize) -> Result<u16> {
     Ok(port)
 }
 
-/// Waits until all processes that were given this port and nonce are there; from then on they are a team.
-pub fn join(port: u16, nonce: &str, rank: usize, size: usize) -> Result<()> {
-    let nonce = CString::new(nonce).context("a nonce is text")?;
-    // SAFETY: the nonce lives through the call.
-    check(unsafe { caco_team_join(port, nonce.as_ptr(), rank, size) }, "the processes cannot connect")
+/// Where a process joins a team.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The port of this machine.
+    pub port: u16,
+    /// A word that only the processes of this team know.
+    pub nonce: &'a str,
+    /// Number of this process, from 0.
+    pub rank: usize,
+    /// Number of processes.
+    pub size: usize,
+    /// What identifies the build of the program, which must be the same.
+    pub build: &'a str,
+}
+
+/// Waits until all processes that were given this place are there; from then on they are a team. They exchange what is on the
+/// host by Gloo, and what is on GPUs, of which each has its own, by NCCL.
+pub fn join(place: &Place, device: Device) -> Result<()> {
+    let &Place { port, nonce, rank, size, build } = place;
+    let text = |text: &str| CString::new(text).context("a word of the team has a zero");
+    let (nonce, build) = (text(nonce)?, text(build)?);
+    let gpu = match device {
+        Device::Cuda(number) => i32::try_from(number).context("the number of a GPU")?,
+        _ => -1,
+    };
+    // SAFETY: both words live through the call.
+    let error = unsafe { caco_team_join(port, nonce.as_ptr(), build.as_ptr(), rank, size, gpu) };
+    check(error, "the processes cannot connect")
 }
 
 /// Number of processes; 1 without a team.

@@ -2,7 +2,8 @@
 //! classes) and `features` f32 [n, d]. They are written incrementally, so that no set is too large for memory and an
 //! interrupted extraction resumes where it stopped.
 
-use crate::{model::Encoder, tensors::Tensors, transfer::Transfer};
+use super::stream::{Backbone, Stream};
+use crate::{model::Encoder, tensors::Tensors, train::collective};
 use anyhow::{Context as _, Result, bail, ensure};
 use caco_data::batch::Source;
 use caco_kinds::Precision;
@@ -157,36 +158,42 @@ pub struct Extraction<'a> {
 
 /// Writes features to `out`, by way of `partial`, from which an interrupted extraction resumes. `keep_going` is called
 /// with the number of images done; if it returns false, the features so far stay in `partial` and the result is false.
+/// Several processes extract together, and the first writes.
 /// An error if the features of an image are not finite.
 pub fn extract(this: &Extraction, partial: &Path, out: &Path, keep_going: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
     let d = this.encoder.network.features() as u64;
     let images = this.labels.len() as u64;
     let (values, shape) = this.kept.values(this.set.classes.len());
     ensure!(shape[0] as u64 == images, "{} labels to store for {images} images", shape[0]);
-    let mut rows = Rows::open(partial, header(&shape, d, this.set)?, &values, d * 4)?;
-    let first = if rows.whole == images { images.div_ceil(this.batch) } else { rows.whole / this.batch };
+    let together = collective::here();
+    let open = || Rows::open(partial, header(&shape, d, this.set)?, &values, d * 4);
+    let mut rows = (together.rank() == 0).then(open).transpose()?;
+    let whole = together.all(rows.as_ref().map_or(0, |rows| rows.whole as i64))?[0] as u64;
+    let first = if whole == images { images.div_ceil(this.batch) } else { whole / this.batch };
     let mut done = images.min(first * this.batch);
-    rows.keep(done)?;
+    rows.as_mut().map_or(Ok(()), |rows| rows.keep(done))?;
     if done < images {
-        let mut batches = Transfer::new(this.source.epoch(0, first)?, 1, this.device);
-        while let Some(batch) = batches.next().transpose()? {
+        let backbone = Backbone { encoder: this.encoder, precision: this.precision, device: this.device };
+        let mut batches = Stream::new(backbone, this.source, 0, first)?;
+        while let Some(batch) = batches.next()? {
             let labels = &this.labels[done as usize..][..batch.labels.len()];
             ensure!(labels == batch.labels, "the images from number {done} on are not in the order of the index");
-            let features = this.encoder.features(&batch.views.first()?, this.precision);
             batches.look_ahead();
-            let features = features.to_device(Device::Cpu);
+            let features = batch.features.to_device(Device::Cpu);
             check(&features, done)?;
-            rows.write(&features)?;
+            rows.as_mut().map_or(Ok(()), |rows| rows.write(&features))?;
             done += batch.labels.len() as u64;
-            if !keep_going(done) {
-                rows.finish()?;
+            if together.any(!keep_going(done))? {
+                rows.as_mut().map_or(Ok(()), Rows::finish)?;
                 return Ok(false);
             }
         }
     }
     ensure!(done == images, "{done} images were read, the index lists {images}");
-    rows.finish()?;
-    publish(partial, out)?;
+    if let Some(mut rows) = rows {
+        rows.finish()?;
+        publish(partial, out)?;
+    }
     Ok(true)
 }
 

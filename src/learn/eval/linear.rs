@@ -1,42 +1,15 @@
 //! Linear evaluation: a linear classifier on a frozen encoder, trained on augmented images by SGD with momentum under
 //! LARC (layer-wise adaptive rates, You et al. 2017, as in NVIDIA's apex with `clip=False`).
 
-use crate::{
-    bridge,
-    model::Encoder,
-    schedule,
-    tensors::Tensors,
-    transfer::{Arriving, Transfer, Views},
-};
+pub use super::stream::Backbone;
+
+use super::stream::{Computed, Stream};
+use crate::{bridge, schedule, tensors::Tensors, train::collective};
 use anyhow::{Context as _, Result, bail, ensure};
-use caco_data::batch::{Batches, Source};
-use caco_kinds::Precision;
+use caco_data::batch::Source;
 use caco_measure::rng::Rng;
 use std::path::Path;
 use tch::{Device, Kind, Tensor, no_grad};
-
-/// The encoder that is evaluated: frozen, with running statistics.
-#[derive(Clone, Copy, Debug)]
-pub struct Backbone<'a> {
-    /// The network, which is not changed.
-    pub encoder: &'a Encoder,
-    /// Its floating-point precision.
-    pub precision: Precision,
-    /// Its device.
-    pub device: Device,
-}
-
-impl Backbone<'_> {
-    /// Features [N, d], f32, of a batch's first view.
-    fn features(&self, views: Views) -> Result<Tensor> {
-        Ok(self.encoder.features(&views.first()?, self.precision))
-    }
-
-    /// Batches with their first views.
-    fn transfer<'a>(&self, batches: Batches<'a>) -> Transfer<'a> {
-        Transfer::new(batches, 1, self.device)
-    }
-}
 
 /// How the classifier is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -168,7 +141,7 @@ pub trait Watch {
 }
 
 /// Trains from `state` to the end; returns false if `watch` stopped it. The result has the same bytes however often
-/// training is stopped. `source` yields one view per image, different in each epoch, and includes the last incomplete
+/// training is stopped, and however many processes compute it. `source` yields one view per image, different in each epoch, and includes the last incomplete
 /// batch.
 pub fn train(
     backbone: Backbone,
@@ -178,6 +151,8 @@ pub fn train(
     watch: &mut dyn Watch,
 ) -> Result<bool> {
     let _guard = tch::no_grad_guard();
+    let apart = collective::here().differing((state.epoch * source.batches() + state.step) as i64)?;
+    ensure!(apart.is_none(), "the processes start after different steps");
     while state.epoch < training.epochs {
         let stopped = epoch(backbone, source, training, state, watch)?;
         watch.keep(state)?;
@@ -201,16 +176,17 @@ fn epoch(
     // Kept on the device, because reading it at each step would wait for the device.
     let mut sum = Tensor::from(state.sum).to_device(backbone.device);
     let mut stopped = false;
-    let mut batches = backbone.transfer(source.epoch(state.epoch, state.step)?);
-    while let Some(Arriving { labels, views }) = batches.next().transpose()? {
+    let mut batches = Stream::new(backbone, source, state.epoch, state.step)?;
+    while let Some(Computed { labels, features }) = batches.next()? {
         let images = labels.len();
         let labels = bridge::upload(&Tensor::from_slice(&labels), backbone.device)?;
-        let loss = state.learn(&backbone.features(views)?, &labels, training, rate);
+        let loss = state.learn(&features, &labels, training, rate);
         sum += loss.to_kind(Kind::Double) * images as f64;
         state.images += images as u64;
         state.step += 1;
         batches.look_ahead();
-        stopped = !watch.step(state.epoch * steps + state.step, steps * training.epochs, state.loss);
+        let goes_on = watch.step(state.epoch * steps + state.step, steps * training.epochs, state.loss);
+        stopped = collective::here().any(!goes_on)?;
         if stopped {
             break;
         }
@@ -237,13 +213,13 @@ pub fn answer(
     keep_going: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<(Vec<i64>, Vec<i64>)>> {
     let (mut labels, mut answers) = (Vec::new(), Vec::new());
-    let mut batches = backbone.transfer(source.epoch(0, 0)?);
-    while let Some(batch) = batches.next().transpose()? {
-        let scores = no_grad(|| backbone.features(batch.views).map(|features| state.scores(&features)))?;
+    let mut batches = Stream::new(backbone, source, 0, 0)?;
+    while let Some(batch) = batches.next()? {
+        let scores = no_grad(|| state.scores(&batch.features));
         batches.look_ahead();
         answers.extend(likeliest(&scores, width)?);
         labels.extend(batch.labels);
-        if !keep_going(labels.len() as u64) {
+        if collective::here().any(!keep_going(labels.len() as u64))? {
             return Ok(None);
         }
     }
@@ -263,7 +239,11 @@ pub fn likeliest(scores: &Tensor, width: i64) -> Result<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::sketch::{self, Drawn};
+    use crate::{
+        eval::sketch::{self, Drawn},
+        model::Encoder,
+    };
+    use caco_kinds::Precision;
     use std::path::PathBuf;
 
     const TRAINING: Training = Training { epochs: 3, rate: 0.5, momentum: 0.9, trust: 0.05, seed: 5 };

@@ -11,4 +11,5 @@ pub mod predictions;
 #[cfg(test)]
 mod sketch;
 pub mod split;
+pub mod stream;
 pub mod svm;

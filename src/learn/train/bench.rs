@@ -2,6 +2,7 @@
 //! separately, on synthetic images.
 
 use super::{
+    collective,
     compute::Compute,
     contrast::Contrast,
     method::{Part, StepOutput},
@@ -54,10 +55,13 @@ pub struct Setup {
     pub activations: Activations,
     /// The device: `auto`, `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads per operation, and threads of the loader.
+    /// Threads per operation, and threads of the loader, in each process.
     pub threads: usize,
     /// Steps to measure; the same number again is measured part by part.
     pub steps: u32,
+    /// Processes that take them together, each on its part of a batch.
+    #[serde(default = "one")]
+    pub processes: usize,
 }
 
 /// A batch that is not cut.
@@ -75,7 +79,7 @@ pub struct Report {
     pub digest: Option<String>,
     /// Training images per second, over whole steps on images in device memory.
     pub images_per_second: f64,
-    /// CPU seconds of the cheapest step, over all threads: nearly independent of other load on the machine.
+    /// CPU seconds of the cheapest step, over all threads of the first process: nearly independent of other load on the machine.
     pub cpu_seconds: f64,
     /// Peak memory of the process in bytes, without GPU memory.
     pub peak_memory: u64,
@@ -98,14 +102,15 @@ pub struct GpuMemory {
     pub reserved: u64,
 }
 
-/// Measures steps of the paper's method.
-pub fn step(setup: &Setup) -> Result<Report> {
-    out_of_memory::caught(out_of_memory::TRAINING, || measure(setup))
+/// Measures steps of the paper's method. `join` is called with the device, to join other processes.
+pub fn step(setup: &Setup, join: &dyn Fn(Device) -> Result<()>) -> Result<Report> {
+    out_of_memory::caught(out_of_memory::TRAINING, || measure(setup, join))
 }
 
-fn measure(setup: &Setup) -> Result<Report> {
+fn measure(setup: &Setup, join: &dyn Fn(Device) -> Result<()>) -> Result<Report> {
     ensure!(setup.steps > 0 && setup.batch > 1, "give at least one step, and a batch of at least two");
     let device = device::open(&setup.device, setup.threads, setup.determinism)?;
+    join(device)?;
     let query = Shape::from(&setup.model).draw(0, Kind::Float, device);
     let bank = Bank::draw(setup.model.dim.into(), setup.bank, 0, Kind::Float, device);
     let mut state = MomentumContrast::start(query, bank);
@@ -127,7 +132,9 @@ fn measure(setup: &Setup) -> Result<Report> {
     let digest = (device == Device::Cpu).then(|| digest(&state, &losses)).transpose()?;
     let (peak_memory, gpu_memory) = (peak_memory(), gpu_memory(device)?);
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
-    milliseconds.insert("load", load(setup)? * 1e3);
+    if collective::here().rank() == 0 {
+        milliseconds.insert("load", load(setup)? * 1e3);
+    }
     Ok(Report {
         class: device::class(),
         digest,
@@ -169,13 +176,15 @@ fn digest(state: &MomentumContrast, losses: &[Tensor]) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// A batch of every view.
+/// The part of this process in a batch of every view.
 fn noise(setup: &Setup) -> Vec<Pixels> {
     let view = |(number, view): (u64, View)| {
         let mut rng = Rng::new(0, "bench", 0, number);
         let size = view.size();
         let data: Vec<u8> = (0..setup.batch * size * size * 3).map(|_| rng.next_u64() as u8).collect();
-        Pixels { count: setup.batch, size: (size, size), data: data.into() }
+        let (rank, own) = (collective::here().rank(), data.len() / setup.processes);
+        let data = data[rank * own..][..own].to_vec();
+        Pixels { count: setup.batch / setup.processes, size: (size, size), data: data.into() }
     };
     (0..).zip(setup.views.list()).map(view).collect()
 }

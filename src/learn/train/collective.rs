@@ -22,6 +22,17 @@ pub trait Collective {
     /// Whether `flag` is set in any process.
     fn any(&self, flag: bool) -> Result<bool>;
 
+    /// The values of all processes.
+    fn all(&self, value: i64) -> Result<Vec<i64>> {
+        Ok(Vec::try_from(&self.gather(vec![Tensor::from_slice(&[value])])?[0])?)
+    }
+
+    /// The first process whose value is not that of process 0.
+    fn differing(&self, value: i64) -> Result<Option<usize>> {
+        let all = self.all(value)?;
+        Ok(all.iter().position(|other| *other != all[0]))
+    }
+
     /// The part of this process in a tensor [N, …] of the whole batch.
     fn own(&self, whole: &Tensor) -> Tensor {
         match self.size() as i64 {

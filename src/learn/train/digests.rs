@@ -67,6 +67,14 @@ fn in_order(output: &StepOutput, changed: &[Changed]) -> Vec<(String, Tensor)> {
     of(false).chain([("loss".into(), output.loss.shallow_clone())]).chain(gradients).chain(of(true)).collect()
 }
 
+/// The start of the digest of all values of these tensors.
+pub fn of_all(changed: &[Changed]) -> Result<i64> {
+    let mut values = blake3::Hasher::new();
+    changed.iter().try_for_each(|changed| tensors::write_values(&mut values, &changed.tensor))?;
+    let start = values.finalize().as_bytes()[..8].try_into().expect("a digest has more bytes");
+    Ok(i64::from_le_bytes(start))
+}
+
 /// The start of the digest of a tensor's values.
 fn digest(tensor: &Tensor) -> Result<String> {
     let mut values = blake3::Hasher::new();

@@ -5,7 +5,7 @@ use super::{
     checkpoint::{Checkpoints, Position},
     collective,
     curve::{Curve, Pending, Row},
-    digests::Digests,
+    digests::{self, Digests},
     method::{At, Method, StepOutput},
     pace::{Pace, Speed},
 };
@@ -14,14 +14,14 @@ use crate::{
     out_of_memory,
     transfer::{Arriving, Transfer, Views},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use caco_data::batch::Source;
 use caco_kinds::{Collapse, InitBank, Model, Pretrain};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tch::{Device, Tensor};
+use tch::Device;
 
 /// How long a training is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +95,9 @@ pub enum End {
 /// Number of steps whose metrics are read from the device together.
 const READ_EVERY: usize = 16;
 
+/// Steps after which several processes compare their tensors: rare enough to cost nothing.
+const COMPARED: u64 = 100;
+
 /// Takes the steps of `method` over `source`, from the newest checkpoint in `place.work` if there is one, else from its
 /// initial state. The result has the same bytes however often it is stopped or killed and resumed.
 ///
@@ -125,8 +128,7 @@ pub fn fit(
 
 /// An error if other processes start from another step, because they could not read the checkpoint that this one read.
 fn ensure_together(position: Position) -> Result<()> {
-    let own = Tensor::from_slice(&[position.done as i64]);
-    let all: Vec<i64> = Vec::try_from(&collective::here().gather(vec![own])?[0])?;
+    let all = collective::here().all(position.done as i64)?;
     ensure!(all.iter().all(|done| *done == all[0]), "the processes start after different steps: {all:?}");
     Ok(())
 }
@@ -192,6 +194,7 @@ impl Run<'_> {
             self.keep(output, labels.len(), &mut pending)?;
             self.position.step += 1;
             self.position.done += 1;
+            self.ensure_equal()?;
             let last = step + 1 == self.steps;
             let halt = collective::here().any(watch.stopping())?;
             if !halt {
@@ -222,6 +225,23 @@ impl Run<'_> {
         let step = || self.method.step(&views.normalised()?, at, &mut |_| ());
         out_of_memory::caught(out_of_memory::TRAINING, step)
             .with_context(|| format!("step {} (epoch {})", self.position.done + 1, self.position.epoch))
+    }
+
+    /// Every [`COMPARED`] steps, an error if another process has other tensors than the first, which only a fault of the machine
+    /// or of this program can cause.
+    fn ensure_equal(&self) -> Result<()> {
+        let Position { done, .. } = self.position;
+        if collective::here().size() == 1 || !done.is_multiple_of(COMPARED) {
+            return Ok(());
+        }
+        let other = collective::here().differing(digests::of_all(&self.method.changed())?)?;
+        let Some(process) = other else { return Ok(()) };
+        bail!(
+            "process {process} has other weights than process 0 after step {done}, through a fault of the machine or of this program; \
+             checkpoints of steps after {} in {} may have them too: remove those before you resume",
+            done - COMPARED,
+            self.place.work.display()
+        )
     }
 
     /// Adds time spent waiting for the loader.

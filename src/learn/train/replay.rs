@@ -1,6 +1,7 @@
 //! Replays steps recorded in f64 by an independent implementation, and finds the largest difference.
 
 use super::{
+    collective,
     compute::Compute,
     contrast::Contrast,
     method::{At, Changed, Method},
@@ -143,7 +144,7 @@ trait Replayed {
 
 /// Replays the case in `folder`: `case.json`, `init.safetensors`, `steps.safetensors`, `expect.safetensors`. Every
 /// expected tensor is compared; an error if files are missing or inconsistent. The steps are taken on `device`, on
-/// batches in so many `shards`.
+/// batches in so many `shards`, which several processes divide among them.
 pub fn replay(folder: &Path, device: Device, shards: usize) -> Result<Worst> {
     let path = folder.join("case.json");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -165,8 +166,11 @@ pub fn replay(folder: &Path, device: Device, shards: usize) -> Result<Worst> {
         }
     };
     for step in 0..case.steps {
-        let views: Vec<Tensor> =
-            (0..).map_while(|v| views.get(&format!("step{step}.view{v}")).map(|view| view.to_device(device))).collect();
+        let views: Vec<Tensor> = (0..)
+            .map_while(|v| {
+                views.get(&format!("step{step}.view{v}")).map(|view| collective::here().own(view).to_device(device))
+            })
+            .collect();
         ensure!(!views.is_empty(), "steps.safetensors has no views for step {step}");
         let Some(tensors) = replayed.step(step, &views)? else { break };
         compare(tensors);
@@ -242,7 +246,7 @@ impl Replayed for CaCo {
             true => caco::init_step(state, views, constants, *rates, *filled, &mut |_| ())?,
             false => caco::step(state, views, constants, *rates, step as u64, &mut |_| ())?,
         };
-        *filled += views[0].size()[0];
+        *filled += views[0].size()[0] * collective::here().size() as i64;
         let mut named = vec![
             (format!("step{step}.loss"), output.loss),
             (format!("step{step}.W"), state.bank.columns.copy()),

@@ -183,9 +183,8 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     fn is_portable(&self) -> bool {
         false
     }
-    /// Number of equal parts into which it cuts its work, so that several processes can divide them among them with the same
-    /// result.
-    fn shards(&self) -> u32 {
+    /// The most processes that can divide its work among them with the same result, a power of two.
+    fn most_processes(&self) -> u32 {
         1
     }
     /// The output that was published, if the stage says which one.

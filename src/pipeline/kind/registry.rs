@@ -48,8 +48,8 @@ pub struct Read {
     pub outputs: Vec<Output>,
     /// Whether its result has the same bytes on every machine.
     pub is_portable: bool,
-    /// Number of equal parts into which it cuts its work.
-    pub shards: u32,
+    /// The most processes that can divide its work.
+    pub most_processes: u32,
     /// The output that was published.
     pub expected: Option<Expected>,
 }
@@ -141,7 +141,7 @@ fn read<K: Kind>(text: &str) -> Result<Read, ReadError> {
         inputs,
         outputs,
         is_portable: kind.is_portable(),
-        shards: kind.shards(),
+        most_processes: kind.most_processes(),
         expected: kind.expected(),
     })
 }

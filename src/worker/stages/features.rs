@@ -2,7 +2,7 @@
 
 use super::{
     progress::counted,
-    reading::{dataset, images_digest},
+    reading::{dataset, images_digest, turn},
 };
 use crate::task::{Stopped, Task};
 use anyhow::Result;
@@ -25,6 +25,7 @@ pub fn run(task: &Task) -> Result<()> {
 pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
+    task.member.join(device)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let transform = Transform::Centre {
         resize: parameters.resize as usize,
@@ -42,7 +43,7 @@ pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let labels = set.labels();
     let extraction = Extraction {
         encoder: &encoder,
-        source: &Loader::new(set, reading)?.in_memory(transfer::memory(device)),
+        source: &Loader::new(set, reading)?.in_turn(turn(task)).in_memory(transfer::memory(device)),
         batch: parameters.batch.into(),
         labels: &labels,
         kept: &set.shown().map_or_else(|| Labels::One(labels.clone()), Labels::Several),
@@ -54,7 +55,9 @@ pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let total = set.images.len() as u64;
     let partial = task.work.join("features.partial");
     let finished = extract(&extraction, &partial, &task.output("features.safetensors"), &mut |done| {
-        report(done, total);
+        if task.member.number == 0 {
+            report(done, total);
+        }
         !task.stopping()
     })?;
     if finished { Ok(()) } else { Err(Stopped.into()) }

@@ -1,6 +1,6 @@
 //! Kind `linear_eval`: a linear classifier on a frozen encoder.
 
-use super::reading::{dataset, images_digest};
+use super::reading::{dataset, images_digest, turn};
 use crate::task::{Stopped, Task};
 use anyhow::{Result, ensure};
 use caco_data::{Loader, Reading, Transform};
@@ -23,10 +23,11 @@ use std::{
 };
 use tracing::info_span;
 
-/// Writes `classifier.safetensors` and `predictions.safetensors`.
+/// Writes `classifier.safetensors` and `predictions.safetensors`; of several processes, the first one does.
 pub fn run(task: &Task) -> Result<()> {
     let parameters: LinearEval = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
+    task.member.join(device)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let (train, test) = (dataset(task, "train")?, dataset(task, "test")?);
     ensure!(
@@ -50,6 +51,7 @@ pub fn run(task: &Task) -> Result<()> {
     };
     let source = Loader::new(&train, reading(Transform::Views(vec![crop(&parameters)]), true))?
         .decoding(parameters.decode)
+        .in_turn(turn(task))
         .in_memory(transfer::memory(device));
     let backbone = Backbone { encoder: &encoder, precision: parameters.precision, device };
     let training = Training {
@@ -71,11 +73,15 @@ pub fn run(task: &Task) -> Result<()> {
     task.pulse.rest();
     let (resize, crop) = (parameters.resize as usize, parameters.size as usize);
     let centre = Loader::new(&test, reading(Transform::Centre { resize, crop, filter: Filter::Bilinear }, false))?
+        .in_turn(turn(task))
         .in_memory(transfer::memory(device));
     let width = classes.min(5);
     let answer = || linear::answer(backbone, &state, &centre, width, &mut |_| !task.stopping());
     let answered = info_span!("evaluate").in_scope(answer)?;
     let Some((labels, likeliest)) = answered else { return Err(Stopped.into()) };
+    if task.member.number > 0 {
+        return Ok(());
+    }
     let figures = if classes > 5 { vec![Figure::Top1, Figure::Top5] } else { vec![Figure::Top1] };
     let predictions = Predictions {
         evaluation: LinearEval::NAME.into(),
@@ -109,7 +115,7 @@ impl Watch for Reporter<'_> {
         if done < total {
             self.task.pulse.begin("step", done + 1);
         }
-        if self.reported.elapsed() > Duration::from_millis(200) {
+        if self.task.member.number == 0 && self.reported.elapsed() > Duration::from_millis(200) {
             self.reported = Instant::now();
             let note = if loss.is_nan() { String::new() } else { format!("loss {loss:.4}") };
             self.task.report(&Progress { done, total, unit: "steps".into(), note });
@@ -119,6 +125,9 @@ impl Watch for Reporter<'_> {
 
     fn keep(&mut self, state: &State) -> Result<()> {
         self.task.pulse.rest();
-        state.write(&self.place)
+        match self.task.member.number {
+            0 => state.write(&self.place),
+            _ => Ok(()),
+        }
     }
 }

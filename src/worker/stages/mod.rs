@@ -41,7 +41,7 @@ use serde::Serialize;
 #[tracing::instrument(name = "stage", skip_all, fields(stage = task.stage, kind = task.kind))]
 pub fn execute(task: &Task) -> Result<()> {
     dispatch(task)?;
-    if task.process > 0 {
+    if task.member.number > 0 {
         return Ok(());
     }
     note(task, "class.json", &device::class())?;

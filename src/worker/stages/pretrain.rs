@@ -5,7 +5,7 @@ use super::{
     reading::{dataset, training_views},
     training::train,
 };
-use crate::{task::Task, team};
+use crate::task::Task;
 use anyhow::{Result, ensure};
 use caco_kinds::{Model, Pretrain};
 use caco_learn::{
@@ -22,13 +22,13 @@ use tch::Device;
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
-    team::assemble(task, device)?;
+    task.member.join(device)?;
     let set = dataset(task, "index")?;
     let views = parameters.views.list();
     let Pretrain { decode, batch, accumulate, seed, .. } = parameters;
     let source =
         &training_views(task, &set, views, decode, batch, accumulate, seed)?.in_memory(transfer::memory(device));
-    let monitor = match task.process {
+    let monitor = match task.member.number {
         0 => Monitor::open(task, &parameters, &set, device)?,
         _ => None,
     };

@@ -2,7 +2,7 @@
 
 use crate::task::Task;
 use anyhow::{Context as _, Result};
-use caco_data::{Dataset, Loader, Part, Reading, Transform};
+use caco_data::{Dataset, Loader, Part, Reading, Transform, Turn};
 use caco_kinds::{Decode, View};
 
 /// The data set of an index slot: `slot` is the index, `slot.images` the folder that it lists.
@@ -16,6 +16,11 @@ pub fn images_digest(task: &Task, slot: &str) -> Result<String> {
     let path = task.input(slot)?;
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(blake3::hash(&bytes).to_hex().to_string())
+}
+
+/// The batches of this process, where several compute one after the other.
+pub fn turn(task: &Task) -> Turn {
+    Turn { number: task.member.number, of: task.member.of }
 }
 
 /// Shuffled batches of random views for training; the last incomplete batch is dropped. Of several processes each reads its
@@ -32,6 +37,6 @@ pub fn training_views(
     let transform = Transform::Views(views);
     let reading =
         Reading { transform, batch: batch as usize, shuffle: true, drop_last: true, seed, threads: task.threads };
-    let part = Part { number: task.process, of: task.processes, pieces: accumulate as usize };
+    let part = Part { number: task.member.number, of: task.member.of, pieces: accumulate as usize };
     Ok(Loader::new(set, reading)?.decoding(decode).of_part(part))
 }

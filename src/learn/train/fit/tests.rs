@@ -17,7 +17,7 @@ use caco_data::batch::{Batch, Batches, Pixels};
 use caco_kinds::{Activations, Arch, InitBank, Method as Named, Objective, Precision, Pretrain, Stem, Views};
 use caco_measure::rng::Rng;
 use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// Noise, drawn by epoch and sample. Fails at batch number `fails_at`, counted over all epochs.
 struct Noise {
