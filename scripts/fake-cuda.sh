@@ -91,7 +91,7 @@ stand_in libcudnn.so.9 "" dnn.c
 stand_in libcusparse.so.12 ""
 stand_in libcufft.so.12 ""
 stand_in libcusparseLt.so.0 cusparseLt
-stand_in libnccl.so.2 nccl
+stand_in libnccl.so.2 nccl nccl.c
 stand_in libcurand.so.10 curand
 stand_in libcufile.so.0 cuFile
 stand_in libtorch_nvshmem.so nvshmem

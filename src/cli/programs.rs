@@ -78,11 +78,12 @@ impl Here {
         }
         bail!(
             "stage '{}': run.processes is {processes}, and this run may use {gpus} GPU{}\n\
-             help: give --set {}.run.processes={}, which changes no byte, or --device cpu",
+             help: give --set {}.run.processes={}, which changes no byte, or --device cpu{}",
             stage.name,
             if gpus == 1 { "" } else { "s" },
             stage.name,
-            1 << gpus.ilog2()
+            1 << gpus.ilog2(),
+            if matches!(self.device, Device::Cuda(_)) { "; without --device it may use all GPUs" } else { "" }
         )
     }
 

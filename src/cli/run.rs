@@ -362,11 +362,19 @@ fn conclude(
         let rest: String = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
         say!("{ran} stage{} run, {hits} cached{rest} ({took})", if ran == 1 { "" } else { "s" });
     }
-    if let Some(signal) = outcome.interrupted {
+    if let Some(signal) = outcome.interrupted.filter(|signal| *signal != 0) {
         say!("stopped; the same command resumes from the last checkpoints");
-        return Ok(ExitCode::from(if signal == 0 { caco_pipeline::job::STOPPED as u8 } else { 128 + signal as u8 }));
+        return Ok(ExitCode::from(128 + signal as u8));
     }
-    if !outcome.failed.is_empty() || !outcome.skipped.is_empty() {
+    if !outcome.failed.is_empty() {
+        return Ok(ExitCode::from(FAILED));
+    }
+    // At the end of its time, or because somebody asked the processes of a stage to stop.
+    if outcome.interrupted.is_some() || !outcome.stopped.is_empty() {
+        say!("stopped; the same command resumes from the last checkpoints");
+        return Ok(ExitCode::from(caco_pipeline::job::STOPPED as u8));
+    }
+    if !outcome.skipped.is_empty() {
         return Ok(ExitCode::from(FAILED));
     }
     if !args.json {

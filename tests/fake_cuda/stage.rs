@@ -202,3 +202,48 @@ fn the_record_says_why_a_stage_computed_on_the_cpu() {
     assert!(device["why"].as_str().unwrap().starts_with("there is no NVIDIA driver"), "{device}");
     assert!(log(&machine, "bank").contains("device cpu: there is no NVIDIA driver"));
 }
+
+/// The stages of [`PIPELINE`] in two processes where they can be.
+fn in_two_processes() -> String {
+    let run = |text: String, (line, to): (&str, &str)| {
+        assert!(text.contains(line), "{line}");
+        text.replace(line, to)
+    };
+    let edits = [
+        (r#"init_bank(index: "train")"#, r#"init_bank(index: "train", shards: 2, run: (processes: 2))"#),
+        ("epochs: 3, warmup: 1)", "epochs: 3, warmup: 1, shards: 4, run: (processes: 2))"),
+        ("resize: 32, crop: 32)", "resize: 32, crop: 32, batch: 8, run: (processes: 2))"),
+        ("size: 32, resize: 36)", "size: 32, resize: 36, batch: 16, run: (processes: 2))"),
+    ];
+    edits.into_iter().fold(PIPELINE.into(), run)
+}
+
+#[test]
+fn several_processes_compute_on_a_gpu_each_and_exchange_by_nccl() {
+    let Some(machine) = machine("2") else { return };
+    machine.write("p.ron", &in_two_processes());
+    run(&machine, &["knn", "linear", "--gpus", "0,1"]);
+    for stage in ["bank", "pretrain", "features/train", "linear"] {
+        let made = machine.record(stage);
+        assert_eq!(made["determinism_class"]["gpu"], "Fake H200", "{stage}: {made}");
+    }
+    let ended = machine.counts();
+    let exchanged: Vec<u64> = ended.iter().map(|counts| counts.messages).filter(|messages| *messages > 0).collect();
+    assert!(exchanged.len() >= 8, "{exchanged:?}");
+}
+
+#[test]
+fn more_processes_than_gpus_are_refused_before_anything_runs() {
+    let Some(machine) = machine("2") else { return };
+    machine.write("p.ron", &in_two_processes());
+    let done = machine.caco(&["run", "p.ron", "--device", "cuda", "--gpus", "1"]);
+    assert!(
+        !done.success && done.stderr.contains("run.processes is 2, and this run may use 1 GPU\n"),
+        "{}",
+        done.stderr
+    );
+    assert!(done.stderr.contains("help: give --set bank.run.processes=1, which changes no byte"), "{}", done.stderr);
+    assert!(!done.stderr.contains("started"), "{}", done.stderr);
+    let done = machine.caco(&["check", "p.ron", "--set", "bank.run.gpus=1"]);
+    assert!(!done.success && done.stderr.contains("run.gpus is 1, for 2 processes"), "{}", done.stderr);
+}

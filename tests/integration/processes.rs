@@ -20,6 +20,9 @@ const FILE: &str = r#"(
         "train": index(root: Stage("images/train")),
         "test": index(root: Stage("images/test")),
         "bank": init_bank(index: "train", bank_size: 32, run: (cpus: 1)),
+        "features": features(encoder: "pretrain/caco", index: "train", resize: 16, crop: 16, batch: 9, run: (cpus: 1)),
+        "linear": linear_eval(encoder: "pretrain/caco", train: "train", test: "test", size: 16, resize: 18, batch: 7, epochs: 2,
+            rate: 3.0, run: (cpus: 1)),
     },
     each_variant: {
         "pretrain": pretrain(index: "train", method: CaCo(init: "bank"), epochs: 2, warmup: 1, run: (cpus: 1)),
@@ -42,14 +45,17 @@ const FILE: &str = r#"(
 const VARIANTS: [&str; 11] =
     ["caco", "crops", "halves", "queue", "portable", "narrow", "moco", "adco", "simclr", "byol", "swav"];
 
-/// The digests of the bank initialisation and of every training, by so many processes.
+/// The digests of the outputs of every stage that several processes can compute, by so many of them.
 fn by(processes: u32, activations: &str) -> Vec<(String, Vec<String>)> {
     let project = Project::with(FILE);
-    let set = ["bank", "pretrain"].map(|stage| format!("{stage}.run.processes={processes}"));
+    let set = ["bank", "pretrain", "features", "linear"].map(|stage| format!("{stage}.run.processes={processes}"));
     let kept = ["bank", "pretrain"].map(|stage| format!("{stage}.activations={activations}"));
     let args: Vec<&str> = set.iter().chain(&kept).flat_map(|value| ["--set", value.as_str()]).collect();
     project.ok(&[&["run", "p.ron"], args.as_slice()].concat());
-    let stages = VARIANTS.iter().map(|variant| format!("pretrain/{variant}")).chain(["bank".into()]);
+    let stages = VARIANTS
+        .iter()
+        .map(|variant| format!("pretrain/{variant}"))
+        .chain(["bank", "features", "linear"].map(String::from));
     stages.map(|stage| (stage.clone(), digests(&project, &stage))).collect()
 }
 
@@ -126,6 +132,36 @@ fn a_training_goes_on_with_another_number_of_processes_and_leaves_none_behind() 
 }
 
 #[test]
+fn any_process_can_be_asked_to_stop() {
+    let project = Project::with(LONG);
+    let run = start(&project, 4);
+    wait_for("a checkpoint", || !checkpoints(&project).is_empty());
+    let third = alive(&project).into_iter().find(|(_, number)| *number == Some(2));
+    signal(third.expect("it trains").0, libc::SIGTERM);
+    let end = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&end.stderr);
+    assert!(end.status.code() == Some(75) && said.contains("1 stopped"), "{said}");
+    wait_for("the end of all processes", || alive(&project).is_empty());
+}
+
+#[test]
+fn a_process_that_hangs_ends_all_of_them() {
+    let project = Project::with(LONG);
+    let mut command = project.command(&["run", "p.ron", "--set", "pretrain.run=(processes: 2, retries: 5)"]);
+    command.env("CACO_CHECKPOINT_SECONDS", "0").env("CACO_STALL_SECONDS", "2").stderr(Stdio::piped());
+    let run = command.stdout(Stdio::null()).spawn().unwrap();
+    // Enough steps for the watchdog to estimate the time of one.
+    let is_late = |name: &String| name.as_str() >= "checkpoint-000000000040.safetensors";
+    wait_for("forty steps", || checkpoints(&project).iter().any(is_late));
+    let second = alive(&project).into_iter().find(|(_, number)| *number == Some(1));
+    signal(second.expect("it trains").0, libc::SIGSTOP);
+    let end = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&end.stderr);
+    assert!(end.status.success() && said.contains(" has not ended after "), "{said}");
+    wait_for("the end of all processes", || alive(&project).is_empty());
+}
+
+#[test]
 fn a_process_that_is_killed_is_named() {
     let project = Project::with(LONG);
     let run = start(&project, 4);
@@ -174,11 +210,11 @@ fn numbers_that_do_not_divide_the_shards_are_refused_before_anything_runs() {
         ("pretrain.run.processes=8", "give a power of two, of at most 4"),
         ("pretrain.run.processes=0", "give a power of two, of at most 4"),
         ("train.run=(processes: 2)", "leave it out, or give a training `shards`"),
+        ("pretrain.run=(gpus: 1, processes: 2)", "give as many GPUs as processes, or gpus: 0 to compute on the CPU"),
     ] {
         let run = project.caco(&["run", "p.ron", "--set", set]);
-        let number = set.trim_end_matches(')').rsplit(['=', ' ']).next().unwrap();
-        assert!(run.code != 0 && run.err.contains(&format!("run.processes is {number}, ")), "{}", run.err);
-        assert!(run.err.contains(help), "{}", run.err);
+        let is_refused = run.err.contains("run.processes is ") || run.err.contains("run.gpus is 1, for 2 processes");
+        assert!(run.code != 0 && is_refused && run.err.contains(help), "{}", run.err);
         assert!(!project.path().join("cache/work").exists(), "{set}");
     }
 }

@@ -24,6 +24,7 @@ struct fake_counts {
   long early;                          // those among them beside kernels that the host has not waited for
   long joins;                          // waits of a stream for an event of another
   long waited;                         // kernels launched before the host last waited
+  long messages;                       // of NCCL, sent or received
   long pageable;                       // memory of the host that was asked about and is not pinned
   size_t bytes_to_device, bytes_to_host, used, peak, pinned;
 };

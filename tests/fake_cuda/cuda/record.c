@@ -47,10 +47,10 @@ void fake_report(const char *when) {
   const char *visible = getenv("CUDA_VISIBLE_DEVICES");
   fprintf(log,
           "{\"when\":\"%s\",\"process\":%d,\"visible\":\"%s\",\"launches\":%ld,\"dnn\":%ld,\"gemms\":%ld,\"memsets\":%ld,"
-          "\"to_device\":%ld,\"to_host\":%ld,\"inside\":%ld,\"waits\":%ld,\"aside\":%ld,\"early\":%ld,\"joins\":%ld,\"pageable\":%ld,\"bytes_to_device\":%zu,\"bytes_to_host\":%zu,"
+          "\"to_device\":%ld,\"to_host\":%ld,\"inside\":%ld,\"waits\":%ld,\"aside\":%ld,\"early\":%ld,\"joins\":%ld,\"messages\":%ld,\"pageable\":%ld,\"bytes_to_device\":%zu,\"bytes_to_host\":%zu,"
           "\"peak\":%zu,\"pinned\":%zu}\n",
           when, getpid(), visible ? visible : "all", c.launches, c.dnn, c.gemms, c.memsets, c.to_device, c.to_host, c.inside,
-          c.waits, c.aside, c.early, c.joins, c.pageable, c.bytes_to_device, c.bytes_to_host, c.peak, c.pinned);
+          c.waits, c.aside, c.early, c.joins, c.messages, c.pageable, c.bytes_to_device, c.bytes_to_host, c.peak, c.pinned);
   fclose(log);
 }
 
