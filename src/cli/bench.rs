@@ -313,10 +313,15 @@ fn step_text(report: &Value) -> String {
     );
     let parts = report["milliseconds"].as_object().into_iter().flatten();
     let parts: Vec<(&String, f64)> = parts.map(|(name, time)| (name, time.as_f64().unwrap_or(f64::NAN))).collect();
-    let step: f64 = parts.iter().filter(|(name, _)| *name != "load").map(|(_, time)| time).sum();
-    for name in ["copy", "forward", "keys", "bank", "backward", "optimizer", "load"] {
+    let step: f64 =
+        parts.iter().filter(|(name, _)| !["load", "exchange"].contains(&name.as_str())).map(|(_, time)| time).sum();
+    for name in ["copy", "forward", "keys", "bank", "backward", "optimizer", "exchange", "load"] {
         let Some((_, time)) = parts.iter().find(|(other, _)| *other == name) else { continue };
-        let share = if name == "load" { "beside the step".into() } else { format!("{:.0} %", 100.0 * time / step) };
+        let share = match name {
+            "load" => "beside the step".into(),
+            "exchange" => format!("{:.0} % of the above", 100.0 * time / step),
+            _ => format!("{:.0} %", 100.0 * time / step),
+        };
         text += &format!("  {name:10} {time:9.1} ms  {share}\n");
     }
     text

@@ -148,6 +148,7 @@ fn bench_step() -> anyhow::Result<()> {
         let arguments = vec!["--bench-step".into(), folder.clone().into()];
         let member = Member { number, of: setup.processes, folder: folder.clone(), arguments };
         team::together(&member, || {
+            keep_to_cores(&member, &setup.device);
             let setup = bench::Setup { device: member.device(&setup.device), ..setup };
             let report = bench::step(&setup, &|device| member.join(device))?;
             if number == 0 {
@@ -171,7 +172,17 @@ fn execute(path: &str) -> anyhow::Result<()> {
         folder: job.work.clone(),
         arguments: vec![path.into()],
     };
-    team::together(&member, || run(job, &member))
+    team::together(&member, || {
+        keep_to_cores(&member, &job.device);
+        run(job, &member)
+    })
+}
+
+/// Where processes compute on cores, each keeps to its own.
+fn keep_to_cores(member: &Member, device: &str) {
+    if !device.starts_with("cuda") {
+        member.keep_to_own_cores();
+    }
 }
 
 fn run(job: Job, member: &Member) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Mutex,
+        Mutex, OnceLock,
         mpsc::{self, Receiver},
     },
     time::Duration,
@@ -70,6 +70,15 @@ impl Member {
         }
     }
 
+    /// Keeps this process and the threads that it will start to its part of the cores, if it is the first; it starts the others
+    /// so. The scheduler would put two processes on one core when messages wake them, while another core is idle.
+    pub fn keep_to_own_cores(&self) {
+        if self.number == 0 && self.of > 1 {
+            let cores = CORES.get_or_init(allowed);
+            keep_to(&set_of(part(cores, 0, self.of)));
+        }
+    }
+
     fn start_others(&self) -> Result<()> {
         let (sender, receiver) = mpsc::channel();
         for number in 1..self.of {
@@ -93,6 +102,7 @@ impl Member {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(std::env::current_exe()?).args(&self.arguments).arg(NUMBER).arg(number.to_string());
         let parent = std::process::id() as libc::pid_t;
+        let own = CORES.get().map(|cores| set_of(part(cores, number, self.of)));
         let prepare = move || {
             // SAFETY: these calls take numbers and allocate nothing. Between fork and exec, nothing else may be called.
             unsafe {
@@ -102,6 +112,9 @@ impl Member {
                     libc::_exit(i32::from(LOST));
                 }
                 set_mask(libc::SIG_BLOCK);
+                if let Some(own) = &own {
+                    keep_to(own);
+                }
             }
             Ok(())
         };
@@ -109,6 +122,42 @@ impl Member {
         unsafe { command.pre_exec(prepare) };
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
     }
+}
+
+/// The cores that the first process may use, if the processes divide them.
+static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+
+/// The cores that this process may use; none if that is unknown.
+fn allowed() -> Vec<usize> {
+    // SAFETY: the set is plain data of the size that the calls are given.
+    unsafe {
+        let mut all: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut all) != 0 {
+            return vec![];
+        }
+        (0..libc::CPU_SETSIZE as usize).filter(|core| libc::CPU_ISSET(*core, &all)).collect()
+    }
+}
+
+fn set_of(cores: &[usize]) -> libc::cpu_set_t {
+    // SAFETY: plain data, for which zeros are valid; the cores are below its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        cores.iter().for_each(|core| libc::CPU_SET(*core, &mut set));
+        set
+    }
+}
+
+/// Keeps the calling thread, and those that it will start, to these cores. If that fails, or there are none, nothing changes.
+fn keep_to(cores: &libc::cpu_set_t) {
+    // SAFETY: the set is plain data of the size that the call is given.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), cores) };
+}
+
+/// The part of the cores that process `number` of so many has: neighbours, at least one.
+fn part(cores: &[usize], number: usize, of: usize) -> &[usize] {
+    let (start, end) = (number * cores.len() / of, (number + 1) * cores.len() / of);
+    cores.get(start..end.max(start + 1)).unwrap_or_default()
 }
 
 /// Makes a request to stop wait, or no longer. It is sent to the whole process group, and a process that starts is not ready
@@ -257,6 +306,15 @@ mod tests {
             fs::write(&place, damaged).unwrap();
             assert!(read(&place).unwrap_err().to_string().contains("does not say where"), "{damaged}");
         }
+    }
+
+    #[test]
+    fn processes_divide_the_cores() {
+        let cores = [0, 2, 4, 6, 8];
+        let parts = |of| (0..of).map(|number| part(&cores, number, of)).collect::<Vec<_>>();
+        assert_eq!(parts(1), [&cores]);
+        assert_eq!(parts(2), [&cores[..2], &cores[2..]]);
+        assert_eq!(parts(8), [&[0][..], &[0], &[2], &[2], &[4], &[6], &[6], &[8]]);
     }
 
     #[test]

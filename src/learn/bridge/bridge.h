@@ -61,6 +61,10 @@ void join_in_team(std::vector<double> &values, const Join &join);
 // Adds up the tensors of all processes in the same order: each becomes the sum.
 void sum_in_team(const std::vector<at::Tensor> &tensors);
 
+// The same, when the backward pass is done: the gradients of all weights are exchanged together (caco_team_sum_partial). Until
+// then autograd may only hand them on.
+void sum_later_in_team(const at::Tensor &partial);
+
 // The tensors of all processes, which have the same shapes and layouts: those of the first, then those of the next.
 std::vector<at::Tensor> gather_in_team(at::TensorList own);
 

@@ -95,7 +95,10 @@ variable_list backward(const variable_list &dys, at::TensorList xs, const Tensor
   in_a_tree(shards, [&](int64_t a, int64_t b) {
     if (sums[b].defined()) sums[a] = sums[a].defined() ? sums[a].add_(sums[b]) : sums[b];
   });
-  if (sums[0].defined() && !whole) sum_in_team({sums[0]});
+  if (sums[0].defined() && !whole) {
+    // A weight of low precision was converted from a parameter, and so is its gradient before the backward pass ends.
+    at::isReducedFloatingType(weight.scalar_type()) ? sum_in_team({sums[0]}) : sum_later_in_team(sums[0]);
+  }
   result.back() = sums[0];
   return result;
 }

@@ -15,9 +15,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <map>
 #include <string>
 
 using at::Tensor;
@@ -32,31 +34,81 @@ constexpr std::chrono::milliseconds START = std::chrono::minutes(5), LATER = std
 
 class Gloo final : public Transport {
  public:
-  Gloo(c10::intrusive_ptr<c10d::Store> store, int rank, int size) : store(std::move(store)) {
-    const auto options = c10d::ProcessGroupGloo::Options::create(START);
-    options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(HOST));
-    group = c10::make_intrusive<c10d::ProcessGroupGloo>(this->store, rank, size, options);
-    group->setTimeout(LATER);
-  }
+  Gloo(const c10::intrusive_ptr<c10d::Store> &store, int rank, int size)
+      : rank(rank), up(connect(store, "up", rank, size)), down(connect(store, "down", rank, size)) {}
 
   void exchange(const std::vector<Exchange> &all, int other) override {
+    int64_t total = 0;
+    for (const Exchange &one : all) total += one.bytes;
+    if (total == 0) return;
+    total <= SMALL ? exchange_small(all, total, other) : exchange_large(all, other);
+  }
+
+ private:
+  // What most exchanges do not exceed: statistics of batch norm.
+  static constexpr int64_t SMALL = 1 << 16;
+  static constexpr int SMALL_TAG = 0, LARGE_TAG = 1;
+
+  // Where the next small message of another process arrives. Gloo sends nothing before the other side is ready to receive, so
+  // this one always is: the process that comes last to an exchange does not wait.
+  struct Box {
+    Tensor memory = at::empty({SMALL}, at::kByte), mine = at::empty({SMALL}, at::kByte);
+    c10::intrusive_ptr<c10d::Work> arrival;
+  };
+
+  static c10::intrusive_ptr<c10d::Backend> connect(const c10::intrusive_ptr<c10d::Store> &store, const char *name, int rank,
+                                                   int size) {
+    const auto options = c10d::ProcessGroupGloo::Options::create(START);
+    options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(HOST));
+    const auto own = c10::make_intrusive<c10d::PrefixStore>(name, store);
+    const auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(own, rank, size, options);
+    group->setTimeout(LATER);
+    return group;
+  }
+
+  const c10::intrusive_ptr<c10d::Backend> &to(int other) { return other > rank ? up : down; }
+  const c10::intrusive_ptr<c10d::Backend> &from(int other) { return other > rank ? down : up; }
+
+  static Tensor bytes(void *start, int64_t count) { return at::from_blob(start, {count}, at::kByte); }
+
+  void await(Box &box, int other) {
+    std::vector<Tensor> memory{box.memory};
+    box.arrival = from(other)->recv(memory, other, SMALL_TAG);
+  }
+
+  void exchange_small(const std::vector<Exchange> &all, int64_t total, int other) {
+    Box &box = boxes[other];
+    if (!box.arrival) await(box, other);
+    auto *packed = box.mine.mutable_data_ptr<uint8_t>();
+    for (const Exchange &one : all) packed = std::copy_n(static_cast<const uint8_t *>(one.mine), one.bytes, packed);
+    std::vector<Tensor> mine{box.mine.narrow(0, 0, total)};
+    const auto sent = to(other)->send(mine, other, SMALL_TAG);
+    box.arrival->wait(LATER);
+    const auto *arrived = box.memory.const_data_ptr<uint8_t>();
+    for (const Exchange &one : all) {
+      std::copy_n(arrived, one.bytes, static_cast<uint8_t *>(one.theirs));
+      arrived += one.bytes;
+    }
+    await(box, other);
+    sent->wait(LATER);
+  }
+
+  void exchange_large(const std::vector<Exchange> &all, int other) {
     std::vector<c10::intrusive_ptr<c10d::Work>> works;
     for (const Exchange &one : all) {
       if (one.bytes == 0) continue;
-      const int tag = next++ & 0x3fffffff;
       std::vector<Tensor> mine{bytes(one.mine, one.bytes)}, theirs{bytes(one.theirs, one.bytes)};
-      works.push_back(group->send(mine, other, tag));
-      works.push_back(group->recv(theirs, other, tag));
+      works.push_back(to(other)->send(mine, other, LARGE_TAG));
+      works.push_back(from(other)->recv(theirs, other, LARGE_TAG));
     }
     for (const auto &work : works) work->wait(LATER);
   }
 
- private:
-  static Tensor bytes(void *start, int64_t count) { return at::from_blob(start, {count}, at::kByte); }
-
-  c10::intrusive_ptr<c10d::Store> store;
-  c10::intrusive_ptr<c10d::Backend> group;
-  uint32_t next = 0;
+  const int rank;
+  // Messages to processes of higher and of lower numbers go through groups of their own: Gloo's thread spins while the
+  // connection on which a message arrives is locked by a thread that sends.
+  const c10::intrusive_ptr<c10d::Backend> up, down;
+  std::map<int, Box> boxes;
 };
 
 struct Team {
@@ -64,8 +116,11 @@ struct Team {
   const std::unique_ptr<Transport> host, gpu;
   // Whether an exchange has failed, because another process ended.
   std::atomic<bool> lost{false};
+  // Time spent in exchanges on the host.
+  std::chrono::steady_clock::duration spent{0};
 
   void exchange(bool on_host, const std::vector<Exchange> &all, int other) {
+    const auto begun = std::chrono::steady_clock::now();
     try {
       TORCH_CHECK(on_host || gpu, "these processes compute on the CPU");
       (on_host ? host : gpu)->exchange(all, other);
@@ -73,12 +128,16 @@ struct Team {
       lost = true;
       throw;
     }
+    spent += std::chrono::steady_clock::now() - begun;
   }
 };
 
 // Never destroyed: at the end of a process, others may still be connected.
 Team *team = nullptr;
 c10::intrusive_ptr<c10d::TCPStore> *server = nullptr;
+
+// What `sum_later_in_team` was given.
+std::vector<Tensor> partial_sums;
 
 // Calls `body` for every round, with the process to exchange with and the distance to it.
 template <typename F>
@@ -165,6 +224,10 @@ void sum_in_team(const std::vector<Tensor> &tensors) {
     if (!sums[i].is_same(tensors[i])) tensors[i].copy_(sums[i]);
 }
 
+void sum_later_in_team(const Tensor &partial) {
+  if (team_size() > 1) partial_sums.push_back(partial);
+}
+
 std::vector<Tensor> gather_in_team(at::TensorList own) {
   if (team_size() == 1) return own.vec();
   at::NoGradGuard guard;
@@ -219,10 +282,35 @@ extern "C" char *caco_team_join(uint16_t port, const char *nonce, const char *bu
 
 extern "C" size_t caco_team_size() { return team_size(); }
 extern "C" size_t caco_team_rank() { return team_rank(); }
+extern "C" double caco_team_seconds() { return team ? std::chrono::duration<double>(team->spent).count() : 0; }
 extern "C" bool caco_team_lost() { return team && team->lost; }
 
 extern "C" char *caco_team_sum(Tensor *const *tensors, size_t count) {
   return guarded([&] { sum_in_team(list(tensors, count)); });
+}
+
+extern "C" char *caco_team_sum_partial() {
+  return guarded([&] {
+    if (partial_sums.empty()) return;
+    at::NoGradGuard guard;
+    const std::vector<Tensor> partial = std::move(partial_sums);
+    partial_sums.clear();
+    // One exchange for each type, whatever the number of tensors.
+    std::map<at::ScalarType, std::vector<Tensor>> by_type;
+    for (const Tensor &tensor : partial) by_type[tensor.scalar_type()].push_back(tensor);
+    for (const auto &[type, some] : by_type) {
+      std::vector<Tensor> flat;
+      std::vector<int64_t> sizes;
+      for (const Tensor &tensor : some) {
+        flat.push_back(tensor.reshape(-1));
+        sizes.push_back(tensor.numel());
+      }
+      const Tensor all = at::cat(flat);
+      sum_in_team({all});
+      const std::vector<Tensor> sums = all.split_with_sizes(sizes);
+      for (size_t i = 0; i < some.size(); ++i) some[i].copy_(sums[i].view(some[i].sizes()));
+    }
+  });
 }
 
 // Each tensor with those of the other processes after or before it, along the first dimension.

@@ -19,7 +19,9 @@ unsafe extern "C" {
     fn caco_team_size() -> usize;
     fn caco_team_rank() -> usize;
     fn caco_team_lost() -> bool;
+    fn caco_team_seconds() -> f64;
     fn caco_team_sum(tensors: *const *const C_tensor, count: usize) -> *mut c_char;
+    fn caco_team_sum_partial() -> *mut c_char;
     fn caco_team_gather(tensors: *const *const C_tensor, count: usize, results: *mut *mut C_tensor) -> *mut c_char;
     fn caco_team_most(value: *mut f64) -> *mut c_char;
 }
@@ -80,10 +82,22 @@ pub fn is_lost() -> bool {
     unsafe { caco_team_lost() }
 }
 
+/// Seconds that this process has spent in exchanges, without those between GPUs.
+pub fn seconds() -> f64 {
+    // SAFETY: no pointers.
+    unsafe { caco_team_seconds() }
+}
+
 /// Adds up the tensors of all processes, nearest neighbours first: each becomes the sum.
 pub fn sum(tensors: &[Tensor]) -> Result<()> {
     // SAFETY: all tensors live through the call.
     check(unsafe { caco_team_sum(pointers(tensors).as_ptr(), tensors.len()) }, "sum over processes")
+}
+
+/// Completes the gradients of the weights of a backward pass, in which layers have added up only this process's shards.
+pub fn sum_partial() -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { caco_team_sum_partial() }, "sum of gradients over processes")
 }
 
 /// Every tensor with those of the other processes, along the first dimension, in the order of the processes.

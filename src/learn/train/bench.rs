@@ -11,7 +11,7 @@ use super::{
     optimizer::Rule,
 };
 use crate::{
-    bridge::{self, Lars},
+    bridge::{self, Lars, team},
     device,
     model::{Bank, Shape, normalise},
     out_of_memory,
@@ -88,7 +88,8 @@ pub struct Report {
     pub gpu_memory: Option<GpuMemory>,
     /// Milliseconds that a step spends in each part. On a GPU the device is synchronised between parts, which costs a
     /// little. `load` is the time of the loader's threads for a batch on their own; in training they run concurrently
-    /// with the step.
+    /// with the step. `exchange` is the part of all of them that exchanges with other processes take, with waiting for these, but not
+    /// those between GPUs.
     pub milliseconds: BTreeMap<&'static str, f64>,
 }
 
@@ -120,7 +121,7 @@ fn measure(setup: &Setup, join: &dyn Fn(Device) -> Result<()>) -> Result<Report>
         take(setup, &mut state, &views)?;
     }
     synchronise(device);
-    let (start, mut best) = (Instant::now(), Duration::MAX);
+    let (start, mut best, exchanged) = (Instant::now(), Duration::MAX, team::seconds());
     let mut losses = Vec::new();
     for _ in 0..setup.steps {
         let step = cpu_time();
@@ -128,10 +129,13 @@ fn measure(setup: &Setup, join: &dyn Fn(Device) -> Result<()>) -> Result<Report>
         best = best.min(cpu_time() - step);
     }
     synchronise(device);
-    let seconds = start.elapsed().as_secs_f64();
+    let (seconds, exchanged) = (start.elapsed().as_secs_f64(), team::seconds() - exchanged);
     let digest = (device == Device::Cpu).then(|| digest(&state, &losses)).transpose()?;
     let (peak_memory, gpu_memory) = (peak_memory(), gpu_memory(device)?);
     let mut milliseconds = parts(setup, device, &mut state, &pixels)?;
+    if setup.processes > 1 {
+        milliseconds.insert("exchange", exchanged * 1e3 / f64::from(setup.steps));
+    }
     if collective::here().rank() == 0 {
         milliseconds.insert("load", load(setup)? * 1e3);
     }

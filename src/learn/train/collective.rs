@@ -17,6 +17,8 @@ pub trait Collective {
     /// Of each quantity the sum of the shards' terms, nearest neighbours first. A quantity has a term for every shard of
     /// this process.
     fn sum(&self, quantities: Vec<Vec<Tensor>>) -> Result<Vec<Tensor>>;
+    /// Completes the gradients that a backward pass has computed from the shards of this process.
+    fn complete(&self) -> Result<()>;
     /// Tensors of the whole batch, given their parts [n, …] of this process.
     fn gather(&self, own: Vec<Tensor>) -> Result<Vec<Tensor>>;
     /// Whether `flag` is set in any process.
@@ -70,6 +72,10 @@ impl Collective for Alone {
         Ok(quantities.into_iter().map(in_a_tree).collect())
     }
 
+    fn complete(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn gather(&self, own: Vec<Tensor>) -> Result<Vec<Tensor>> {
         Ok(own)
     }
@@ -97,6 +103,10 @@ impl Collective for Group {
         let sums: Vec<Tensor> = quantities.into_iter().map(in_a_tree).collect();
         team::sum(&sums)?;
         Ok(sums)
+    }
+
+    fn complete(&self) -> Result<()> {
+        team::sum_partial()
     }
 
     fn gather(&self, own: Vec<Tensor>) -> Result<Vec<Tensor>> {

@@ -56,7 +56,9 @@ pub fn back_propagate(outputs: &Shards, gradients: &[Tensor], parameters: &[Tens
     // A scalar whose gradient with respect to every output is the given one.
     let products = outputs.tensors().iter().zip(gradients).map(|(output, gradient)| (output * gradient).sum(None));
     let scalar = Tensor::stack(&products.collect::<Vec<_>>(), 0).sum(None);
-    Ok(Tensor::f_run_backward(&[scalar], parameters, false, false)?)
+    let gradients = Tensor::f_run_backward(&[scalar], parameters, false, false)?;
+    collective::here().complete()?;
+    Ok(gradients)
 }
 
 /// A loss as a function of tensors, its value, and its gradient with respect to each of them.
