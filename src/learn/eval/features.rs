@@ -175,7 +175,7 @@ pub fn extract(this: &Extraction, partial: &Path, out: &Path, keep_going: &mut d
     if done < images {
         let backbone = Backbone { encoder: this.encoder, precision: this.precision, device: this.device };
         let mut batches = Stream::new(backbone, this.source, 0, first)?;
-        while let Some(batch) = batches.next()? {
+        while let Some(batch) = batches.next().transpose()? {
             let labels = &this.labels[done as usize..][..batch.labels.len()];
             ensure!(labels == batch.labels, "the images from number {done} on are not in the order of the index");
             batches.look_ahead();

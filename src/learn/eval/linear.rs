@@ -177,7 +177,7 @@ fn epoch(
     let mut sum = Tensor::from(state.sum).to_device(backbone.device);
     let mut stopped = false;
     let mut batches = Stream::new(backbone, source, state.epoch, state.step)?;
-    while let Some(Computed { labels, features }) = batches.next()? {
+    while let Some(Computed { labels, features }) = batches.next().transpose()? {
         let images = labels.len();
         let labels = bridge::upload(&Tensor::from_slice(&labels), backbone.device)?;
         let loss = state.learn(&features, &labels, training, rate);
@@ -214,7 +214,7 @@ pub fn answer(
 ) -> Result<Option<(Vec<i64>, Vec<i64>)>> {
     let (mut labels, mut answers) = (Vec::new(), Vec::new());
     let mut batches = Stream::new(backbone, source, 0, 0)?;
-    while let Some(batch) = batches.next()? {
+    while let Some(batch) = batches.next().transpose()? {
         let scores = no_grad(|| state.scores(&batch.features));
         batches.look_ahead();
         answers.extend(likeliest(&scores, width)?);

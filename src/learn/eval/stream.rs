@@ -48,28 +48,19 @@ impl<'a> Stream<'a> {
         Ok(Stream { backbone, own, left: source.batches().saturating_sub(first), ready: VecDeque::new() })
     }
 
-    /// The next batch. Several processes must call this together.
-    pub fn next(&mut self) -> Result<Option<Computed>> {
-        if self.ready.is_empty() {
-            match collective::here().size() {
-                1 => return self.compute(),
-                _ => self.round()?,
-            }
-        }
-        Ok(self.ready.pop_front())
-    }
-
     /// As [`Transfer::look_ahead`].
     pub fn look_ahead(&mut self) {
         self.own.look_ahead();
     }
 
     /// The next batch of this process.
-    fn compute(&mut self) -> Result<Option<Computed>> {
-        let Some(Arriving { labels, views }) = self.own.next().transpose()? else { return Ok(None) };
+    fn compute(&mut self) -> Option<Result<Computed>> {
         let Backbone { encoder, precision, .. } = self.backbone;
-        let features = no_grad(|| Ok::<_, anyhow::Error>(encoder.features(&views.first()?, precision)))?;
-        Ok(Some(Computed { labels, features }))
+        let compute = |Arriving { labels, views }: Arriving| {
+            let views = views.first()?;
+            Ok(Computed { labels, features: no_grad(|| encoder.features(&views, precision)) })
+        };
+        Some(self.own.next()?.and_then(compute))
     }
 
     /// One batch of every process, as long as there are any.
@@ -81,7 +72,7 @@ impl<'a> Stream<'a> {
         }
         self.left -= batches;
         let own = match (together.rank() as u64) < batches {
-            true => Some(self.compute()?.context("an epoch ends before its last batch")?),
+            true => Some(self.compute().context("an epoch ends before its last batch")??),
             false => None,
         };
         let counts = together.all(own.as_ref().map_or(0, |own| own.labels.len() as i64))?;
@@ -102,5 +93,22 @@ impl<'a> Stream<'a> {
             });
         }
         Ok(())
+    }
+}
+
+/// Several processes must take each item together.
+impl Iterator for Stream<'_> {
+    type Item = Result<Computed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if collective::here().size() == 1 {
+            return self.compute();
+        }
+        if self.ready.is_empty()
+            && let Err(error) = self.round()
+        {
+            return Some(Err(error));
+        }
+        self.ready.pop_front().map(Ok)
     }
 }
