@@ -21,11 +21,11 @@ use caco_pipeline::{
     progress::{PROGRESS, Progress},
 };
 use caco_worker::{
+    member::Member,
     pulse::Pulse,
     stages,
     task::{Stopped, Task},
-    team::{self, Member},
-    watchdog,
+    team, watchdog,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{

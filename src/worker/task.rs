@@ -1,7 +1,7 @@
 //! The task that a stage receives. Independent of the wire format, so that a field added to the runner's job affects no
 //! stage.
 
-use crate::{pulse::Pulse, team::Member};
+use crate::{member::Member, pulse::Pulse};
 use anyhow::{Context as _, Result, bail};
 use caco_measure::metric::{self, Metric};
 use caco_pipeline::progress::Progress;

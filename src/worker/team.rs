@@ -1,11 +1,10 @@
 //! The processes that compute one stage together: the worker that the runner started, which is number 0, and copies of it
 //! that it starts. They end with it, and if one of them fails, so does the stage, with the words of that one.
 
-use crate::task::Stopped;
+use crate::{member::Member, task::Stopped};
 use anyhow::{Context as _, Result, anyhow, bail};
 use caco_learn::bridge::team;
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -29,19 +28,6 @@ pub const LOST: u8 = 76;
 /// What the ends of the other processes are sent to, one message each.
 static ENDS: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 
-/// One of the processes that compute something together.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// Its number, from 0. The first starts the others, and writes all files.
-    pub number: usize,
-    /// How many there are.
-    pub of: usize,
-    /// A folder that all of them see, where they find one another.
-    pub folder: PathBuf,
-    /// The arguments that start the others, before [`NUMBER`] and the number.
-    pub arguments: Vec<OsString>,
-}
-
 impl Member {
     /// Makes the processes a team that computes on this device, and starts the others if this is the first. Must be called by
     /// the main thread, when the device is open: the other processes end with the thread that started them.
@@ -60,14 +46,6 @@ impl Member {
             _ => read(&place)?,
         };
         team::join(&team::Place { port, nonce: &nonce, rank: self.number, size: self.of, build: &build()? }, device)
-    }
-
-    /// The device of this process, given that of the first: they take one GPU after the other.
-    pub fn device(&self, first: &str) -> String {
-        match first.strip_prefix("cuda:").and_then(|number| number.parse::<usize>().ok()) {
-            Some(number) => format!("cuda:{}", number + self.number),
-            None => first.into(),
-        }
     }
 
     /// Keeps this process and the threads that it will start to its part of the cores, if it is the first; it starts the others

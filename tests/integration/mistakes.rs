@@ -242,6 +242,17 @@ fn a_stage_that_takes_too_long_fails() {
 }
 
 #[test]
+fn the_exit_codes_of_a_command_are_its_own() {
+    // By these, a worker says that it has stalled or was stopped.
+    for code in [70, 75] {
+        let project =
+            Project::with(&format!(r#"(stages: {{"a": command(shell: "echo 1 > o; exit {code}", outputs: ["o"])}})"#));
+        let run = project.caco(&["run", "p.ron"]);
+        assert!(run.code == 1 && run.err.contains(&format!("stage 'a' failed: exit code {code}")), "{}", run.err);
+    }
+}
+
+#[test]
 fn a_store_of_a_newer_version_is_left_alone() {
     let project = Project::with(r#"(stages: {"a": command(shell: "echo 1 > o", outputs: ["o"])})"#);
     project.write("cache/VERSION", "99\n");

@@ -108,7 +108,7 @@ fn alive(project: &Project) -> Vec<(u32, Option<u32>)> {
 }
 
 #[test]
-fn a_training_goes_on_with_another_number_of_processes_and_leaves_none_behind() {
+fn a_training_resumes_with_another_number_of_processes_and_leaves_none_behind() {
     let (straight, broken) = (Project::with(LONG), Project::with(LONG));
     assert!(start(&straight, 1).wait_with_output().unwrap().status.success());
     let mut steps = vec![];

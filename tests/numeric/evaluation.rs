@@ -6,8 +6,8 @@ use caco_measure::{
 };
 use caco_report::{comparison::Comparison, verdict::Verdict};
 use caco_worker::{
+    member::Member,
     task::{Stopped, Task},
-    team::Member,
 };
 use serde_json::{Value, json};
 use std::{

@@ -299,6 +299,9 @@ impl<'r> Runner<'r> {
             Outcome::Stalled if self.graph.stage(id).is_command => {
                 Outcome::Failed(format!("exit code {}", job::STALLED))
             }
+            Outcome::Stopped if self.graph.stage(id).is_command => {
+                Outcome::Failed(format!("exit code {}", job::STOPPED))
+            }
             outcome => outcome,
         };
         let hung = running.silent.is_some() || outcome == Outcome::Stalled;
@@ -336,7 +339,7 @@ impl<'r> Runner<'r> {
                 });
                 return Ok(());
             }
-            outcome if self.stopping || outcome == Outcome::Stopped => {
+            outcome if self.stopping || outcome == Outcome::Stopped && !running.timed_out => {
                 self.release(id, key);
                 self.stop(id);
                 watch(Event::Stopped { id });
@@ -355,7 +358,9 @@ impl<'r> Runner<'r> {
                 tail(&end, 1).concat().trim_start_matches("error: ").into()
             }
             Outcome::Failed(why) => why + &self.refused(id, running.confinement.as_ref(), refusals, &work),
-            Outcome::Stopped => unreachable!("matched above"),
+            Outcome::Stopped => {
+                unreachable!("it was asked to stop by this run, at its time limit, or by somebody else")
+            }
         };
         // Who looks into its folder finds its inputs.
         let _ = running.mounts.reveal(&work);

@@ -185,8 +185,8 @@ fn epoch(
         state.images += images as u64;
         state.step += 1;
         batches.look_ahead();
-        let goes_on = watch.step(state.epoch * steps + state.step, steps * training.epochs, state.loss);
-        stopped = collective::here().any(!goes_on)?;
+        let continues = watch.step(state.epoch * steps + state.step, steps * training.epochs, state.loss);
+        stopped = collective::here().any(!continues)?;
         if stopped {
             break;
         }

@@ -51,7 +51,7 @@ impl From<&InitBank> for Plan {
     }
 }
 
-/// Observes the loop and may stop it. Of several processes, the first tells all but `stopping` and `working`.
+/// Observes the loop and may stop it. Of several processes, only the first calls more than `stopping` and `working`.
 pub trait Watch {
     /// Whether to write a checkpoint and stop. Several processes stop together, if any of them is to.
     fn stopping(&self) -> bool;
