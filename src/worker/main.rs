@@ -150,7 +150,7 @@ fn bench_step() -> anyhow::Result<()> {
         team::together(&member, || {
             keep_to_cores(&member, &setup.device);
             let setup = bench::Setup { device: member.device(&setup.device), ..setup };
-            let report = bench::step(&setup, &|device| member.join(device))?;
+            let report = bench::step(&setup, &|device| team::join(&member, device))?;
             if number == 0 {
                 println!("{}", serde_json::to_string(&report)?);
             }
@@ -181,7 +181,7 @@ fn execute(path: &str) -> anyhow::Result<()> {
 /// Where processes compute on cores, each keeps to its own.
 fn keep_to_cores(member: &Member, device: &str) {
     if !device.starts_with("cuda") {
-        member.keep_to_own_cores();
+        team::keep_to_own_cores(member);
     }
 }
 

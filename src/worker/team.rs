@@ -28,78 +28,76 @@ pub const LOST: u8 = 76;
 /// What the ends of the other processes are sent to, one message each.
 static ENDS: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 
-impl Member {
-    /// Makes the processes a team that computes on this device, and starts the others if this is the first. Must be called by
-    /// the main thread, when the device is open: the other processes end with the thread that started them.
-    pub fn join(&self, device: Device) -> Result<()> {
-        if self.of == 1 {
-            return Ok(());
+/// Makes the processes a team that computes on this device, and starts the others if this is the first. Must be called by
+/// the main thread, when the device is open: the other processes end with the thread that started them.
+pub fn join(member: &Member, device: Device) -> Result<()> {
+    if member.of == 1 {
+        return Ok(());
+    }
+    let place = member.folder.join("rendezvous");
+    let (port, nonce) = match member.number {
+        0 => {
+            let (port, nonce) = (team::open(member.of)?, nonce()?);
+            write_aside(&place, &format!("127.0.0.1:{port} {nonce}"))?;
+            start_others(member)?;
+            (port, nonce)
         }
-        let place = self.folder.join("rendezvous");
-        let (port, nonce) = match self.number {
-            0 => {
-                let (port, nonce) = (team::open(self.of)?, nonce()?);
-                write_aside(&place, &format!("127.0.0.1:{port} {nonce}"))?;
-                self.start_others()?;
-                (port, nonce)
-            }
-            _ => read(&place)?,
+        _ => read(&place)?,
+    };
+    team::join(&team::Place { port, nonce: &nonce, rank: member.number, size: member.of, build: &build()? }, device)
+}
+
+/// Keeps this process and the threads that it will start to its part of the cores, if it is the first; it starts the others
+/// so. The scheduler would put two processes on one core when messages wake them, while another core is idle.
+pub fn keep_to_own_cores(member: &Member) {
+    if member.number == 0 && member.of > 1 {
+        let cores = CORES.get_or_init(allowed);
+        keep_to(&set_of(part(cores, 0, member.of)));
+    }
+}
+
+fn start_others(member: &Member) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    for number in 1..member.of {
+        let words = words(&member.folder, number);
+        let _ = fs::remove_file(&words);
+        let child = copy(member, number).with_context(|| format!("cannot start process {number}"))?;
+        let (sender, name) = (sender.clone(), format!("process {number} of {}", member.of));
+        let watch = move || {
+            watch(child, &name, &words);
+            let _ = sender.send(());
         };
-        team::join(&team::Place { port, nonce: &nonce, rank: self.number, size: self.of, build: &build()? }, device)
+        std::thread::Builder::new().name(format!("process-{number}")).spawn(watch)?;
     }
+    *ENDS.lock().unwrap_or_else(|e| e.into_inner()) = Some(receiver);
+    Ok(())
+}
 
-    /// Keeps this process and the threads that it will start to its part of the cores, if it is the first; it starts the others
-    /// so. The scheduler would put two processes on one core when messages wake them, while another core is idle.
-    pub fn keep_to_own_cores(&self) {
-        if self.number == 0 && self.of > 1 {
-            let cores = CORES.get_or_init(allowed);
-            keep_to(&set_of(part(cores, 0, self.of)));
+/// A copy of this program, which ends with it.
+fn copy(member: &Member, number: usize) -> io::Result<Child> {
+    // The very file that this process runs, even if another build has replaced it meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(std::env::current_exe()?).args(&member.arguments).arg(NUMBER).arg(number.to_string());
+    let parent = std::process::id() as libc::pid_t;
+    let own = CORES.get().map(|cores| set_of(part(cores, number, member.of)));
+    let prepare = move || {
+        // SAFETY: these calls take numbers and allocate nothing. Between fork and exec, nothing else may be called.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // It may have ended before.
+            if libc::getppid() != parent {
+                libc::_exit(i32::from(LOST));
+            }
+            set_mask(libc::SIG_BLOCK);
+            if let Some(own) = &own {
+                keep_to(own);
+            }
         }
-    }
-
-    fn start_others(&self) -> Result<()> {
-        let (sender, receiver) = mpsc::channel();
-        for number in 1..self.of {
-            let words = words(&self.folder, number);
-            let _ = fs::remove_file(&words);
-            let child = self.copy(number).with_context(|| format!("cannot start process {number}"))?;
-            let (sender, name) = (sender.clone(), format!("process {number} of {}", self.of));
-            let watch = move || {
-                watch(child, &name, &words);
-                let _ = sender.send(());
-            };
-            std::thread::Builder::new().name(format!("process-{number}")).spawn(watch)?;
-        }
-        *ENDS.lock().unwrap_or_else(|e| e.into_inner()) = Some(receiver);
         Ok(())
-    }
-
-    /// A copy of this program, which ends with it.
-    fn copy(&self, number: usize) -> io::Result<Child> {
-        // The very file that this process runs, even if another build has replaced it meanwhile.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(std::env::current_exe()?).args(&self.arguments).arg(NUMBER).arg(number.to_string());
-        let parent = std::process::id() as libc::pid_t;
-        let own = CORES.get().map(|cores| set_of(part(cores, number, self.of)));
-        let prepare = move || {
-            // SAFETY: these calls take numbers and allocate nothing. Between fork and exec, nothing else may be called.
-            unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // It may have ended before.
-                if libc::getppid() != parent {
-                    libc::_exit(i32::from(LOST));
-                }
-                set_mask(libc::SIG_BLOCK);
-                if let Some(own) = &own {
-                    keep_to(own);
-                }
-            }
-            Ok(())
-        };
-        // SAFETY: as above.
-        unsafe { command.pre_exec(prepare) };
-        command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
-    }
+    };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(prepare) };
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
 }
 
 /// The cores that the first process may use, if the processes divide them.

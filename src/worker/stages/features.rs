@@ -4,7 +4,10 @@ use super::{
     progress::counted,
     reading::{dataset, images_digest, turn},
 };
-use crate::task::{Stopped, Task};
+use crate::{
+    task::{Stopped, Task},
+    team,
+};
 use anyhow::Result;
 use caco_data::{Dataset, Loader, Reading, Transform};
 use caco_kinds::Features;
@@ -25,7 +28,7 @@ pub fn run(task: &Task) -> Result<()> {
 pub fn features_of(task: &Task, set: &Dataset, digest: String) -> Result<()> {
     let parameters: Features = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
-    task.member.join(device)?;
+    team::join(&task.member, device)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let transform = Transform::Centre {
         resize: parameters.resize as usize,

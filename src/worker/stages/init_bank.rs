@@ -4,7 +4,7 @@ use super::{
     reading::{dataset, training_views},
     training::train,
 };
-use crate::task::Task;
+use crate::{task::Task, team};
 use anyhow::{Context as _, Result};
 use caco_kinds::InitBank;
 use caco_learn::{
@@ -27,7 +27,7 @@ const INIT_VIEW: &str = "init view";
 pub fn run(task: &Task) -> Result<()> {
     let parameters: InitBank = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
-    task.member.join(device)?;
+    team::join(&task.member, device)?;
     let set = dataset(task, "index")?;
     let mut views = parameters.views.list();
     views.truncate(2);

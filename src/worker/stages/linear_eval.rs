@@ -1,7 +1,10 @@
 //! Kind `linear_eval`: a linear classifier on a frozen encoder.
 
 use super::reading::{dataset, images_digest, turn};
-use crate::task::{Stopped, Task};
+use crate::{
+    task::{Stopped, Task},
+    team,
+};
 use anyhow::{Result, ensure};
 use caco_data::{Loader, Reading, Transform};
 use caco_kinds::{Crop, Filter, Flip, LinearEval, Operation, View};
@@ -27,7 +30,7 @@ use tracing::info_span;
 pub fn run(task: &Task) -> Result<()> {
     let parameters: LinearEval = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
-    task.member.join(device)?;
+    team::join(&task.member, device)?;
     let encoder = Encoder::load(task.input("encoder")?, device)?;
     let (train, test) = (dataset(task, "train")?, dataset(task, "test")?);
     ensure!(

@@ -5,7 +5,7 @@ use super::{
     reading::{dataset, training_views},
     training::train,
 };
-use crate::task::Task;
+use crate::{task::Task, team};
 use anyhow::{Result, ensure};
 use caco_kinds::{Model, Pretrain};
 use caco_learn::{
@@ -22,7 +22,7 @@ use tch::Device;
 pub fn run(task: &Task) -> Result<()> {
     let parameters: Pretrain = task.parameters()?;
     let device = device::open(&task.device, task.threads, parameters.determinism)?;
-    task.member.join(device)?;
+    team::join(&task.member, device)?;
     let set = dataset(task, "index")?;
     let views = parameters.views.list();
     let Pretrain { decode, batch, accumulate, seed, .. } = parameters;
