@@ -51,6 +51,6 @@ pub struct Job {
     pub device: String,
     /// Whether a training keeps digests of its steps, as [`crate::step_digests`].
     pub step_digests: bool,
-    /// Processes that train together, the first of which is started for this job.
+    /// Processes that compute it together, the first of which is started for this job.
     pub processes: u32,
 }

@@ -47,7 +47,11 @@ pub(crate) fn check_processes(policy: &Policy, layered: &Layered, most: u32) -> 
             1 => "leave it out, or give a training `shards`: a power of two that divides its batch".into(),
             _ => format!("give a power of two, of at most {most}"),
         };
-        return error("processes", format!("run.processes is {processes}, and the stage can have {most}"), help);
+        return error(
+            "processes",
+            format!("run.processes is {processes}, and this stage can have at most {most}"),
+            help,
+        );
     }
     match policy.gpus {
         Some(gpus) if processes > 1 && gpus > 0 && gpus != processes => {

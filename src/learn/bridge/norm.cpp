@@ -125,7 +125,6 @@ Moments moments_of(const T *x, Rows rows) {
   return total;
 }
 
-
 // The scale and shift that normalise with these statistics.
 template <typename A>
 void affine(const Statistics &s, const Tensor &weight, const Tensor &bias, A *scale, A *shift) {

@@ -141,8 +141,8 @@ pub trait Watch {
 }
 
 /// Trains from `state` to the end; returns false if `watch` stopped it. The result has the same bytes however often
-/// training is stopped, and however many processes compute it. `source` yields one view per image, different in each epoch, and includes the last incomplete
-/// batch.
+/// training is stopped, and however many processes compute it. `source` yields one view per image, different in each
+/// epoch, and includes the last incomplete batch.
 pub fn train(
     backbone: Backbone,
     source: &dyn Source,
@@ -151,8 +151,7 @@ pub fn train(
     watch: &mut dyn Watch,
 ) -> Result<bool> {
     let _guard = tch::no_grad_guard();
-    let apart = collective::here().differing((state.epoch * source.batches() + state.step) as i64)?;
-    ensure!(apart.is_none(), "the processes start after different steps");
+    collective::here().ensure_together(state.epoch * source.batches() + state.step)?;
     while state.epoch < training.epochs {
         let stopped = epoch(backbone, source, training, state, watch)?;
         watch.keep(state)?;

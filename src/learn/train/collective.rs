@@ -5,7 +5,7 @@
 //! computes which shard.
 
 use crate::bridge::team;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tch::Tensor;
 
 /// Where the shards of a batch meet. Several processes must call the same functions in the same order.
@@ -27,6 +27,13 @@ pub trait Collective {
     /// The values of all processes.
     fn all(&self, value: i64) -> Result<Vec<i64>> {
         Ok(Vec::try_from(&self.gather(vec![Tensor::from_slice(&[value])])?[0])?)
+    }
+
+    /// An error if the processes do not all resume after the same step, because one could not read what another did.
+    fn ensure_together(&self, done: u64) -> Result<()> {
+        let all = self.all(done as i64)?;
+        ensure!(all.iter().all(|other| *other == all[0]), "the processes start after different steps: {all:?}");
+        Ok(())
     }
 
     /// The first process whose value is not that of process 0.

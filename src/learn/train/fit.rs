@@ -119,18 +119,11 @@ pub fn fit(
     if position != Position::default() {
         tracing::info!("resuming at epoch {}, step {}", position.epoch, position.done);
     }
-    ensure_together(position)?;
+    collective::here().ensure_together(position.done)?;
     let steps = source.batches().min(plan.steps);
     ensure!(steps > 0, "there are fewer images than one batch needs; give a smaller `batch`");
     let records = (collective::here().rank() == 0).then(|| Records::open(place, position)).transpose()?;
     Run { model, plan, method, source, place, checkpoints, steps, position, records }.all(watch)
-}
-
-/// An error if other processes start from another step, because they could not read the checkpoint that this one read.
-fn ensure_together(position: Position) -> Result<()> {
-    let all = collective::here().all(position.done as i64)?;
-    ensure!(all.iter().all(|done| *done == all[0]), "the processes start after different steps: {all:?}");
-    Ok(())
 }
 
 struct Run<'a> {
